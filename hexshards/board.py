@@ -1,0 +1,71 @@
+"""Geometry of the Hex board: cells, neighbours, the four symmetries, who connects. Pure NumPy.
+
+Cell ``c`` of a board of side ``S`` is ``row * S + col``; a move is the column's letter and the row's number, so
+``a1`` is cell 0 and ``b1`` cell 1. BLUE moves first and connects the top row to the bottom row, RED connects the
+left column to the right one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLUE, RED = 0, 1
+"""Players, plane numbers, and the value of a position that this player wins: 0.0 BLUE, 1.0 RED."""
+
+MIN_SIDE, MAX_SIDE = 3, 19
+"""Sides that a dataset may have."""
+
+SYMMETRIES = ("identity", "rotation by 180", "transpose + colour swap", "anti-transpose + colour swap")
+"""The four symmetries of Hex, in the order of their numbers 0 to 3; each is its own inverse."""
+
+SWAPS_COLOURS = np.array([False, False, True, True])
+"""Whether symmetry ``s`` exchanges BLUE and RED: then the value becomes 1 - value and the player flips."""
+
+NEIGHBOURS = ((-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0))
+"""Row and column offsets of the six cells that touch a cell."""
+
+
+def check_side(side: int) -> int:
+    """The side itself. Raises ValueError outside 3 to 19."""
+    if not MIN_SIDE <= side <= MAX_SIDE:
+        raise ValueError(f"side must be {MIN_SIDE} to {MAX_SIDE}, got {side}")
+    return side
+
+
+@lru_cache(maxsize=None)
+def symmetry_cells(side: int) -> NDArray[np.int64]:
+    """Where each symmetry sends a cell: (4, C) int64, ``out[table[s]] = in`` and, being involutions, ``in[table[s]]``."""
+    cell = np.arange(side * side, dtype=np.int64).reshape(side, side)
+    turned = cell[::-1, ::-1]
+    table = np.stack([cell, turned, cell.T, turned.T]).reshape(4, -1)
+    table.flags.writeable = False
+    return table
+
+
+def move_name(cell: int, *, side: int) -> str:
+    """Letter and number of a cell: 0 is ``a1``, 1 is ``b1``."""
+    return f"{chr(ord('a') + cell % side)}{cell // side + 1}"
+
+
+def connects(stones_PSS: NDArray[np.bool_], *, player: int) -> NDArray[np.bool_]:
+    """Which boards hold a chain of one player's stones between this player's two edges.
+
+    stones_PSS bool: that player's stones, row then column. Returns (P,) bool.
+    """
+    stones = stones_PSS if player == BLUE else stones_PSS.swapaxes(1, 2)
+    # a frame of empty cells lets every neighbour be a plain slice; the six offsets are symmetric under transposition
+    side = stones.shape[1]
+    reached = np.zeros((len(stones), side + 2, side + 2), dtype=bool)
+    inner = reached[:, 1:-1, 1:-1]
+    inner[:, 0] = stones[:, 0]
+    count = -1
+    while (grown := int(inner.sum())) != count:
+        count = grown
+        near = inner.copy()
+        for row, col in NEIGHBOURS:
+            near |= reached[:, 1 + row : 1 + row + side, 1 + col : 1 + col + side]
+        inner[...] = near & stones
+    return inner[:, -1].any(axis=1)

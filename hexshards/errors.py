@@ -1,0 +1,34 @@
+"""An error says where, what was found, and what to do."""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """Bytes on disk are not what they should be: file and place, finding, fix.
+
+    The three parts stay apart as attributes, so that a program can show them its own way.
+    """
+
+    def __init__(self, problem: str, *, where: str, fix: str) -> None:
+        super().__init__(f"{where}: {problem}. {fix}")
+        self.problem, self.where, self.fix = problem, where, fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only arguments do not survive BaseException's own pickling, and workers send errors home
+        return _rebuild, (type(self), self.problem, self.where, self.fix)
+
+
+class InputRejected(DataError):
+    """A source file, or more of its positions than allowed, was refused; nothing was published."""
+
+
+def _rebuild(kind: type[DataError], problem: str, where: str, fix: str) -> DataError:
+    return kind(problem, where=where, fix=fix)
+
+
+def printable(text: object, *, width: int = 80) -> str:
+    """Text from inside a file, safe for a terminal or a log: control characters escaped, cut to ``width``."""
+    # cut first: a hostile name may be megabytes long
+    cut = str(text)[: width + 1]
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return clean if len(clean) <= width else clean[: width - 1] + "…"

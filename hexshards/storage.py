@@ -1,0 +1,83 @@
+"""Files appear whole or not at all, and a compressed file never grows past what its size allows."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from hexshards.errors import DataError
+
+GUNZIP_FLOOR_BYTES = 16 << 20
+GUNZIP_RATIO = 256
+"""A gzip file may grow to floor + ratio * its size. Real files grow 26- to 80-fold; deflate's own limit is 1032."""
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its name only when the block ends well; a crash leaves the old file whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` in one step."""
+    with publishing(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as durable as the files they name."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def gunzip(data: bytes, *, where: str) -> bytes:
+    """Decompress all members of a gzip file, comparing checksum and length of each to the very end.
+
+    Raises DataError when ``data`` is not gzip, is cut or damaged, is followed by anything else, or grows beyond
+    GUNZIP_FLOOR_BYTES + GUNZIP_RATIO * len(data).
+    """
+    if data[:2] != b"\x1f\x8b":
+        found = "is empty" if not data else f"is not gzip (begins with {data[:12]!r})"
+        raise DataError(found, where=where, fix="Fetch or make the file again, or leave it out")
+    limit = GUNZIP_FLOOR_BYTES + GUNZIP_RATIO * len(data)
+    parts, size, rest = [], 0, data
+    while rest:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            part = member.decompress(rest, limit - size + 1)
+        except zlib.error as error:
+            raise _damaged(f"gzip is damaged ({error})", where) from None
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise DataError(
+                f"decompresses to more than {limit:,} bytes from {len(data):,}",
+                where=where,
+                fix="No real file is that repetitive: leave it out",
+            )
+        if not member.eof:
+            raise _damaged("gzip ends in the middle", where)
+        rest = member.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _damaged(problem: str, where: str) -> DataError:
+    return DataError(problem, where=where, fix="The file was cut or changed after it was written: fetch or make it again")
