@@ -1,0 +1,121 @@
+"""Every default, once. Specs are frozen and checked when made; nothing here imports more than the standard library."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+Augment = Literal["none", "random", "cycle", "all"]
+"""Which symmetry a sample shows: none of them; one of four drawn per position and epoch; four taken in turn, one an
+epoch; all four in one epoch."""
+
+Codec = Literal["zstd", "none"]
+"""How a column is stored in a shard: ``.npy.zst`` or plain ``.npy``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertSpec:
+    """How source files become a dataset. The shards are a function of these fields and of the files' contents."""
+
+    val_fraction: float = 0.02
+    """Share of the games, chosen by a stable hash of each, that go to the split ``val``."""
+    seed: int = 0
+    """Seed of the global shuffle. The split does not depend on it."""
+    shard_positions: int = 262_144
+    """Positions in a shard, the last of a split excepted: 6 MB at 23 bytes each."""
+    block_positions: int = 8_192
+    """Positions in a block, the last of a shard excepted. At 4,096 a position costs 2 bytes more (tar and zstd)."""
+    codec: Codec = "zstd"
+    """zstd, or none for shards that stock WebDataset decodes without a handler (4 times larger)."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.val_fraction <= 1.0, "val_fraction must be 0 to 1", self.val_fraction)
+        _require(self.seed >= 0, "seed must not be negative", self.seed)
+        _require(1 <= self.block_positions <= 1 << 20, "block_positions must be 1 to 1,048,576", self.block_positions)
+        _require(
+            self.shard_positions >= 1 and self.shard_positions % self.block_positions == 0,
+            f"shard_positions must be a multiple of block_positions ({self.block_positions})",
+            self.shard_positions,
+        )
+        _require(self.codec in get_args(Codec), f"codec must be one of {get_args(Codec)}", self.codec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderSpec:
+    """What a loader delivers and in which order; with the dataset and the epoch it determines every batch."""
+
+    split: str = "train"
+    batch_size: int = 1024
+    """Samples in a batch of one rank. The global batch is batch_size * world_size."""
+    shuffle: bool = True
+    """Off: the dataset's own order, which conversion made random once."""
+    augment: Augment = "random"
+    seed: int = 0
+    drop_last: bool = False
+    """Leave out an epoch's last global batch when it is not full."""
+    num_workers: int = 0
+    """Processes that read and permute windows. The order of the samples never depends on it."""
+    window_blocks: int = 16
+    """Blocks mixed together: 131,072 positions, 6.6 MB packed."""
+    group_shards: int = 8
+    """Shards walked at a time, so that few remote shards need to be at hand."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size must be at least 1", self.batch_size)
+        _require(self.augment in get_args(Augment), f"augment must be one of {get_args(Augment)}", self.augment)
+        _require(self.seed >= 0, "seed must not be negative", self.seed)
+        _require(self.num_workers >= 0, "num_workers must not be negative", self.num_workers)
+        _require(self.window_blocks >= 1, "window_blocks must be at least 1", self.window_blocks)
+        _require(self.group_shards >= 1, "group_shards must be at least 1", self.group_shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """One training run: its data, its folder, its model and its schedule."""
+
+    data: Path
+    run: Path
+    mini_epoch_samples: int = 200_000
+    """Samples between two validations. An epoch's last mini-epoch may be shorter."""
+    epochs: int = 1
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_samples: int = 20_000
+    """The learning rate rises linearly over so many samples, then stays."""
+    policy_weight: float = 0.15
+    value_weight: float = 0.85
+    channels: int = 32
+    blocks: int = 4
+    """Residual blocks of two 3x3 convolutions each."""
+    augment: Augment = "random"
+    seed: int = 0
+    num_workers: int = 0
+    device: str = "auto"
+    """auto: cuda where there is one, else cpu."""
+    resume: str = "auto"
+    """auto: from the newest good checkpoint in ``run``; never: from nothing, and only in a folder without checkpoints;
+    a path: from that checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("mini_epoch_samples", "epochs", "batch_size", "channels", "blocks"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        for name in ("weight_decay", "warmup_samples", "policy_weight", "value_weight", "seed", "num_workers"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        _require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
+        _require(self.augment in get_args(Augment), f"augment must be one of {get_args(Augment)}", self.augment)
+
+
+def plain(spec: ConvertSpec | LoaderSpec | TrainSpec) -> dict[str, int | float | str | bool]:
+    """A spec as a dict that JSON and ``torch.load(weights_only=True)`` take; paths as text."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(spec).items()}
+
+
+def _require(holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{rule}, got {value}")
+
+
+CONVERT = ConvertSpec()
+LOADER = LoaderSpec()
