@@ -1,0 +1,55 @@
+"""hexshards: Hex training positions in WebDataset shards, streamed shuffled and augmented into PyTorch.
+
+The names below are loaded when they are first used, so that importing the package imports neither torch nor webdataset.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hexshards.batches import Batch as Batch
+    from hexshards.batches import Loader as Loader
+    from hexshards.batches import loader as loader
+    from hexshards.conversion import Report as Report
+    from hexshards.conversion import convert as convert
+    from hexshards.errors import DataError as DataError
+    from hexshards.errors import InputRejected as InputRejected
+    from hexshards.index import Index as Index
+    from hexshards.index import read_index as read_index
+    from hexshards.model import TwoHeadedResNet as TwoHeadedResNet
+    from hexshards.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
+    from hexshards.trainer import Trainer as Trainer
+    from hexshards.verification import verify as verify
+    from hexshards.wds import decode_column as decode_column
+
+_HOMES = {
+    "Batch": "batches",
+    "DataError": "errors",
+    "Index": "index",
+    "InputRejected": "errors",
+    "Loader": "batches",
+    "MiniEpochOrchestrator": "orchestrator",
+    "Report": "conversion",
+    "Trainer": "trainer",
+    "TwoHeadedResNet": "model",
+    "convert": "conversion",
+    "decode_column": "wds",
+    "loader": "batches",
+    "read_index": "index",
+    "verify": "verification",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hexshards' has no attribute {name!r}")
+    return getattr(import_module(f"hexshards.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,166 @@
+"""index.json is the dataset: what is not in it does not exist, and what is in it is checked by its own fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.board import MAX_SIDE, MIN_SIDE
+from hexshards.codec import SUFFIXES
+from hexshards.errors import DataError
+from hexshards.shard import Layout, Shard
+from hexshards.storage import publish
+
+NAME = "index.json"
+VERSION = 1
+"""Version of the format and of the order. Readers refuse others."""
+
+SPLITS = ("train", "val")
+
+_SHARD_NAME = re.compile(r"(train|val)-\d{6}\.tar")
+_REDO = "Fetch the dataset again, or convert again into a new folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The shards of a split, and what is in them."""
+
+    shards: tuple[Shard, ...]
+    games: int
+    """Distinct games."""
+    blue_wins: int
+    """Positions of value 0."""
+    red_wins: int
+    """Positions of value 1."""
+    without_policy: int
+    plies: tuple[int, ...]
+    """How many positions have 0, 1, 2, ... stones."""
+
+    @property
+    def positions(self) -> int:
+        """Positions in all shards."""
+        return sum(shard.positions for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file that the dataset was made from."""
+
+    name: str
+    format: str
+    size_bytes: int
+    sha256: str
+    positions: int
+    rejected: int
+    without_game: int
+    """Positions that do not say which game they are from: split by file, so their games may straddle the splits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """A whole dataset, but for the positions themselves."""
+
+    layout: Layout
+    splits: Mapping[str, Split]
+    """Only those that hold positions."""
+    sources: tuple[str, ...]
+    """Names of the files the games came from; the column ``source`` counts along them."""
+    inputs: tuple[InputFile, ...]
+    options: Mapping[str, int | float | str | bool]
+    """The options of the conversion."""
+
+    @property
+    def side(self) -> int:
+        """Side of the boards."""
+        return self.layout.side
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything the index says, 64 hexadecimal digits: two datasets with the same one are the same."""
+        return _fingerprint(self._plain())
+
+    def block_rows(self, split: str) -> NDArray[np.int64]:
+        """Positions in each block of a split, over all its shards in their order."""
+        full = self.layout.block_positions
+        rows = [
+            min(full, shard.positions - number * full)
+            for shard in self.splits[split].shards
+            for number in range(len(shard.block_bytes))
+        ]
+        return np.array(rows, dtype=np.int64)
+
+    def write(self, folder: Path) -> None:
+        """Publish the index: from now on the folder is a dataset."""
+        entry = {**self._plain(), "fingerprint": self.fingerprint}
+        publish(folder / NAME, json.dumps(entry, indent=1, sort_keys=True).encode())
+
+    def _plain(self) -> dict[str, Any]:
+        # through JSON and back, so that tuples and lists, written and read, are the same
+        entry = asdict(self)
+        return {"format": "hexshards", "version": VERSION, **json.loads(json.dumps(entry))}
+
+
+def read_index(folder: str | Path) -> Index:
+    """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged or foreign."""
+    path = Path(folder) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no dataset here (no {NAME}). Make one with `hexshards convert`")
+    try:
+        entry = json.loads(path.read_bytes())
+        stated = entry.pop("fingerprint")
+        version = entry["version"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"is not the index of a dataset ({type(error).__name__})", where=str(path), fix=_REDO) from None
+    if version != VERSION:
+        fix = "Use the release of hexshards that wrote it, or convert again"
+        raise DataError(f"has format version {version!r}, this release reads {VERSION}", where=str(path), fix=fix)
+    if (found := _fingerprint(entry)) != stated:
+        problem = f"was edited: its contents have the fingerprint {found[:12]}, it states {str(stated)[:12]}"
+        raise DataError(problem, where=str(path), fix=_REDO)
+    try:
+        return _checked(entry)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"is not well formed ({error!r})", where=str(path), fix=_REDO) from None
+
+
+def _fingerprint(entry: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _checked(entry: dict[str, Any]) -> Index:
+    layout = Layout(**entry["layout"])
+    if not MIN_SIDE <= layout.side <= MAX_SIDE or layout.codec not in SUFFIXES or layout.block_positions < 1:
+        raise ValueError(f"layout {layout}")
+    splits = {name: _split(name, entry["splits"][name], layout) for name in SPLITS if name in entry["splits"]}
+    return Index(
+        layout=layout,
+        splits=splits,
+        sources=tuple(entry["sources"]),
+        inputs=tuple(InputFile(**item) for item in entry["inputs"]),
+        options=entry["options"],
+    )
+
+
+def _split(name: str, entry: dict[str, Any], layout: Layout) -> Split:
+    shards = tuple(_shard(item, layout) for item in entry.pop("shards"))
+    if any(not shard.name.startswith(f"{name}-") for shard in shards):
+        raise ValueError(f"a shard of another split in {name}")
+    return Split(shards=shards, plies=tuple(entry.pop("plies")), **entry)
+
+
+def _shard(item: dict[str, Any], layout: Layout) -> Shard:
+    sizes, sums = tuple(item.pop("block_bytes")), tuple(item.pop("block_crc32"))
+    shard = Shard(block_bytes=sizes, block_crc32=sums, **item)
+    blocks = -(-shard.positions // layout.block_positions)
+    whole = all(type(size) is int and size > 0 for size in sizes) and len(sizes) == len(sums) == blocks
+    if not _SHARD_NAME.fullmatch(shard.name) or not whole:
+        raise ValueError(f"shard {shard.name!r}")
+    return shard

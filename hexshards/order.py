@@ -1,0 +1,141 @@
+"""Order is arithmetic: split, shuffle, windows and symmetries are pure functions of named integers. No I/O, no torch.
+
+Random numbers are the raw output of Philox, keyed by a seed and a path, and never of a ``Generator`` method: NumPy
+promises the streams of its bit generators forever, those of Generator methods only within a release. Seeds are derived
+along a path and never added, so seed 1 epoch 1 is not seed 2 epoch 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.specs import Augment, LoaderSpec
+
+CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY = range(5)
+"""First steps of the paths: what a stream of random numbers is for."""
+
+PASSES = 4
+"""Passes over the data in an epoch with ``augment="all"``, each showing every position in another symmetry."""
+
+Words = NDArray[np.uint64]
+
+
+def raw(count: int, seed: int, *path: int) -> Words:
+    """``count`` uniform 64-bit numbers of the stream that a seed and a path name."""
+    words = np.random.Philox(np.random.SeedSequence(seed, spawn_key=path)).random_raw(count)
+    return np.asarray(words, dtype=np.uint64)
+
+
+def permutation(count: int, seed: int, *path: int) -> NDArray[np.int64]:
+    """The numbers 0 to count - 1 in the order that a seed and a path name, every order equally likely."""
+    if count >= 1 << 24:
+        raise ValueError(f"permutation is for at most 16,777,215 numbers, got {count}")
+    # sorting words whose low bits are the number itself is twice as fast as argsort, and needs no stable sort; the 40
+    # random bits above tie, and so fall back to the order of numbers, less than once in 100 windows of 131,072
+    mask = np.uint64((1 << 24) - 1)
+    words = (raw(count, seed, *path) & ~mask) | np.arange(count, dtype=np.uint64)
+    words.sort()
+    return (words & mask).astype(np.int64)
+
+
+def mix(words: Words) -> Words:
+    """A bijective hash of 64-bit words: the finalizer of SplitMix64 (Steele, Lea, Flood: OOPSLA 2014)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+# the split ----------------------------------------------------------------------------------------------------------
+
+
+def game_keys(sources: Sequence[str], source: NDArray[np.uint32], game: NDArray[np.int32]) -> Words:
+    """One word per position that names its game: a hash of the file and the line that the game came from."""
+    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in sources]
+    names = np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+    return mix(names[source] ^ mix(game.astype(np.int64).view(np.uint64)))
+
+
+def in_val(games: Words, *, val_fraction: float) -> NDArray[np.bool_]:
+    """Which games belong to ``val``. A larger fraction only adds games, and neither seed nor other games matter."""
+    return (mix(games) >> np.uint64(11)).astype(np.float64) * 2.0**-53 < val_fraction
+
+
+# the epoch ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Blocks that are read and mixed together; with the epoch's number it determines rows and symmetries."""
+
+    epoch: int
+    pass_: int
+    """Which of the passes of an epoch with ``augment="all"``, else 0."""
+    number: int
+    """Its place in the pass."""
+    blocks: NDArray[np.int64]
+    """Numbers of blocks, counted over all shards of the split in their order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """All windows of an epoch, and where in its stream of samples each begins."""
+
+    windows: tuple[Window, ...]
+    starts: NDArray[np.int64]
+    """One entry more than windows; the last is the number of samples in the epoch."""
+
+    def window_at(self, sample: int) -> int:
+        """Number of the window that holds a sample of the stream."""
+        return int(np.searchsorted(self.starts, sample, side="right")) - 1
+
+
+def plan_epoch(shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, spec: LoaderSpec) -> Plan:
+    """The windows of an epoch over shards of so many blocks, of so many rows each."""
+    passes = PASSES if spec.augment == "all" else 1
+    windows = [
+        Window(epoch, pass_, number, blocks)
+        for pass_ in range(passes)
+        for number, blocks in enumerate(_window_blocks(shard_blocks, epoch=epoch, pass_=pass_, spec=spec))
+    ]
+    rows = [int(block_rows[window.blocks].sum()) for window in windows]
+    return Plan(tuple(windows), np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]))
+
+
+def _window_blocks(
+    shard_blocks: Sequence[int], *, epoch: int, pass_: int, spec: LoaderSpec
+) -> Iterator[NDArray[np.int64]]:
+    """Shards permuted and walked in groups; the blocks of a group permuted and cut into windows."""
+    first = np.concatenate([[0], np.cumsum(shard_blocks, dtype=np.int64)])
+    shards = np.arange(len(shard_blocks))
+    if spec.shuffle:
+        shards = permutation(len(shard_blocks), spec.seed, SHARDS, epoch, pass_)
+    for group in range(0, len(shards), spec.group_shards):
+        members = shards[group : group + spec.group_shards]
+        blocks = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in members])
+        if spec.shuffle:
+            blocks = blocks[permutation(len(blocks), spec.seed, BLOCKS, epoch, pass_, group)]
+        for start in range(0, len(blocks), spec.window_blocks):
+            yield blocks[start : start + spec.window_blocks]
+
+
+def window_rows(window: Window, count: int, *, spec: LoaderSpec) -> NDArray[np.int64]:
+    """The order in which a window of ``count`` rows delivers them."""
+    if not spec.shuffle:
+        return np.arange(count, dtype=np.int64)
+    return permutation(count, spec.seed, ROWS, window.epoch, window.pass_, window.number)
+
+
+def symmetries(positions: NDArray[np.int64], window: Window, *, augment: Augment, seed: int) -> NDArray[np.uint8]:
+    """Which symmetry each position shows, positions being numbered over the whole split: (P,) uint8 of 0 to 3."""
+    if augment == "none":
+        return np.zeros(len(positions), dtype=np.uint8)
+    path = (SYMMETRY, window.epoch) if augment == "random" else (SYMMETRY,)
+    drawn = (mix(positions.astype(np.uint64) ^ raw(1, seed, *path)) >> np.uint64(62)).astype(np.uint8)
+    turn = {"random": 0, "cycle": window.epoch, "all": window.pass_}[augment]
+    return (drawn + np.uint8(turn % 4)) & np.uint8(3)

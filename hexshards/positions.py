@@ -1,0 +1,240 @@
+"""Positions: the columns that every part passes on. What enters is checked once, here, and trusted inside.
+
+Legend of shapes: P positions, S side, C = S * S cells, W = ceil(2 * C / 8) bytes of packed stones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.board import check_side
+
+Array = NDArray[Any]
+
+NO_POLICY = -1
+"""Policy index of a position without a policy target: a final position."""
+
+UNKNOWN = -1
+"""``game``, ``plies`` or ``tier`` of a position whose file does not say."""
+
+SUM_TOLERANCE = 1e-3
+"""How far the sum of a policy may be from 1."""
+
+SCALAR_COLUMNS: Mapping[str, np.dtype[Any]] = {
+    "player": np.dtype("u1"),
+    "value": np.dtype("<f4"),
+    "source": np.dtype("<u4"),
+    "game": np.dtype("<i4"),
+    "ply": np.dtype("<i2"),
+    "plies": np.dtype("<i2"),
+    "tier": np.dtype("i1"),
+}
+"""The columns of one number per position, and their dtypes."""
+
+
+def stone_bytes(side: int) -> int:
+    """W: bytes of one position's packed stones."""
+    return (2 * side * side + 7) // 8
+
+
+def columns(side: int, *, soft: bool) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Name, dtype and shape per position of every column, in the order in which a block stores them."""
+    policy = (np.dtype("<f2"), (side * side,)) if soft else (np.dtype("<i2"), ())
+    scalars: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {n: (d, ()) for n, d in SCALAR_COLUMNS.items()}
+    return {"stones": (np.dtype("u1"), (stone_bytes(side),)), "policy": policy, **scalars}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Positions:
+    """Packed positions of one side; every column has one entry per position.
+
+    stones (P, W) uint8: bit ``plane * C + cell``, most significant bit first, BLUE plane then RED.
+    policy int16 (P,): the cell of the target move, -1 for none; or float16 (P, C): soft targets, all zero for none.
+    player uint8: 0 BLUE to move, 1 RED. value float32: 0.0 BLUE wins, 1.0 RED wins.
+    source uint32, game int32: the file and line the game came from; the file by its number in a list of names that
+    travels beside the positions; game is -1 when the file does not say.
+    ply int16: stones on the board. plies int16: stones at the end of the game, -1 unknown. tier int8: hex_ai's
+    value_sample_tier, -1 unknown.
+    """
+
+    side: int
+    stones: NDArray[np.uint8]
+    policy: NDArray[np.int16] | NDArray[np.float16]
+    player: NDArray[np.uint8]
+    value: NDArray[np.float32]
+    source: NDArray[np.uint32]
+    game: NDArray[np.int32]
+    ply: NDArray[np.int16]
+    plies: NDArray[np.int16]
+    tier: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        check_side(self.side)
+        for name, (dtype, shape) in columns(self.side, soft=self.policy.ndim == 2).items():
+            column = getattr(self, name)
+            if column.dtype != dtype or column.shape != (len(self.stones), *shape):
+                raise ValueError(
+                    f"Positions.{name} must be {dtype} of shape {(len(self.stones), *shape)}, "
+                    f"got {column.dtype} {column.shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.stones)
+
+    @property
+    def soft(self) -> bool:
+        """Whether policies are distributions rather than single moves."""
+        return self.policy.ndim == 2
+
+    def columns(self) -> dict[str, Array]:
+        """The columns by name, in the order in which a block stores them."""
+        return {name: getattr(self, name) for name in columns(self.side, soft=self.soft)}
+
+    def take(self, rows: Array | slice) -> Positions:
+        """The positions at ``rows``: numbers, a mask, or a slice (then without a copy)."""
+        return Positions(side=self.side, **{name: column[rows] for name, column in self.columns().items()})
+
+    def softened(self) -> Positions:
+        """The same positions with policies as distributions."""
+        if self.soft:
+            return self
+        rows = np.flatnonzero(self.policy >= 0)
+        policy = np.zeros((len(self), self.side**2), dtype=np.float16)
+        policy[rows, self.policy[rows]] = 1
+        return Positions(side=self.side, **{**self.columns(), "policy": policy})
+
+    def planes(self) -> NDArray[np.uint8]:
+        """Stones unpacked: (P, 2, S, S) uint8 of 0 and 1, BLUE plane then RED."""
+        bits = np.unpackbits(self.stones, axis=1, count=2 * self.side**2)
+        return bits.reshape(-1, 2, self.side, self.side)
+
+
+def concat(parts: Sequence[Positions]) -> Positions:
+    """The parts, one after another; policies become soft when any part's are. Raises ValueError for no part."""
+    if not parts:
+        raise ValueError("concat needs at least one part")
+    if any(part.soft for part in parts):
+        parts = [part.softened() for part in parts]
+    each = [part.columns() for part in parts]
+    return Positions(side=parts[0].side, **{name: np.concatenate([c[name] for c in each]) for name in each[0]})
+
+
+class Reject(NamedTuple):
+    """One thing in a source file that was not kept."""
+
+    place: str
+    """Where in the file, e.g. ``example 6``, counted from 0."""
+    reason: str
+    """What kind of fault; rejects are counted by it."""
+    found: str
+    """What stood there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """Positions as a source file states them, of the right shapes but otherwise unchecked.
+
+    boards (P, 2, S, S) of any real dtype. policy (P, C) float32, ignored where ``has_policy`` (P,) is false.
+    value (P,) float64. player (P,) int8 and ply (P,), the stones on the board, as the file states them, UNKNOWN where
+    it does not. source, game, plies, tier (P,) integers as in Positions. places: where in the file each stands.
+    """
+
+    side: int
+    boards: Array
+    policy: NDArray[np.float32]
+    has_policy: NDArray[np.bool_]
+    value: NDArray[np.float64]
+    player: NDArray[np.int8]
+    ply: Array
+    source: Array
+    game: Array
+    plies: Array
+    tier: Array
+    places: Sequence[str]
+
+
+def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
+    """The border: the sound positions of a draft in their order, and a reject for each of the others."""
+    cells = draft.side**2
+    boards = draft.boards.reshape(-1, 2 * cells)
+    stones = boards != 0
+    blue, red = stones[:, :cells], stones[:, cells:]
+    ply = stones.sum(axis=1)
+    ahead = 2 * blue.sum(axis=1) - ply
+    policy = np.where(draft.has_policy[:, None], draft.policy, np.float32(0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = policy.sum(axis=1, dtype=np.float64)
+    rules: list[tuple[str, NDArray[np.bool_], Callable[[int], object]]] = [
+        ("board entry neither 0 nor 1", (boards != stones).any(axis=1), lambda i: boards[i][boards[i] != stones[i]][0]),
+        ("cell with two stones", (blue & red).any(axis=1), lambda i: f"cell {np.flatnonzero(blue[i] & red[i])[0]}"),
+        (
+            "impossible stone counts",
+            (ahead < 0) | (ahead > 1),
+            lambda i: f"{blue[i].sum()} BLUE and {red[i].sum()} RED",
+        ),
+        (
+            "player to move contradicts the stones",
+            (draft.player != UNKNOWN) & (ahead != draft.player),
+            lambda i: f"player {draft.player[i]}, {blue[i].sum()} BLUE and {red[i].sum()} RED",
+        ),
+        (
+            "stated number of stones contradicts the board",
+            (draft.ply != UNKNOWN) & (draft.ply != ply),
+            lambda i: f"stated {draft.ply[i]}, {ply[i]} on the board",
+        ),
+        (
+            "game ends before the position",
+            (draft.plies != UNKNOWN) & (draft.plies < ply),
+            lambda i: f"{draft.plies[i]} moves in the game, {ply[i]} stones on the board",
+        ),
+        (
+            "policy entry negative or not finite",
+            ~((policy >= 0) & np.isfinite(policy)).all(axis=1),
+            lambda i: policy[i][~((policy[i] >= 0) & np.isfinite(policy[i]))][0],
+        ),
+        (
+            "policy does not sum to 1",
+            draft.has_policy & ~(np.abs(total - 1) <= SUM_TOLERANCE),
+            lambda i: f"sum {total[i]:.6g}",
+        ),
+        (
+            "policy on an occupied cell",
+            ((policy > 0) & (blue | red)).any(axis=1),
+            lambda i: f"cell {np.flatnonzero((policy[i] > 0) & (blue[i] | red[i]))[0]}",
+        ),
+        ("value outside 0 to 1", ~((draft.value >= 0) & (draft.value <= 1)), lambda i: draft.value[i]),
+    ]
+    faults = np.stack([bad for _, bad, _ in rules])
+    first = faults.argmax(axis=0)
+    sound = ~faults.any(axis=0)
+    rejects = [
+        Reject(draft.places[i], rules[first[i]][0], str(rules[first[i]][2](i))) for i in np.flatnonzero(~sound).tolist()
+    ]
+    kept = Positions(
+        side=draft.side,
+        stones=np.packbits(stones[sound], axis=1),
+        policy=_policy_column(policy[sound]),
+        player=ahead[sound].astype(np.uint8),
+        value=draft.value[sound].astype(np.float32),
+        source=draft.source[sound].astype(np.uint32),
+        game=draft.game[sound].astype(np.int32),
+        ply=ply[sound].astype(np.int16),
+        plies=draft.plies[sound].astype(np.int16),
+        tier=draft.tier[sound].astype(np.int8),
+    )
+    return kept, rejects
+
+
+def _policy_column(policy_PC: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float16]:
+    top = policy_PC.argmax(axis=1)
+    one_hot = (policy_PC == 0).sum(axis=1) == policy_PC.shape[1] - 1
+    one_hot &= policy_PC[np.arange(len(top)), top] == 1
+    none = ~policy_PC.any(axis=1)
+    if (one_hot | none).all():
+        return np.where(none, NO_POLICY, top).astype(np.int16)
+    return policy_PC.astype(np.float16)

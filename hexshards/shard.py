@@ -1,0 +1,133 @@
+"""A shard is a tar of blocks: one WebDataset sample each, one member per column, the same bytes for the same blocks.
+
+Tar itself hides damage, so a block is a byte range of the file with a checksum kept outside, in the index; the range is
+read at once, compared, and only then looked into.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
+
+from hexshards import codec
+from hexshards.errors import DataError
+from hexshards.positions import Positions, columns
+from hexshards.specs import Codec
+from hexshards.storage import publishing
+
+REPAIR = "Fetch this shard again, or convert again into a new folder"
+
+_END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One tar file, as the index describes it: its blocks lie one after another from its first byte."""
+
+    name: str
+    positions: int
+    size_bytes: int
+    sha256: str
+    block_bytes: tuple[int, ...]
+    """Size of each block: the tar members of all its columns, headers and padding included."""
+    block_crc32: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What the columns of all shards of a dataset look like."""
+
+    side: int
+    soft: bool
+    codec: Codec
+    block_positions: int
+
+    def member(self, number: int, column: str) -> str:
+        """Name of the tar member that holds a column of block ``number``."""
+        return f"{number:06d}.{column}{codec.SUFFIXES[self.codec]}"
+
+
+def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout) -> Shard:
+    """Write blocks to a tar that appears at ``path`` when it is complete, and say what it holds."""
+    positions, sizes, sums, digest = 0, [], [], hashlib.sha256()
+    with publishing(path) as file:
+        for number, block in enumerate(blocks):
+            data = _pack(block, number, layout)
+            file.write(data)
+            digest.update(data)
+            positions += len(block)
+            sizes.append(len(data))
+            sums.append(zlib.crc32(data))
+        file.write(_END)
+        digest.update(_END)
+    return Shard(
+        name=path.name,
+        positions=positions,
+        size_bytes=sum(sizes) + len(_END),
+        sha256=digest.hexdigest(),
+        block_bytes=tuple(sizes),
+        block_crc32=tuple(sums),
+    )
+
+
+def _pack(block: Positions, number: int, layout: Layout) -> bytes:
+    parts = []
+    for name, column in block.columns().items():
+        data = codec.encode(column, codec=layout.codec)
+        # TarInfo begins with mtime, uid and gid zero and no user names: the same header everywhere
+        head = tarfile.TarInfo(layout.member(number, name))
+        head.size = len(data)
+        parts += [head.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % tarfile.BLOCKSIZE)]
+    return b"".join(parts)
+
+
+def read_block(
+    file: BinaryIO, shard: Shard, number: int, *, layout: Layout, names: Sequence[str], where: str
+) -> dict[str, NDArray[Any]]:
+    """The columns ``names`` of one block of an open shard. Raises DataError naming shard and block."""
+    where = f"{where}, block {number:06d}"
+    size = shard.block_bytes[number]
+    file.seek(sum(shard.block_bytes[:number]))
+    data = file.read(size)
+    if len(data) != size:
+        found = f"the file ends after {len(data):,} of the block's {size:,} bytes"
+        raise DataError(found, where=where, fix=REPAIR)
+    if (crc := zlib.crc32(data)) != shard.block_crc32[number]:
+        found = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
+        raise DataError(found, where=where, fix=REPAIR)
+    members = _members(data, where)
+    rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
+    return {name: _column(members, name, number, rows, layout, where) for name in names}
+
+
+def _column(
+    members: dict[str, bytes], name: str, number: int, rows: int, layout: Layout, where: str
+) -> NDArray[Any]:
+    member = layout.member(number, name)
+    if member not in members:
+        raise DataError(f"has no member {member}", where=where, fix=REPAIR)
+    dtype, shape = columns(layout.side, soft=layout.soft)[name]
+    shape = (rows, *shape)
+    return codec.decode(members[member], dtype=dtype, shape=shape, codec=layout.codec, where=f"{where}, {name}")
+
+
+def _members(data: bytes, where: str) -> dict[str, bytes]:
+    members, at = {}, 0
+    while at < len(data):
+        try:
+            head = tarfile.TarInfo.frombuf(data[at : at + tarfile.BLOCKSIZE], "ascii", "strict")
+        except tarfile.HeaderError as error:
+            raise DataError(f"has a damaged tar header ({error})", where=where, fix=REPAIR) from None
+        start = at + tarfile.BLOCKSIZE
+        if not 0 <= head.size <= len(data) - start:
+            raise DataError("has a member that reaches beyond it", where=where, fix=REPAIR)
+        members[head.name] = data[start : start + head.size]
+        at = start + head.size + -head.size % tarfile.BLOCKSIZE
+    return members
