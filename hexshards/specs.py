@@ -13,6 +13,9 @@ epoch; all four in one epoch."""
 Codec = Literal["zstd", "none"]
 """How a column is stored in a shard: ``.npy.zst`` or plain ``.npy``."""
 
+Format = Literal["processed", "trmph"]
+"""How random games are written: ``*_processed.pkl.gz`` (every position) or ``.trmph`` (one game a line)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertSpec:
@@ -107,6 +110,25 @@ class TrainSpec:
         _require(self.augment in get_args(Augment), f"augment must be one of {get_args(Augment)}", self.augment)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthSpec:
+    """Random games and their files. The files are a function of these fields."""
+
+    games: int = 2_000
+    """305,000 positions with side 13."""
+    format: Format = "processed"
+    side: int = 13
+    seed: int = 0
+    games_per_file: int = 500
+    """76,000 positions, held at once: 0.5 GB with side 13."""
+
+    def __post_init__(self) -> None:
+        for name in ("games", "games_per_file"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        _require(self.format in get_args(Format), f"format must be one of {get_args(Format)}", self.format)
+        _require(self.seed >= 0, "seed must not be negative", self.seed)
+
+
 def plain(spec: ConvertSpec | LoaderSpec | TrainSpec) -> dict[str, int | float | str | bool]:
     """A spec as a dict that JSON and ``torch.load(weights_only=True)`` take; paths as text."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(spec).items()}
@@ -119,3 +141,6 @@ def _require(holds: bool, rule: str, value: object) -> None:
 
 CONVERT = ConvertSpec()
 LOADER = LoaderSpec()
+SYNTH = SynthSpec()
+TRAIN = TrainSpec(data=Path(), run=Path())
+"""Defaults of a training run; data and run are always given."""

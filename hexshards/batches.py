@@ -1,0 +1,252 @@
+"""The loader: an epoch is one stream of samples that depends on neither workers nor ranks, and a place in it is a number.
+
+Global batch ``b`` is samples ``b * G`` to ``(b + 1) * G`` of the stream, G being batch_size * world_size, and rank ``r``
+takes the ``r``-th slice of it. Every rank walks all windows: reading is so much cheaper than training that this is the
+simple answer, and it lets a state fit any number of ranks. Its cost: every rank reads and decompresses the whole split.
+
+Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while a
+window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. An epoch's plan adds 8 bytes
+per block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from hexshards.errors import DataError
+from hexshards.expand import Batch, Packed, expand, expand_on_device
+from hexshards.index import VERSION, read_index
+from hexshards.order import PASSES, Plan, plan_epoch
+from hexshards.specs import LOADER, Augment, LoaderSpec
+from hexshards.window import Windows
+
+__all__ = ["Batch", "Loader", "loader"]
+
+State = dict[str, int | str]
+
+
+def loader(
+    dataset: str | Path,
+    *,
+    split: str = LOADER.split,
+    batch_size: int = LOADER.batch_size,
+    shuffle: bool = LOADER.shuffle,
+    augment: Augment = LOADER.augment,
+    seed: int = LOADER.seed,
+    num_workers: int = LOADER.num_workers,
+    device: str | torch.device = "cpu",
+    drop_last: bool = LOADER.drop_last,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Loader:
+    """Open a dataset for training or validation: an iterable of ``(board, policy, value)`` batches.
+
+    ``rank`` and ``world_size`` come from torch.distributed where it is initialised, else from torchrun's environment,
+    else they are 0 and 1. Raises FileNotFoundError where there is no dataset, DataError where it is damaged or has no
+    such split, ValueError for arguments that make no sense together.
+    """
+    spec = LoaderSpec(
+        split=split,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        augment=augment,
+        seed=seed,
+        drop_last=drop_last,
+        num_workers=num_workers,
+    )
+    return Loader(Path(dataset), spec, device=device, rank=rank, world_size=world_size)
+
+
+class Loader:
+    """Batches of one split, epoch after epoch; made by ``hexshards.loader``.
+
+    Each ``iter`` begins at the start of the current epoch, or where a loaded state left off, and when it is exhausted
+    the loader moves on to the next epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: LoaderSpec,
+        *,
+        device: str | torch.device = "cpu",
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        self.index = read_index(folder)
+        if spec.split not in self.index.splits:
+            found = ", ".join(self.index.splits)
+            raise DataError(f"has no split {spec.split!r} (only {found})", where=str(folder), fix="Name one of these")
+        self.folder, self.spec, self.device = folder, spec, torch.device(device)
+        self.rank, self.world_size = _place(rank, world_size)
+        self.fingerprint = self.index.fingerprint
+        self._rows = self.index.block_rows(spec.split)
+        self._shard_blocks = [len(shard.block_bytes) for shard in self.index.splits[spec.split].shards]
+        self._check_size()
+        self.epoch = 0
+        self._done = 0  # samples of the epoch's global stream that were delivered
+        self._resume = False
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a full batch of this rank."""
+        return self.spec.batch_size
+
+    @property
+    def positions(self) -> int:
+        """Positions in the split."""
+        return int(self._rows.sum())
+
+    @property
+    def samples(self) -> int:
+        """Samples that an epoch delivers, over all ranks: positions, times 4 with ``augment="all"``."""
+        total = self.positions * (PASSES if self.spec.augment == "all" else 1)
+        return total - total % self._global_batch if self.spec.drop_last else total
+
+    def __len__(self) -> int:
+        """Batches in an epoch, the same on every rank."""
+        return -(-self.samples // self._global_batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = self._done if self._resume else 0
+        self._done, self._resume = start, False
+        return self._deliver(self.epoch, start)
+
+    def state_dict(self) -> State:
+        """Where the loader is: the batches already delivered of the current epoch, and what fixes their order."""
+        return {**self._identity(), "epoch": self.epoch, "samples": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int | str]) -> None:
+        """Go on right after the last batch that a state had seen; ranks and workers may be others than then.
+
+        Raises ValueError, naming what differs, for a state of another dataset, order or global batch size.
+        """
+        mine = self._identity()
+        missing = {*mine, "epoch", "samples"} - set(state)
+        if missing:
+            raise ValueError(f"not a loader's state: it lacks {', '.join(sorted(missing))}")
+        differ = [f"{name} is {mine[name]}, the state's {state[name]}" for name in mine if mine[name] != state[name]]
+        if differ:
+            raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
+        self.epoch, self._done, self._resume = int(state["epoch"]), int(state["samples"]), True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin ``epoch`` at the next ``iter``. The current one changes nothing, so a resumed epoch goes on."""
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        if epoch != self.epoch:
+            self.epoch, self._done, self._resume = epoch, 0, False
+
+    @property
+    def _global_batch(self) -> int:
+        return self.spec.batch_size * self.world_size
+
+    def _identity(self) -> State:
+        """What the order of the samples follows from."""
+        spec = self.spec
+        return {
+            "version": VERSION,
+            "dataset": self.fingerprint,
+            "split": spec.split,
+            "seed": spec.seed,
+            "shuffle": int(spec.shuffle),
+            "augment": spec.augment,
+            "window_blocks": spec.window_blocks,
+            "group_shards": spec.group_shards,
+            "global_batch": self._global_batch,
+            "drop_last": int(spec.drop_last),
+        }
+
+    def _check_size(self) -> None:
+        if self.samples == 0:
+            raise ValueError(
+                f"{self.folder}: split {self.spec.split} has {self.positions:,} positions, not one full batch of "
+                f"{self._global_batch:,}. Lower batch_size, or leave drop_last off"
+            )
+        last = self.samples % self._global_batch
+        if 0 < last < self.world_size:
+            raise ValueError(
+                f"{self.folder}: the last batch of an epoch would hold {last} samples for {self.world_size} ranks. "
+                "Turn drop_last on, or choose another batch_size"
+            )
+
+    def _deliver(self, epoch: int, start: int) -> Iterator[Batch]:
+        plan = plan_epoch(self._shard_blocks, self._rows, epoch=epoch, spec=self.spec)
+        stream = _Stream(self._windows(plan, start), int(plan.starts[plan.window_at(start)]))
+        for first in range(start, self.samples, self._global_batch):
+            count = min(self._global_batch, self.samples - first)
+            low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            batch = self._expand(stream.take(low, high))
+            self._done = first + count
+            yield batch
+        self.epoch, self._done = epoch + 1, 0
+
+    def _windows(self, plan: Plan, start: int) -> Iterator[Packed]:
+        """Windows from the one that holds sample ``start``."""
+        windows = Windows(self.folder, self.index, plan, self.spec)
+        numbers = range(plan.window_at(start), len(windows)) if start < self.samples else range(0)
+        # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
+        # would then go on with other random numbers than an uninterrupted one
+        generator = torch.Generator()
+        for tensors in DataLoader(
+            windows,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ and __len__ only
+            batch_size=None,
+            sampler=numbers,
+            num_workers=min(self.spec.num_workers, len(numbers)),
+            generator=generator,
+        ):
+            yield Packed(*(tensor.numpy() for tensor in tensors))
+
+    def _expand(self, rows: Packed) -> Batch:
+        if self.device.type == "cpu":
+            return expand(rows, side=self.index.side)
+        sent = Packed(*(self._send(torch.from_numpy(column)) for column in rows))
+        return expand_on_device(sent, side=self.index.side)
+
+    def _send(self, column: torch.Tensor) -> torch.Tensor:
+        # a copy out of pinned memory overlaps the step that runs on the device
+        return (column.pin_memory() if self.device.type == "cuda" else column).to(self.device, non_blocking=True)
+
+
+class _Stream:
+    """Runs of rows out of consecutive windows; what lies before a run is let go."""
+
+    def __init__(self, windows: Iterator[Packed], start: int) -> None:
+        self.windows, self.end = windows, start
+        self.held: deque[tuple[int, Packed]] = deque()
+
+    def take(self, low: int, high: int) -> Packed:
+        """Rows ``low`` to ``high`` of the stream, contiguous and the caller's own."""
+        while self.end < high:
+            window = next(self.windows)
+            self.held.append((self.end, window))
+            self.end += len(window.stones)
+        while self.held[0][0] + len(self.held[0][1].stones) <= low:
+            self.held.popleft()
+        runs = [
+            Packed(*(column[max(low - start, 0) : high - start] for column in window))
+            for start, window in self.held
+            if start < high
+        ]
+        return Packed(*(np.concatenate(columns) for columns in zip(*runs, strict=True)))
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process among those that train together."""
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"give both rank and world_size or neither, got {rank} and {world_size}")
+    if rank is None or world_size is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        # the one place that reads the environment: torchrun's words, before a process group exists
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be 0 to world_size - 1, got {rank} of {world_size}")
+    return rank, world_size

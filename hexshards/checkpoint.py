@@ -1,0 +1,198 @@
+"""A checkpoint is everything needed to go on, in one file that is whole or is refused.
+
+The file is what ``torch.save`` writes, with the SHA-256 of all of it in the zip archive's comment, so that
+``torch.load(path, weights_only=True)`` reads it anywhere. The zip's own checksums are not enough: of 5,609
+flipped bits, one in each byte of a small checkpoint, 109 changed or broke what is loaded unseen by
+``zipfile.testzip``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hexshards.errors import DataError, printable
+from hexshards.storage import publish
+
+FORMAT = 1
+"""Version of the layout, raised when an older program could misread a newer file."""
+
+PARTS: dict[str, type] = {
+    "dataset": str,
+    "options": dict,
+    "counters": dict,
+    "loader_state": dict,
+    "random_state": dict,
+    "metrics": dict,
+}
+"""What the top level holds beside ``format`` and the trainer's own state."""
+
+FREE_OPTIONS = frozenset({"data", "run", "epochs", "num_workers", "device", "resume"})
+"""Options that may change between two starts of a run; all others shape the weights or the samples' order."""
+
+COUNTERS = ("epoch", "mini_epoch", "finished")
+"""Where a checkpoint stands in its run, and whether its mini-epoch is whole; the orchestrator adds more."""
+
+PARTIAL = "_partial"
+"""Marks the checkpoint of an interrupted mini-epoch; gone once the whole mini-epoch has its own."""
+
+_NAME = re.compile(rf"checkpoint_epoch(\d+)_mini(\d+)({PARTIAL})?\.pt")
+_SEAL = b"hexshards sha256 "
+_SEAL_BYTES = len(_SEAL) + 64
+_END_OF_ZIP = b"PK\x05\x06"
+_END_OF_ZIP_BYTES = 22
+
+
+def file_name(epoch: int, mini_epoch: int, *, partial: bool = False) -> str:
+    """Name of a checkpoint; epoch and mini-epoch count from 1, the latter anew in each epoch."""
+    return f"checkpoint_epoch{epoch:04d}_mini{mini_epoch:04d}{PARTIAL if partial else ''}.pt"
+
+
+def place(path: Path) -> tuple[int, int, bool] | None:
+    """(epoch, mini-epoch, whole) by a file's name, which orders checkpoints by age; None for other files."""
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2]), match[3] is None) if match else None
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by name; a folder that does not exist holds none."""
+    found = [(at, path) for path in folder.glob("checkpoint_*.pt") if (at := place(path))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, Any]) -> None:
+    """Publish a checkpoint in one step; a write that fails leaves what was there.
+
+    state: the values of PARTS. The trainer's state joins them at the top level. Only tensors, numbers, text,
+    None and containers of these can be read back.
+    """
+    own = {"format": FORMAT, **state}
+    if taken := sorted(own.keys() & trainer_state.keys()):
+        raise ValueError(f"the trainer's state uses names that a checkpoint needs itself: {', '.join(taken)}")
+    buffer = io.BytesIO()
+    torch.save({**trainer_state, **own}, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(path, _sealed(buffer.getvalue()))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, tensors on the CPU. Raises DataError when it is not what was written."""
+    state = _loaded(_checked(_file_bytes(path), path), path)
+    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
+        raise _refused("is no checkpoint of hexshards", path)
+    if state["format"] == FORMAT:
+        _check_parts(state, path)
+    return state
+
+
+def trainer_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint that the trainer gave."""
+    return {name: value for name, value in state.items() if name not in PARTS and name != "format"}
+
+
+def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, Any], where: Path) -> None:
+    """Raise DataError unless a checkpoint's run had this dataset and these options, free ones excepted."""
+    if state["format"] != FORMAT:
+        found = f"has format {state['format']}, this program reads {FORMAT}"
+        raise DataError(
+            found, where=str(where), fix="Use the version of hexshards that wrote it, or another run folder"
+        )
+    if state["dataset"] != dataset:
+        found = f"was made on dataset {printable(state['dataset'])}, not on {printable(dataset)}"
+        raise DataError(found, where=str(where), fix="Train on the same dataset, or use another run folder")
+    if differing := _differences(state["options"], options):
+        found = f"was made with other options: {'; '.join(differing)}"
+        raise DataError(found, where=str(where), fix="Use the same options, or another run folder")
+
+
+def random_state() -> dict[str, Any]:
+    """State of torch's global generators: the CPU's, and each CUDA device's once CUDA is in use."""
+    cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put torch's global generators back to a state; devices that are not here are left out."""
+    torch.set_rng_state(state["cpu"])
+    present = torch.cuda.device_count() if state["cuda"] else 0
+    for device, cuda in enumerate(state["cuda"][:present]):
+        torch.cuda.set_rng_state(cuda, device)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """What is drawn inside is not missed outside: a DataLoader draws a seed whenever it is opened."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def _cuda_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _sealed(data: bytes) -> bytes:
+    # torch writes no archive comment: the file ends with the length of an empty one
+    assert data[-_END_OF_ZIP_BYTES:].startswith(_END_OF_ZIP) and data[-2:] == b"\0\0"
+    body = data[:-2] + struct.pack("<H", _SEAL_BYTES)
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
+
+
+def _checked(data: bytes, path: Path) -> bytes:
+    body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    if not data:
+        raise _refused("is empty", path)
+    if not data.startswith(b"PK\x03\x04"):
+        raise _refused(f"is no checkpoint (begins with {data[:8]!r})", path)
+    if not seal.startswith(_SEAL):
+        raise _refused("ends without its checksum", path)
+    if seal != _SEAL + hashlib.sha256(body).hexdigest().encode():
+        raise _refused("does not match its checksum", path)
+    return data
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _refused(f"cannot be read ({error.strerror})", path) from None
+
+
+def _loaded(data: bytes, path: Path) -> object:
+    try:
+        loaded: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a dozen kinds for what it does not take
+        raise _refused(f"torch.load takes it for no checkpoint ({printable(error)})", path) from error
+    return loaded
+
+
+def _check_parts(state: Mapping[str, Any], path: Path) -> None:
+    for name, kind in PARTS.items():
+        if not isinstance(state.get(name), kind):
+            raise _refused(f"holds no {kind.__name__} named {name!r}", path)
+    counters = state["counters"]
+    if not counters.keys() >= set(COUNTERS) or not all(isinstance(count, int) for count in counters.values()):
+        raise _refused("holds no usable counters", path)
+
+
+def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    names = sorted((saved.keys() | given.keys()) - FREE_OPTIONS)
+    return [
+        f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"
+        for name in names
+        if saved.get(name) != given.get(name)
+    ]
+
+
+def _refused(found: str, path: Path) -> DataError:
+    return DataError(found, where=str(path), fix="Remove it, or put back a good copy")

@@ -1,0 +1,281 @@
+"""The command line: one command builds one spec, calls one function and prints one result.
+
+Exit codes: 0 done; 1 the job failed; 2 wrong usage; 3 input was rejected beyond what was allowed; 130 interrupted.
+Heavy modules are imported inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from hexshards.errors import DataError, InputRejected
+from hexshards.specs import CONVERT, SYNTH, TRAIN, Augment, Codec, Format, TrainSpec
+
+FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Repack Hex training positions into WebDataset shards, look at them, and train on them in mini-epochs.\n\n"
+    "First steps: `hexshards demo`, or `hexshards convert YOUR_FILES --out DIR` and "
+    "`hexshards train DIR --run RUN`.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 input rejected, 130 interrupted (state saved).",
+)
+
+Dataset = Annotated[Path, Argument(metavar="DIR", help="A dataset made by `hexshards convert`.")]
+AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON object.")]
+
+
+@app.command()
+def convert(
+    sources: Annotated[list[str], Argument(metavar="SOURCE...", help="Files, folders or quoted globs.")],
+    out: Annotated[Path, Option(help="Folder of the new dataset.")],
+    val_fraction: Annotated[float, Option(min=0, max=1, help="Share of the games kept for validation.")] = CONVERT.val_fraction,
+    seed: Annotated[int, Option(min=0, help="Seed of the global shuffle.")] = CONVERT.seed,
+    workers: Annotated[int | None, Option(min=1, help="Processes.", show_default="all cores")] = None,
+    shard_positions: Annotated[int, Option(min=1, help="Positions in a shard.")] = CONVERT.shard_positions,
+    block_positions: Annotated[int, Option(min=1, help="Positions in a block.")] = CONVERT.block_positions,
+    codec: Annotated[Codec, Option(help="none: stock WebDataset decodes without a handler.")] = CONVERT.codec,
+    max_rejects: Annotated[int, Option(min=0, help="Positions that may be left out as faulty.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Convert hex_ai's processed files into a dataset: checked, split by game, shuffled, compressed.
+
+    The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
+    on when the same command is given again.
+    """
+    from hexshards import display
+
+    with _told():
+        from hexshards.conversion import convert as run
+
+        with display.conversion_progress() as progress:
+            report = run(
+                sources,
+                out=out,
+                val_fraction=val_fraction,
+                seed=seed,
+                shard_positions=shard_positions,
+                block_positions=block_positions,
+                codec=codec,
+                max_rejects=max_rejects,
+                workers=workers or _cores(),
+                progress=progress,
+            )
+        display.say(json.dumps(_report(report)) if as_json else display.conversion_summary(report))
+
+
+@app.command()
+def info(dataset: Dataset, as_json: AsJson = False) -> None:
+    """Show what is in a dataset: counts, games, plies, label balance, bytes per position, what it was made from."""
+    from hexshards import display
+
+    with _told():
+        from hexshards.index import read_index
+
+        index = read_index(dataset)
+        display.say(json.dumps(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
+
+
+@app.command()
+def verify(dataset: Dataset, as_json: AsJson = False) -> None:
+    """Read a whole dataset again and check every checksum, count and column, and that no game is in two splits."""
+    from hexshards import display
+
+    with _told():
+        from hexshards.verification import verify as run
+
+        with display.verification_progress() as progress:
+            found = run(dataset, progress=progress)
+        if as_json:
+            display.say(json.dumps({**asdict(found), "problems": [str(problem) for problem in found.problems]}))
+        for problem in () if as_json else found.problems:
+            display.say(str(problem))
+        if found.problems:
+            raise typer.Exit(FAILED)
+        if not as_json:
+            display.say(f"sound: {found.positions:,} positions in {found.blocks:,} blocks of {found.shards} shards, {found.games:,} games")
+
+
+@app.command()
+def show(
+    dataset: Dataset,
+    number: Annotated[int, Option("-n", min=1, help="How many positions.")] = 3,
+    split: Annotated[str, Option(help="train or val.")] = "train",
+) -> None:
+    """Draw the first positions of a dataset: B and R stones, * the move to learn."""
+    from hexshards import display
+
+    with _told():
+        from hexshards.index import read_index
+        from hexshards.window import first_positions
+
+        index = read_index(dataset)
+        positions = first_positions(dataset, index, split=split, count=number)
+        for row in range(len(positions)):
+            mover = "BLUE" if positions.player[row] == 0 else "RED"
+            source = index.sources[positions.source[row]]
+            display.say(
+                f"{source} line {positions.game[row]}, ply {positions.ply[row]}, {mover} to move, "
+                f"value {positions.value[row]:g} ({'BLUE' if positions.value[row] < 0.5 else 'RED'} wins)"
+            )
+            display.say(display.board_picture(positions, row) + "\n")
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    run: Annotated[Path, Option(help="Folder of checkpoints and metrics; a run found there goes on.")],
+    mini_epoch_samples: Annotated[int, Option(min=1, help="Samples between validations.")] = TRAIN.mini_epoch_samples,
+    epochs: Annotated[int, Option(min=1, help="Passes over the data.")] = TRAIN.epochs,
+    batch_size: Annotated[int, Option(min=1)] = TRAIN.batch_size,
+    learning_rate: Annotated[float, Option(min=0)] = TRAIN.learning_rate,
+    weight_decay: Annotated[float, Option(min=0)] = TRAIN.weight_decay,
+    warmup_samples: Annotated[int, Option(min=0, help="Samples of linear warm-up.")] = TRAIN.warmup_samples,
+    policy_weight: Annotated[float, Option(min=0, help="Weight of the policy loss.")] = TRAIN.policy_weight,
+    value_weight: Annotated[float, Option(min=0, help="Weight of the value loss.")] = TRAIN.value_weight,
+    channels: Annotated[int, Option(min=1, help="Width of the network.")] = TRAIN.channels,
+    blocks: Annotated[int, Option(min=1, help="Residual blocks of the network.")] = TRAIN.blocks,
+    augment: Annotated[Augment, Option(help="Symmetries shown; all: four times the samples.")] = TRAIN.augment,
+    seed: Annotated[int, Option(min=0, help="Seed of weights and order.")] = TRAIN.seed,
+    num_workers: Annotated[int, Option(min=0, help="Processes that read.")] = TRAIN.num_workers,
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps.")] = TRAIN.device,
+    resume: Annotated[str, Option(help="auto, never, or a checkpoint.")] = TRAIN.resume,
+) -> None:
+    """Train a policy and value network on a dataset, in mini-epochs that each end with validation and a checkpoint.
+
+    Given again, the same command goes on from the newest good checkpoint, bit for bit as if it had not stopped. Ctrl-C
+    or SIGTERM finishes the batch, saves, and exits with 130.
+    """
+    from hexshards import display
+
+    with _told():
+        spec = TrainSpec(
+            data=dataset,
+            run=run,
+            mini_epoch_samples=mini_epoch_samples,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_samples=warmup_samples,
+            policy_weight=policy_weight,
+            value_weight=value_weight,
+            channels=channels,
+            blocks=blocks,
+            augment=augment,
+            seed=seed,
+            num_workers=num_workers,
+            device=device,
+            resume=resume,
+        )
+        from hexshards.runs import train as start
+
+        with display.training_progress() as progress:
+            outcome = start(
+                spec,
+                on_progress=progress,
+                on_mini_epoch=lambda report: display.say(display.mini_epoch_line(report)),
+                on_notice=display.warn,
+            )
+        display.say(outcome.summary())
+        if outcome.interrupted:
+            raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, Option(help="Folder for the files.")],
+    games: Annotated[int, Option(min=1)] = SYNTH.games,
+    form: Annotated[Format, Option("--format", help="hex_ai's processed files, or game records.")] = SYNTH.format,
+    side: Annotated[int, Option(min=3, max=19)] = SYNTH.side,
+    seed: Annotated[int, Option(min=0)] = SYNTH.seed,
+) -> None:
+    """Make legal random games as hex_ai's processed files or as trmph game records, to try things on."""
+    from hexshards import display
+
+    with _told():
+        from hexshards.synth import write
+
+        files = write(out, games=games, format=form, side=side, seed=seed)
+        display.say(f"{games:,} games in {len(files)} files in {out}")
+
+
+@app.command()
+def demo(out: Annotated[Path, Option(help="Folder for everything the demo makes.")] = Path("demo")) -> None:
+    """Do the whole job in two minutes on random games: synth, convert, verify, train, stop, resume."""
+    with _told():
+        from hexshards.demo import run
+
+        run(out)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors as one line on stderr and an exit code, where a traceback would not help."""
+    from hexshards.display import warn
+
+    try:
+        yield
+    except InputRejected as error:
+        warn(f"rejected: {error}")
+        raise typer.Exit(REJECTED) from None
+    except (DataError, MemoryError) as error:
+        warn(f"error: {error or 'out of memory'}")
+        raise typer.Exit(FAILED) from None
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        warn(f"error: {error}")
+        raise typer.Exit(USAGE) from None
+    except OSError as error:
+        warn(f"error: {error}")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        warn("interrupted; give the same command again to go on")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _index(index: Any) -> dict[str, Any]:
+    """An index for programs: all but the tables of blocks."""
+    entry = asdict(index)
+    for split in entry["splits"].values():
+        split["positions"] = sum(shard["positions"] for shard in split["shards"])
+        for shard in split["shards"]:
+            del shard["block_bytes"], shard["block_crc32"]
+    return {**entry, "fingerprint": index.fingerprint}
+
+
+def _report(report: Any) -> dict[str, Any]:
+    counts = {name: {"positions": split.positions, "games": split.games} for name, split in report.index.splits.items()}
+    return {
+        "out": str(report.out),
+        "positions": report.positions,
+        "rejects": report.rejects,
+        "repeated": list(report.repeated),
+        "splits": counts,
+        "shard_bytes": report.shard_bytes,
+        "input_bytes": report.input_bytes,
+        "fingerprint": report.index.fingerprint,
+    }
+
+
+if __name__ == "__main__":
+    main()

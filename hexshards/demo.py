@@ -1,0 +1,75 @@
+"""The whole job on games it makes: synth, convert, verify, train, stop in the middle, resume."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from hexshards import display
+from hexshards.conversion import convert
+from hexshards.index import NAME
+from hexshards.reports import MiniEpochReport
+from hexshards.runs import train
+from hexshards.specs import TrainSpec
+from hexshards.synth import write
+from hexshards.verification import verify
+
+GAMES, SIDE = 1_000, 9
+"""64,000 positions: a minute and a half on two cores."""
+
+
+def run(out: Path) -> None:
+    """Run every step in the folder ``out``. Raises FileExistsError when it holds anything."""
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty. Choose another --out, or delete that folder first")
+    processed, data = out / "processed", out / "data"
+
+    _step(f"synth: {GAMES:,} random games of side {SIDE}, as hex_ai's processed files", f"synth --out {processed} --side {SIDE} --games {GAMES}")
+    write(processed, games=GAMES, side=SIDE, games_per_file=250)
+
+    _step("convert: check, split by game, shuffle, compress", f"convert {processed} --out {data} --val-fraction 0.1")
+    with display.conversion_progress() as progress:
+        report = convert(processed, out=data, val_fraction=0.1, progress=progress)
+    display.say(display.conversion_summary(report))
+
+    _step("verify: read everything again", f"verify {data}")
+    with display.verification_progress() as tell:
+        found = verify(data, progress=tell)
+    for problem in found.problems:
+        raise problem
+    display.say(f"sound: {found.positions:,} positions, {found.games:,} games")
+
+    spec = TrainSpec(data=data, run=out / "run", mini_epoch_samples=20_000, epochs=2, channels=16, blocks=3)
+    command = f"train {data} --run {spec.run} --mini-epoch-samples 20000 --epochs 2 --channels 16 --blocks 3"
+    _step("train in mini-epochs; SIGTERM after the second", command)
+    _train(spec, stop_after=2)
+    _step("the same command again: it goes on where it stopped", command)
+    _train(spec)
+
+    display.say(
+        f"\nNow your own files:\n"
+        f"  hexshards convert YOUR_FILES --out DIR\n"
+        f"  hexshards info DIR\n"
+        f"  hexshards train DIR --run RUN --mini-epoch-samples 200000\n"
+        f"Look at one position:  hexshards show {data} -n 1\n"
+        f"Every number of the run above:  {spec.run / 'metrics.jsonl'}   Dataset:  {data / NAME}"
+    )
+
+
+def _step(text: str, command: str) -> None:
+    display.say(f"\n— {text}\n$ hexshards {command}")
+
+
+def _train(spec: TrainSpec, *, stop_after: int = 0) -> None:
+    lines = 0
+
+    def tell(report: MiniEpochReport) -> None:
+        nonlocal lines
+        lines += 1
+        display.say(display.mini_epoch_line(report))
+        if lines == stop_after:
+            signal.raise_signal(signal.SIGTERM)
+
+    with display.training_progress() as progress:
+        outcome = train(spec, on_progress=progress, on_mini_epoch=tell, on_notice=display.warn)
+    display.say(outcome.summary())

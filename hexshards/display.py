@@ -1,0 +1,192 @@
+"""What a person sees: progress on stderr, results on stdout, boards as pictures. Rich draws; no numbers are made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hexshards.errors import printable
+
+if TYPE_CHECKING:
+    from hexshards import conversion, reports
+    from hexshards.index import Index
+    from hexshards.positions import Positions
+
+out = Console(highlight=False, soft_wrap=True)
+"""Results: stdout."""
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress, warnings and errors: stderr."""
+
+
+def say(text: str) -> None:
+    """Print a line of result as it is."""
+    out.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Print a warning or an error as it is."""
+    err.print(text, markup=False)
+
+
+@contextmanager
+def bar(unit: str) -> Iterator[Progress]:
+    """A progress bar with a rate in ``unit`` and the time left; nothing moves when stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        yield progress
+
+
+@contextmanager
+def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
+    """Files read and shards written, positions per second and time left."""
+    with bar("") as progress:
+        read = progress.add_task("reading files", total=None, note="")
+        write = progress.add_task("writing shards", total=None, note="", visible=False)
+
+        def show(now: conversion.Progress) -> None:
+            elapsed = progress.tasks[read].elapsed or 0.0
+            # time left follows bytes, as files differ in size; files are what a person counts
+            note = f"{now.files_done}/{now.files} files"
+            if elapsed and not now.shards:
+                note += f" · {now.positions / elapsed:,.0f} positions/s"
+            progress.update(read, total=now.bytes >> 20, completed=now.bytes_done >> 20, description="reading MiB", note=note)
+            if now.shards:
+                progress.update(write, total=now.shards, completed=now.shards_done, visible=True)
+
+        yield show
+
+
+@contextmanager
+def verification_progress() -> Iterator[Callable[[int, int], None]]:
+    """Positions checked."""
+    with bar("positions") as progress:
+        task = progress.add_task("checking", total=None, note="")
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[reports.Progress], None]]:
+    """Samples of the mini-epoch and of the run, samples per second, time left to each end."""
+    with bar("") as progress:
+        mini = progress.add_task("mini-epoch", total=None, note="")
+        run = progress.add_task("run", total=None, note="samples")
+
+        def show(now: reports.Progress) -> None:
+            progress.update(
+                mini,
+                description=f"epoch {now.epoch} mini-epoch {now.mini_epoch}",
+                completed=now.mini_epoch_done,
+                total=now.mini_epoch_samples,
+                note=f"{now.samples_per_s:,.0f} samples/s" + _losses(now),
+            )
+            progress.update(run, completed=now.samples_seen, total=now.total_samples)
+
+        yield show
+
+
+def _losses(now: reports.Progress) -> str:
+    losses = getattr(now, "train", {})
+    return f" · loss {losses['loss']:.3f}" if "loss" in losses else ""
+
+
+def mini_epoch_line(report: reports.MiniEpochReport) -> str:
+    """One line for a finished mini-epoch."""
+    parts = [f"epoch {report.epoch} mini-epoch {report.mini_epoch}", f"{report.samples_seen:,} samples"]
+    for name, metrics in (("train", report.train), ("val", report.val)):
+        if "policy_loss" in metrics:
+            parts.append(f"{name} policy {metrics['policy_loss']:.3f} value {metrics['value_loss']:.3f}")
+    if "policy_top1" in report.val:
+        parts.append(
+            f"top-1 {report.val['policy_top1']:.1%} top-5 {report.val['policy_top5']:.1%} "
+            f"value {report.val['value_accuracy']:.1%}"
+        )
+    parts.append(f"{report.samples_per_s:,.0f} samples/s")
+    return " · ".join(parts)
+
+
+def conversion_summary(report: conversion.Report) -> str:
+    """What a conversion kept and where it is."""
+    index, lines = report.index, []
+    for name, split in index.splits.items():
+        lines.append(f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games {len(split.shards):>5} shards")
+    rejected = ", ".join(f"{printable(reason)} {count:,}" for reason, count in report.rejects.items())
+    lines.append(f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected)))
+    lines += [f"passed over {printable(path)}: same contents as another file" for path in report.repeated]
+    lines.append(
+        f"{report.shard_bytes / report.positions:.1f} bytes per position, "
+        f"{report.input_bytes / report.shard_bytes:.1f} times smaller than the source files"
+    )
+    lines += game_warning(index)
+    lines.append(f"dataset {report.out}")
+    return "\n".join(lines)
+
+
+def game_warning(index: Index) -> list[str]:
+    """A warning when some positions do not say which game they are from."""
+    lost = sum(file.without_game for file in index.inputs)
+    if not lost:
+        return []
+    return [
+        f"warning: {lost:,} positions do not say which game they are from. They were split by source file, so where "
+        "files share games, validation positions may come from games that are also in training"
+    ]
+
+
+def info_text(index: Index, *, folder: str) -> str:
+    """A dataset at a glance."""
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    positions = sum(shard.positions for shard in shards)
+    size = sum(shard.size_bytes for shard in shards)
+    lines = [
+        f"{folder}: {positions:,} positions, side {index.side}, {len(shards)} shards, {size:,} bytes, "
+        f"{size / positions:.1f} per position, codec {index.layout.codec}"
+    ]
+    for name, split in index.splits.items():
+        played = [ply for ply, count in enumerate(split.plies) if count]
+        mean = sum(ply * count for ply, count in enumerate(split.plies)) / split.positions
+        lines.append(
+            f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games · BLUE wins "
+            f"{split.blue_wins / split.positions:.1%}, RED {split.red_wins / split.positions:.1%} · plies "
+            f"{played[0]} to {played[-1]}, mean {mean:.1f} · {split.without_policy:,} without policy"
+        )
+    lines += game_warning(index)
+    lines.append("options " + ", ".join(f"{name} {value}" for name, value in index.options.items()))
+    lines.append(f"made from {len(index.inputs)} files:")
+    for file in index.inputs:
+        lines.append(f"  {printable(file.name)} · {file.positions:,} positions, {file.rejected:,} rejected")
+    lines.append(f"fingerprint {index.fingerprint}")
+    return "\n".join(lines)
+
+
+def board_picture(positions: Positions, row: int) -> str:
+    """One position as text: B and R stones, * the policy's move, each row shifted as the hexagons are."""
+    side = positions.side
+    blue, red = positions.planes()[row]
+    policy = positions.policy[row]
+    target = int(policy.argmax()) if positions.soft and policy.any() else -1 if positions.soft else int(policy)
+    lines = ["   " + " ".join(chr(ord("a") + col) for col in range(side))]
+    for r in range(side):
+        marks = ["*" if r * side + c == target else "B" if blue[r, c] else "R" if red[r, c] else "·" for c in range(side)]
+        lines.append(" " * r + f"{r + 1:>2} " + " ".join(marks))
+    return "\n".join(lines)
+
+
+def table(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    grid = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        grid.add_row(name, value)
+    out.print(grid)

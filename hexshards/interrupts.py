@@ -1,0 +1,46 @@
+"""The first Ctrl-C or SIGTERM is remembered, so that work can end at a good place; a second acts as ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopSignals:
+    """While entered, the first SIGINT or SIGTERM is remembered and the next acts as before."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+        self._process = os.getpid()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                # a signal that is ignored stays so (nohup); None is a handler that Python cannot put back
+                if (before := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                    self._before[number] = before
+                    signal.signal(number, self._hear)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() == self._process:
+            self.asked = True
+            self._restore()
+        elif number == signal.SIGTERM:
+            # a forked loader worker: Ctrl-C reaches it too, and is its parent's to answer
+            os._exit(128 + number)
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())

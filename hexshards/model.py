@@ -1,0 +1,63 @@
+"""A model maps boards to what to play and who wins: ``forward(board) -> (policy_logits, value_logit)``.
+
+Any ``torch.nn.Module`` that does so can be trained:
+
+- board_B3SS float32: planes BLUE stones, RED stones, player to move (0.0 BLUE, 1.0 RED);
+- policy_logits_BC float32 over the cells, ``cell = row * S + col``, before softmax;
+- value_logit_B1 float32: the logit of RED winning; its sigmoid is compared with 0.0 (BLUE won) or 1.0 (RED).
+
+What it learns must live in its ``state_dict``, buffers included: that is all a checkpoint keeps of it.
+Randomness must come from torch's global generators, which a checkpoint keeps as well.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hexshards.specs import TRAIN
+
+PLANES = 3
+"""Planes of a board: BLUE, RED, player to move."""
+
+
+class TwoHeadedResNet(nn.Module):
+    """A residual tower with a policy head and a value head; the same weights serve every side from 3 to 19.
+
+    Fully convolutional: the value head sees each plane's mean and maximum over the board.
+    """
+
+    def __init__(self, *, channels: int = TRAIN.channels, blocks: int = TRAIN.blocks) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv3x3(PLANES, channels), nn.BatchNorm2d(channels), nn.ReLU())
+        self.tower = nn.Sequential(*(_Residual(channels) for _ in range(blocks)))
+        self.policy = nn.Sequential(
+            _conv3x3(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 1, 1)
+        )
+        self.value = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, 1))
+
+    def forward(self, board_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """Policy logits (B, S * S) and the logit of RED winning (B, 1)."""
+        seen = self.tower(self.stem(board_B3SS))
+        pooled = torch.cat([seen.mean(dim=(2, 3)), seen.amax(dim=(2, 3))], dim=1)
+        return self.policy(seen).flatten(1), self.value(pooled)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            _conv3x3(channels, channels),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            _conv3x3(channels, channels),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.change(x))
+
+
+def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    # no bias: a batch norm follows each of them and has its own
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)

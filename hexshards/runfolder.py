@@ -1,0 +1,108 @@
+"""The folder of a run: ``checkpoints/`` and ``metrics.jsonl``, which agree again when a run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hexshards import checkpoint
+from hexshards.errors import DataError
+from hexshards.storage import publish
+
+
+class RunFolder:
+    """Finds the checkpoint to go on from, and keeps the folder free of what no longer counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.checkpoints = path, path / "checkpoints"
+        self.log = MetricsLog(path / "metrics.jsonl")
+
+    def find(
+        self, resume: str | Path, *, on_damage: Callable[[str], None]
+    ) -> tuple[Path, dict[str, Any]] | None:
+        """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told."""
+        present = checkpoint.newest_first(self.checkpoints)
+        if resume == "never" and present:
+            found, fix = (
+                f"already holds {len(present)} checkpoints",
+                "Resume from them, or use another run folder",
+            )
+            raise DataError(found, where=str(self.checkpoints), fix=fix)
+        if resume not in ("auto", "never"):
+            return Path(resume), checkpoint.read(Path(resume))
+        for path in present:
+            try:
+                return path, checkpoint.read(path)
+            except DataError as error:
+                on_damage(f"skipped a damaged checkpoint: {error}")
+        return None
+
+    def check_newest(self, path: Path, counters: Mapping[str, Any]) -> None:
+        """Raise DataError if newer checkpoints are there: the next restart would jump ahead to them."""
+        here = (counters["epoch"], counters["mini_epoch"], bool(counters["finished"]))
+        present = checkpoint.newest_first(self.checkpoints)
+        if newer := [other for other in present if (checkpoint.place(other) or here) > here]:
+            found = f"{len(newer)} checkpoints are newer than {path.name}, up to {newer[0].name}"
+            fix = "Move them away first, or use another run folder"
+            raise DataError(found, where=str(self.checkpoints), fix=fix)
+
+    def remove_partials(self, *, before: tuple[int, int, bool]) -> None:
+        """Remove the checkpoints of interrupted mini-epochs that the run has gone past."""
+        for path in checkpoint.newest_first(self.checkpoints):
+            at = checkpoint.place(path)
+            if at and at < before and not at[2]:
+                path.unlink()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed run was writing, under names that nothing reads."""
+        patterns = ((self.checkpoints, "checkpoint_*.partial"), (self.path, "metrics.jsonl.*.partial"))
+        for folder, pattern in patterns:
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+class MetricsLog:
+    """metrics.jsonl: a line per finished mini-epoch, rewritten whole each time, so none is torn or double."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lines = path, list[str]()
+
+    def cut(self, *, until: tuple[int, int], last: Mapping[str, Any]) -> None:
+        """Keep the lines before the mini-epoch ``until``, then ``last``: its own record, where it is done."""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        self._lines = [line for line in text.splitlines() if _place_in_run(line) < until]
+        # a kill between checkpoint and log leaves the line in the checkpoint alone
+        self._lines += [_json_line(last)] if last else []
+        if text or self._lines:
+            self._publish()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add the record of the next mini-epoch."""
+        self._lines.append(_json_line(record))
+        self._publish()
+
+    def _publish(self) -> None:
+        publish(self.path, "".join(f"{line}\n" for line in self._lines).encode())
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    """One line of JSON; numbers that JSON does not know, such as NaN, become null."""
+    return json.dumps(_finite(record), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _place_in_run(line: str) -> tuple[float, float]:
+    """(epoch, mini-epoch) of a line of metrics.jsonl; beyond everything when it is not one."""
+    try:
+        record = json.loads(line)
+        return int(record["epoch"]), int(record["mini_epoch"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf, math.inf

@@ -1,0 +1,88 @@
+"""A run is a folder: ``checkpoints/`` and ``metrics.jsonl``. Starting it again goes on where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from hexshards.batches import Loader, loader
+from hexshards.model import TwoHeadedResNet
+from hexshards.orchestrator import MiniEpochOrchestrator
+from hexshards.reports import MiniEpochReport, Outcome, Progress
+from hexshards.specs import LOADER, TrainSpec, plain
+from hexshards.trainer import Trainer
+
+
+def train(
+    spec: TrainSpec,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_mini_epoch: Callable[[MiniEpochReport], None] | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Train a TwoHeadedResNet as the spec says, in one process, from the folder's newest good checkpoint on.
+
+    Raises DataError when the dataset has no training split or cannot be read, or when the folder holds the
+    run of another dataset or of other options.
+    """
+    device = _device(spec.device)
+    train_loader = _loader(spec, split="train", device=device)
+    val_loader = _val_loader(spec, train_loader, device=device)
+    if val_loader is None and on_notice:
+        on_notice("the dataset has no validation split: training without validation")
+    return MiniEpochOrchestrator(
+        _trainer(spec, device),
+        train_loader,
+        val_loader,
+        run=spec.run,
+        mini_epoch_samples=spec.mini_epoch_samples,
+        num_epochs=spec.epochs,
+        options=plain(spec),
+        resume=spec.resume,
+        on_progress=on_progress,
+        on_mini_epoch=on_mini_epoch,
+        on_notice=on_notice,
+    ).run()
+
+
+def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:
+    training = split == "train"
+    return loader(
+        spec.data,
+        split=split,
+        # a validation batch needs no gradients, so it may be larger
+        batch_size=spec.batch_size if training else max(spec.batch_size, LOADER.batch_size),
+        shuffle=training,
+        augment=spec.augment if training else "none",
+        seed=spec.seed,
+        num_workers=spec.num_workers,
+        device=device,
+        rank=0,
+        world_size=1,
+    )
+
+
+def _val_loader(spec: TrainSpec, train_loader: Loader, *, device: str) -> Loader | None:
+    return _loader(spec, split="val", device=device) if "val" in train_loader.index.splits else None
+
+
+def _trainer(spec: TrainSpec, device: str) -> Trainer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        model = TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks)
+    return Trainer(
+        model,
+        learning_rate=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+        warmup_samples=spec.warmup_samples,
+        policy_weight=spec.policy_weight,
+        value_weight=spec.value_weight,
+        device=device,
+    )
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

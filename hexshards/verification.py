@@ -1,0 +1,173 @@
+"""verify re-reads every byte, checks every checksum, count and column, and that no game is in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.errors import DataError
+from hexshards.index import Index, Split, read_index
+from hexshards.order import Words, game_keys
+from hexshards.positions import NO_POLICY, Draft, Positions, admit, columns
+from hexshards.shard import REPAIR, Shard, read_block
+from hexshards.window import open_shard
+
+_EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What verify looked at and found; sound when there are no problems."""
+
+    positions: int
+    blocks: int
+    shards: int
+    games: int
+    problems: tuple[DataError, ...]
+
+
+def verify(folder: str | Path, *, progress: Callable[[int, int], None] | None = None) -> Verification:
+    """Check a whole dataset and report every problem, one for each block, shard or count.
+
+    ``progress`` is told positions done and positions in all. Raises FileNotFoundError where there is no dataset, and
+    DataError when the index itself can't be used.
+    """
+    folder, index = Path(folder), read_index(folder)
+    total = sum(split.positions for split in index.splits.values())
+    problems: list[DataError] = []
+    games: dict[str, Words] = {}
+    done = 0
+    for name, split in index.splits.items():
+        tally = _Tally()
+        for shard in split.shards:
+            for found in _look_into(folder, shard, index):
+                if isinstance(found, DataError):
+                    problems.append(found)
+                else:
+                    tally.add(found, index)
+            done += shard.positions
+            if progress:
+                progress(done, total)
+        games[name] = tally.games
+        if not problems:
+            problems += tally.differences(split, where=f"{folder}, split {name}")
+    problems += _straddling(games, folder)
+    splits = index.splits.values()
+    return Verification(
+        positions=total,
+        blocks=sum(len(shard.block_bytes) for split in splits for shard in split.shards),
+        shards=sum(len(split.shards) for split in splits),
+        games=len(np.unique(np.concatenate(list(games.values())))),
+        problems=tuple(problems),
+    )
+
+
+def _look_into(folder: Path, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
+    """The sound blocks of a shard, and a problem for each of the others; the shard's own where no block tells it."""
+    path = folder / shard.name
+    if not path.is_file():
+        yield DataError("the shard is missing", where=str(path), fix=REPAIR)
+        return
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    others = {other.sha256: other.name for split in index.splits.values() for other in split.shards}
+    if digest != shard.sha256 and digest in others:
+        yield DataError(f"holds the contents of {others[digest]}", where=str(path), fix="Give the files back their names")
+        return
+    damaged = (size := path.stat().st_size) != shard.size_bytes
+    if damaged:
+        yield DataError(f"holds {size:,} bytes, the index says {shard.size_bytes:,}", where=str(path), fix=REPAIR)
+    for found in _blocks(folder, shard, index):
+        damaged |= isinstance(found, DataError)
+        yield found
+    if digest != shard.sha256 and not damaged:
+        yield DataError("differs from the index after its last block", where=str(path), fix=REPAIR)
+
+
+def _blocks(folder: Path, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
+    layout, path = index.layout, folder / shard.name
+    names = list(columns(layout.side, soft=layout.soft))
+    with open_shard(folder, shard) as file:
+        for number in range(len(shard.block_bytes)):
+            try:
+                found = read_block(file, shard, number, layout=layout, names=names, where=str(path))
+                positions = Positions(side=layout.side, **found)
+                _check_columns(positions, index, where=f"{path}, block {number:06d}")
+                yield positions
+            except DataError as error:
+                yield error
+
+
+def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
+    """Let the border look at packed positions again. Raises DataError at the first bad one."""
+    moves, cells = positions.policy, positions.side**2
+    if not positions.soft and ((moves < NO_POLICY) | (moves >= cells)).any():
+        raise DataError("a policy names a cell beyond the board", where=where, fix=REPAIR)
+    if (positions.source >= len(index.sources)).any():
+        raise DataError("names a source that the index does not list", where=where, fix=REPAIR)
+    policy = positions.softened().policy.astype(np.float32)
+    draft = Draft(
+        side=positions.side,
+        boards=positions.planes(),
+        policy=policy,
+        has_policy=policy.any(axis=1),
+        value=positions.value.astype(np.float64),
+        player=positions.player.astype(np.int8),
+        ply=positions.ply,
+        source=positions.source,
+        game=positions.game,
+        plies=positions.plies,
+        tier=positions.tier,
+        places=[f"row {row}" for row in range(len(positions))],
+    )
+    kept, rejects = admit(draft)
+    if rejects:
+        place, reason, found = rejects[0]
+        raise DataError(f"{place}: {reason} ({found})", where=where, fix=REPAIR)
+    if not np.array_equal(kept.stones, positions.stones):
+        raise DataError("stones are followed by bits that should be 0", where=where, fix=REPAIR)
+
+
+class _Tally:
+    """Counts of one split, as they are read."""
+
+    def __init__(self) -> None:
+        self.games: Words = np.zeros(0, dtype=np.uint64)
+        self.counts = dict.fromkeys(("positions", "blue_wins", "red_wins", "without_policy"), 0)
+        self.plies: NDArray[Any] | int = 0
+
+    def add(self, positions: Positions, index: Index) -> None:
+        keys = game_keys(index.sources, positions.source, positions.game)
+        self.games = np.union1d(self.games, keys)
+        policy = positions.policy
+        self.counts["positions"] += len(positions)
+        self.counts["blue_wins"] += int((positions.value == 0).sum())
+        self.counts["red_wins"] += int((positions.value == 1).sum())
+        self.counts["without_policy"] += int((~policy.any(axis=1) if positions.soft else policy < 0).sum())
+        self.plies = self.plies + np.bincount(positions.ply, minlength=positions.side**2 + 1)
+
+    def differences(self, split: Split, *, where: str) -> list[DataError]:
+        """What the index counts otherwise."""
+        found = {**self.counts, "games": len(self.games), "plies": tuple(np.atleast_1d(self.plies).tolist())}
+        return [
+            DataError(f"{name} counted {value}, the index says {getattr(split, name)}", where=where, fix=_EDITED)
+            for name, value in found.items()
+            if getattr(split, name) != value
+        ]
+
+
+def _straddling(games: dict[str, Words], folder: Path) -> list[DataError]:
+    if len(games) < 2:
+        return []
+    train, val = games["train"], games["val"]
+    both = np.intersect1d(train, val)
+    if not len(both):
+        return []
+    fix = "Convert again: validation on these shards measures memory, not skill"
+    return [DataError(f"{len(both):,} games are in both train and val", where=str(folder), fix=fix)]

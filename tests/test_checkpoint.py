@@ -1,0 +1,172 @@
+"""A checkpoint is whole or refused; it is plain torch.save to anyone else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from hexshards import checkpoint
+from hexshards.errors import DataError
+
+STATE = {
+    "dataset": "abc",
+    "options": {"seed": 0, "epochs": 1, "data": "here"},
+    "counters": {"epoch": 1, "mini_epoch": 2, "finished": True},
+    "loader_state": {"epoch": 0, "samples": 64},
+    "random_state": {"cpu": torch.zeros(8, dtype=torch.uint8), "cuda": []},
+    "metrics": {"train": {"loss": 0.5}},
+}
+WEIGHTS = {"model_state_dict": {"w": torch.arange(50.0)}}
+
+
+def written(path: Path) -> Path:
+    checkpoint.write(path, STATE, trainer_state=WEIGHTS)
+    return path
+
+
+@pytest.fixture
+def good(tmp_path) -> Path:
+    return written(tmp_path / checkpoint.file_name(1, 2))
+
+
+def test_what_was_written_is_read_back(good):
+    state = checkpoint.read(good)
+    assert torch.equal(state["model_state_dict"]["w"], WEIGHTS["model_state_dict"]["w"])
+    assert {name: state[name] for name in ("dataset", "options", "counters")}.items() <= STATE.items()
+    assert checkpoint.trainer_state(state).keys() == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_plain_torch_load_reads_it(good, mmap):
+    loaded = torch.load(good, weights_only=True, mmap=mmap)
+    assert torch.equal(loaded["model_state_dict"]["w"], WEIGHTS["model_state_dict"]["w"])
+
+
+def test_a_flipped_bit_in_any_byte_is_noticed(good):
+    data = good.read_bytes()
+    for place in range(len(data)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        good.write_bytes(flipped)
+        with pytest.raises(DataError):
+            checkpoint.read(good)
+
+
+def test_a_file_cut_at_any_length_is_noticed(good):
+    data = good.read_bytes()
+    for length in range(0, len(data), 37):
+        good.write_bytes(data[:length])
+        with pytest.raises(DataError):
+            checkpoint.read(good)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "is empty"),
+        (b"PK\x03\x04 and no more", "ends without its checksum"),
+        (b"hello, world", "begins with b'hello, w'"),
+    ],
+)
+def test_the_error_names_the_file_what_was_found_and_what_to_do(tmp_path, data, found):
+    path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=found) as error:
+        checkpoint.read(path)
+    assert str(path) in str(error.value) and "Remove it" in str(error.value)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "PWNED"),)
+
+    path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
+    checkpoint.write(path, {**STATE, "metrics": Payload()}, trainer_state=WEIGHTS)
+    with pytest.raises(DataError, match="torch.load takes it for no checkpoint"):
+        checkpoint.read(path)
+    path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(DataError):
+        checkpoint.read(path)
+    assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("name", sorted(checkpoint.PARTS))
+def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path, name):
+    path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
+    checkpoint.write(
+        path, {part: value for part, value in STATE.items() if part != name}, trainer_state=WEIGHTS
+    )
+    with pytest.raises(DataError, match=name):
+        checkpoint.read(path)
+
+
+def test_counters_that_are_no_numbers_are_refused(tmp_path):
+    path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
+    for counters in ({}, {"epoch": "1", "mini_epoch": 1, "finished": True}):
+        checkpoint.write(path, {**STATE, "counters": counters}, trainer_state=WEIGHTS)
+        with pytest.raises(DataError, match="counters"):
+            checkpoint.read(path)
+
+
+def test_a_write_that_fails_leaves_the_checkpoint_before_it_and_no_other_file(good):
+    before = good.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError):
+            written(good)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert good.read_bytes() == before
+    assert list(good.parent.iterdir()) == [good]
+
+
+def test_a_trainer_may_not_take_a_checkpoints_own_names(tmp_path):
+    with pytest.raises(ValueError, match="counters"):
+        checkpoint.write(tmp_path / "x.pt", STATE, trainer_state={"counters": {}})
+
+
+def fits(state: dict[str, object], *, dataset: str = "abc", **options: object) -> None:
+    given = {**STATE["options"], **options}  # type: ignore[dict-item]
+    checkpoint.check_fits({"format": 1, **STATE, **state}, dataset=dataset, options=given, where=Path("x.pt"))
+
+
+def test_another_dataset_other_options_or_another_format_are_told_apart():
+    fits({})
+    with pytest.raises(DataError, match="dataset abc, not on def"):
+        fits({}, dataset="def")
+    with pytest.raises(DataError, match="seed was 0, is 7"):
+        fits({}, seed=7)
+    with pytest.raises(DataError, match="channels was None, is 8"):
+        fits({}, channels=8)
+    with pytest.raises(DataError, match="format 2, this program reads 1"):
+        fits({"format": 2})
+
+
+def test_epochs_workers_device_and_paths_may_change():
+    fits({}, epochs=5, num_workers=4, device="cuda", resume="never", run="there", data="elsewhere")
+
+
+def test_names_sort_by_age_and_a_partial_checkpoint_is_older_than_the_whole_one(tmp_path):
+    places = [(1, 2, False), (1, 2, True), (1, 10, True), (2, 1, True), (12, 1, True), (12345, 1, True)]
+    names = [checkpoint.file_name(e, m, partial=not whole) for e, m, whole in places]
+    assert names[:2] == ["checkpoint_epoch0001_mini0002_partial.pt", "checkpoint_epoch0001_mini0002.pt"]
+    for name in [*reversed(names), "checkpoint_final.pt", "checkpoint_epoch0001_mini0001.pt.7.partial"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in checkpoint.newest_first(tmp_path)] == names[::-1]
+    assert [checkpoint.place(tmp_path / name) for name in names] == places
+
+
+def test_what_is_drawn_with_the_random_state_kept_is_not_missed():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with checkpoint.random_state_kept():
+        torch.rand(7)
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,582 @@
+"""A run that is stopped anywhere, in any way, and started again ends as one that never stopped, bit for bit.
+
+Run as a program, this file trains in the folder it is given, for the tests that send real signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hexshards import checkpoint
+from hexshards.errors import DataError
+from hexshards.orchestrator import MiniEpochOrchestrator, Outcome
+from hexshards.trainer import Trainer
+
+SAMPLES, BATCH, EPOCHS = 26, 4, 2
+"""Seven batches an epoch, the last of two samples."""
+MINI = 9
+"""Mini-epochs of 12, 12 and 2 samples."""
+WHOLE = [f"checkpoint_epoch{e:04d}_mini{m:04d}.pt" for e in (1, 2) for m in (1, 2, 3)]
+DEADLINE_S = 120.0
+
+
+class Batch(NamedTuple):
+    board: Tensor
+    policy: Tensor
+    value: Tensor
+
+
+class SmallLoader:
+    """The contract of hexshards.loader over a few boards in memory; opening it draws a seed, as DataLoader does."""
+
+    def __init__(self, *, samples: int = SAMPLES, fingerprint: str = "abc", world_size: int = 1) -> None:
+        self.index = SimpleNamespace(fingerprint=fingerprint)
+        self.samples, self.batch_size, self.world_size = samples, BATCH, world_size
+        self.epoch = self.done = 0
+        self.on_batch: Callable[[int], None] = lambda number: None
+
+    def __len__(self) -> int:
+        return -(-self.samples // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.empty((), dtype=torch.int64).random_()
+        start, self.done = self.done, 0
+        for number in range(start, len(self)):
+            self.done = number + 1
+            yield self._batch(number)
+            self.on_batch(self.epoch * len(self) + number + 1)
+        self.epoch, self.done = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.done = state["epoch"], state["done"]
+
+    def _batch(self, number: int) -> Batch:
+        draw = torch.Generator().manual_seed(1000 * self.epoch + number)
+        rows = min(self.batch_size, self.samples - number * self.batch_size * self.world_size)
+        board = torch.randint(0, 2, (rows, 3, 5, 5), generator=draw).float()
+        policy = torch.eye(25)[torch.randint(0, 25, (rows,), generator=draw)]
+        return Batch(board, policy, torch.randint(0, 2, (rows, 1), generator=draw).float())
+
+
+class Validation:
+    """The same batches each time; opening it draws a seed."""
+
+    def __init__(self) -> None:
+        self.batches = [SmallLoader(samples=10)._batch(number) for number in range(3)]
+        self.on_batch: Callable[[], None] = lambda: None
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.empty((), dtype=torch.int64).random_()
+        for batch in self.batches:
+            self.on_batch()
+            yield batch
+
+
+class Drawing(nn.Module):
+    """A model with everything a checkpoint must keep: weights, buffers that training moves, and random draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(75, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+        self.policy, self.value = nn.Linear(8, 25), nn.Linear(8, 1)
+
+    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self.body(board)
+        return self.policy(seen), self.value(seen)
+
+
+def orchestrator(run: Path, **changes: Any) -> MiniEpochOrchestrator:
+    torch.manual_seed(0)
+    parts = {
+        "trainer": Trainer(Drawing(), warmup_samples=20),
+        "train_loader": SmallLoader(),
+        "val_loader": Validation(),
+        "mini_epoch_samples": None if "mini_epoch_batches" in changes else MINI,
+        "num_epochs": EPOCHS,
+        **changes,
+    }
+    return MiniEpochOrchestrator(
+        parts.pop("trainer"), parts.pop("train_loader"), parts.pop("val_loader"), run=run, **parts
+    )
+
+
+def train(run: Path, **changes: Any) -> Outcome:
+    return orchestrator(run, **changes).run()
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl, less what a clock put there."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time", "samples_per_s")} for line in lines]
+
+
+def plain(value: Any) -> Any:
+    """A checkpoint as values that compare bit for bit."""
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k not in ("time", "samples_per_s")}
+    return [plain(part) for part in value] if isinstance(value, list) else value
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    assert names(run) == names(whole)
+    for name in names(whole):
+        ours, theirs = (plain(checkpoint.read(folder / "checkpoints" / name)) for folder in (run, whole))
+        assert ours == theirs, f"{name} differs"
+    assert log_lines(run) == log_lines(whole)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    assert not train(run).interrupted
+    return run
+
+
+# --- mini-epochs ---
+
+
+def test_every_mini_epoch_is_checkpointed_and_logged_the_short_last_one_too(whole):
+    assert names(whole) == WHOLE
+    lines = log_lines(whole)
+    assert [line["train"]["samples"] for line in lines] == [12, 12, 2] * EPOCHS
+    assert [line["samples_seen"] for line in lines] == [12, 24, 26, 38, 50, 52]
+    assert [line["checkpoint"] for line in lines] == WHOLE
+
+
+@pytest.mark.parametrize(("samples", "minis"), [(24, 2), (26, 3), (12, 1), (2, 1)])
+def test_there_is_no_empty_mini_epoch_when_the_epoch_divides_evenly(tmp_path, samples, minis):
+    outcome = train(tmp_path, train_loader=SmallLoader(samples=samples))
+    assert (outcome.mini_epochs, outcome.epochs, outcome.samples_seen) == (minis * 2, 2, samples * 2)
+
+
+def test_a_mini_epoch_may_be_counted_in_batches(tmp_path):
+    train(tmp_path, mini_epoch_batches=5)
+    assert [line["train"]["batches"] for line in log_lines(tmp_path)] == [5, 2, 5, 2]
+
+
+def test_samples_are_those_of_all_ranks(tmp_path):
+    train(tmp_path, train_loader=SmallLoader(samples=48, world_size=3), mini_epoch_samples=24, num_epochs=1)
+    lines = log_lines(tmp_path)
+    assert [line["samples_seen"] for line in lines] == [24, 48]
+    assert [line["train"]["batches"] for line in lines] == [2, 2]
+
+
+def test_the_weights_validated_are_the_weights_saved(whole):
+    for line in log_lines(whole):
+        saved = checkpoint.read(whole / "checkpoints" / line["checkpoint"])
+        again = Trainer(Drawing())
+        again.load_state_dict(checkpoint.trainer_state(saved))
+        assert again.validate(Validation()) == line["val"]
+
+
+def test_batches_are_streamed_one_at_a_time(tmp_path):
+    loader, seen = SmallLoader(), []
+    loader.on_batch = seen.append
+
+    class Lazy(Trainer):
+        def train_on_batches(self, batches):
+            assert not isinstance(batches, list)
+            return super().train_on_batches(self._checked(batches))
+
+        def _checked(self, batches):
+            for batch in batches:
+                assert len(seen) == loader.epoch * len(loader) + loader.done - 1
+                yield batch
+
+    train(tmp_path, trainer=Lazy(Drawing()), train_loader=loader)
+    assert seen == list(range(1, 15))
+
+
+def test_anything_with_the_four_methods_can_be_driven(tmp_path):
+    class Counter:
+        rows = 0
+
+        def train_on_batches(self, batches):
+            self.rows += sum(len(batch.value) for batch in batches)
+            return {}
+
+        def validate(self, loader):
+            return {"batches": sum(1 for _ in loader)}
+
+        def state_dict(self):
+            return {"rows": self.rows}
+
+        def load_state_dict(self, state):
+            self.rows = state["rows"]
+
+    train(tmp_path, trainer=Counter(), num_epochs=1)
+    second = Counter()
+    outcome = train(tmp_path, trainer=second)
+    assert (second.rows, outcome.mini_epochs) == (52, 3)
+    assert outcome.summary().startswith("trained 3 mini-epochs: 52 samples, 2 whole epochs\nresumed from ")
+
+
+def test_a_run_without_validation_trains_the_same_weights(tmp_path, whole):
+    train(tmp_path, val_loader=None)
+    ours, theirs = (checkpoint.read(run / "checkpoints" / WHOLE[-1]) for run in (tmp_path, whole))
+    assert plain(ours["model_state_dict"]) == plain(theirs["model_state_dict"])
+    assert log_lines(tmp_path)[0]["val"] == {}
+
+
+def test_a_checkpoint_holds_what_others_look_for(whole):
+    state = torch.load(whole / "checkpoints" / WHOLE[0], weights_only=True)
+    assert state.keys() >= {
+        "model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "random_state", "loader_state",
+        "counters", "metrics", "options", "dataset", "format",
+    }  # fmt: skip
+    assert (state["dataset"], state["options"]["mini_epoch_samples"]) == ("abc", MINI)
+    assert (
+        state["counters"]["epoch"],
+        state["counters"]["mini_epoch"],
+        state["counters"]["samples_seen"],
+    ) == (1, 1, 12)
+
+
+def test_a_loss_that_is_no_number_is_null_in_the_log(tmp_path):
+    train(tmp_path, val_loader=[], num_epochs=1)
+    assert log_lines(tmp_path)[0]["val"]["value_accuracy"] is None
+
+
+def test_progress_ends_each_mini_epoch_and_reports_come_once_each(tmp_path):
+    progress, reports = [], []
+    train(tmp_path, on_progress=progress.append, on_mini_epoch=reports.append)
+    ends = [p for p in progress if p.mini_epoch_done >= p.mini_epoch_samples]
+    assert [p.samples_seen for p in ends] == [12, 24, 26, 38, 50, 52]
+    assert [p.mini_epoch_samples for p in ends] == [9, 9, 2] * 2
+    assert {p.total_samples for p in progress} == {52}
+    assert [report.checkpoint.name for report in reports] == WHOLE
+    assert reports[-1].learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mini_epoch_samples": 0},
+        {"mini_epoch_batches": 0},
+        {"num_epochs": 0},
+        {"mini_epoch_samples": 5, "mini_epoch_batches": 5},
+    ],
+)
+def test_senseless_counts_are_the_callers_error(tmp_path, wrong):
+    with pytest.raises(ValueError, match="mini_epoch|num_epochs"):
+        train(tmp_path, **wrong)
+
+
+def test_a_loader_that_ends_early_is_an_error_and_not_a_short_epoch(tmp_path):
+    class Short(SmallLoader):
+        def __len__(self) -> int:
+            return super().__len__() + 1
+
+        def _batch(self, number: int) -> Batch:
+            if number == 7:
+                raise StopIteration
+            return super()._batch(number)
+
+    with pytest.raises(RuntimeError):
+        train(tmp_path, train_loader=Short())
+
+
+def test_a_trainer_that_leaves_batches_over_is_an_error(tmp_path):
+    class Idle(Trainer):
+        def train_on_batches(self, batches):
+            return {}
+
+    with pytest.raises(RuntimeError, match="before its batches were used up"):
+        train(tmp_path, trainer=Idle(Drawing()))
+
+
+# --- stopping and going on ---
+
+
+def signalled(run: Path, *, at: int, number: int = signal.SIGTERM, **changes: Any) -> Outcome:
+    """Train until a real signal arrives while batch ``at`` of the run is at work."""
+    loader = SmallLoader()
+    train_step = Trainer._step
+
+    class Signalled(Trainer):
+        def _step(self, batch):
+            if loader.epoch * len(loader) + loader.done == at:
+                os.kill(os.getpid(), number)
+            train_step(self, batch)
+
+    return train(run, trainer=Signalled(Drawing(), warmup_samples=20), train_loader=loader, **changes)
+
+
+@pytest.mark.parametrize("at", range(1, 15))
+def test_a_run_interrupted_in_any_batch_and_started_again_ends_as_one_that_was_not(tmp_path, whole, at):
+    outcome = signalled(tmp_path, at=at)
+    assert outcome.interrupted and outcome.checkpoint and outcome.checkpoint.stem.endswith("_partial")
+    again = train(tmp_path)
+    assert not again.interrupted and again.resumed_from == outcome.checkpoint
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_interrupted_in_every_batch_ends_as_one_that_was_not(tmp_path, whole):
+    for at in range(1, 15):
+        assert signalled(tmp_path, at=at, number=signal.SIGINT).interrupted
+    train(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("at", range(1, 15))
+def test_a_run_that_died_in_any_batch_and_started_again_ends_as_one_that_did_not(tmp_path, whole, at):
+    loader = SmallLoader()
+
+    def die(number: int) -> None:
+        if number == at:
+            raise MemoryError
+
+    loader.on_batch = die
+    with pytest.raises(MemoryError):
+        train(tmp_path, train_loader=loader)
+    train(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_during_validation_saves_at_once_and_only_the_validation_is_done_again(tmp_path, whole):
+    for samples_seen in (12, 26, 52):
+        validation = Validation()
+        trainer = Trainer(Drawing(), warmup_samples=20)
+
+        def stop(trainer: Trainer = trainer, samples_seen: int = samples_seen) -> None:
+            if trainer.scheduler.samples == samples_seen:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        validation.on_batch = stop
+        outcome = train(tmp_path, trainer=trainer, val_loader=validation)
+        assert outcome.interrupted and outcome.samples_seen == samples_seen
+    assert train(tmp_path).mini_epochs == 1
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_kill_between_checkpoint_and_log_leaves_no_gap_and_no_double_line(tmp_path, whole):
+    train(tmp_path, num_epochs=1)
+    log = tmp_path / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    for damaged in ("".join(lines[:-1]), "".join(lines + lines[-1:]), "".join(lines) + lines[0][:20]):
+        log.write_text(damaged)
+        train(tmp_path, num_epochs=1)
+        assert log_lines(tmp_path) == log_lines(whole)[:3]
+
+
+def test_lines_past_the_checkpoint_gone_on_from_are_cut(tmp_path, whole):
+    train(tmp_path)
+    (tmp_path / "checkpoints" / WHOLE[-1]).unlink()
+    (tmp_path / "checkpoints" / WHOLE[-2]).unlink()
+    outcome = train(tmp_path)
+    assert outcome.resumed_from and outcome.resumed_from.name == WHOLE[-3]
+    assert_same_run(tmp_path, whole)
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path):
+    train(tmp_path, num_epochs=1)
+    left = [
+        tmp_path / "checkpoints" / "checkpoint_epoch0002_mini0001.pt.123.partial",
+        tmp_path / "metrics.jsonl.9.partial",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    train(tmp_path, num_epochs=1)
+    assert not any(path.exists() for path in left)
+
+
+def test_epochs_may_be_raised_and_the_run_is_that_of_all_of_them(tmp_path, whole):
+    assert train(tmp_path, num_epochs=1).epochs == 1
+    assert train(tmp_path, num_epochs=2).mini_epochs == 3
+    for name in WHOLE:
+        ours, theirs = (checkpoint.read(run / "checkpoints" / name) for run in (tmp_path, whole))
+        assert plain(ours) == plain(theirs)
+
+
+def test_a_finished_run_started_again_trains_nothing_and_says_so(tmp_path):
+    first = train(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    again = train(tmp_path)
+    assert (again.mini_epochs, again.samples_seen, again.epochs) == (0, 52, 2)
+    assert again.metrics == first.metrics
+    assert again.summary().startswith("nothing left to train")
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        lambda p: p.write_bytes(b""),
+        lambda p: p.write_bytes(p.read_bytes()[:-1000]),
+        lambda p: p.write_text("hello"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_skipped_and_told(tmp_path, whole, damage):
+    train(tmp_path)
+    damage(tmp_path / "checkpoints" / WHOLE[-1])
+    told: list[str] = []
+    outcome = train(tmp_path, on_notice=told.append)
+    assert outcome.resumed_from and outcome.resumed_from.name == WHOLE[-2]
+    assert len(told) == 1 and WHOLE[-1] in told[0] and tuple(told) == outcome.notices
+    assert_same_run(tmp_path, whole)
+
+
+def test_when_all_checkpoints_are_damaged_the_run_begins_anew(tmp_path, whole):
+    train(tmp_path, num_epochs=1)
+    for path in (tmp_path / "checkpoints").iterdir():
+        flip(path)
+    outcome = train(tmp_path)
+    assert outcome.resumed_from is None and len(outcome.notices) == 3
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"train_loader": SmallLoader(fingerprint="def")}, "dataset abc, not on def"),
+        ({"mini_epoch_samples": 10}, "mini_epoch_samples was 9, is 10"),
+        ({"options": {"seed": 4}}, "seed was None, is 4"),
+    ],
+)
+def test_another_dataset_or_other_options_are_refused_and_nothing_is_touched(tmp_path, changes, found):
+    train(tmp_path, num_epochs=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    with pytest.raises(DataError, match=found):
+        train(tmp_path, **changes)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+def test_another_model_is_refused(tmp_path):
+    train(tmp_path, num_epochs=1)
+    with pytest.raises(DataError, match="does not fit this run"):
+        train(tmp_path, trainer=Trainer(nn.Linear(2, 2)))
+
+
+def test_never_refuses_a_folder_that_holds_checkpoints(tmp_path):
+    assert train(tmp_path, resume="never", num_epochs=1).mini_epochs == 3
+    with pytest.raises(DataError, match="already holds 3 checkpoints"):
+        train(tmp_path, resume="never")
+
+
+def test_a_path_goes_on_from_that_checkpoint_in_a_new_folder(tmp_path, whole):
+    outcome = train(tmp_path, resume=whole / "checkpoints" / WHOLE[2])
+    assert (outcome.mini_epochs, outcome.samples_seen) == (3, 52)
+    assert names(tmp_path) == WHOLE[3:]
+    assert log_lines(tmp_path) == log_lines(whole)[2:]
+
+
+def test_a_path_behind_newer_checkpoints_is_refused(tmp_path):
+    train(tmp_path)
+    with pytest.raises(DataError, match="4 checkpoints are newer than"):
+        train(tmp_path, resume=str(tmp_path / "checkpoints" / WHOLE[1]))
+    with pytest.raises(DataError, match="cannot be read"):
+        train(tmp_path, resume=tmp_path / "nothing.pt")
+
+
+def test_signal_handlers_are_put_back_and_left_alone_outside_the_main_thread(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(tmp_path / "a")
+    signalled(tmp_path / "b", at=2)
+    thread = threading.Thread(target=train, args=(tmp_path / "c",))
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert names(tmp_path / "c") == WHOLE
+
+
+# --- real processes ---
+
+
+def started(run: Path, *, pause_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, str(run), str(pause_s)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], path: Path) -> None:
+    until = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        assert process.poll() is None, f"ended before {path.name} appeared"
+        assert time.monotonic() < until, f"{path.name} did not appear"
+        time.sleep(0.002)
+
+
+def test_a_process_killed_again_and_again_ends_as_one_that_was_not(tmp_path, whole):
+    for name in WHOLE[0], WHOLE[2], WHOLE[4]:
+        with started(tmp_path, pause_s=0.05) as process:
+            wait_for(process, tmp_path / "checkpoints" / name)
+            process.kill()
+            assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    train(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_terminated_process_saves_says_so_and_goes_on_where_it_was(tmp_path, whole):
+    with started(tmp_path, pause_s=0.2) as process:
+        wait_for(process, tmp_path / "checkpoints" / WHOLE[1])
+        process.terminate()
+        output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130 and output.startswith("interrupted after ")
+    train(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_second_signal_leaves_at_once(tmp_path, whole):
+    with started(tmp_path, pause_s=DEADLINE_S) as process:
+        wait_for(process, tmp_path / "started")
+        process.terminate()
+        wait_for(process, tmp_path / "heard")
+        process.terminate()
+        assert process.wait(DEADLINE_S / 2) == -signal.SIGTERM
+    (tmp_path / "started").unlink()
+    (tmp_path / "heard").unlink()
+    train(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def main(run: Path, pause_s: float) -> int:
+    loader = SmallLoader()
+    built = orchestrator(run, train_loader=loader)
+
+    def pause(number: int) -> None:
+        (run / "started").touch()
+        until = time.monotonic() + pause_s
+        while time.monotonic() < until:
+            if pause_s >= DEADLINE_S and built._stop.asked:
+                (run / "heard").touch()
+            time.sleep(0.005)
+
+    loader.on_batch = pause
+    outcome = built.run()
+    (run / "started").unlink()
+    sys.stdout.write(outcome.summary())
+    return 130 if outcome.interrupted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2])))
