@@ -1,8 +1,8 @@
 """hex_ai's processed and shuffled files (``*.pkl.gz``): every sound example is kept, every other named with its fault.
 
 A gzip of a pickle: a dict whose ``examples`` are dicts of ``board``, ``policy``, ``value``, ``player_to_move`` (not in
-the oldest) and ``metadata``. No file states its generation; the structure of its examples does. What an example says of its position twice must agree: ``position_in_game`` with the stones, ``winner``
-with the value, ``player_to_move`` with the stone counts.
+the oldest) and ``metadata``. No file states its generation; the structure of its examples does. What an example says of
+its position twice must agree: ``position_in_game`` and ``player_to_move`` with the stones, ``winner`` with the value.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class ProcessedFiles:
         """Yield the file's positions; see hexshards.sources.Source."""
         top = loads(gunzip(data, where=where), where=where)
         examples = _examples(top, where)
-        reader = _Reader(side=_side(examples, where), sources=_Sources(_own_source(top, name)), stated=_Stated(examples))
+        reader = _Reader(
+            side=_side(examples, where), sources=_Sources(_own_source(top, name)), stated=_Stated(examples)
+        )
         numbered = iter(enumerate(examples))
         while batch := list(islice(numbered, CHUNK_EXAMPLES)):
             yield reader.chunk(batch)
@@ -210,7 +212,12 @@ class _Reader:
             raise _Unsound("source_file is not a file name", _shown(stated))
         if game_id is None:
             return 0, UNKNOWN
-        if type(game_id) is not tuple or len(game_id) != 2 or type(game_id[1]) is not int or not 0 <= game_id[1] < 2**31:
+        if (
+            type(game_id) is not tuple
+            or len(game_id) != 2
+            or type(game_id[1]) is not int
+            or not 0 <= game_id[1] < 2**31
+        ):
             raise _Unsound("game_id is not a pair of file and line", _shown(game_id))
         return self.sources.number(stated) if stated else 0, game_id[1]
 

@@ -41,7 +41,7 @@ _HOMES = {
     "verify": "verification",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 

@@ -1,17 +1,19 @@
-"""The loader: an epoch is one stream of samples that depends on neither workers nor ranks, and a place in it is a number.
+"""An epoch is one stream of samples that depends on neither workers nor ranks, and a place in it is a number.
 
-Global batch ``b`` is samples ``b * G`` to ``(b + 1) * G`` of the stream, G being batch_size * world_size, and rank ``r``
-takes the ``r``-th slice of it. Every rank walks all windows: reading is so much cheaper than training that this is the
-simple answer, and it lets a state fit any number of ranks. Its cost: every rank reads and decompresses the whole split.
+Global batch ``b`` is samples ``b * G`` to ``(b + 1) * G`` of the stream, G being batch_size * world_size, and rank
+``r`` takes the ``r``-th slice of it. Every rank walks all windows: reading is so much cheaper than training that this
+is the simple answer, and it lets a state fit any number of ranks. Its cost: every rank reads and decompresses the whole
+split.
 
-Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while a
-window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. An epoch's plan adds 8 bytes
-per block.
+Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while
+a window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. An epoch's plan adds 8
+bytes per block.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -195,14 +197,17 @@ class Loader:
         # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
         # would then go on with other random numbers than an uninterrupted one
         generator = torch.Generator()
-        for tensors in DataLoader(
+        for found in DataLoader(
             windows,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ and __len__ only
             batch_size=None,
             sampler=numbers,
             num_workers=min(self.spec.num_workers, len(numbers)),
             generator=generator,
+            worker_init_fn=_outlive_first_signal,
         ):
-            yield Packed(*(tensor.numpy() for tensor in tensors))
+            if isinstance(found, DataError):
+                raise found
+            yield Packed(*(tensor.numpy() for tensor in found))
 
     def _expand(self, rows: Packed) -> Batch:
         if self.device.type == "cpu":
@@ -236,6 +241,12 @@ class _Stream:
             if start < high
         ]
         return Packed(*(np.concatenate(columns) for columns in zip(*runs, strict=True)))
+
+
+def _outlive_first_signal(_worker: int) -> None:
+    """A signal to the whole process group asks the parent to save; until it has, it needs its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

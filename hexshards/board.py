@@ -7,7 +7,7 @@ left column to the right one.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,9 @@ def check_side(side: int) -> int:
     return side
 
 
-@lru_cache(maxsize=None)
+@cache
 def symmetry_cells(side: int) -> NDArray[np.int64]:
-    """Where each symmetry sends a cell: (4, C) int64, ``out[table[s]] = in`` and, being involutions, ``in[table[s]]``."""
+    """Where each symmetry sends a cell: (4, C) int64, ``out[table[s]] = in``; each is its own inverse."""
     cell = np.arange(side * side, dtype=np.int64).reshape(side, side)
     turned = cell[::-1, ::-1]
     table = np.stack([cell, turned, cell.T, turned.T]).reshape(4, -1)
@@ -68,4 +68,4 @@ def connects(stones_PSS: NDArray[np.bool_], *, player: int) -> NDArray[np.bool_]
         for row, col in NEIGHBOURS:
             near |= reached[:, 1 + row : 1 + row + side, 1 + col : 1 + col + side]
         inner[...] = near & stones
-    return inner[:, -1].any(axis=1)
+    return np.asarray(inner[:, -1].any(axis=1))

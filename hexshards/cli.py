@@ -40,7 +40,9 @@ AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON obj
 def convert(
     sources: Annotated[list[str], Argument(metavar="SOURCE...", help="Files, folders or quoted globs.")],
     out: Annotated[Path, Option(help="Folder of the new dataset.")],
-    val_fraction: Annotated[float, Option(min=0, max=1, help="Share of the games kept for validation.")] = CONVERT.val_fraction,
+    val_fraction: Annotated[
+        float, Option(min=0, max=1, help="Share of the games kept for validation.")
+    ] = CONVERT.val_fraction,
     seed: Annotated[int, Option(min=0, help="Seed of the global shuffle.")] = CONVERT.seed,
     workers: Annotated[int | None, Option(min=1, help="Processes.", show_default="all cores")] = None,
     shard_positions: Annotated[int, Option(min=1, help="Positions in a shard.")] = CONVERT.shard_positions,
@@ -104,7 +106,8 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
         if found.problems:
             raise typer.Exit(FAILED)
         if not as_json:
-            display.say(f"sound: {found.positions:,} positions in {found.blocks:,} blocks of {found.shards} shards, {found.games:,} games")
+            where = f"in {found.blocks:,} blocks of {found.shards:,} shards"
+            display.say(f"sound: {found.positions:,} positions {where}, {found.games:,} games")
 
 
 @app.command()

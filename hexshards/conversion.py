@@ -21,13 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hexshards.errors import DataError, InputRejected, printable
-from hexshards.index import NAME, SPLITS, Index, InputFile, Split
+from hexshards.index import NAME, SPLITS, Index, Split
 from hexshards.positions import Positions, concat
 from hexshards.shard import Layout, Shard, write_shard
 from hexshards.sources import Input, collect, formats
@@ -162,7 +163,9 @@ def _locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise FileExistsError(f"{out}: another conversion into this folder is running. Wait for it to end") from None
+            raise FileExistsError(
+                f"{out}: another conversion into this folder is running. Wait for it to end"
+            ) from None
         yield
 
 
@@ -198,7 +201,12 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _each(pool: ProcessPoolExecutor | None, task: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[T]:
@@ -285,14 +293,18 @@ def _read_one(file: Input, *, scratch: Path, spec: ConvertSpec) -> tuple[Input, 
 
 def _judge(spills: Sequence[Spill], refusals: Sequence[Refusal], *, out: Path, max_rejects: int) -> dict[str, int]:
     """Rejects by reason, after they were written down. Raises InputRejected when there are too many."""
-    lines = [{"file": refusal.path, "place": "file", "reason": "refused", "found": refusal.problem} for refusal in refusals]
+    lines = [
+        {"file": refusal.path, "place": "file", "reason": "refused", "found": refusal.problem} for refusal in refusals
+    ]
     lines += [{"file": spill.input.name, **reject._asdict()} for spill in spills for reject in spill.rejects]
     (out / REJECTS).unlink(missing_ok=True)
     if lines:
         publish(out / REJECTS, "".join(json.dumps(line) + "\n" for line in lines).encode())
     if refusals:
-        first, more = refusals[0], f", and {len(refusals) - 1} other files (see {out / REJECTS})" if refusals[1:] else ""
-        raise InputRejected(f"{printable(first.problem, width=300)}{more}", where=first.path, fix=first.fix)
+        refusal, more = refusals[0], ""
+        if len(refusals) > 1:
+            more = f", and {len(refusals) - 1} other files are refused (see {out / REJECTS})"
+        raise InputRejected(f"{printable(refusal.problem, width=300)}{more}", where=refusal.path, fix=refusal.fix)
     reasons = Counter(reject.reason for spill in spills for reject in spill.rejects)
     if reasons.total() > max_rejects:
         listed = ", ".join(f"{printable(reason)} {count:,}" for reason, count in reasons.most_common(5))
@@ -315,7 +327,9 @@ def _check_sides(spills: Sequence[Spill]) -> None:
     for spill in spills:
         if spill.side != common:
             fix = "A dataset has one side: convert this file into another folder"
-            raise InputRejected(f"holds boards of side {spill.side}, others of {common}", where=spill.input.name, fix=fix)
+            raise InputRejected(
+                f"holds boards of side {spill.side}, others of {common}", where=spill.input.name, fix=fix
+            )
 
 
 # writing ------------------------------------------------------------------------------------------------------------
@@ -324,8 +338,8 @@ def _check_sides(spills: Sequence[Spill]) -> None:
 def _write_all(
     spills: Sequence[Spill], *, out: Path, spec: ConvertSpec, pool: ProcessPoolExecutor | None, tell: _Teller
 ) -> Index:
-    for split in SPLITS:
-        for stale in out.glob(f"{split}-*.tar"):
+    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
+        for stale in out.glob(pattern):
             stale.unlink()
     layout = Layout(
         side=spills[0].side,

@@ -24,7 +24,10 @@ def run(out: Path) -> None:
         raise FileExistsError(f"{out} is not empty. Choose another --out, or delete that folder first")
     processed, data = out / "processed", out / "data"
 
-    _step(f"synth: {GAMES:,} random games of side {SIDE}, as hex_ai's processed files", f"synth --out {processed} --side {SIDE} --games {GAMES}")
+    _step(
+        f"synth: {GAMES:,} random games of side {SIDE}, as hex_ai's processed files",
+        f"synth --out {processed} --side {SIDE} --games {GAMES}",
+    )
     write(processed, games=GAMES, side=SIDE, games_per_file=250)
 
     _step("convert: check, split by game, shuffle, compress", f"convert {processed} --out {data} --val-fraction 0.1")

@@ -1,4 +1,4 @@
-"""What a person sees: progress on stderr, results on stdout, boards as pictures. Rich draws; no numbers are made here."""
+"""What a person sees: progress on stderr, results on stdout, boards as pictures. No numbers are made here."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
             note = f"{now.files_done}/{now.files} files"
             if elapsed and not now.shards:
                 note += f" · {now.positions / elapsed:,.0f} positions/s"
-            progress.update(read, total=now.bytes >> 20, completed=now.bytes_done >> 20, description="reading MiB", note=note)
+            progress.update(
+                read, total=now.bytes >> 20, completed=now.bytes_done >> 20, description="reading MiB", note=note
+            )
             if now.shards:
                 progress.update(write, total=now.shards, completed=now.shards_done, visible=True)
 
@@ -98,8 +100,8 @@ def training_progress() -> Iterator[Callable[[reports.Progress], None]]:
 
 
 def _losses(now: reports.Progress) -> str:
-    losses = getattr(now, "train", {})
-    return f" · loss {losses['loss']:.3f}" if "loss" in losses else ""
+    named = {"policy": "policy_loss", "value": "value_loss"}
+    return "".join(f" · {name} {now.train[key]:.3f}" for name, key in named.items() if key in now.train)
 
 
 def mini_epoch_line(report: reports.MiniEpochReport) -> str:
@@ -121,9 +123,13 @@ def conversion_summary(report: conversion.Report) -> str:
     """What a conversion kept and where it is."""
     index, lines = report.index, []
     for name, split in index.splits.items():
-        lines.append(f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games {len(split.shards):>5} shards")
+        lines.append(
+            f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games {len(split.shards):>5} shards"
+        )
     rejected = ", ".join(f"{printable(reason)} {count:,}" for reason, count in report.rejects.items())
-    lines.append(f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected)))
+    lines.append(
+        f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected))
+    )
     lines += [f"passed over {printable(path)}: same contents as another file" for path in report.repeated]
     lines.append(
         f"{report.shard_bytes / report.positions:.1f} bytes per position, "
@@ -179,7 +185,9 @@ def board_picture(positions: Positions, row: int) -> str:
     target = int(policy.argmax()) if positions.soft and policy.any() else -1 if positions.soft else int(policy)
     lines = ["   " + " ".join(chr(ord("a") + col) for col in range(side))]
     for r in range(side):
-        marks = ["*" if r * side + c == target else "B" if blue[r, c] else "R" if red[r, c] else "·" for c in range(side)]
+        marks = [
+            "*" if r * side + c == target else "B" if blue[r, c] else "R" if red[r, c] else "·" for c in range(side)
+        ]
         lines.append(" " * r + f"{r + 1:>2} " + " ".join(marks))
     return "\n".join(lines)
 

@@ -109,7 +109,7 @@ class Index:
 
 
 def read_index(folder: str | Path) -> Index:
-    """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged or foreign."""
+    """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged."""
     path = Path(folder) / NAME
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no dataset here (no {NAME}). Make one with `hexshards convert`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -17,7 +16,6 @@ class StopSignals:
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, Any] = {}
-        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -34,12 +32,9 @@ class StopSignals:
         self._restore()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() == self._process:
-            self.asked = True
-            self._restore()
-        elif number == signal.SIGTERM:
-            # a forked loader worker: Ctrl-C reaches it too, and is its parent's to answer
-            os._exit(128 + number)
+        # a forked worker inherits this, so a signal to the whole process group leaves its parent its workers
+        self.asked = True
+        self._restore()
 
     def _restore(self) -> None:
         while self._before:

@@ -349,8 +349,13 @@ class MiniEpochOrchestrator:
                     samples_seen=self._cursor.samples_seen,
                     total_samples=self.num_epochs * self.train_loader.samples,
                     samples_per_s=self._clock.samples_per_s(self._cursor.samples_seen),
+                    train=self._running_metrics(),
                 )
             )
+
+    def _running_metrics(self) -> Mapping[str, Any]:
+        tell: Callable[[], Mapping[str, Any]] | None = getattr(self.trainer, "running_metrics", None)
+        return tell() if tell else {}
 
     def _planned_samples(self) -> int:
         cursor, loader = self._cursor, self.train_loader

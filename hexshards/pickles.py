@@ -25,7 +25,20 @@ CONTAINERS_FLOOR, BYTES_PER_CONTAINER = 1_000_000, 8
 NUMBER_CHARS = 64
 """Longest number accepted in text: parsing decimal digits takes quadratic time."""
 
-ITEM_BYTES = {"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "f2": 2, "i4": 4, "u4": 4, "f4": 4, "i8": 8, "u8": 8, "f8": 8}
+ITEM_BYTES = {
+    "b1": 1,
+    "i1": 1,
+    "u1": 1,
+    "i2": 2,
+    "u2": 2,
+    "f2": 2,
+    "i4": 4,
+    "u4": 4,
+    "f4": 4,
+    "i8": 8,
+    "u8": 8,
+    "f8": 8,
+}
 """Element types that an array may have, and their sizes."""
 
 _NUMPY_HOMES = {"numpy.core.multiarray": "multiarray", "numpy._core.multiarray": "multiarray"}
@@ -96,7 +109,10 @@ def loads(data: bytes, *, where: str) -> object:
     try:
         return machine.run()
     except _Refused as error:
-        problem, fix = f"{error} (byte {machine.at:,} of the pickle)", "No training file of hex_ai has that: leave it out"
+        problem, fix = (
+            f"{error} (byte {machine.at:,} of the pickle)",
+            "No training file of hex_ai has that: leave it out",
+        )
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError, struct.error) as error:
         problem = f"the pickle is damaged at byte {machine.at:,} of {len(data):,} ({type(error).__name__})"
         fix = "The file was cut or changed after it was written: make it again"

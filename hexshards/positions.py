@@ -124,6 +124,10 @@ def concat(parts: Sequence[Positions]) -> Positions:
     return Positions(side=parts[0].side, **{name: np.concatenate([c[name] for c in each]) for name in each[0]})
 
 
+_Rule = tuple[str, NDArray[np.bool_], Callable[[int], object]]
+"""A fault's name, the rows that have it, and what to say was found in a row."""
+
+
 class Reject(NamedTuple):
     """One thing in a source file that was not kept."""
 
@@ -160,66 +164,22 @@ class Draft:
 
 def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     """The border: the sound positions of a draft in their order, and a reject for each of the others."""
-    cells = draft.side**2
-    boards = draft.boards.reshape(-1, 2 * cells)
-    stones = boards != 0
-    blue, red = stones[:, :cells], stones[:, cells:]
-    ply = stones.sum(axis=1)
-    ahead = 2 * blue.sum(axis=1) - ply
+    stones = draft.boards.reshape(-1, 2 * draft.side**2) != 0
     policy = np.where(draft.has_policy[:, None], draft.policy, np.float32(0))
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = policy.sum(axis=1, dtype=np.float64)
-    rules: list[tuple[str, NDArray[np.bool_], Callable[[int], object]]] = [
-        ("board entry neither 0 nor 1", (boards != stones).any(axis=1), lambda i: boards[i][boards[i] != stones[i]][0]),
-        ("cell with two stones", (blue & red).any(axis=1), lambda i: f"cell {np.flatnonzero(blue[i] & red[i])[0]}"),
-        (
-            "impossible stone counts",
-            (ahead < 0) | (ahead > 1),
-            lambda i: f"{blue[i].sum()} BLUE and {red[i].sum()} RED",
-        ),
-        (
-            "player to move contradicts the stones",
-            (draft.player != UNKNOWN) & (ahead != draft.player),
-            lambda i: f"player {draft.player[i]}, {blue[i].sum()} BLUE and {red[i].sum()} RED",
-        ),
-        (
-            "stated number of stones contradicts the board",
-            (draft.ply != UNKNOWN) & (draft.ply != ply),
-            lambda i: f"stated {draft.ply[i]}, {ply[i]} on the board",
-        ),
-        (
-            "game ends before the position",
-            (draft.plies != UNKNOWN) & (draft.plies < ply),
-            lambda i: f"{draft.plies[i]} moves in the game, {ply[i]} stones on the board",
-        ),
-        (
-            "policy entry negative or not finite",
-            ~((policy >= 0) & np.isfinite(policy)).all(axis=1),
-            lambda i: policy[i][~((policy[i] >= 0) & np.isfinite(policy[i]))][0],
-        ),
-        (
-            "policy does not sum to 1",
-            draft.has_policy & ~(np.abs(total - 1) <= SUM_TOLERANCE),
-            lambda i: f"sum {total[i]:.6g}",
-        ),
-        (
-            "policy on an occupied cell",
-            ((policy > 0) & (blue | red)).any(axis=1),
-            lambda i: f"cell {np.flatnonzero((policy[i] > 0) & (blue[i] | red[i]))[0]}",
-        ),
-        ("value outside 0 to 1", ~((draft.value >= 0) & (draft.value <= 1)), lambda i: draft.value[i]),
-    ]
+    rules = [*_board_rules(draft, stones), *_target_rules(draft, stones, policy)]
     faults = np.stack([bad for _, bad, _ in rules])
     first = faults.argmax(axis=0)
-    sound = ~faults.any(axis=0)
-    rejects = [
-        Reject(draft.places[i], rules[first[i]][0], str(rules[first[i]][2](i))) for i in np.flatnonzero(~sound).tolist()
-    ]
+    sound = np.asarray(~faults.any(axis=0))
+    rejects = []
+    for row in np.flatnonzero(~sound).tolist():
+        reason, _, found = rules[first[row]]
+        rejects.append(Reject(draft.places[row], reason, str(found(row))))
+    ply, blue = stones.sum(axis=1), stones[:, : draft.side**2].sum(axis=1)
     kept = Positions(
         side=draft.side,
         stones=np.packbits(stones[sound], axis=1),
         policy=_policy_column(policy[sound]),
-        player=ahead[sound].astype(np.uint8),
+        player=(2 * blue - ply)[sound].astype(np.uint8),
         value=draft.value[sound].astype(np.float32),
         source=draft.source[sound].astype(np.uint32),
         game=draft.game[sound].astype(np.int32),
@@ -228,6 +188,63 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
         tier=draft.tier[sound].astype(np.int8),
     )
     return kept, rejects
+
+
+def _board_rules(draft: Draft, stones: NDArray[np.bool_]) -> list[_Rule]:
+    boards, cells = draft.boards.reshape(stones.shape), draft.side**2
+    blue, red = stones[:, :cells], stones[:, cells:]
+    ply = stones.sum(axis=1)
+    ahead = 2 * blue.sum(axis=1) - ply
+
+    def count(row: int) -> str:
+        return f"{blue[row].sum()} BLUE and {red[row].sum()} RED"
+
+    return [
+        (
+            "board entry neither 0 nor 1",
+            np.any(boards != stones, axis=1),
+            lambda row: boards[row][boards[row] != stones[row]][0],
+        ),
+        (
+            "cell with two stones",
+            np.any(blue & red, axis=1),
+            lambda row: f"cell {np.flatnonzero(blue[row] & red[row])[0]}",
+        ),
+        ("impossible stone counts", (ahead < 0) | (ahead > 1), count),
+        (
+            "player to move contradicts the stones",
+            (draft.player != UNKNOWN) & (ahead != draft.player),
+            lambda row: f"player {draft.player[row]}, {count(row)}",
+        ),
+        (
+            "stated number of stones contradicts the board",
+            (draft.ply != UNKNOWN) & (draft.ply != ply),
+            lambda row: f"stated {draft.ply[row]}, {ply[row]} on the board",
+        ),
+        (
+            "game ends before the position",
+            (draft.plies != UNKNOWN) & (draft.plies < ply),
+            lambda row: f"{draft.plies[row]} moves in the game, {ply[row]} stones on the board",
+        ),
+    ]
+
+
+def _target_rules(draft: Draft, stones: NDArray[np.bool_], policy: NDArray[np.float32]) -> list[_Rule]:
+    cells = draft.side**2
+    taken = (policy > 0) & (stones[:, :cells] | stones[:, cells:])
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = policy.sum(axis=1, dtype=np.float64)
+        usable = (policy >= 0) & np.isfinite(policy)
+    return [
+        ("policy entry negative or not finite", ~usable.all(axis=1), lambda row: policy[row][~usable[row]][0]),
+        (
+            "policy does not sum to 1",
+            draft.has_policy & ~(np.abs(total - 1) <= SUM_TOLERANCE),
+            lambda row: f"sum {total[row]:.6g}",
+        ),
+        ("policy on an occupied cell", np.any(taken, axis=1), lambda row: f"cell {np.flatnonzero(taken[row])[0]}"),
+        ("value outside 0 to 1", ~((draft.value >= 0) & (draft.value <= 1)), lambda row: draft.value[row]),
+    ]
 
 
 def _policy_column(policy_PC: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float16]:

@@ -22,6 +22,8 @@ class Progress:
     total_samples: int
     """Samples of all epochs."""
     samples_per_s: float
+    train: Mapping[str, Any]
+    """Training metrics of this mini-epoch so far; empty when the trainer does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +71,7 @@ class Outcome:
 
     def summary(self) -> str:
         """Two to four lines for a person."""
-        return "\n".join(
-            [self._headline(), *self._origin(), *self._losses(), f"checkpoint {self.checkpoint}"]
-        )
+        return "\n".join([self._headline(), *self._origin(), *self._losses(), f"checkpoint {self.checkpoint}"])
 
     def _headline(self) -> str:
         done = f"{self.samples_seen:,} samples, {self.epochs} whole epoch{'s' * (self.epochs != 1)}"

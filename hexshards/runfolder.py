@@ -20,9 +20,7 @@ class RunFolder:
         self.path, self.checkpoints = path, path / "checkpoints"
         self.log = MetricsLog(path / "metrics.jsonl")
 
-    def find(
-        self, resume: str | Path, *, on_damage: Callable[[str], None]
-    ) -> tuple[Path, dict[str, Any]] | None:
+    def find(self, resume: str | Path, *, on_damage: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told."""
         present = checkpoint.newest_first(self.checkpoints)
         if resume == "never" and present:

@@ -107,9 +107,7 @@ def read_block(
     return {name: _column(members, name, number, rows, layout, where) for name in names}
 
 
-def _column(
-    members: dict[str, bytes], name: str, number: int, rows: int, layout: Layout, where: str
-) -> NDArray[Any]:
+def _column(members: dict[str, bytes], name: str, number: int, rows: int, layout: Layout, where: str) -> NDArray[Any]:
     member = layout.member(number, name)
     if member not in members:
         raise DataError(f"has no member {member}", where=where, fix=REPAIR)

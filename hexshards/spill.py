@@ -1,4 +1,4 @@
-"""A spill is what is kept of one source file between reading and writing: its rows, sorted by their place in the shuffle.
+"""A spill is what is kept of a source file between reading and writing: its rows, sorted by their place in the shuffle.
 
 Every position draws a 64-bit key from a stream that the seed and the contents of its file name. The dataset's order is
 the order of the keys, so each position is equally likely anywhere, whatever else is converted, and a shard is the rows
@@ -151,9 +151,7 @@ def read_rows(
     return positions.softened() if soft else positions, np.array(spill.array(split, "keys")[rows])
 
 
-def _key_at(
-    keys: Sequence[NDArray[Any]], rank: int, edges: NDArray[np.uint64], below: NDArray[np.int64]
-) -> np.uint64:
+def _key_at(keys: Sequence[NDArray[Any]], rank: int, edges: NDArray[np.uint64], below: NDArray[np.int64]) -> np.uint64:
     """The key with ``rank`` keys before it."""
     bin_ = int(np.searchsorted(below, rank, side="right")) - 1
     last = bin_ + 1 == len(edges)

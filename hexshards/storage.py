@@ -80,4 +80,6 @@ def gunzip(data: bytes, *, where: str) -> bytes:
 
 
 def _damaged(problem: str, where: str) -> DataError:
-    return DataError(problem, where=where, fix="The file was cut or changed after it was written: fetch or make it again")
+    return DataError(
+        problem, where=where, fix="The file was cut or changed after it was written: fetch or make it again"
+    )

@@ -65,9 +65,7 @@ class WarmUp:
     It depends on the samples seen and on nothing else, so the batch size may vary.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, *, learning_rate: float, warmup_samples: int
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, learning_rate: float, warmup_samples: int) -> None:
         self.optimizer, self.learning_rate, self.warmup_samples = optimizer, learning_rate, warmup_samples
         self.samples = 0
 
@@ -121,9 +119,13 @@ class Trainer:
         self.model.train()
         for batch in batches:
             self._step(batch)
-        metrics = self._sums.losses(self.policy_weight, self.value_weight)
+        metrics = self.running_metrics()
         self._sums = _Sums(self.device)
         return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
+
+    def running_metrics(self) -> dict[str, float]:
+        """Metrics of ``train_on_batches`` so far, while it is at work."""
+        return self._sums.losses(self.policy_weight, self.value_weight)
 
     @torch.no_grad()
     def validate(self, loader: Iterable[Samples]) -> dict[str, float]:
@@ -184,7 +186,7 @@ class _Moved(NamedTuple):
 
 
 class _Sums:
-    """Running float64 sums, kept on the device so that a batch costs no synchronisation."""
+    """Running sums, kept on the device so that a batch costs no synchronisation."""
 
     NAMES = (
         "batches",
@@ -198,7 +200,8 @@ class _Sums:
     )
 
     def __init__(self, device: torch.device, values: Iterable[float] = (0.0,) * len(NAMES)) -> None:
-        self._total = torch.tensor(list(values), dtype=torch.float64, device=device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self._total = torch.tensor(list(values), dtype=dtype, device=device)
         if len(self._total) != len(self.NAMES):
             raise ValueError(f"expected {len(self.NAMES)} running sums, got {len(self._total)}")
 
@@ -206,14 +209,15 @@ class _Sums:
     def add(self, found: Losses) -> None:
         rows = torch.ones_like(found.value_B)
         counted = (rows[:1], rows, found.has_policy_B, found.policy_B, found.value_B)
-        self._total[:5] += torch.stack([part.double().sum() for part in counted])
+        self._total[:5] += torch.stack([part.to(self._total.dtype).sum() for part in counted])
 
     def add_hits(self, logits_BC: Tensor, value_B1: Tensor, batch: Samples) -> None:
         target_B1 = batch.policy.argmax(dim=1, keepdim=True)
         has_policy_B1 = (batch.policy > 0).any(dim=1, keepdim=True)
         hits_BT = (logits_BC.topk(TOP, dim=1).indices == target_B1) & has_policy_B1
         right_B1 = (value_B1 > 0) == (batch.value > 0.5)
-        self._total[5:] += torch.stack([part.double().sum() for part in (hits_BT[:, 0], hits_BT, right_B1)])
+        counted = (hits_BT[:, 0], hits_BT, right_B1)
+        self._total[5:] += torch.stack([part.to(self._total.dtype).sum() for part in counted])
 
     def losses(self, policy_weight: float, value_weight: float) -> dict[str, float]:
         sums = dict(zip(self.NAMES, self.tolist(), strict=True))
@@ -228,9 +232,7 @@ class _Sums:
         sums = dict(zip(self.NAMES, self.tolist(), strict=True))
         return {
             name: sums[name] / sums[rows] if sums[rows] else math.nan
-            for name, rows in zip(
-                self.NAMES[5:], ("policy_samples", "policy_samples", "samples"), strict=True
-            )
+            for name, rows in zip(self.NAMES[5:], ("policy_samples", "policy_samples", "samples"), strict=True)
         }
 
     def tolist(self) -> list[float]:

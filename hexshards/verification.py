@@ -78,7 +78,9 @@ def _look_into(folder: Path, shard: Shard, index: Index) -> Iterator[Positions |
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     others = {other.sha256: other.name for split in index.splits.values() for other in split.shards}
     if digest != shard.sha256 and digest in others:
-        yield DataError(f"holds the contents of {others[digest]}", where=str(path), fix="Give the files back their names")
+        yield DataError(
+            f"holds the contents of {others[digest]}", where=str(path), fix="Give the files back their names"
+        )
         return
     damaged = (size := path.stat().st_size) != shard.size_bytes
     if damaged:
@@ -116,7 +118,7 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
         side=positions.side,
         boards=positions.planes(),
         policy=policy,
-        has_policy=policy.any(axis=1),
+        has_policy=np.any(policy, axis=1),
         value=positions.value.astype(np.float64),
         player=positions.player.astype(np.int8),
         ply=positions.ply,

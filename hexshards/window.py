@@ -37,9 +37,17 @@ class Windows:
     def __len__(self) -> int:
         return len(self.plan.windows)
 
-    def __getitem__(self, number: int) -> Packed:
-        """Window ``number``, its rows in the order in which they are delivered."""
-        window = self.plan.windows[number]
+    def __getitem__(self, number: int) -> Packed | DataError:
+        """Window ``number``, its rows in the order in which they are delivered; damage is returned, not raised.
+
+        What a DataLoader's worker raises comes home as a RuntimeError around the text of a traceback.
+        """
+        try:
+            return self._mixed(self.plan.windows[number])
+        except DataError as error:
+            return error
+
+    def _mixed(self, window: Window) -> Packed:
         blocks = self._read(window.blocks)
         count = sum(len(block["stones"]) for block in blocks)
         rows = order.window_rows(window, count, spec=self.spec)

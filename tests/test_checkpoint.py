@@ -88,7 +88,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path):
 
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
     checkpoint.write(path, {**STATE, "metrics": Payload()}, trainer_state=WEIGHTS)
-    with pytest.raises(DataError, match="torch.load takes it for no checkpoint"):
+    with pytest.raises(DataError, match=r"torch\.load takes it for no checkpoint"):
         checkpoint.read(path)
     path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(DataError):

@@ -21,9 +21,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hexshards import checkpoint
+from hexshards import checkpoint, runs
+from hexshards.conversion import convert
 from hexshards.errors import DataError
-from hexshards.orchestrator import MiniEpochOrchestrator, Outcome
+from hexshards.orchestrator import MiniEpochOrchestrator
+from hexshards.reports import Outcome, Progress
+from hexshards.specs import TrainSpec
+from hexshards.synth import write
 from hexshards.trainer import Trainer
 
 SAMPLES, BATCH, EPOCHS = 26, 4, 2
@@ -41,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class SmallLoader:
-    """The contract of hexshards.loader over a few boards in memory; opening it draws a seed, as DataLoader does."""
+    """The contract of hexshards.loader, over a few boards; opening it draws a seed, as DataLoader does."""
 
     def __init__(self, *, samples: int = SAMPLES, fingerprint: str = "abc", world_size: int = 1) -> None:
         self.index = SimpleNamespace(fingerprint=fingerprint)
@@ -90,7 +94,7 @@ class Validation:
 
 
 class Drawing(nn.Module):
-    """A model with everything a checkpoint must keep: weights, buffers that training moves, and random draws."""
+    """A model with all that a checkpoint must keep: weights, buffers that training moves, random draws."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,10 +106,23 @@ class Drawing(nn.Module):
         return self.policy(seen), self.value(seen)
 
 
-def orchestrator(run: Path, **changes: Any) -> MiniEpochOrchestrator:
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and on busy machines those of tiny layers wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def seeded(kind: type[Trainer]) -> Trainer:
     torch.manual_seed(0)
+    return kind(Drawing(), warmup_samples=20)
+
+
+def orchestrator(run: Path, **changes: Any) -> MiniEpochOrchestrator:
     parts = {
-        "trainer": Trainer(Drawing(), warmup_samples=20),
+        "trainer": seeded(Trainer),
         "train_loader": SmallLoader(),
         "val_loader": Validation(),
         "mini_epoch_samples": None if "mini_epoch_batches" in changes else MINI,
@@ -206,7 +223,7 @@ def test_batches_are_streamed_one_at_a_time(tmp_path):
                 assert len(seen) == loader.epoch * len(loader) + loader.done - 1
                 yield batch
 
-    train(tmp_path, trainer=Lazy(Drawing()), train_loader=loader)
+    train(tmp_path, trainer=seeded(Lazy), train_loader=loader)
     assert seen == list(range(1, 15))
 
 
@@ -281,21 +298,16 @@ def test_progress_ends_each_mini_epoch_and_reports_come_once_each(tmp_path):
     ],
 )
 def test_senseless_counts_are_the_callers_error(tmp_path, wrong):
-    with pytest.raises(ValueError, match="mini_epoch|num_epochs"):
+    with pytest.raises(ValueError, match=r"mini_epoch|num_epochs"):
         train(tmp_path, **wrong)
 
 
 def test_a_loader_that_ends_early_is_an_error_and_not_a_short_epoch(tmp_path):
     class Short(SmallLoader):
-        def __len__(self) -> int:
-            return super().__len__() + 1
+        def __iter__(self) -> Iterator[Batch]:
+            return iter(list(super().__iter__())[:5])
 
-        def _batch(self, number: int) -> Batch:
-            if number == 7:
-                raise StopIteration
-            return super()._batch(number)
-
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="ended after 5 of 7 batches"):
         train(tmp_path, train_loader=Short())
 
 
@@ -305,7 +317,7 @@ def test_a_trainer_that_leaves_batches_over_is_an_error(tmp_path):
             return {}
 
     with pytest.raises(RuntimeError, match="before its batches were used up"):
-        train(tmp_path, trainer=Idle(Drawing()))
+        train(tmp_path, trainer=seeded(Idle))
 
 
 # --- stopping and going on ---
@@ -322,7 +334,7 @@ def signalled(run: Path, *, at: int, number: int = signal.SIGTERM, **changes: An
                 os.kill(os.getpid(), number)
             train_step(self, batch)
 
-    return train(run, trainer=Signalled(Drawing(), warmup_samples=20), train_loader=loader, **changes)
+    return train(run, trainer=seeded(Signalled), train_loader=loader, **changes)
 
 
 @pytest.mark.parametrize("at", range(1, 15))
@@ -359,7 +371,7 @@ def test_a_run_that_died_in_any_batch_and_started_again_ends_as_one_that_did_not
 def test_a_signal_during_validation_saves_at_once_and_only_the_validation_is_done_again(tmp_path, whole):
     for samples_seen in (12, 26, 52):
         validation = Validation()
-        trainer = Trainer(Drawing(), warmup_samples=20)
+        trainer = seeded(Trainer)
 
         def stop(trainer: Trainer = trainer, samples_seen: int = samples_seen) -> None:
             if trainer.scheduler.samples == samples_seen:
@@ -509,6 +521,75 @@ def test_signal_handlers_are_put_back_and_left_alone_outside_the_main_thread(tmp
     assert names(tmp_path / "c") == WHOLE
 
 
+# --- the whole way, on a dataset ---
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    files = write(folder / "processed", games=60, side=5)
+    convert(files, out=folder / "data", val_fraction=0.2, block_positions=64, shard_positions=256)
+    return folder / "data"
+
+
+def spec(dataset: Path, run: Path, **changes: Any) -> TrainSpec:
+    small: dict[str, Any] = {
+        "mini_epoch_samples": 300,
+        "epochs": 2,
+        "batch_size": 64,
+        "channels": 4,
+        "blocks": 1,
+    }
+    return TrainSpec(data=dataset, run=run, warmup_samples=500, device="cpu", **{**small, **changes})
+
+
+def test_a_run_on_a_dataset_goes_on_bit_for_bit_with_other_workers_too(dataset, tmp_path):
+    assert not runs.train(spec(dataset, tmp_path / "whole")).interrupted
+
+    def stop(now: Progress) -> None:
+        if now.mini_epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    for number in range(2):
+        outcome = runs.train(spec(dataset, tmp_path / "run", num_workers=number), on_progress=stop)
+        assert outcome.interrupted and outcome.epochs == 0
+    outcome = runs.train(spec(dataset, tmp_path / "run"))
+    assert not outcome.interrupted and outcome.epochs == 2
+    assert names(tmp_path / "run") == names(tmp_path / "whole")
+    for name in names(tmp_path / "run"):
+        ours, theirs = (checkpoint.read(tmp_path / run / "checkpoints" / name) for run in ("run", "whole"))
+        ours["options"] = theirs["options"]
+        assert plain(ours) == plain(theirs), f"{name} differs"
+    assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
+
+
+def test_options_that_shape_the_weights_are_refused_by_name(dataset, tmp_path):
+    runs.train(spec(dataset, tmp_path, epochs=1))
+    with pytest.raises(DataError, match="batch_size was 64, is 32; seed was 0, is 1"):
+        runs.train(spec(dataset, tmp_path, batch_size=32, seed=1))
+
+
+def test_the_first_weights_follow_from_the_seed_and_from_nothing_drawn_before(dataset, tmp_path):
+    weights = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.rand(number)
+        outcome = runs.train(spec(dataset, tmp_path / str(number), seed=seed, epochs=1))
+        assert outcome.checkpoint
+        weights.append(plain(checkpoint.read(outcome.checkpoint)["model_state_dict"]))
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_dataset_without_validation_trains_and_says_so_and_one_without_training_is_refused(tmp_path):
+    files = write(tmp_path / "processed", games=10, side=5)
+    told: list[str] = []
+    convert(files, out=tmp_path / "no-val", val_fraction=0.0)
+    assert runs.train(spec(tmp_path / "no-val", tmp_path / "run"), on_notice=told.append).metrics["val"] == {}
+    assert told == ["the dataset has no validation split: training without validation"]
+    convert(files, out=tmp_path / "no-train", val_fraction=1.0)
+    with pytest.raises(DataError, match="no split 'train'"):
+        runs.train(spec(tmp_path / "no-train", tmp_path / "other"))
+
+
 # --- real processes ---
 
 
@@ -560,6 +641,7 @@ def test_a_second_signal_leaves_at_once(tmp_path, whole):
 
 
 def main(run: Path, pause_s: float) -> int:
+    torch.set_num_threads(1)
     loader = SmallLoader()
     built = orchestrator(run, train_loader=loader)
 

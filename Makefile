@@ -1,0 +1,32 @@
+# One virtual environment, made on demand. Every target works on a fresh machine with python3 (3.11 or newer) and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench clean
+
+demo: $(INSTALLED)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
+	rm -rf demo
+	$(BIN)/hexshards demo --out demo
+
+test: $(INSTALLED)  ## all tests; those on real files skip, and say so, where ../shared/data is missing
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## lint, format, and types of the package as it is installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf $(VENV)/package && $(BIN)/pip install -q --no-deps --target $(VENV)/package .
+	cd $(VENV) && MYPYPATH=package bin/mypy --config-file $(CURDIR)/pyproject.toml -p hexshards
+
+bench: $(INSTALLED)  ## samples per second of the loader against this machine's ceiling
+	$(BIN)/python benchmarks/loading.py
+
+# constraints.txt pins every version, so that two machines test the same thing
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info
