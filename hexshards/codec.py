@@ -63,6 +63,6 @@ def _decompress(data: bytes, size: int, where: str) -> bytes:
         claimed = zstandard.get_frame_parameters(data).content_size
         if claimed != size:
             raise DataError(f"decompresses to {claimed:,} bytes, not {size:,}", where=where, fix=_REMEDY)
-        return bytes(_local.zstd.decompress(data))
+        return bytes(_local.zstd.decompress(data, allow_extra_data=False))
     except zstandard.ZstdError as error:
         raise DataError(f"zstd finds damage ({error})", where=where, fix=_REMEDY) from None

@@ -99,7 +99,7 @@ def expand_on_device(rows: Packed, *, side: int) -> Batch:
     table = torch.as_tensor(np.array(symmetry_cells(side)), device=device)[symmetry]
     swapped = symmetry >= 2
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
-    bits = ((rows.stones[:, :, None] >> shifts) & 1).reshape(count, -1)[:, : 2 * cells].view(count, 2, cells)
+    bits = ((rows.stones[:, :, None] >> shifts) & 1).flatten(1)[:, : 2 * cells].reshape(count, 2, cells)
     bits = torch.where(swapped[:, None, None], bits.flip(1), bits).gather(2, table[:, None].expand(-1, 2, -1))
     player = (rows.player.bool() ^ swapped).to(torch.uint8)[:, None, None].expand(-1, 1, cells)
     board = torch.cat([bits, player], dim=1).to(torch.float32).view(count, 3, side, side)

@@ -11,11 +11,13 @@ Opcodes: https://docs.python.org/3/library/pickletools.html, protocols 0 to 5.
 
 from __future__ import annotations
 
+import gc
 import math
 import pickle
 import struct
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, NoReturn, Protocol
 
 from hexshards.errors import DataError, printable
 
@@ -86,29 +88,54 @@ class Array:
         self.dtype, self.shape, self.fortran = "<f4", (), False
 
     def fill(self, shape: object, dtype: object, fortran: object, data: object) -> None:
-        """Set the contents, once. Raises _Refused when the parts do not fit together."""
-        if self.data is not None or not isinstance(dtype, DType) or not isinstance(data, (bytes, bytearray)):
-            raise _Refused("an array is stated in a way NumPy never writes")
-        if not isinstance(shape, tuple) or len(shape) > 4 or not all(type(n) is int and n >= 0 for n in shape):
-            raise _Refused(f"an array claims the shape {printable(type(shape).__name__)}")
+        """Set the contents, once. Raises RefusedError when the parts do not fit together."""
+        if self.data is not None or not isinstance(dtype, DType) or not isinstance(data, bytes):
+            raise RefusedError("an array is stated in a way NumPy never writes")
+        if not isinstance(shape, tuple) or len(shape) > 4 or not all(_is_size(n) for n in shape):
+            raise RefusedError(f"an array claims the shape {printable(type(shape).__name__)}")
         if math.prod(shape) * ITEM_BYTES[dtype.code] != len(data):
-            raise _Refused(f"an array claims the shape {printable(shape)} but holds {len(data):,} bytes")
-        self.shape, self.dtype, self.fortran, self.data = shape, dtype.order + dtype.code, bool(fortran), bytes(data)
+            raise RefusedError(f"an array claims the shape {printable(shape)} but holds {len(data):,} bytes")
+        self.shape, self.dtype, self.fortran, self.data = shape, dtype.order + dtype.code, bool(fortran), data
 
 
-class _Refused(Exception):
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+class RefusedError(Exception):
     """The pickle asks for something no file of hex_ai asks for."""
 
 
-def loads(data: bytes, *, where: str) -> object:
+class Shortcut(Protocol):
+    """Something that knows a faster way through dicts that look alike."""
+
+    def leap(self, machine: Machine) -> bool:
+        """Asked before each dict, ``machine.at`` being after its first byte: put something on the stack for it and
+        move on to its end, or return False and change nothing.
+        """
+
+    def landed(self, machine: Machine, start: int) -> None:
+        """Told after a dict was filled the slow way; its first byte is at ``start``."""
+
+    def recover(self, machine: Machine, key: int) -> bool:
+        """Asked for a memo entry that is not there: put it there if it lies in what was passed over."""
+
+
+class LostError(Exception):
+    """A pickle does what no pickler does around what a shortcut passed over: it must be read without."""
+
+
+def loads(data: bytes, *, where: str, shortcut: Shortcut | None = None) -> object:
     """The object that a pickle describes, in dicts, lists, tuples, text, bytes, numbers, Array and Member.
 
-    Raises DataError naming the byte at which the pickle is damaged, or asks for what no training file needs.
+    Raises DataError naming the byte at which the pickle is damaged, or asks for what no training file needs, and
+    LostError when ``shortcut`` must not be used for it.
     """
-    machine = _Machine(data)
+    machine = Machine(data, shortcut)
     try:
-        return machine.run()
-    except _Refused as error:
+        with _garbage_kept():
+            return machine.run()
+    except RefusedError as error:
         problem, fix = (
             f"{error} (byte {machine.at:,} of the pickle)",
             "No training file of hex_ai has that: leave it out",
@@ -119,38 +146,73 @@ def loads(data: bytes, *, where: str) -> object:
     raise DataError(problem, where=where, fix=fix)
 
 
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """No garbage collection inside: among millions of new objects, all in use, it takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 _MARK = object()
 _NOT_SHARED = frozenset((list, dict, tuple, Array))
+_SHARED_ITEMS = 16
+"""Widest tuple that may stand in two places: looking through it each time takes time."""
 _U2, _U4, _I4, _U8 = (struct.Struct(f).unpack_from for f in ("<H", "<I", "<i", "<Q"))
 _F8 = struct.Struct(">d").unpack_from
 
 
-class _Machine:
+class Machine:
     """One run over one pickle: a position, a stack and a memo."""
 
-    __slots__ = ("at", "containers_left", "copies_left", "data", "memo", "stack", "table")
+    __slots__ = (
+        "apart",
+        "at",
+        "containers_left",
+        "copies_left",
+        "data",
+        "leaps",
+        "memo",
+        "memos",
+        "shortcut",
+        "stack",
+        "starts",
+    )
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, shortcut: Shortcut | None = None) -> None:
         self.data, self.at = data, 0
         self.stack: list[object] = []
         self.memo: dict[int, object] = {}
+        self.memos = 0  # entries made, those inside a leap included
+        self.shortcut, self.leaps = shortcut, 0
+        self.starts: dict[int, int] = {}  # where the dict at a height of the stack began
+        self.apart = 0  # behind the last opcode that few dicts hold
         self.containers_left = CONTAINERS_FLOOR + len(data) // BYTES_PER_CONTAINER
         self.copies_left = len(data)
-        self.table: list[Callable[[], None]] = [self._unknown] * 256
-        for opcode, name in _OPCODES.items():
-            self.table[opcode[0]] = getattr(self, name)
 
     def run(self) -> object:
-        data, table = self.data, self.table
+        data, table = self.data, _TABLE
         stop = pickle.STOP[0]
         while (opcode := data[self.at]) != stop:
             self.at += 1
-            table[opcode]()
+            table[opcode](self)
         (result,) = self.stack
+        if result is _MARK:
+            raise IndexError
         return result
 
-    def _unknown(self) -> NoReturn:
-        raise _Refused(f"opcode {self.data[self.at - 1 : self.at]!r} reaches for more than data")
+    def step(self) -> None:
+        """Execute one opcode."""
+        self.at += 1
+        _TABLE[self.data[self.at - 1]](self)
+
+    def unknown(self) -> NoReturn:
+        """Refuse an opcode that no training file has."""
+        raise RefusedError(f"opcode {self.data[self.at - 1 : self.at]!r} reaches for more than data")
 
     # what follows an opcode ------------------------------------------------------------------------------------------
 
@@ -158,7 +220,7 @@ class _Machine:
         start, self.at = self.at, self.at + count
         if self.at > len(self.data):
             self.at = start
-            raise _Refused(f"{count:,} bytes are claimed where {len(self.data) - start:,} are left")
+            raise RefusedError(f"{count:,} bytes are claimed where {len(self.data) - start:,} are left")
         return self.data[start : self.at]
 
     def _byte(self) -> int:
@@ -180,89 +242,91 @@ class _Machine:
     def _line(self, limit: int) -> str:
         end = self.data.find(b"\n", self.at, self.at + limit + 1)
         if end < 0:
-            raise _Refused(f"a line of text is longer than {limit} characters")
+            raise RefusedError(f"a line of text is longer than {limit} characters")
         line, self.at = self.data[self.at : end], end + 1
         return line.decode("ascii")
 
     def _count_container(self) -> None:
         self.containers_left -= 1
         if self.containers_left < 0:
-            raise _Refused("far more containers than data")
+            raise RefusedError("far more containers than data")
 
     # numbers and text ------------------------------------------------------------------------------------------------
 
-    def proto(self) -> None:
+    def _proto(self) -> None:
         if self._byte() > 5:
-            raise _Refused("a pickle protocol above 5")
+            raise RefusedError("a pickle protocol above 5")
 
-    def frame(self) -> None:
+    def _frame(self) -> None:
         size = self._u8()
+        self.apart = self.at
         if size > len(self.data) - self.at:
-            raise _Refused(f"a frame claims {size:,} bytes where {len(self.data) - self.at:,} are left")
+            raise RefusedError(f"a frame claims {size:,} bytes where {len(self.data) - self.at:,} are left")
 
-    def none(self) -> None:
+    def _none(self) -> None:
         self.stack.append(None)
 
-    def true(self) -> None:
+    def _true(self) -> None:
         self.stack.append(True)
 
-    def false(self) -> None:
+    def _false(self) -> None:
         self.stack.append(False)
 
-    def binint(self) -> None:
+    def _binint(self) -> None:
         self.at += 4
         self.stack.append(_I4(self.data, self.at - 4)[0])
 
-    def binint1(self) -> None:
+    def _binint1(self) -> None:
         self.stack.append(self.data[self.at])
         self.at += 1
 
-    def binint2(self) -> None:
+    def _binint2(self) -> None:
         self.stack.append(self._u2())
 
-    def long1(self) -> None:
+    def _long1(self) -> None:
         self.stack.append(int.from_bytes(self._take(self._byte()), "little", signed=True))
 
-    def int_text(self) -> None:
+    def _int_text(self) -> None:
         text = self._line(NUMBER_CHARS)
         self.stack.append({"00": False, "01": True}[text] if text in ("00", "01") else int(text))
 
-    def long_text(self) -> None:
+    def _long_text(self) -> None:
         self.stack.append(int(self._line(NUMBER_CHARS).rstrip("L")))
 
-    def float_text(self) -> None:
+    def _float_text(self) -> None:
         self.stack.append(float(self._line(NUMBER_CHARS)))
 
-    def binfloat(self) -> None:
+    def _binfloat(self) -> None:
         self.at += 8
         self.stack.append(_F8(self.data, self.at - 8)[0])
 
-    def short_text(self) -> None:
+    def _short_text(self) -> None:
+        self.apart = self.at
         self.stack.append(self._take(self._byte()).decode("utf-8", "surrogatepass"))
 
-    def text(self) -> None:
+    def _text(self) -> None:
         self.stack.append(self._take(self._u4()).decode("utf-8", "surrogatepass"))
 
-    def long_unicode(self) -> None:
+    def _long_unicode(self) -> None:
         self.stack.append(self._take(self._u8()).decode("utf-8", "surrogatepass"))
 
-    def unicode_line(self) -> None:
+    def _unicode_line(self) -> None:
         end = self.data.index(b"\n", self.at)
         line, self.at = self.data[self.at : end], end + 1
         self.stack.append(line.decode("raw-unicode-escape"))
 
-    def short_bytes(self) -> None:
+    def _short_bytes(self) -> None:
         self.stack.append(self._take(self._byte()))
 
-    def bytes4(self) -> None:
+    def _bytes4(self) -> None:
         self.stack.append(self._take(self._u4()))
 
-    def bytes8(self) -> None:
+    def _bytes8(self) -> None:
         self.stack.append(self._take(self._u8()))
 
     # containers ------------------------------------------------------------------------------------------------------
 
-    def mark(self) -> None:
+    def _mark(self) -> None:
         self.stack.append(_MARK)
 
     def _above_mark(self) -> list[object]:
@@ -275,25 +339,25 @@ class _Machine:
         del stack[start:]
         return items
 
-    def pop(self) -> None:
+    def _pop(self) -> None:
         self.stack.pop()
 
-    def pop_mark(self) -> None:
+    def _pop_mark(self) -> None:
         self._above_mark()
 
-    def empty_list(self) -> None:
+    def _empty_list(self) -> None:
         self._count_container()
         self.stack.append([])
 
-    def list_of_mark(self) -> None:
+    def _list_of_mark(self) -> None:
         self._count_container()
         self.stack.append(self._above_mark())
 
-    def append(self) -> None:
+    def _append(self) -> None:
         item = self.stack.pop()
         self._list().append(item)
 
-    def appends(self) -> None:
+    def _appends(self) -> None:
         items = self._above_mark()
         self._list().extend(items)
 
@@ -303,20 +367,20 @@ class _Machine:
             raise TypeError
         return top
 
-    def empty_tuple(self) -> None:
+    def _empty_tuple(self) -> None:
         self.stack.append(())
 
-    def tuple_of_mark(self) -> None:
+    def _tuple_of_mark(self) -> None:
         self._count_container()
         self.stack.append(tuple(self._above_mark()))
 
-    def tuple1(self) -> None:
+    def _tuple1(self) -> None:
         self._last(1)
 
-    def tuple2(self) -> None:
+    def _tuple2(self) -> None:
         self._last(2)
 
-    def tuple3(self) -> None:
+    def _tuple3(self) -> None:
         self._last(3)
 
     def _last(self, count: int) -> None:
@@ -328,85 +392,103 @@ class _Machine:
         del stack[-count:]
         stack.append(items)
 
-    def empty_dict(self) -> None:
+    def _empty_dict(self) -> None:
+        if self.shortcut is not None:
+            if self.shortcut.leap(self):
+                return
+            self.starts[len(self.stack)] = self.at - 1
         self._count_container()
         self.stack.append({})
 
-    def dict_of_mark(self) -> None:
+    def _dict_of_mark(self) -> None:
         self._count_container()
         items = self._above_mark()
         self.stack.append({})
         self._set(items)
 
-    def setitem(self) -> None:
+    def _setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set([key, value])
 
-    def setitems(self) -> None:
+    def _setitems(self) -> None:
         self._set(self._above_mark())
+        if self.shortcut is not None and (start := self.starts.pop(len(self.stack) - 1, None)) is not None:
+            self.shortcut.landed(self, start)
 
     def _set(self, items: list[object]) -> None:
         top = self.stack[-1]
         if type(top) is not dict or len(items) % 2:
-            raise TypeError
+            raise LostError if self.leaps else TypeError
         keys = items[::2]
         # text hashes with a secret; numbers could be chosen to collide, and a dict of them takes quadratic time
         if not all(type(key) is str for key in keys):
-            raise _Refused("a dict has keys that are not text")
+            raise RefusedError("a dict has keys that are not text")
         top.update(zip(keys, items[1::2], strict=True))
 
     # the memo --------------------------------------------------------------------------------------------------------
 
-    def memoize(self) -> None:
-        self._remember(len(self.memo))
+    def _memoize(self) -> None:
+        self._remember(self.memos)
 
-    def put_text(self) -> None:
+    def _put_text(self) -> None:
+        self._leave_shortcut()
         self._remember(int(self._line(NUMBER_CHARS)))
 
-    def put1(self) -> None:
+    def _leave_shortcut(self) -> None:
+        # entries with numbers of their own choice could replace those that a leap relied on
+        if self.leaps:
+            raise LostError
+        self.shortcut = None
+
+    def _put1(self) -> None:
+        self._leave_shortcut()
         self._remember(self._byte())
 
-    def put4(self) -> None:
+    def _put4(self) -> None:
+        self._leave_shortcut()
         self._remember(self._u4())
 
     def _remember(self, key: int) -> None:
         self.containers_left -= 1
         if self.containers_left < 0:
-            raise _Refused("far more memo entries than data")
+            raise RefusedError("far more memo entries than data")
         self.memo[key] = self.stack[-1]
+        self.memos += 1
 
-    def get_text(self) -> None:
+    def _get_text(self) -> None:
         self._recall(int(self._line(NUMBER_CHARS)))
 
-    def get1(self) -> None:
+    def _get1(self) -> None:
         self._recall(self.data[self.at])
         self.at += 1
 
-    def get4(self) -> None:
+    def _get4(self) -> None:
         self._recall(self._u4())
 
     def _recall(self, key: int) -> None:
+        if key not in self.memo and self.shortcut is not None and key < self.memos:
+            self.shortcut.recover(self, key)
         value = self.memo[key]
         kind = type(value)
         # no container twice: a few bytes of references could stand for millions of examples
-        if kind is list or kind is dict or (kind is tuple and any(type(v) in _NOT_SHARED for v in value)):  # type: ignore[attr-defined]
-            raise _Refused(f"the same {kind.__name__} stands in two places")
+        if kind is list or kind is dict or (kind is tuple and not _may_be_shared(value)):  # type: ignore[arg-type]
+            raise RefusedError(f"the same {kind.__name__} stands in two places")
         self.stack.append(value)
 
     # the eleven names ------------------------------------------------------------------------------------------------
 
-    def global_text(self) -> None:
+    def _global_text(self) -> None:
         home = self._line(200)
         self.stack.append(_known(home, self._line(200)))
 
-    def stack_global(self) -> None:
+    def _stack_global(self) -> None:
         name, home = self.stack.pop(), self.stack.pop()
         self.stack.append(_known(home, name))
 
-    def reduce(self) -> None:
+    def _reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Global or type(arguments) is not tuple:
-            raise _Refused("a call of something that is no known name")
+            raise RefusedError("a call of something that is no known name")
         self._count_container()
         self.stack.append(self._make(function, arguments))
 
@@ -427,13 +509,13 @@ class _Machine:
             case "encode", (str(text), "latin1" | "latin-1"):
                 self.copies_left -= len(text)
                 if self.copies_left < 0:
-                    raise _Refused("far more copies than data")
+                    raise RefusedError("far more copies than data")
                 return text.encode("latin-1")
             case ("Player" | "Winner") as name, (value,):
                 return Member(name, value)
-        raise _Refused(f"{function.home}.{function.name} is given arguments that no training file gives")
+        raise RefusedError(f"{function.home}.{function.name} is given arguments that no training file gives")
 
-    def build(self) -> None:
+    def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         match target, state:
             case Array(), (_, shape, dtype, fortran, data):
@@ -441,7 +523,11 @@ class _Machine:
             case DType(), (int(), "<" | ">" | "|" | "=" as order, *_):
                 target.order = ">" if order == ">" else "<"
             case _:
-                raise _Refused("a state is set on something that has none")
+                raise RefusedError("a state is set on something that has none")
+
+
+def _may_be_shared(items: tuple[object, ...]) -> bool:
+    return len(items) <= _SHARED_ITEMS and not any(type(item) in _NOT_SHARED for item in items)
 
 
 def _known(home: object, name: object) -> Global:
@@ -450,56 +536,61 @@ def _known(home: object, name: object) -> Global:
             return Global(home, name)
         if home in _ENUM_HOMES and name in _ENUM_NAMES:
             return Global(home, name)
-    raise _Refused(f"it names {printable(home)}.{printable(name)}")
+        raise RefusedError(f"it names {printable(home)}.{printable(name)}")
+    raise RefusedError("it names something with what is no text")
 
 
 _OPCODES = {
-    pickle.PROTO: "proto",
-    pickle.FRAME: "frame",
-    pickle.NONE: "none",
-    pickle.NEWTRUE: "true",
-    pickle.NEWFALSE: "false",
-    pickle.BININT: "binint",
-    pickle.BININT1: "binint1",
-    pickle.BININT2: "binint2",
-    pickle.LONG1: "long1",
-    pickle.INT: "int_text",
-    pickle.LONG: "long_text",
-    pickle.FLOAT: "float_text",
-    pickle.BINFLOAT: "binfloat",
-    pickle.SHORT_BINUNICODE: "short_text",
-    pickle.BINUNICODE: "text",
-    pickle.BINUNICODE8: "long_unicode",
-    pickle.UNICODE: "unicode_line",
-    pickle.SHORT_BINBYTES: "short_bytes",
-    pickle.BINBYTES: "bytes4",
-    pickle.BINBYTES8: "bytes8",
-    pickle.BYTEARRAY8: "bytes8",
-    pickle.MARK: "mark",
-    pickle.POP: "pop",
-    pickle.POP_MARK: "pop_mark",
-    pickle.EMPTY_LIST: "empty_list",
-    pickle.LIST: "list_of_mark",
-    pickle.APPEND: "append",
-    pickle.APPENDS: "appends",
-    pickle.EMPTY_TUPLE: "empty_tuple",
-    pickle.TUPLE: "tuple_of_mark",
-    pickle.TUPLE1: "tuple1",
-    pickle.TUPLE2: "tuple2",
-    pickle.TUPLE3: "tuple3",
-    pickle.EMPTY_DICT: "empty_dict",
-    pickle.DICT: "dict_of_mark",
-    pickle.SETITEM: "setitem",
-    pickle.SETITEMS: "setitems",
-    pickle.MEMOIZE: "memoize",
-    pickle.PUT: "put_text",
-    pickle.BINPUT: "put1",
-    pickle.LONG_BINPUT: "put4",
-    pickle.GET: "get_text",
-    pickle.BINGET: "get1",
-    pickle.LONG_BINGET: "get4",
-    pickle.GLOBAL: "global_text",
-    pickle.STACK_GLOBAL: "stack_global",
-    pickle.REDUCE: "reduce",
-    pickle.BUILD: "build",
+    pickle.PROTO: "_proto",
+    pickle.FRAME: "_frame",
+    pickle.NONE: "_none",
+    pickle.NEWTRUE: "_true",
+    pickle.NEWFALSE: "_false",
+    pickle.BININT: "_binint",
+    pickle.BININT1: "_binint1",
+    pickle.BININT2: "_binint2",
+    pickle.LONG1: "_long1",
+    pickle.INT: "_int_text",
+    pickle.LONG: "_long_text",
+    pickle.FLOAT: "_float_text",
+    pickle.BINFLOAT: "_binfloat",
+    pickle.SHORT_BINUNICODE: "_short_text",
+    pickle.BINUNICODE: "_text",
+    pickle.BINUNICODE8: "_long_unicode",
+    pickle.UNICODE: "_unicode_line",
+    pickle.SHORT_BINBYTES: "_short_bytes",
+    pickle.BINBYTES: "_bytes4",
+    pickle.BINBYTES8: "_bytes8",
+    pickle.BYTEARRAY8: "_bytes8",
+    pickle.MARK: "_mark",
+    pickle.POP: "_pop",
+    pickle.POP_MARK: "_pop_mark",
+    pickle.EMPTY_LIST: "_empty_list",
+    pickle.LIST: "_list_of_mark",
+    pickle.APPEND: "_append",
+    pickle.APPENDS: "_appends",
+    pickle.EMPTY_TUPLE: "_empty_tuple",
+    pickle.TUPLE: "_tuple_of_mark",
+    pickle.TUPLE1: "_tuple1",
+    pickle.TUPLE2: "_tuple2",
+    pickle.TUPLE3: "_tuple3",
+    pickle.EMPTY_DICT: "_empty_dict",
+    pickle.DICT: "_dict_of_mark",
+    pickle.SETITEM: "_setitem",
+    pickle.SETITEMS: "_setitems",
+    pickle.MEMOIZE: "_memoize",
+    pickle.PUT: "_put_text",
+    pickle.BINPUT: "_put1",
+    pickle.LONG_BINPUT: "_put4",
+    pickle.GET: "_get_text",
+    pickle.BINGET: "_get1",
+    pickle.LONG_BINGET: "_get4",
+    pickle.GLOBAL: "_global_text",
+    pickle.STACK_GLOBAL: "_stack_global",
+    pickle.REDUCE: "_reduce",
+    pickle.BUILD: "_build",
 }
+
+_TABLE: list[Callable[[Machine], None]] = [Machine.unknown] * 256
+for _opcode, _name in _OPCODES.items():
+    _TABLE[_opcode[0]] = getattr(Machine, _name)

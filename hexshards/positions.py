@@ -42,10 +42,12 @@ def stone_bytes(side: int) -> int:
     return (2 * side * side + 7) // 8
 
 
-def columns(side: int, *, soft: bool) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+def columns(side: int, *, soft: bool, counted: bool = False) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Name, dtype and shape per position of every column, in the order in which a block stores them."""
     policy = (np.dtype("<f2"), (side * side,)) if soft else (np.dtype("<i2"), ())
     scalars: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {n: (d, ()) for n, d in SCALAR_COLUMNS.items()}
+    if counted:
+        scalars["count"] = (np.dtype("<u4"), ())
     return {"stones": (np.dtype("u1"), (stone_bytes(side),)), "policy": policy, **scalars}
 
 
@@ -59,7 +61,7 @@ class Positions:
     source uint32, game int32: the file and line the game came from; the file by its number in a list of names that
     travels beside the positions; game is -1 when the file does not say.
     ply int16: stones on the board. plies int16: stones at the end of the game, -1 unknown. tier int8: hex_ai's
-    value_sample_tier, -1 unknown.
+    value_sample_tier, -1 unknown. count uint32, only where equal positions were merged: how many each stands for.
     """
 
     side: int
@@ -72,10 +74,11 @@ class Positions:
     ply: NDArray[np.int16]
     plies: NDArray[np.int16]
     tier: NDArray[np.int8]
+    count: NDArray[np.uint32] | None = None
 
     def __post_init__(self) -> None:
         check_side(self.side)
-        for name, (dtype, shape) in columns(self.side, soft=self.policy.ndim == 2).items():
+        for name, (dtype, shape) in self._shapes().items():
             column = getattr(self, name)
             if column.dtype != dtype or column.shape != (len(self.stones), *shape):
                 raise ValueError(
@@ -93,7 +96,10 @@ class Positions:
 
     def columns(self) -> dict[str, Array]:
         """The columns by name, in the order in which a block stores them."""
-        return {name: getattr(self, name) for name in columns(self.side, soft=self.soft)}
+        return {name: getattr(self, name) for name in self._shapes()}
+
+    def _shapes(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        return columns(self.side, soft=self.soft, counted=self.count is not None)
 
     def take(self, rows: Array | slice) -> Positions:
         """The positions at ``rows``: numbers, a mask, or a slice (then without a copy)."""
@@ -165,8 +171,9 @@ class Draft:
 def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     """The border: the sound positions of a draft in their order, and a reject for each of the others."""
     stones = draft.boards.reshape(-1, 2 * draft.side**2) != 0
-    policy = np.where(draft.has_policy[:, None], draft.policy, np.float32(0))
-    rules = [*_board_rules(draft, stones), *_target_rules(draft, stones, policy)]
+    target = _single_moves(draft)
+    rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
+    rules = [*_board_rules(draft, stones), *_target_rules(draft, stones, target, rows)]
     faults = np.stack([bad for _, bad, _ in rules])
     first = faults.argmax(axis=0)
     sound = np.asarray(~faults.any(axis=0))
@@ -178,7 +185,7 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     kept = Positions(
         side=draft.side,
         stones=np.packbits(stones[sound], axis=1),
-        policy=_policy_column(policy[sound]),
+        policy=_policy_column(draft, target, sound, rows[sound[rows]]),
         player=(2 * blue - ply)[sound].astype(np.uint8),
         value=draft.value[sound].astype(np.float32),
         source=draft.source[sound].astype(np.uint32),
@@ -188,6 +195,44 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
         tier=draft.tier[sound].astype(np.int8),
     )
     return kept, rejects
+
+
+def _single_moves(draft: Draft) -> NDArray[np.int16]:
+    """The cell of each policy that is exactly one move, -1 for all others."""
+    # as bits: 1.0 and 0.0 are compared four times as fast, and neither -0.0 nor a NaN passes for them
+    bits = np.ascontiguousarray(draft.policy, dtype=np.float32).view(np.uint32)
+    ones = bits == np.float32(1).view(np.uint32)
+    single = draft.has_policy & (np.count_nonzero(bits, axis=1) == 1) & ones.any(axis=1)
+    return np.where(single, ones.argmax(axis=1), NO_POLICY).astype(np.int16)
+
+
+def _policy_column(
+    draft: Draft, target: NDArray[np.int16], sound: NDArray[np.bool_], soft: NDArray[np.int64]
+) -> NDArray[np.int16] | NDArray[np.float16]:
+    """Moves of the sound rows; distributions, all zero for none, when any of ``soft`` rows is one."""
+    dense = draft.policy[soft]
+    single = (np.count_nonzero(dense, axis=1) == 1) & (dense == 1).any(axis=1)  # -0.0 is 0 here
+    if single.all():
+        target = target.copy()
+        target[soft] = dense.argmax(axis=1) if len(soft) else NO_POLICY
+        return target[sound]
+    policy = np.zeros((len(target), draft.side**2), dtype=np.float16)
+    moves = np.flatnonzero(target >= 0)
+    policy[moves, target[moves]] = 1
+    policy[soft] = dense
+    return policy[sound]
+
+
+def _not_stones(boards: Array) -> NDArray[np.bool_]:
+    """Which rows have an entry that is neither 0 nor 1."""
+    if boards.dtype == np.float32:
+        bits = boards.view(np.uint32)
+        # as bits, as above; only rows in doubt are compared as numbers, where -0.0 is 0
+        odd = np.any((bits != 0) & (bits != np.float32(1).view(np.uint32)), axis=1)
+    else:
+        odd = np.ones(len(boards), dtype=bool)
+    odd[odd] = np.any((boards[odd] != 0) & (boards[odd] != 1), axis=1)
+    return np.asarray(odd)
 
 
 def _board_rules(draft: Draft, stones: NDArray[np.bool_]) -> list[_Rule]:
@@ -202,7 +247,7 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_]) -> list[_Rule]:
     return [
         (
             "board entry neither 0 nor 1",
-            np.any(boards != stones, axis=1),
+            _not_stones(boards),
             lambda row: boards[row][boards[row] != stones[row]][0],
         ),
         (
@@ -229,29 +274,38 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_]) -> list[_Rule]:
     ]
 
 
-def _target_rules(draft: Draft, stones: NDArray[np.bool_], policy: NDArray[np.float32]) -> list[_Rule]:
+def _target_rules(
+    draft: Draft, stones: NDArray[np.bool_], target: NDArray[np.int16], rows: NDArray[np.int64]
+) -> list[_Rule]:
+    """Faults of policies and values; ``rows`` are those whose policies are not plainly one move or none."""
     cells = draft.side**2
-    taken = (policy > 0) & (stones[:, :cells] | stones[:, cells:])
+    policy, place = draft.policy[rows], {row: at for at, row in enumerate(rows.tolist())}
+    occupied = stones[:, :cells] | stones[:, cells:]
     with np.errstate(invalid="ignore", over="ignore"):
         total = policy.sum(axis=1, dtype=np.float64)
         usable = (policy >= 0) & np.isfinite(policy)
+        taken = (policy > 0) & occupied[rows]
+    on_stone = (target >= 0) & occupied[np.arange(len(target)), np.maximum(target, 0)]
+
+    def spread(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        every = np.zeros(len(target), dtype=bool)
+        every[rows] = bad
+        return every
+
+    def stone(row: int) -> str:
+        return f"cell {target[row] if on_stone[row] else np.flatnonzero(taken[place[row]])[0]}"
+
     return [
-        ("policy entry negative or not finite", ~usable.all(axis=1), lambda row: policy[row][~usable[row]][0]),
+        (
+            "policy entry negative or not finite",
+            spread(np.asarray(~usable.all(axis=1))),
+            lambda row: policy[place[row]][~usable[place[row]]][0],
+        ),
         (
             "policy does not sum to 1",
-            draft.has_policy & ~(np.abs(total - 1) <= SUM_TOLERANCE),
-            lambda row: f"sum {total[row]:.6g}",
+            spread(~(np.abs(total - 1) <= SUM_TOLERANCE)),
+            lambda row: f"sum {total[place[row]]:.6g}",
         ),
-        ("policy on an occupied cell", np.any(taken, axis=1), lambda row: f"cell {np.flatnonzero(taken[row])[0]}"),
+        ("policy on an occupied cell", on_stone | spread(np.asarray(taken.any(axis=1))), stone),
         ("value outside 0 to 1", ~((draft.value >= 0) & (draft.value <= 1)), lambda row: draft.value[row]),
     ]
-
-
-def _policy_column(policy_PC: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float16]:
-    top = policy_PC.argmax(axis=1)
-    one_hot = (policy_PC == 0).sum(axis=1) == policy_PC.shape[1] - 1
-    one_hot &= policy_PC[np.arange(len(top)), top] == 1
-    none = ~policy_PC.any(axis=1)
-    if (one_hot | none).all():
-        return np.where(none, NO_POLICY, top).astype(np.int16)
-    return policy_PC.astype(np.float16)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.errors import printable
 from hexshards.positions import Positions, Reject
+from hexshards.specs import ConvertSpec
 
 GROUP = "hexshards.sources"
 """Entry points of this group name the formats: ``name = "package.module:Class"``, a class without arguments."""
@@ -24,6 +29,17 @@ class Chunk(NamedTuple):
     sources: Sequence[str]
     """Names of the files that the games came from, as far as seen; later chunks only add to it."""
     rejects: Sequence[Reject]
+    notes: Sequence[str] = ()
+    """On the file as a whole, for the report: its generation, and what was read otherwise than it is written."""
+
+
+class Games(NamedTuple):
+    """The sound games of a file, by what was played in them."""
+
+    keys: NDArray[np.uint64]
+    """(G, 2): equal for two games of the same moves and the same winner, also if one is turned by 180 degrees."""
+    games: NDArray[np.int32]
+    """(G,) ascending: the number of each in its file, as in the column ``game``."""
 
 
 class Source(Protocol):
@@ -32,24 +48,65 @@ class Source(Protocol):
     patterns: tuple[str, ...]
     """Names that files of this format go by, e.g. ``*.pkl.gz``. Within a folder others are passed over."""
 
-    def read(self, data: bytes, *, name: str, where: str) -> Iterator[Chunk]:
+    def read(self, data: bytes, *, name: str, where: str, spec: ConvertSpec) -> Iterator[Chunk]:
         """Yield the positions of a file whose contents are ``data``, a few thousand at a time.
 
-        ``name`` is the file's name; ``where`` names it in errors. What can't be kept is a reject with its place and
-        reason. Raises DataError when the whole file must be refused. Never runs, calls or imports what the file names.
+        ``name`` is the file's name; ``where`` names it in errors; ``spec`` holds what is asked of formats. What can't
+        be kept is a reject with its place and reason. Raises DataError when the whole file must be refused. Never runs,
+        calls or imports what the file names.
         """
         ...
 
 
+class GameSource(Protocol):
+    """What a converter is whose files hold whole games, so that repeats of a game can be found before it is read."""
+
+    patterns: tuple[str, ...]
+    named_patterns: tuple[str, ...]
+    """Names too common to be taken in a folder: only where a file is named, or by a glob."""
+
+    def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec) -> Games:
+        """The games whose positions ``read`` yields."""
+        ...
+
+    def read(
+        self, data: bytes, *, name: str, where: str, spec: ConvertSpec, skip: Collection[int] = ()
+    ) -> Iterator[Chunk]:
+        """As Source.read, but for the games numbered in ``skip``."""
+        ...
+
+
+class Twin(NamedTuple):
+    """A game that repeats another one and shares its split."""
+
+    game: int
+    source: str
+    """File of the other game."""
+    other: int
+    """Number of the other game in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file to convert and the format it goes by."""
+    """A file to convert, the format it goes by, and what other files say of its games."""
 
     path: Path
     format: str
+    skip: tuple[int, ...] = ()
+    """Games that an earlier file holds, or that came earlier in this one."""
+    twins: tuple[Twin, ...] = ()
+    """The same, where repeats are kept."""
 
 
-def formats() -> dict[str, Source]:
+def source_name(stated: str) -> str:
+    """The name by which a file of games is known: without folders and suffixes, as the same games come by many ways."""
+    last = stated.replace("\\", "/").rsplit("/", 1)[-1]
+    for suffix in (".gz", ".pkl", "_processed", ".trmph", ".txt"):
+        last = last.removesuffix(suffix)
+    return printable(last, width=200)
+
+
+def formats() -> dict[str, Source | GameSource]:
     """The installed converters by name, in the order of their names."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     return {name: found[name].load()() for name in sorted(found)}
@@ -65,11 +122,11 @@ def collect(sources: Sequence[str | Path]) -> list[Input]:
     return [inputs[path] for path in sorted(inputs)]
 
 
-def _expand(source: str, known: dict[str, Source]) -> list[tuple[Path, str]]:
+def _expand(source: str, known: dict[str, Source | GameSource]) -> list[tuple[Path, str]]:
     path = Path(source)
-    patterns = sorted({pattern for form in known.values() for pattern in form.patterns})
+    patterns = sorted({pattern for form in known.values() for pattern in _patterns(form, named=not path.is_dir())})
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file() and _format(file, known)]
+        files = [file for file in path.rglob("*") if file.is_file() and _format(file, known, named=False)]
         if not files:
             raise FileNotFoundError(f"{source}: no file in this folder is named like {', '.join(patterns)}")
     else:
@@ -83,5 +140,11 @@ def _expand(source: str, known: dict[str, Source]) -> list[tuple[Path, str]]:
     return [(file, form) for file, form in pairs if form]
 
 
-def _format(path: Path, known: dict[str, Source]) -> str | None:
-    return next((name for name, form in known.items() if any(fnmatch(path.name, p) for p in form.patterns)), None)
+def _format(path: Path, known: dict[str, Source | GameSource], *, named: bool = True) -> str | None:
+    return next(
+        (name for name, form in known.items() if any(fnmatch(path.name, p) for p in _patterns(form, named=named))), None
+    )
+
+
+def _patterns(form: Source | GameSource, *, named: bool) -> tuple[str, ...]:
+    return (*form.patterns, *(getattr(form, "named_patterns", ()) if named else ()))

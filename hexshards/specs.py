@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 Augment = Literal["none", "random", "cycle", "all"]
 """Which symmetry a sample shows: none of them; one of four drawn per position and epoch; four taken in turn, one an
@@ -13,8 +13,23 @@ epoch; all four in one epoch."""
 Codec = Literal["zstd", "none"]
 """How a column is stored in a shard: ``.npy.zst`` or plain ``.npy``."""
 
+Dedupe = Literal["none", "positions", "symmetric"]
+"""Which positions are merged into one: none; equal ones; also those that are equal when turned by 180 degrees."""
+
+Engine = Literal["local", "ray"]
+"""Where a conversion's tasks run: in processes of this machine, or on a Ray cluster. The shards do not depend on it."""
+
 Format = Literal["processed", "trmph"]
 """How random games are written: ``*_processed.pkl.gz`` (every position) or ``.trmph`` (one game a line)."""
+
+Selector = Literal["all", "final", "penultimate"]
+"""Which positions of a game of M moves are taken: plies 0 to M; ply M; ply M - 1. For files of whole games."""
+
+V1Value = Literal["check", "as-is", "inverted"]
+"""How a first-generation file's values are taken: 1.0 where RED won (as-is), or where BLUE won (inverted)."""
+
+Unfinished = Literal["reject", "keep"]
+"""What becomes of a game in which nobody connected: reject it, or trust the result that is written beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +46,16 @@ class ConvertSpec:
     """Positions in a block, the last of a shard excepted. At 4,096 a position costs 2 bytes more (tar and zstd)."""
     codec: Codec = "zstd"
     """zstd, or none for shards that stock WebDataset decodes without a handler (4 times larger)."""
+    positions: Selector = "all"
+    unfinished: Unfinished = "reject"
+    v1_value: V1Value = "check"
+    """For files of the first generation: compare each with its terminal boards, or trust as-is or inverted values."""
+    keep_duplicates: bool = False
+    """Keep exact repeats of a game, also turned by 180 degrees, where whole games are read."""
+    bake_symmetries: bool = False
+    """Write every position in each of its four symmetries, for readers that cannot augment: four times the data."""
+    dedupe: Dedupe = "none"
+    """Merge equal positions of a split into one with the mean value, the mean policy and a count."""
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.val_fraction <= 1.0, "val_fraction must be 0 to 1", self.val_fraction)
@@ -42,6 +67,30 @@ class ConvertSpec:
             self.shard_positions,
         )
         _require(self.codec in get_args(Codec), f"codec must be one of {get_args(Codec)}", self.codec)
+        _require(self.dedupe in get_args(Dedupe), f"dedupe must be one of {get_args(Dedupe)}", self.dedupe)
+        _require(self.positions in get_args(Selector), f"positions must be one of {get_args(Selector)}", self.positions)
+        _require(self.v1_value in get_args(V1Value), f"v1_value must be one of {get_args(V1Value)}", self.v1_value)
+        _require(
+            self.unfinished in get_args(Unfinished),
+            f"unfinished must be one of {get_args(Unfinished)}",
+            self.unfinished,
+        )
+
+
+class ConvertOptions(TypedDict, total=False):
+    """The fields of ConvertSpec as keyword arguments, those that are given."""
+
+    val_fraction: float
+    seed: int
+    shard_positions: int
+    block_positions: int
+    codec: Codec
+    positions: Selector
+    unfinished: Unfinished
+    v1_value: V1Value
+    keep_duplicates: bool
+    bake_symmetries: bool
+    dedupe: Dedupe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +183,20 @@ def plain(spec: ConvertSpec | LoaderSpec | TrainSpec) -> dict[str, int | float |
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(spec).items()}
 
 
+def changed(options: ConvertOptions) -> ConvertOptions:
+    """The options that are not the defaults."""
+    given = {name: value for name, value in options.items() if value != getattr(CONVERT, name)}
+    return given  # type: ignore[return-value]  # some of the same keys
+
+
 def _require(holds: bool, rule: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{rule}, got {value}")
 
 
 CONVERT = ConvertSpec()
+MEMORY = "1GiB"
+"""What a conversion may hold in memory, over all its processes."""
 LOADER = LoaderSpec()
 SYNTH = SynthSpec()
 TRAIN = TrainSpec(data=Path(), run=Path())

@@ -1,0 +1,412 @@
+"""An example becomes a row of checked columns; what is wrong with it, and with it alone, is a reject.
+
+Two ways to the same rows: one example at a time, which finds the words for any fault; and whole columns for examples
+that were found by their bytes (hexshards.templates). A row that the columns cannot vouch for takes the first way.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.board import BLUE, RED
+from hexshards.errors import printable
+from hexshards.pickles import Array, Member
+from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit
+from hexshards.sources import source_name
+from hexshards.templates import Rows, Slot, Template, distinct, joined
+
+MAX_NAME_CHARS = 4096
+"""Longest source_file accepted."""
+
+_META_KEYS = {"game_id", "position_in_game", "total_positions", "value_sample_tier", "winner", "source_file"}
+_WINNERS = {"BLUE": BLUE, "RED": RED}
+_ODD = -9
+"""In a column of whole numbers: this row must be looked at by itself."""
+
+Columns = dict[str, Any]
+"""Columns of a Draft, boards and policies a row each, and ``number``: which example each row is."""
+
+
+class _Unsound(Exception):
+    """An example that does not become a row: reason, and what was found."""
+
+
+class Stated:
+    """What the examples of a file state. What most of them have, each must have; that tells the generations apart."""
+
+    def __init__(self, sample: Sequence[dict[str, Any]]) -> None:
+        metas = [meta for example in sample if type(meta := example.get("metadata")) is dict]
+        self.keys, self.meta_keys = _most_common(sample), _most_common(metas)
+        players = [example["player_to_move"] for example in sample if "player_to_move" in example]
+        self.int_players = 2 * sum(type(player) is int for player in players) > len(players)
+
+    @property
+    def generation(self) -> str:
+        """The generation in words."""
+        if not self.meta_keys and "player_to_move" not in self.keys:
+            return "v1: without metadata and player"
+        if "player_to_move" not in self.keys:
+            return "v2 without player"
+        return "v2 with players as numbers" if self.int_players else "v2 with players as enums"
+
+
+def _most_common(entries: Sequence[dict[str, Any]]) -> set[str]:
+    counts = Counter(key for entry in entries for key in entry)
+    return {key for key, count in counts.items() if 2 * count > len(entries)}
+
+
+class Names:
+    """Numbers for the names of the files that games came from; 0 is what the file as a whole came from."""
+
+    def __init__(self, own: str) -> None:
+        self.names = [own]
+        self._numbers: dict[str, int] = {}
+
+    def number(self, stated: str) -> int:
+        """The number of a file's name, as an example states it."""
+        if stated not in self._numbers:
+            name = source_name(stated)
+            if name not in self.names:
+                self.names.append(name)
+            self._numbers[stated] = self.names.index(name)
+        return self._numbers[stated]
+
+
+class Examples:
+    """The examples of one file."""
+
+    def __init__(self, *, side: int, names: Names, stated: Stated) -> None:
+        self.side, self.names, self.stated = side, names, stated
+        self._plans: dict[int, _Plan | None] = {}
+
+    def read(self, batch: Sequence[Any], first: int) -> tuple[Positions, tuple[str, ...], list[Reject]]:
+        """The sound positions in their order, the names that column ``source`` numbers, and the rejects.
+
+        batch: dicts, and Rows that stand for several; ``first``: number of the first of them.
+        """
+        parts: list[Columns] = []
+        single: list[tuple[int, Any]] = []
+        found: list[Rows] = []
+        numbers: list[NDArray[np.int64]] = []
+        for example in batch:
+            if isinstance(example, Rows):
+                found.append(example)
+                numbers.append(np.arange(first, first + len(example)))
+                first += len(example)
+            else:
+                single.append((first, example))
+                first += 1
+        if found:
+            number = np.concatenate(numbers)
+            for template, rows, mine in joined(found).by_kind():
+                columns, odd = self._columns(template, rows, number[mine])
+                parts.append(columns)
+                single += odd
+        columns, rejects = self._single(single)
+        positions, unsound = admit(self._draft([*parts, columns]))
+        rejects = sorted(rejects + unsound, key=lambda reject: int(reject.place.split()[1]))
+        return positions, tuple(self.names.names), rejects
+
+    def _draft(self, parts: Sequence[Columns]) -> Draft:
+        """All parts, in the order of the examples."""
+        number = np.concatenate([part["number"] for part in parts])
+        order = np.argsort(number)
+        joined = {
+            name: np.concatenate([part[name] for part in parts])[order]
+            for name in ("has_policy", "value", "player", "ply", "source", "game", "plies", "tier")
+        }
+        boards = np.concatenate([part["boards"] for part in parts])[order]
+        return Draft(
+            side=self.side,
+            boards=boards.reshape(-1, 2, self.side, self.side),
+            policy=np.concatenate([part["policy"] for part in parts])[order],
+            places=_Places(number[order]),
+            **joined,
+        )
+
+    # one at a time --------------------------------------------------------------------------------------------------
+
+    def _single(self, numbered: Sequence[tuple[int, Any]]) -> tuple[Columns, list[Reject]]:
+        rows: list[tuple[Any, ...]] = []
+        rejects = []
+        for number, example in numbered:
+            try:
+                rows.append((number, *self._row(example)))
+            except _Unsound as fault:
+                rejects.append(Reject(f"example {number}", *fault.args))
+        listed: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 10
+        places, boards, policy, value, player, ply, source, game, plies, tier = listed
+        none = bytes(4 * self.side**2)
+        columns = {
+            "number": np.array(places, dtype=np.int64),
+            "boards": _floats(b"".join(boards), 2 * self.side**2),
+            "policy": _floats(b"".join(none if target is None else target for target in policy), self.side**2),
+            "has_policy": np.array([target is not None for target in policy], dtype=bool),
+            "value": np.array(value, dtype=np.float64),
+            "player": np.array(player, dtype=np.int8),
+        }
+        numbers = {"ply": ply, "source": source, "game": game, "plies": plies, "tier": tier}
+        return columns | {name: np.array(column, dtype=np.int64) for name, column in numbers.items()}, rejects
+
+    def _row(self, example: Any) -> tuple[Any, ...]:
+        """Board, policy, value, player, ply, source, game, plies and tier of one example; arrays as float32 bytes."""
+        if type(example) is not dict:
+            raise _Unsound("example is not a dict", f"a {type(example).__name__}")
+        board = _float_bytes(_need(example, "board"), (2, self.side, self.side), "board")
+        policy = _need(example, "policy")
+        target = None if policy is None else _float_bytes(policy, (self.side**2,), "policy")
+        value = _value(_need(example, "value"))
+        player = self._player(example)
+        meta = _need(example, "metadata")
+        if type(meta) is not dict:
+            raise _Unsound("metadata is not a dict", f"a {type(meta).__name__}")
+        for key in sorted(_META_KEYS & self.stated.meta_keys):
+            _need(meta, key)
+        if "winner" in meta:
+            _check_winner(meta["winner"], value)
+        cells = self.side**2
+        ply = _integer(meta, "position_in_game", 0, cells)
+        plies = _integer(meta, "total_positions", 1, cells + 1) - 1 if "total_positions" in meta else UNKNOWN
+        tier = _integer(meta, "value_sample_tier", 0, 127)
+        return board, target, value, player, ply, *self._game(meta), plies, tier
+
+    def _player(self, example: dict[str, Any]) -> int:
+        if "player_to_move" not in self.stated.keys and "player_to_move" not in example:
+            return UNKNOWN
+        stated = _need(example, "player_to_move")
+        if (player := self._player_number(stated)) == _ODD:
+            raise _Unsound("player_to_move is no player", _shown(stated))
+        return player
+
+    def _player_number(self, stated: Any) -> int:
+        if self.stated.int_players:
+            player = stated
+        else:
+            player = stated.value if isinstance(stated, Member) and stated.enum == "Player" else None
+        return player if type(player) is int and player in (BLUE, RED) else _ODD
+
+    def _game(self, meta: dict[str, Any]) -> tuple[int, int]:
+        """Source and line of the game; the file itself and UNKNOWN where the metadata names none."""
+        game_id, stated = meta.get("game_id"), meta.get("source_file", "")
+        if type(stated) is not str or len(stated) > MAX_NAME_CHARS:
+            raise _Unsound("source_file is not a file name", _shown(stated))
+        if game_id is None:
+            return 0, UNKNOWN
+        if (line := _line(game_id)) == _ODD:
+            raise _Unsound("game_id is not a pair of file and line", _shown(game_id))
+        return self.names.number(stated) if stated else 0, line
+
+    # many at a time -------------------------------------------------------------------------------------------------
+
+    def _columns(
+        self, template: Template, rows: Rows, number: NDArray[np.int64]
+    ) -> tuple[Columns, list[tuple[int, Any]]]:
+        """Columns of examples of one kind, and those of them that must be looked at one at a time."""
+        if id(template) not in self._plans:
+            self._plans[id(template)] = self._plan(template)
+        plan = self._plans[id(template)]
+        if plan is None:
+            return self._single([])[0], [(int(number[row]), rows.dict(row)) for row in range(len(rows))]
+        columns = plan.columns(rows) | {"number": number}
+        odd = np.any([columns[name] == _ODD for name in ("player", "ply", "source", "game", "plies", "tier")], axis=0)
+        value, winner = columns["value"], columns.pop("winner")
+        odd |= ~np.isfinite(value) | (winner == _ODD)
+        odd |= (winner != UNKNOWN) & ((value == 0) | (value == 1)) & (winner != value)
+        if not odd.any():
+            return columns, []
+        kept = {name: column[~odd] for name, column in columns.items()}
+        return kept, [(int(number[row]), rows.dict(row)) for row in np.flatnonzero(odd).tolist()]
+
+    def _plan(self, template: Template) -> _Plan | None:
+        """How a pattern's groups become columns; None when its examples need to be looked at one at a time."""
+        like, side = template.example, self.side
+        meta = like.get("metadata")
+        board, policy = like.get("board"), like.get("policy", False)
+        plain = _is_plain(board, (2, side, side)) and (policy is None or _is_plain(policy, (side * side,)))
+        if not plain or type(like.get("value")) is not float or type(meta) is not dict:
+            return None
+        if not (self.stated.keys <= like.keys() and _META_KEYS & self.stated.meta_keys <= meta.keys()):
+            return None
+        if not {("board", "data"), ("value",)} <= template.leaves.keys():
+            return None
+        if policy is not None and ("policy", "data") not in template.leaves:
+            return None
+        plan = _Plan(template, side, has_policy=policy is not None)
+        cells = side * side
+        plan.read("player", ("player_to_move",), self._player_number)
+        plan.read("winner", ("metadata", "winner"), _winner)
+        plan.read("ply", ("metadata", "position_in_game"), lambda v: _whole(v, 0, cells))
+        plan.read("plies", ("metadata", "total_positions"), lambda v: _whole(v, 1, cells + 1, less=1))
+        plan.read("tier", ("metadata", "value_sample_tier"), lambda v: _whole(v, 0, 127))
+        self._plan_game(plan, meta)
+        return plan
+
+    def _plan_game(self, plan: _Plan, meta: dict[str, Any]) -> None:
+        game_id = meta.get("game_id")
+        if game_id is None:
+            plan.constants |= {"source": 0, "game": UNKNOWN}
+            return
+        if ("metadata", "game_id") in plan.template.leaves:  # one tuple for all positions of a game
+            plan.read("game", ("metadata", "game_id"), _line)
+        elif type(game_id) is tuple and len(game_id) == 2:
+            plan.read("game", ("metadata", "game_id", 1), lambda v: _whole(v, 0, 2**31 - 1))
+        plan.read("source", ("metadata", "source_file"), self._source_number)
+        if "source_file" not in meta:
+            plan.constants["source"] = 0
+
+    def _source_number(self, stated: Any) -> int:
+        if type(stated) is not str or len(stated) > MAX_NAME_CHARS:
+            return _ODD
+        return self.names.number(stated) if stated else 0
+
+
+def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(array, Array) and array.dtype == "<f4" and not array.fortran and array.shape == shape
+
+
+class _Plan:
+    """Which leaf of a kind of example becomes which column, and what its numbers stand for."""
+
+    def __init__(self, template: Template, side: int, *, has_policy: bool) -> None:
+        self.template, self.side, self.has_policy = template, side, has_policy
+        self.constants = dict.fromkeys(("player", "winner", "ply", "plies", "tier"), UNKNOWN)
+        self.constants |= {"source": _ODD, "game": _ODD}
+        self.readers: dict[str, tuple[Slot, Callable[[Any], int]]] = {}
+
+    def read(self, column: str, path: tuple[str | int, ...], meaning: Callable[[Any], int]) -> None:
+        """Fill a column from a leaf; one that is the same in all examples is looked at once."""
+        if path in self.template.leaves:
+            self.readers[column] = (self.template.leaves[path], meaning)
+            return
+        value: Any = self.template.example
+        for step in path:
+            if isinstance(value, dict) and step not in value:
+                return
+            value = value[step]
+        self.constants[column] = meaning(value)
+
+    def columns(self, rows: Rows) -> Columns:
+        """The columns of examples of this kind."""
+        count, leaves, cells = len(rows), self.template.leaves, self.side**2
+        found: Columns = {
+            "boards": rows.blobs(leaves[("board", "data")]).view("<f4"),
+            "policy": np.zeros((count, cells), dtype=np.float32),
+            "has_policy": np.full(count, self.has_policy),
+            "value": rows.floats(leaves[("value",)]),
+        }
+        if self.has_policy:
+            found["policy"] = rows.blobs(leaves[("policy", "data")]).view("<f4")
+        for column, value in self.constants.items():
+            found[column] = np.full(count, value, dtype=np.int64)
+        for column, (slot, meaning) in self.readers.items():
+            numbers = rows.numbers(slot)
+            refers = slot.opcode in (pickle.BINGET, pickle.LONG_BINGET)
+            seen = distinct(numbers)
+            known = [meaning(rows.meaning(number) if refers else number) for number in seen.tolist()]
+            found[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
+        return found
+
+
+class _Places(Sequence[str]):
+    """Names of places, made when they are asked for: hardly ever."""
+
+    def __init__(self, numbers: NDArray[np.int64]) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, row: Any) -> Any:
+        return f"example {self.numbers[row]}"
+
+
+def _floats(data: bytes, width: int) -> NDArray[np.float32]:
+    return np.frombuffer(data, dtype="<f4").reshape(-1, width)
+
+
+# single values ------------------------------------------------------------------------------------------------------
+
+
+def _need(entry: dict[str, Any], key: str) -> Any:
+    if key not in entry:
+        raise _Unsound(f"no {key}", f"only {printable(', '.join(entry))}" if entry else "nothing")
+    return entry[key]
+
+
+def _shown(value: Any) -> str:
+    """A short, safe description: text as it is, numbers too, of anything else only the kind."""
+    if type(value) is str:
+        return f"text of {len(value):,} characters, {printable(value, width=40)}"
+    if isinstance(value, Member):
+        return f"{value.enum}({_shown(value.value)})"
+    if type(value) is int and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value) if value is None or type(value) in (int, float, bool) else f"a {type(value).__name__}"
+
+
+def _float_bytes(array: Any, shape: tuple[int, ...], what: str) -> bytes:
+    if not isinstance(array, Array) or array.data is None:
+        raise _Unsound(f"{what} is not an array", _shown(array))
+    if array.shape != shape:
+        raise _Unsound(f"{what} of a wrong shape", f"{array.shape}, not {shape}")
+    if array.dtype == "<f4" and not array.fortran:
+        return array.data
+    dtype = np.dtype(array.dtype.replace("b1", "u1"))
+    stated: NDArray[Any] = np.frombuffer(array.data, dtype=dtype).reshape(shape, order="F" if array.fortran else "C")
+    with np.errstate(over="ignore"):
+        return stated.astype("<f4").tobytes()
+
+
+def plain_value(value: Any) -> Any:
+    """A NumPy scalar as a float, anything else as it is."""
+    if isinstance(value, Array) and value.shape == () and value.dtype[1] == "f":
+        return float(np.frombuffer(value.data or b"", dtype=value.dtype)[0])
+    return value
+
+
+def _value(value: Any) -> float:
+    value = plain_value(value)
+    if type(value) not in (int, float) or not math.isfinite(value if type(value) is float else 0.0):
+        raise _Unsound("value is not a finite number", _shown(value))
+    if type(value) is int and value not in (0, 1):
+        raise _Unsound("value outside 0 to 1", _shown(value))
+    return float(value)
+
+
+def _integer(meta: dict[str, Any], key: str, low: int, high: int) -> int:
+    """The whole number that the metadata states, UNKNOWN where it states none."""
+    if key not in meta:
+        return UNKNOWN
+    if (value := _whole(meta[key], low, high)) == _ODD:
+        raise _Unsound(f"{key} outside {low} to {high}", _shown(meta[key]))
+    return value
+
+
+def _whole(value: Any, low: int, high: int, *, less: int = 0) -> int:
+    return value - less if type(value) is int and low <= value <= high else _ODD
+
+
+def _line(game_id: Any) -> int:
+    if type(game_id) is not tuple or len(game_id) != 2:
+        return _ODD
+    return _whole(game_id[1], 0, 2**31 - 1)
+
+
+def _winner(winner: Any) -> int:
+    if isinstance(winner, Member) and winner.enum == "Winner":
+        return winner.value if type(winner.value) is int and winner.value in (BLUE, RED) else _ODD
+    return _WINNERS.get(winner, _ODD) if type(winner) is str else _ODD
+
+
+def _check_winner(winner: Any, value: float) -> None:
+    if (won := _winner(winner)) == _ODD:
+        raise _Unsound("winner is no player", _shown(winner))
+    if value in (0.0, 1.0) and won != value:
+        raise _Unsound("winner contradicts the value", f"{_shown(winner)}, value {value}")

@@ -1,0 +1,423 @@
+"""Raw games (``.trmph``): every sound game becomes its positions, every other line is named with its fault.
+
+A line is a game, ``#13,a1b2c3 b``, with or without the address of a page before ``#``; or blank; or a comment, which
+begins with ``#`` and a blank, as one may after a game. ``b`` says that BLUE won, ``r`` that RED did; throughout an old
+file it is ``1`` or ``2``. A game is sound when its moves are cells of the board, none twice, and the last of them
+connects the edges of the player who is said to have won.
+
+Legend of shapes: G games, M moves of all games one after another, P positions, S side, C = S * S cells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
+from hexshards.errors import DataError, printable
+from hexshards.positions import NO_POLICY, UNKNOWN, Positions, Reject, stone_bytes
+from hexshards.sources import Chunk, Games, source_name
+from hexshards.specs import CONVERT, ConvertSpec, Selector
+from hexshards.storage import gunzip
+
+CHUNK_GAMES = 512
+"""Games checked together: 26,000 positions of real 13x13 games, 4 MB at work; with side 19 at most 40 MB."""
+
+MAX_STRAY_LINES = 100_000
+"""A file with more unreadable lines than this, and than games, is refused: it bounds what is remembered of them."""
+
+NOBODY = -1
+"""Who connected where nobody did."""
+
+NEVER = np.int16(np.iinfo(np.int16).max)
+"""Ply of a stone that is never played."""
+
+# no repeat here gives back what it took, so that a line of any length is read once
+_PAGE = rb"(?:(?:https?://|(?:www\.)?trmph\.com/)[!-\"$-~]*+)?"
+_MOVE = re.compile(rb"[a-z][1-9][0-9]?+")
+_MOVES = re.compile(rb"(?:%b){0,%d}+" % (_MOVE.pattern, MAX_SIDE**2))
+_SIDE = b"|".join(b"%d" % side for side in range(MAX_SIDE, MIN_SIDE - 1, -1))
+_HEAD = re.compile(rb"%b#([0-9]++)," % _PAGE)
+_GAME = re.compile(rb"[ \t]*+%b#(%b),(%b)[ \t]++([br12])[ \t]*+" % (_PAGE, _SIDE, _MOVES.pattern))
+_LINE = re.compile(rb"[^\n]++")
+_COMMENT = re.compile(rb"[ \t]#(?=[ \t]|\Z)")
+
+_PLAYERS = {b"b": BLUE, b"r": RED}
+_OLD_PLAYERS = {b"1": BLUE, b"2": RED}
+_NAMES = {BLUE: "BLUE", RED: "RED"}
+
+_Fault = tuple[int, str, str]
+"""A line by its number in the file, the kind of fault, and what stood there."""
+
+_Rule = tuple[str, NDArray[np.bool_], Callable[[int], str]]
+"""A fault's name, the games that have it, and what to say was found in a game."""
+
+
+class _Unreadable(Exception):
+    """A line that is no game: the kind of fault, and what was found."""
+
+
+class TrmphFiles:
+    """Converter for files of raw games.
+
+    ``game`` is the number of the game's line among the lines that are not blank, comments included, from 1: so hex_ai
+    counts, so that a game has one name, and falls in one split, whether it comes from here or by a processed file.
+    Rejects name the line as an editor counts it. ``tier`` is UNKNOWN: it is drawn when a processed file is made.
+    """
+
+    patterns = ("*.trmph", "*.trmph.gz")
+    named_patterns = ("*.txt",)
+
+    def read(
+        self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT, skip: Collection[int] = ()
+    ) -> Iterator[Chunk]:
+        """Yield the file's positions; see hexshards.sources.Source. The games numbered in ``skip`` are passed over."""
+        file = _parse(_text(data, name, where), where)
+        sources = (source_name(name),)
+        passed = np.fromiter(skip, dtype=np.int64, count=len(skip))
+        for batch, sound, faults in _checked(file, spec):
+            rejects = [Reject(f"line {line}", reason, found) for line, reason, found in faults]
+            rows = np.flatnonzero(sound & ~np.isin(batch.number, passed))
+            yield Chunk(_positions(batch, rows, spec.positions), sources, rejects, file.notes)
+
+    def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Games:
+        """The games whose positions ``read`` yields, so that repeats can be found over all files and be skipped.
+
+        As fast as ``read`` or faster: it checks the same, and makes keys in place of positions.
+        """
+        keys, numbers = [], [np.zeros(0, dtype=np.int32)]
+        for batch, sound, _ in _checked(_parse(_text(data, name, where), where), spec):
+            rows = np.flatnonzero(sound)
+            keys += _keys(batch, rows)
+            numbers.append(batch.number[rows])
+        words = np.frombuffer(b"".join(keys), dtype="<u8").astype(np.uint64)
+        return Games(words.reshape(-1, 2), np.concatenate(numbers))
+
+
+# lines --------------------------------------------------------------------------------------------------------------
+
+
+class _Line(NamedTuple):
+    """A line that reads as a game."""
+
+    line: int
+    number: int
+    side: int
+    moves: bytes
+    mark: bytes
+    """The letter or digit that names the winner."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The games of a file, all of one side, the faults of its other lines, and who is meant by a mark."""
+
+    side: int
+    lines: list[_Line]
+    faults: list[_Fault]
+    players: Mapping[bytes, int]
+    notes: tuple[str, ...] = ()
+
+
+def _text(data: bytes, name: str, where: str) -> bytes:
+    """The file's bytes, decompressed, without byte-order mark, each line ended by a newline alone."""
+    if name.endswith(".gz") or data.startswith(b"\x1f\x8b"):
+        data = gunzip(data, where=where)
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    # Python's text files know these three ends of a line, and hex_ai counts by them
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def _parse(data: bytes, where: str) -> _File:
+    """The games of the side that most games of the file have."""
+    lines, faults = _scan(data, where)
+    if not lines:
+        raise _refusal("holds no line that reads as a game, like #13,a1b2c3 b" if data else "is empty", faults, where)
+    side = Counter(line.side for line in lines).most_common(1)[0][0]
+    old = all(line.mark in _OLD_PLAYERS for line in lines)
+    players = _OLD_PLAYERS if old else _PLAYERS
+    kept = []
+    for line in lines:
+        if line.side != side:
+            faults.append((line.line, "game of another side", f"side {line.side}, most games here are of side {side}"))
+        elif line.mark not in players:
+            faults.append((line.line, "winner 1 or 2 in a file that has b or r", line.mark.decode()))
+        else:
+            kept.append(line)
+    file = _File(side, kept, sorted(faults), players)
+    return _corrected(file) if old else file
+
+
+def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
+    """The lines that read as games, and the faults of those that are neither that nor blank nor comments."""
+    lines: list[_Line] = []
+    faults: list[_Fault] = []
+    line, number, end = 1, 0, 0
+    for match in _LINE.finditer(data):
+        line += data.count(b"\n", end, match.start())
+        end = match.end()
+        game = _GAME.fullmatch(data, match.start(), end)
+        if game is None and match[0].decode(errors="replace").isspace():
+            continue
+        number += 1
+        try:
+            game = game or _reread(match[0])
+        except _Unreadable as fault:
+            faults.append((line, *fault.args))
+            if len(faults) > max(MAX_STRAY_LINES, len(lines)):
+                raise _refusal(f"has {len(faults):,} lines that are no games", faults, where) from None
+        if game is not None:
+            lines.append(_Line(line, number, int(game[1]), game[2], game[3]))
+    return lines, faults
+
+
+def _refusal(found: str, faults: list[_Fault], where: str) -> DataError:
+    if faults:
+        line, reason, stood = faults[0]
+        found += f" (line {line}: {reason}, {stood})"
+    return DataError(found, where=where, fix="Leave this file out")
+
+
+def _reread(content: bytes) -> re.Match[bytes] | None:
+    """The game on a line that more than a game stands on; None for a comment. Raises _Unreadable for other lines."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{content[error.start]:02x} after {error.start:,} others"
+        raise _Unreadable("bytes that are not UTF-8", found) from None
+    content = content.strip(b" \t")
+    if content[:1] == b"#" and content[1:2] in (b"", b" ", b"\t"):
+        return None
+    if comment := _COMMENT.search(content):
+        content = content[: comment.start()]
+    if (game := _GAME.fullmatch(content)) is None:
+        raise _unreadable(content)
+    return game
+
+
+def _unreadable(content: bytes) -> _Unreadable:
+    head = _HEAD.match(content)
+    if head is None:
+        return _Unreadable("not a game", _shown(content))
+    if not re.fullmatch(_SIDE, head[1]):
+        return _Unreadable(f"side outside {MIN_SIDE} to {MAX_SIDE}", _shown(head[1]))
+    moves = _MOVES.match(content, head.end())
+    rest = content[moves.end() :] if moves else b""
+    if not rest.strip(b" \t"):
+        return _Unreadable("no winner", "nothing after the moves")
+    if rest[:1] in b" \t":
+        return _Unreadable("unknown winner", _shown(rest.strip(b" \t")))
+    if _MOVE.match(rest):
+        return _Unreadable("more moves than any board has cells", f"more than {MAX_SIDE**2}")
+    return _Unreadable("move that is not a letter and a number", _shown(rest))
+
+
+def _shown(content: bytes) -> str:
+    # cut before decoding: a line may be of any length
+    return printable(content[:200].decode(errors="replace"), width=40)
+
+
+# games --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Some games of a file, laid on boards.
+
+    cell_M int16: the cell of each move, -1 off the board. first_G, plies_G: a game's moves begin at first and are so
+    many. ply_GC int16: when each cell is played, NEVER where it is not; of two moves to a cell one counts.
+    """
+
+    side: int
+    lines: list[_Line]
+    number: NDArray[np.int32]
+    winner: NDArray[np.int8]
+    cell_M: NDArray[np.int16]
+    first_G: NDArray[np.int64]
+    plies_G: NDArray[np.int64]
+    ply_GC: NDArray[np.int16]
+
+
+def _checked(file: _File, spec: ConvertSpec) -> Iterator[tuple[_Batch, NDArray[np.bool_], list[_Fault]]]:
+    """Games of the file, which of them are sound, and the faults of the others and of the lines among them."""
+    faults = file.faults[::-1]
+    starts = range(0, max(len(file.lines), 1), CHUNK_GAMES)
+    for start in starts:
+        batch = _laid(file.lines[start : start + CHUNK_GAMES], file)
+        sound, unsound = _check(batch, spec)
+        while faults and (start == starts[-1] or faults[-1][0] < batch.lines[-1].line):
+            unsound.append(faults.pop())
+        yield batch, sound, sorted(unsound)
+
+
+def _laid(lines: list[_Line], file: _File) -> _Batch:
+    text = np.frombuffer(b"".join(line.moves for line in lines) + b"  ", dtype=np.uint8)
+    (letter_M,) = np.nonzero(text >= ord("a"))
+    col_M, tens_M, ones_M = text[letter_M] - ord("a"), text[letter_M + 1] - ord("0"), text[letter_M + 2] - ord("0")
+    row_M = np.where(ones_M < 10, 10 * tens_M + ones_M, tens_M) - 1
+    on_board = (col_M < file.side) & (row_M < file.side)
+    cell_M = np.where(on_board, row_M.astype(np.int16) * file.side + col_M, -1).astype(np.int16)
+    ends_G = np.searchsorted(letter_M, np.cumsum([len(line.moves) for line in lines], dtype=np.int64))
+    plies_G = np.diff(ends_G, prepend=0)
+    first_G = ends_G - plies_G
+    game_M = np.repeat(np.arange(len(lines)), plies_G)
+    ply_M = np.arange(len(cell_M)) - first_G[game_M]
+    ply_GC = np.full((len(lines), file.side**2), NEVER)
+    ply_GC[game_M[on_board], cell_M[on_board]] = ply_M[on_board]
+    return _Batch(
+        side=file.side,
+        lines=lines,
+        number=np.array([line.number for line in lines], dtype=np.int32),
+        winner=np.array([file.players[line.mark] for line in lines], dtype=np.int8),
+        cell_M=cell_M,
+        first_G=first_G,
+        plies_G=plies_G,
+        ply_GC=ply_GC,
+    )
+
+
+def _check(batch: _Batch, spec: ConvertSpec) -> tuple[NDArray[np.bool_], list[_Fault]]:
+    """Which games are sound, and the first fault of each of the others."""
+    rules = _rules(batch, *_joined(batch), unfinished=spec.unfinished == "keep")
+    faulty = np.stack([bad for _, bad, _ in rules])
+    first, sound = faulty.argmax(axis=0), ~faulty.any(axis=0)
+    faults = []
+    for game in np.flatnonzero(~sound).tolist():
+        reason, _, found = rules[first[game]]
+        faults.append((batch.lines[game].line, reason, found(game)))
+    return np.asarray(sound), faults
+
+
+def _rules(batch: _Batch, joined: NDArray[np.int8], before: NDArray[np.int8], *, unfinished: bool) -> list[_Rule]:
+    missing = np.concatenate([[0], np.cumsum(batch.cell_M < 0)])
+    off = missing[batch.first_G + batch.plies_G] > missing[batch.first_G]
+
+    def cells(game: int) -> list[int]:
+        moves: list[int] = _moves(batch, game).tolist()
+        return moves
+
+    def name(game: int, move: int) -> str:
+        return f"{_MOVE.findall(batch.lines[game].moves)[move].decode()}, move {move + 1}"
+
+    def repeat(game: int) -> int:
+        moves = cells(game)
+        return next(move for move, cell in enumerate(moves) if cell in moves[:move])
+
+    return [
+        ("no moves", batch.plies_G == 0, lambda game: "none"),
+        ("move off the board", off, lambda game: name(game, cells(game).index(-1))),
+        ("cell played twice", ~_playable(batch), lambda game: name(game, repeat(game))),
+        (
+            "moves after the win",
+            before != NOBODY,
+            lambda game: f"{_NAMES[int(before[game])]} had connected before move {batch.plies_G[game]}",
+        ),
+        (
+            "unfinished game",
+            (joined == NOBODY) & (not unfinished),
+            lambda game: f"nobody connected in {batch.plies_G[game]} moves",
+        ),
+        (
+            "winner did not connect",
+            (joined != NOBODY) & (joined != batch.winner),
+            lambda game: f"{batch.lines[game].mark.decode()}, but {_NAMES[int(joined[game])]} connected",
+        ),
+    ]
+
+
+def _joined(batch: _Batch) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Who connects by all moves of each game, and who by all but the last."""
+    # a connection never goes away, so that nobody won too early if nobody had one move before the end
+    plies_2G1 = np.stack([batch.plies_G, batch.plies_G - 1])[:, :, None]
+    played_2GC = batch.ply_GC < plies_2G1
+    red_GC = batch.ply_GC % 2 == 1
+    joined = np.full((2, len(batch.lines)), NOBODY, dtype=np.int8)
+    for player, own_GC in ((BLUE, ~red_GC), (RED, red_GC)):
+        boards = (played_2GC & own_GC).reshape(-1, batch.side, batch.side)
+        joined[connects(boards, player=player).reshape(joined.shape)] = player
+    return joined[0], joined[1]
+
+
+def _corrected(file: _File) -> _File:
+    """A file with old marks: who connected decides over the whole file which player each of them means."""
+    agreeing = finished = 0
+    for start in range(0, len(file.lines), CHUNK_GAMES):
+        batch = _laid(file.lines[start : start + CHUNK_GAMES], file)
+        joined = np.where(_playable(batch), _joined(batch)[0], NOBODY)
+        finished += int((joined != NOBODY).sum())
+        agreeing += int((joined == batch.winner).sum())
+    swapped = 2 * agreeing < finished
+    players = {mark: player ^ swapped for mark, player in _OLD_PLAYERS.items()}
+    meant = ", ".join(f"{mark.decode()} is {_NAMES[player]}" for mark, player in players.items())
+    borne_out = finished - agreeing if swapped else agreeing
+    note = f"winners are written 1 and 2: {meant}, as {borne_out:,} of {finished:,} finished games bear out"
+    return _File(file.side, file.lines, file.faults, players, (note,))
+
+
+def _playable(batch: _Batch) -> NDArray[np.bool_]:
+    """Which games have each move in a cell of its own."""
+    return np.asarray((batch.ply_GC < NEVER).sum(axis=1) == batch.plies_G)
+
+
+def _moves(batch: _Batch, game: int) -> NDArray[np.int16]:
+    return batch.cell_M[batch.first_G[game] : batch.first_G[game] + batch.plies_G[game]]
+
+
+def _keys(batch: _Batch, games: NDArray[np.int64]) -> list[bytes]:
+    """16 bytes for each of some games; a game and the same turned by 180 degrees share theirs."""
+    keys = []
+    for game in games.tolist():
+        moves = _moves(batch, game)
+        same = min(moves.astype(">i2").tobytes(), (batch.side**2 - 1 - moves).astype(">i2").tobytes())
+        keys.append(blake2b(bytes([batch.side, batch.winner[game]]) + same, digest_size=16).digest())
+    return keys
+
+
+# positions ----------------------------------------------------------------------------------------------------------
+
+
+def _positions(batch: _Batch, games: NDArray[np.int64], selector: Selector) -> Positions:
+    """The chosen positions of some sound games, game by game and ply by ply."""
+    counts_G = batch.plies_G[games] + 1
+    game_P = np.repeat(games, counts_G)
+    start_P = np.repeat(np.cumsum(counts_G) - counts_G, counts_G)
+    ply_P = np.arange(len(game_P)) - start_P
+    plies_P = batch.plies_G[game_P]
+    final_P = ply_P == plies_P
+    next_P = batch.cell_M[batch.first_G[game_P] + ply_P - final_P]
+    positions = Positions(
+        side=batch.side,
+        stones=_stones(next_P, ply_P, start_P, batch.side),
+        policy=np.where(final_P, np.int16(NO_POLICY), next_P),
+        player=(ply_P % 2).astype(np.uint8),
+        value=batch.winner[game_P].astype(np.float32),
+        source=np.zeros(len(game_P), dtype=np.uint32),
+        game=batch.number[game_P],
+        ply=ply_P.astype(np.int16),
+        plies=plies_P.astype(np.int16),
+        tier=np.full(len(game_P), UNKNOWN, dtype=np.int8),
+    )
+    chosen = {"all": slice(None), "final": final_P, "penultimate": ply_P == plies_P - 1}[selector]
+    return positions.take(chosen)
+
+
+def _stones(
+    next_P: NDArray[np.int16], ply_P: NDArray[np.int64], start_P: NDArray[np.int64], side: int
+) -> NDArray[np.uint8]:
+    """Packed stones of whole games, whose rows begin at ``start_P``: each row is the one before it and one stone."""
+    (placed,) = np.nonzero(ply_P)
+    bit = next_P[placed - 1] + np.where(ply_P[placed] % 2, 0, side**2)
+    stones_PW = np.zeros((len(ply_P), stone_bytes(side)), dtype=np.uint8)
+    stones_PW[placed, bit >> 3] = 0x80 >> (bit & 7)
+    # running over all games at once and taking away what lay there before each began is 4 times faster than comparing
+    # the ply of every cell with the ply of every position: 13 M positions/s at side 13
+    np.bitwise_xor.accumulate(stones_PW, axis=0, out=stones_PW)
+    stones_PW ^= stones_PW[start_P]
+    return stones_PW

@@ -1,0 +1,47 @@
+"""What several test files need: the real files beside the checkout, where there are any, and a small machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+ADDRESS_SPACE_BYTES = 3 << 30
+"""What a small machine may map: 2 GB more than an interpreter with NumPy does."""
+
+PATIENCE_S = 60
+"""What ends in a second or two ends within this on any machine; what takes quadratic time does not."""
+
+
+@pytest.fixture
+def real(request: pytest.FixtureRequest) -> Path:
+    """The folder of real files; without it the test is skipped, saying what is then not proved."""
+    if not (REAL / "golden").is_dir():
+        pytest.skip(f"no real files at {REAL}, so this is NOT CHECKED: {request.node.name.replace('_', ' ')}")
+    return REAL
+
+
+@pytest.fixture
+def small_machine(tmp_path: Path) -> Callable[..., dict[str, object]]:
+    """Run Python source with ``argv`` in a process of little memory and an empty working folder.
+
+    Returns the JSON that it prints. A process that dies or does not end fails the test.
+    """
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({ADDRESS_SPACE_BYTES},) * 2)\n"
+
+    def run(source: str, *argv: str | Path) -> dict[str, object]:
+        command = [sys.executable, "-c", limit + source, *map(str, argv)]
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert ended.returncode == 0, ended.stderr
+        assert not any(folder.iterdir()), "a file was made in the working folder"
+        return json.loads(ended.stdout)
+
+    return run

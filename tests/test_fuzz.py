@@ -1,0 +1,27 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEMORY_BYTES = 3 << 30
+
+
+def limit_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "trmph"])
+def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memory(kind, tmp_path):
+    script = Path(__file__).with_name("fuzzing.py")
+    done = subprocess.run(
+        [sys.executable, script, kind],
+        cwd=tmp_path,
+        preexec_fn=limit_memory,  # noqa: PLW1509  # nothing else runs in this process between fork and exec
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "10,000 cases" in done.stdout
