@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,6 +87,11 @@ class Loader:
         if spec.split not in self.index.splits:
             found = ", ".join(self.index.splits)
             raise DataError(f"has no split {spec.split!r} (only {found})", where=str(folder), fix="Name one of these")
+        if self.index.baked and spec.augment != "none":
+            raise ValueError(
+                f"{folder}: every position is there in all four symmetries already, so augment={spec.augment!r} would "
+                'show them again. Pass augment="none"'
+            )
         self.folder, self.spec, self.device = folder, spec, torch.device(device)
         self.rank, self.world_size = _place(rank, world_size)
         self.fingerprint = self.index.fingerprint
@@ -245,8 +251,17 @@ class _Stream:
 
 def _outlive_first_signal(_worker: int) -> None:
     """A signal to the whole process group asks the parent to save; until it has, it needs its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
+    signal.signal(signal.SIGINT, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_heed_sigterm, args=(os.getppid(),), daemon=True).start()
+
+
+def _heed_sigterm(parent: int) -> None:
+    # a program that ends in the middle of an epoch sends its workers one and waits for them: the parent's is obeyed
+    if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        signal.sigwaitinfo({signal.SIGTERM})
+    os._exit(0)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -18,7 +18,20 @@ import typer
 from typer import Argument, Option
 
 from hexshards.errors import DataError, InputRejected
-from hexshards.specs import CONVERT, SYNTH, TRAIN, Augment, Codec, Format, TrainSpec
+from hexshards.specs import (
+    CONVERT,
+    MEMORY,
+    SYNTH,
+    TRAIN,
+    Augment,
+    Codec,
+    ConvertOptions,
+    Dedupe,
+    Engine,
+    Format,
+    TrainSpec,
+    changed,
+)
 
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
@@ -45,10 +58,20 @@ def convert(
     ] = CONVERT.val_fraction,
     seed: Annotated[int, Option(min=0, help="Seed of the global shuffle.")] = CONVERT.seed,
     workers: Annotated[int | None, Option(min=1, help="Processes.", show_default="all cores")] = None,
+    engine: Annotated[Engine, Option(help="Where they run; ray: see docs/ray.md.")] = "local",
     shard_positions: Annotated[int, Option(min=1, help="Positions in a shard.")] = CONVERT.shard_positions,
     block_positions: Annotated[int, Option(min=1, help="Positions in a block.")] = CONVERT.block_positions,
     codec: Annotated[Codec, Option(help="none: stock WebDataset decodes without a handler.")] = CONVERT.codec,
+    bake_symmetries: Annotated[
+        bool, Option("--bake-symmetries", help="Write all four symmetries, for readers that cannot augment.")
+    ] = CONVERT.bake_symmetries,
+    dedupe: Annotated[
+        Dedupe, Option(help="Merge equal positions, or also those that are equal when turned by 180 degrees.")
+    ] = CONVERT.dedupe,
     max_rejects: Annotated[int, Option(min=0, help="Positions that may be left out as faulty.")] = 0,
+    memory: Annotated[str, Option(help="What all processes together may hold, like 512MiB.")] = MEMORY,
+    append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert hex_ai's processed files into a dataset: checked, split by game, shuffled, compressed.
@@ -58,21 +81,39 @@ def convert(
     """
     from hexshards import display
 
+    given: ConvertOptions = {
+        "val_fraction": val_fraction,
+        "seed": seed,
+        "shard_positions": shard_positions,
+        "block_positions": block_positions,
+        "codec": codec,
+        "bake_symmetries": bake_symmetries,
+        "dedupe": dedupe,
+    }
     with _told():
+        options = changed(given) if append else given
+        workers = workers or _cores()
+        if dry_run:
+            from hexshards.estimates import estimate
+
+            found = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
+            display.say(json.dumps(asdict(found), default=str) if as_json else display.estimate_text(found))
+            if not found.fits:
+                raise typer.Exit(FAILED)
+            return
         from hexshards.conversion import convert as run
 
         with display.conversion_progress() as progress:
             report = run(
                 sources,
                 out=out,
-                val_fraction=val_fraction,
-                seed=seed,
-                shard_positions=shard_positions,
-                block_positions=block_positions,
-                codec=codec,
+                append=append,
                 max_rejects=max_rejects,
-                workers=workers or _cores(),
+                workers=workers,
+                memory=memory,
+                engine=engine,
                 progress=progress,
+                **options,
             )
         display.say(json.dumps(_report(report)) if as_json else display.conversion_summary(report))
 
@@ -273,6 +314,9 @@ def _report(report: Any) -> dict[str, Any]:
         "positions": report.positions,
         "rejects": report.rejects,
         "repeated": list(report.repeated),
+        "already": list(report.already),
+        "merged": report.merged,
+        "notes": list(report.notes),
         "splits": counts,
         "shard_bytes": report.shard_bytes,
         "input_bytes": report.input_bytes,

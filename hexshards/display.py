@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hexshards.budget import show_bytes
 from hexshards.errors import printable
 
 if TYPE_CHECKING:
-    from hexshards import conversion, reports
+    from hexshards import conversion, estimates, reports
     from hexshards.index import Index
     from hexshards.positions import Positions
 
@@ -130,14 +131,48 @@ def conversion_summary(report: conversion.Report) -> str:
     lines.append(
         f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected))
     )
-    lines += [f"passed over {printable(path)}: same contents as another file" for path in report.repeated]
-    lines.append(
-        f"{report.shard_bytes / report.positions:.1f} bytes per position, "
-        f"{report.input_bytes / report.shard_bytes:.1f} times smaller than the source files"
-    )
+    lines += _passed_over(report)
+    if report.merged:
+        lines.append(f"merged {report.merged:,} positions into equal ones")
+    if report.positions:
+        lines.append(
+            f"{report.shard_bytes / report.positions:.1f} bytes per position, "
+            f"{report.input_bytes / report.shard_bytes:.1f} times smaller than the source files"
+        )
+    lines += [printable(note, width=300) for note in report.notes]
     lines += game_warning(index)
     lines.append(f"dataset {report.out}")
     return "\n".join(lines)
+
+
+def estimate_text(found: estimates.Estimate) -> str:
+    """What a conversion would take."""
+    samples = ", ".join(printable(name) for name in found.samples)
+    lines = [
+        f"would read {found.files:,} files of {show_bytes(found.input_bytes)}, about {found.positions:,} positions",
+        *_passed_over(found),
+        f"dataset {found.out}: about {found.shards:,} shards of {show_bytes(found.dataset_bytes)} together",
+        f"disk: {show_bytes(found.dataset_bytes)} and, until the end, {show_bytes(found.scratch_bytes)} of scratch; "
+        f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH"),
+        f"memory: about {show_bytes(found.memory_bytes)}, {found.readers} files read and {found.writers} shards "
+        "written at once",
+        f"time: about {_duration(found.seconds)}",
+        *found.notes,
+    ]
+    if samples:
+        lines.append(f"taken from reading {samples}; the other files are taken to be like it, byte for byte")
+    return "\n".join(lines)
+
+
+def _passed_over(found: conversion.Report | estimates.Estimate) -> list[str]:
+    lines = [f"passed over {printable(path)}: same contents as another file" for path in found.repeated]
+    return lines + [f"passed over {printable(path)}: already in the dataset" for path in found.already]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def game_warning(index: Index) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from hexshards.board import MAX_SIDE, MIN_SIDE
 from hexshards.codec import SUFFIXES
-from hexshards.errors import DataError
+from hexshards.errors import DataError, printable
+from hexshards.positions import Positions
 from hexshards.shard import Layout, Shard
 from hexshards.storage import publish
 
@@ -30,12 +31,9 @@ _REDO = "Fetch the dataset again, or convert again into a new folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """The shards of a split, and what is in them."""
+class Counts:
+    """What some positions are like."""
 
-    shards: tuple[Shard, ...]
-    games: int
-    """Distinct games."""
     blue_wins: int
     """Positions of value 0."""
     red_wins: int
@@ -43,6 +41,36 @@ class Split:
     without_policy: int
     plies: tuple[int, ...]
     """How many positions have 0, 1, 2, ... stones."""
+
+    @classmethod
+    def of(cls, positions: Positions) -> Counts:
+        """Count some positions."""
+        policy = positions.policy
+        return cls(
+            blue_wins=int((positions.value == 0).sum()),
+            red_wins=int((positions.value == 1).sum()),
+            without_policy=int((~policy.any(axis=1) if positions.soft else policy < 0).sum()),
+            plies=tuple(np.bincount(positions.ply, minlength=positions.side**2 + 1).tolist()),
+        )
+
+    @classmethod
+    def sum(cls, parts: Sequence[Counts]) -> Counts:
+        """Counts of all the parts together; there must be one."""
+        return cls(
+            blue_wins=sum(part.blue_wins for part in parts),
+            red_wins=sum(part.red_wins for part in parts),
+            without_policy=sum(part.without_policy for part in parts),
+            plies=tuple(int(count) for count in np.sum([part.plies for part in parts], axis=0)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split(Counts):
+    """The shards of a split, and what is in them."""
+
+    shards: tuple[Shard, ...]
+    games: int
+    """Distinct games."""
 
     @property
     def positions(self) -> int:
@@ -76,6 +104,11 @@ class Index:
     inputs: tuple[InputFile, ...]
     options: Mapping[str, int | float | str | bool]
     """The options of the conversion."""
+
+    @property
+    def baked(self) -> bool:
+        """Whether every position is there in all four symmetries, so that a loader must not augment."""
+        return bool(self.options.get("bake_symmetries", False))
 
     @property
     def side(self) -> int:
@@ -116,14 +149,16 @@ def read_index(folder: str | Path) -> Index:
     try:
         entry = json.loads(path.read_bytes())
         stated = entry.pop("fingerprint")
-        version = entry["version"]
+        version, found = entry["version"], _fingerprint(entry)
+        if type(version) is not int or type(stated) is not str:
+            raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"is not the index of a dataset ({type(error).__name__})", where=str(path), fix=_REDO) from None
     if version != VERSION:
         fix = "Use the release of hexshards that wrote it, or convert again"
-        raise DataError(f"has format version {version!r}, this release reads {VERSION}", where=str(path), fix=fix)
-    if (found := _fingerprint(entry)) != stated:
-        problem = f"was edited: its contents have the fingerprint {found[:12]}, it states {str(stated)[:12]}"
+        raise DataError(f"has format version {version}, this release reads {VERSION}", where=str(path), fix=fix)
+    if found != stated:
+        problem = f"was edited: its contents have the fingerprint {found[:12]}, it states {printable(stated, width=12)}"
         raise DataError(problem, where=str(path), fix=_REDO)
     try:
         return _checked(entry)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hexshards import codec
@@ -48,6 +49,12 @@ class Layout:
     soft: bool
     codec: Codec
     block_positions: int
+    counted: bool = False
+    """Whether equal positions were merged, and a column says how many each stands for."""
+
+    def columns(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Name, dtype and shape per position of every column."""
+        return columns(self.side, soft=self.soft, counted=self.counted)
 
     def member(self, number: int, column: str) -> str:
         """Name of the tar member that holds a column of block ``number``."""
@@ -88,6 +95,14 @@ def _pack(block: Positions, number: int, layout: Layout) -> bytes:
     return b"".join(parts)
 
 
+def open_shard(folder: Path, shard: Shard) -> BinaryIO:
+    """A shard, to be read from. Raises DataError when it is missing."""
+    try:
+        return open(folder / shard.name, "rb")
+    except FileNotFoundError:
+        raise DataError("the shard is missing", where=str(folder / shard.name), fix=REPAIR) from None
+
+
 def read_block(
     file: BinaryIO, shard: Shard, number: int, *, layout: Layout, names: Sequence[str], where: str
 ) -> dict[str, NDArray[Any]]:
@@ -111,7 +126,7 @@ def _column(members: dict[str, bytes], name: str, number: int, rows: int, layout
     member = layout.member(number, name)
     if member not in members:
         raise DataError(f"has no member {member}", where=where, fix=REPAIR)
-    dtype, shape = columns(layout.side, soft=layout.soft)[name]
+    dtype, shape = layout.columns()[name]
     shape = (rows, *shape)
     return codec.decode(members[member], dtype=dtype, shape=shape, codec=layout.codec, where=f"{where}, {name}")
 

@@ -1,59 +1,68 @@
-"""A spill is what is kept of a source file between reading and writing: its rows, sorted by their place in the shuffle.
+"""A spill is what is kept of some source files between reading and writing: their rows, sorted by place in the shuffle.
 
 Every position draws a 64-bit key from a stream that the seed and the contents of its file name. The dataset's order is
 the order of the keys, so each position is equally likely anywhere, whatever else is converted, and a shard is the rows
-of all spills between two keys. Spills are named by the contents of their file: a conversion that was cut off finds
-those it finished.
+of all spills between two keys. Where equal positions are to be merged the key is a hash of the stones instead, so that
+they lie side by side. A spill counts once its note is there, which is written last.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards import order
+from hexshards.board import SYMMETRIES
+from hexshards.images import canonical, image, stone_keys
 from hexshards.index import SPLITS, InputFile
-from hexshards.positions import UNKNOWN, Positions, Reject, columns, concat
+from hexshards.order import Words
+from hexshards.positions import Positions, Reject, columns, concat
 from hexshards.specs import ConvertSpec
 from hexshards.storage import publish, publishing
 
-_BIN_BITS = 16
-_BIN_SHIFT = np.uint64(64 - _BIN_BITS)
+_MAX_BIN_BITS = 20
+"""Keys are counted by at most so many of their first bits: 8 MB of counts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Counts of what one spill adds to one split; as in hexshards.index.Split."""
+class ReadFile(NamedTuple):
+    """One source file in memory."""
 
-    positions: int
-    blue_wins: int
-    red_wins: int
-    without_policy: int
-    plies: tuple[int, ...]
+    file: InputFile
+    positions: Positions
+    sources: Sequence[str]
+    rejects: Sequence[Reject]
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spill:
-    """One source file, read: where its rows are and what was found."""
+    """Some source files, read: where their rows are and what was found."""
 
     stem: str
-    """Path of its files without their endings ``.train.rows.npy``, ``.train.keys.npy``, ``.train.games.npy``, ..."""
+    """Path of its files without their endings ``.train.rows.npy``, ``.train.keys.npy``, ..., ``.rejects.jsonl``."""
     side: int
     soft: bool
-    input: InputFile
+    inputs: tuple[InputFile, ...]
     sources: tuple[str, ...]
-    parts: dict[str, Part]
-    rejects: tuple[Reject, ...]
+    rows: dict[str, int]
+    """Rows in each split: positions, times 4 with baked symmetries."""
+    rejects: dict[str, int]
+    """Rejected positions by reason."""
+    first_reject: str
+    """File and place of the first of them."""
+    notes: tuple[tuple[str, str], ...]
+    """File and what to say of it as a whole."""
 
     def array(self, split: str, what: str) -> NDArray[Any]:
-        """``rows``, ``keys`` or ``games`` of one split, read from disk as it is used."""
-        if self.parts[split].positions == 0:
+        """``rows`` or ``keys`` of one split, read from disk as it is used."""
+        if self.rows[split] == 0:
             return np.zeros(0, dtype=np.uint64)
         array: NDArray[Any] = np.load(f"{self.stem}.{split}.{what}.npy", mmap_mode="r", allow_pickle=False)
         return array
@@ -64,121 +73,70 @@ def row_dtype(side: int, *, soft: bool) -> np.dtype[Any]:
     return np.dtype([(name, dtype, shape) for name, (dtype, shape) in columns(side, soft=soft).items()])
 
 
-def write_spill(
-    stem: Path,
-    parts: Sequence[Positions],
-    *,
-    sources: Sequence[str],
-    rejects: Sequence[Reject],
-    name: str,
-    form: str,
-    size_bytes: int,
-    sha256: str,
-    spec: ConvertSpec,
-) -> Spill:
-    """Sort, split and store the positions of one file; the note that makes it count is written last."""
-    positions = concat(parts)
-    keys = order.raw(len(positions), spec.seed, order.CONVERT, *_words(sha256))
-    games = order.game_keys(sources, positions.source, positions.game)
+# a spill is written -------------------------------------------------------------------------------------------------
+
+
+def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> Spill:
+    """Sort, split and store the positions of some files of one side."""
+    sources = {name: number for number, name in enumerate(sorted({name for read in reads for name in read.sources}))}
+    placed = [_placed(read, sources, spec) for read in reads]
+    positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
+    games = order.game_keys(tuple(sources), positions.source, positions.game)
     val = order.in_val(games, val_fraction=spec.val_fraction)
-    counts = {}
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
-        rows = rows[np.argsort(keys[rows], kind="stable")]
-        counts[split] = _store(stem, split, positions.take(rows), keys[rows], games[rows])
+        _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")])
+    rejects = [{"file": read.file.name, **reject._asdict()} for read in reads for reject in read.rejects]
+    if rejects:
+        publish(_rejects(stem), "".join(json.dumps(line) + "\n" for line in rejects).encode())
     spill = Spill(
         stem=str(stem),
         side=positions.side,
         soft=positions.soft,
-        input=InputFile(
-            name=name,
-            format=form,
-            size_bytes=size_bytes,
-            sha256=sha256,
-            positions=len(positions),
-            rejected=len(rejects),
-            without_game=int((positions.game == UNKNOWN).sum()),
-        ),
+        inputs=tuple(read.file for read in reads),
         sources=tuple(sources),
-        parts=counts,
-        rejects=tuple(rejects),
+        rows={"train": int((~val).sum()), "val": int(val.sum())},
+        rejects=dict(Counter(line["reason"] for line in rejects)),
+        first_reject=f"{rejects[0]['file']}, {rejects[0]['place']}" if rejects else "",
+        notes=tuple((read.file.name, note) for read in reads for note in read.notes),
     )
     publish(_note(stem), json.dumps(asdict(spill)).encode())
     return spill
 
 
-def find_spill(stem: Path) -> Spill | None:
-    """The finished spill at ``stem``, if there is one."""
-    if not _note(stem).exists():
-        return None
-    entry = json.loads(_note(stem).read_bytes())
-    return Spill(
-        stem=str(stem),
-        side=entry["side"],
-        soft=entry["soft"],
-        input=InputFile(**entry["input"]),
-        sources=tuple(entry["sources"]),
-        parts={split: Part(**{**part, "plies": tuple(part["plies"])}) for split, part in entry["parts"].items()},
-        rejects=tuple(Reject(*reject) for reject in entry["rejects"]),
+def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tuple[Positions, Words]:
+    """A file's rows with their sources renumbered, and the place of each in the shuffle."""
+    numbers = np.array([sources[name] for name in read.sources], dtype=np.uint32)
+    positions = Positions(
+        side=read.positions.side, **{**read.positions.columns(), "source": numbers[read.positions.source]}
     )
+    if spec.dedupe == "symmetric":
+        positions = canonical(positions)
+    images = range(len(SYMMETRIES) if spec.bake_symmetries else 1)
+    if spec.dedupe == "none":
+        keys = order.raw(len(images) * len(positions), spec.seed, order.CONVERT, *_words(read.file.sha256))
+    else:
+        # images of equal positions are equal: they share a key that this image alone has
+        own = stone_keys(positions.stones, seed=spec.seed)
+        keys = np.concatenate([order.mix(own + np.uint64(number)) for number in images])
+    return concat([image(positions, number) for number in images]), keys
 
 
-def cuts(spills: Sequence[Spill], split: str, shard_positions: int) -> NDArray[np.int64]:
-    """Where each shard begins in each spill: (spills, shards + 1), so that shards hold exactly so many rows, in order.
-
-    The key at which a shard begins is an order statistic of all keys. Counting keys by their first 16 bits finds the
-    bin that holds it; only that bin's keys are then looked at.
-    """
-    keys = [spill.array(split, "keys") for spill in spills]
-    total = sum(len(each) for each in keys)
-    edges = np.arange(1 << _BIN_BITS, dtype=np.uint64) << _BIN_SHIFT
-    below = np.zeros(len(edges), dtype=np.int64)
-    for each in keys:
-        below += np.searchsorted(each, edges)
-    firsts = [_key_at(keys, rank, edges, below) for rank in range(shard_positions, total, shard_positions)]
-    inner = [np.searchsorted(each, np.array(firsts, dtype=np.uint64)) for each in keys]
-    return np.array([[0, *place, len(each)] for place, each in zip(inner, keys, strict=True)], dtype=np.int64)
-
-
-def read_rows(
-    spill: Spill, split: str, rows: slice, *, numbers: dict[str, int], soft: bool
-) -> tuple[Positions, NDArray[np.uint64]]:
-    """A run of a spill's rows and their keys; ``numbers`` gives each source its number in the dataset."""
-    records = np.array(spill.array(split, "rows")[rows])
-    found = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
-    found["source"] = np.array([numbers[name] for name in spill.sources], dtype=np.uint32)[found["source"]]
-    positions = Positions(side=spill.side, **found)
-    return positions.softened() if soft else positions, np.array(spill.array(split, "keys")[rows])
-
-
-def _key_at(keys: Sequence[NDArray[Any]], rank: int, edges: NDArray[np.uint64], below: NDArray[np.int64]) -> np.uint64:
-    """The key with ``rank`` keys before it."""
-    bin_ = int(np.searchsorted(below, rank, side="right")) - 1
-    last = bin_ + 1 == len(edges)
-    inside = [
-        each[np.searchsorted(each, edges[bin_]) : None if last else np.searchsorted(each, edges[bin_ + 1])]
-        for each in keys
-    ]
-    found: np.uint64 = np.sort(np.concatenate(inside))[rank - below[bin_]]
-    return found
-
-
-def _store(stem: Path, split: str, positions: Positions, keys: order.Words, games: order.Words) -> Part:
-    rows = np.zeros(len(positions), dtype=row_dtype(positions.side, soft=positions.soft))
+def _store(stem: Path, split: str, positions: Positions, keys: Words, rows: NDArray[np.int64]) -> None:
+    if not len(rows):
+        return
+    records = np.zeros(len(rows), dtype=row_dtype(positions.side, soft=positions.soft))
     for name, column in positions.columns().items():
-        rows[name] = column
-    for what, array in (("rows", rows), ("keys", keys), ("games", np.unique(games))):
-        if len(positions):
-            with publishing(Path(f"{stem}.{split}.{what}.npy")) as file:
-                np.save(file, array, allow_pickle=False)
-    policy = positions.policy
-    return Part(
-        positions=len(positions),
-        blue_wins=int((positions.value == 0).sum()),
-        red_wins=int((positions.value == 1).sum()),
-        without_policy=int((~policy.any(axis=1) if positions.soft else policy < 0).sum()),
-        plies=tuple(np.bincount(positions.ply, minlength=positions.side**2 + 1).tolist()),
-    )
+        records[name] = column[rows]
+    for what, array in (("rows", records), ("keys", keys[rows])):
+        save_array(Path(f"{stem}.{split}.{what}.npy"), array)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Publish an array as a .npy file. Unlike np.save, which loses it, a failed write keeps its reason."""
+    with publishing(path) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.view(np.uint8).data)
 
 
 def _words(sha256: str) -> list[int]:
@@ -186,4 +144,85 @@ def _words(sha256: str) -> list[int]:
 
 
 def _note(stem: Path) -> Path:
-    return stem.with_name(f"{stem.name}.json")
+    return stem.with_name(f"{stem.name}.spill.json")
+
+
+def _rejects(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.rejects.jsonl")
+
+
+# and read again -----------------------------------------------------------------------------------------------------
+
+
+def find_spill(stem: Path) -> Spill | None:
+    """The finished spill at ``stem``, if there is one."""
+    if not _note(stem).exists():
+        return None
+    entry: dict[str, Any] = json.loads(_note(stem).read_bytes())
+    entry["stem"] = str(stem)
+    entry["inputs"] = tuple(InputFile(**file) for file in entry["inputs"])
+    entry["sources"], entry["notes"] = tuple(entry["sources"]), tuple(map(tuple, entry["notes"]))
+    return Spill(**entry)
+
+
+def reject_lines(spill: Spill) -> bytes:
+    """A JSON line for each thing that was not kept of the spill's files."""
+    return _rejects(Path(spill.stem)).read_bytes() if spill.rejects else b""
+
+
+def cuts(spills: Sequence[Spill], split: str, shard_positions: int) -> NDArray[np.int64]:
+    """Where each shard begins in each spill: (spills, shards + 1), so that shards hold exactly so many rows, in order.
+
+    The key at which a shard begins is an order statistic of all keys. Counting keys by their first bits finds the bin
+    that holds it; only that bin's keys are then looked at. Rows of equal keys are never parted. One spill is open at a
+    time.
+    """
+    total = sum(spill.rows[split] for spill in spills)
+    ranks = np.arange(shard_positions, total, shard_positions)
+    # about 256 keys to a bin: what is looked at stays far below what is counted
+    shift = np.uint64(64 - min(_MAX_BIN_BITS, max(1, (total >> 8).bit_length())))
+    below = _counted_below(spills, split, shift)
+    bins = np.searchsorted(below, ranks, side="right") - 1
+    inside = _keys_inside(spills, split, np.unique(bins), shift)
+    firsts = np.array(
+        [inside[bin_][rank - below[bin_]] for bin_, rank in zip(bins.tolist(), ranks.tolist(), strict=True)],
+        dtype=np.uint64,
+    )
+    inner = [np.searchsorted(spill.array(split, "keys"), firsts) for spill in spills]
+    places = [[0, *place.tolist(), spill.rows[split]] for place, spill in zip(inner, spills, strict=True)]
+    return np.array(places, dtype=np.int64)
+
+
+def _counted_below(spills: Sequence[Spill], split: str, shift: np.uint64) -> NDArray[np.int64]:
+    """How many keys lie in the bins before each bin."""
+    counts = np.zeros(1 << (64 - int(shift)), dtype=np.int64)
+    for spill in spills:
+        counts += np.bincount((spill.array(split, "keys") >> shift).astype(np.int64), minlength=len(counts))
+    return np.cumsum(counts) - counts
+
+
+def _keys_inside(
+    spills: Sequence[Spill], split: str, bins: NDArray[np.int64], shift: np.uint64
+) -> dict[int, NDArray[np.uint64]]:
+    """All keys of some bins, sorted."""
+    found: dict[int, list[NDArray[np.uint64]]] = {int(bin_): [] for bin_ in bins}
+    for spill in spills:
+        keys = spill.array(split, "keys")
+        edges = bins.astype(np.uint64) << shift
+        lows, highs = (np.searchsorted(keys, edge, side=side) for edge, side in _ends(edges, shift))
+        for bin_, low, high in zip(bins.tolist(), lows.tolist(), highs.tolist(), strict=True):
+            found[bin_].append(np.array(keys[low:high]))
+    return {bin_: np.sort(np.concatenate(parts)) for bin_, parts in found.items()}
+
+
+def _ends(edges: Words, shift: np.uint64) -> Any:
+    """First and last key of each bin, and the side of equal keys on which it ends."""
+    return (edges, "left"), (edges | ((np.uint64(1) << shift) - np.uint64(1)), "right")
+
+
+def read_rows(spill: Spill, split: str, rows: slice, *, numbers: NDArray[np.uint32]) -> tuple[Positions, Words]:
+    """A run of a spill's rows and their keys; ``numbers`` gives each of its sources its number in the dataset."""
+    records = np.array(spill.array(split, "rows")[rows])
+    found = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
+    found["source"] = numbers[found["source"]]
+    return Positions(side=spill.side, **found), np.array(spill.array(split, "keys")[rows])

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError
+from hexshards.images import upright
 from hexshards.index import Index, Split, read_index
 from hexshards.order import Words, game_keys
-from hexshards.positions import NO_POLICY, Draft, Positions, admit, columns
-from hexshards.shard import REPAIR, Shard, read_block
-from hexshards.window import open_shard
+from hexshards.positions import NO_POLICY, Draft, Positions, admit
+from hexshards.shard import REPAIR, Shard, open_shard, read_block
 
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"
 
@@ -94,7 +94,7 @@ def _look_into(folder: Path, shard: Shard, index: Index) -> Iterator[Positions |
 
 def _blocks(folder: Path, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
     layout, path = index.layout, folder / shard.name
-    names = list(columns(layout.side, soft=layout.soft))
+    names = list(layout.columns())
     with open_shard(folder, shard) as file:
         for number in range(len(shard.block_bytes)):
             try:
@@ -113,6 +113,14 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
         raise DataError("a policy names a cell beyond the board", where=where, fix=REPAIR)
     if (positions.source >= len(index.sources)).any():
         raise DataError("names a source that the index does not list", where=where, fix=REPAIR)
+    if positions.count is not None and not positions.count.all():
+        raise DataError("a position stands for none", where=where, fix=REPAIR)
+    stones = positions.stones
+    bits = positions.planes().reshape(len(stones), -1)
+    if not np.array_equal(np.packbits(bits, axis=1), stones):
+        raise DataError("stones are followed by bits that should be 0", where=where, fix=REPAIR)
+    if index.baked:
+        positions = upright(positions)
     policy = positions.softened().policy.astype(np.float32)
     draft = Draft(
         side=positions.side,
@@ -128,12 +136,10 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
         tier=positions.tier,
         places=[f"row {row}" for row in range(len(positions))],
     )
-    kept, rejects = admit(draft)
+    _, rejects = admit(draft)
     if rejects:
         place, reason, found = rejects[0]
         raise DataError(f"{place}: {reason} ({found})", where=where, fix=REPAIR)
-    if not np.array_equal(kept.stones, positions.stones):
-        raise DataError("stones are followed by bits that should be 0", where=where, fix=REPAIR)
 
 
 class _Tally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from hexshards.errors import DataError
 from hexshards.expand import Packed
 from hexshards.index import Index
 from hexshards.order import Plan, Window
-from hexshards.positions import Positions, columns
-from hexshards.shard import REPAIR, Shard, read_block
+from hexshards.positions import Positions
+from hexshards.shard import open_shard, read_block
 from hexshards.specs import LoaderSpec
 
 COLUMNS = ("stones", "player", "policy", "value")
@@ -81,20 +81,12 @@ class Windows:
         return [found[int(block)] for block in blocks]
 
 
-def open_shard(folder: Path, shard: Shard) -> BinaryIO:
-    """A shard, to be read from. Raises DataError when it is missing."""
-    try:
-        return open(folder / shard.name, "rb")
-    except FileNotFoundError:
-        raise DataError("the shard is missing", where=str(folder / shard.name), fix=REPAIR) from None
-
-
 def first_positions(folder: Path, index: Index, *, split: str, count: int) -> Positions:
     """The first positions of a split, all columns. Raises DataError where the split is empty or damaged."""
     if split not in index.splits:
         raise DataError(f"has no split {split!r}", where=str(folder), fix=f"It has {', '.join(index.splits)}")
     shard = index.splits[split].shards[0]
-    names = tuple(columns(index.side, soft=index.layout.soft))
+    names = tuple(index.layout.columns())
     with open_shard(folder, shard) as file:
         found = read_block(file, shard, 0, layout=index.layout, names=names, where=str(folder / shard.name))
     return Positions(side=index.side, **{name: column[:count] for name, column in found.items()})

@@ -1,0 +1,259 @@
+"""Assembly: a shard is its run of every spill, merged by key; what was written is noted, so that it is written once.
+
+Equal keys, which hardly occur unless equal positions are to be merged, fall back to what the rows hold: no order of
+files or spills can show in a shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.engines import Runner
+from hexshards.errors import InputRejected
+from hexshards.games import distinct_games, note_games, note_games_of_shard
+from hexshards.index import SPLITS, Counts, Index, Split
+from hexshards.merging import merged
+from hexshards.order import Words, game_keys
+from hexshards.positions import Positions
+from hexshards.shard import Layout, Shard, write_shard
+from hexshards.specs import ConvertSpec, plain
+from hexshards.spill import Spill, cuts, read_rows, row_dtype
+from hexshards.storage import publish
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive rows of one spill."""
+
+    spill: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One shard to write."""
+
+    name: str
+    split: str
+    runs: tuple[Run, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all runs together."""
+        return sum(run.stop - run.start for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What every job of an assembly shares."""
+
+    out: Path
+    scratch: Path
+    spills: tuple[Spill, ...]
+    sources: tuple[str, ...]
+    """Names of all sources of the dataset, those it had before first."""
+    layout: Layout
+    dedupe: bool
+
+    def numbers(self, spill: Spill) -> NDArray[np.uint32]:
+        """The number in the dataset of each source of a spill."""
+        places = {name: number for number, name in enumerate(self.sources)}
+        return np.array([places[name] for name in spill.sources], dtype=np.uint32)
+
+
+def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | None, spec: ConvertSpec) -> Plan:
+    """How the spills become shards. Raises InputRejected when they do not fit the dataset they are added to."""
+    soft = [spill for spill in spills if spill.soft]
+    if base and soft and not base.layout.soft:
+        raise InputRejected(
+            "has distributions as policies, while the dataset holds single moves",
+            where=soft[0].inputs[0].name,
+            fix="Convert everything again into another folder",
+        )
+    known = base.sources if base else ()
+    fresh = sorted({name for spill in spills for name in spill.sources} - set(known))
+    dedupe = spec.dedupe != "none"
+    layout = base.layout if base else None
+    return Plan(
+        out=out,
+        scratch=scratch,
+        spills=tuple(sorted(spills, key=lambda spill: spill.inputs[0].sha256)),
+        sources=(*known, *fresh),
+        # a mean of moves is a distribution, so merged positions are soft whatever their files hold
+        layout=layout
+        or Layout(
+            side=spills[0].side,
+            soft=bool(soft) or dedupe,
+            codec=spec.codec,
+            block_positions=spec.block_positions,
+            counted=dedupe,
+        ),
+        dedupe=dedupe,
+    )
+
+
+def assemble(plan: Plan, *, base: Index | None, spec: ConvertSpec, runner: Runner, tell: Callable[..., None]) -> Index:
+    """Write all shards that are not there yet, and describe the dataset; ``tell`` is told of shards and shards_done."""
+    jobs = [job for split in SPLITS for job in _jobs(plan, split, base, spec.shard_positions)]
+    stamp = _stamp(plan, jobs)
+    _remove_stale(plan, base, {job.name for job in jobs if _written(job, plan, stamp)})
+    waiting = [(job,) for job in jobs if not _written(job, plan, stamp)]
+    tell(shards=len(jobs), shards_done=len(jobs) - len(waiting))
+    for _ in runner.each(partial(write_one, plan=_slim(plan), stamp=stamp), waiting):
+        tell(shards_done=1)
+    if base:
+        shards = [(shard,) for split in base.splits.values() for shard in split.shards]
+        task = partial(note_games_of_shard, folder=plan.out, scratch=plan.scratch, index=base)
+        for _ in runner.each(task, shards):
+            pass
+    splits = {split: _split(split, [job for job in jobs if job.split == split], plan, base, stamp) for split in SPLITS}
+    added = sorted((file for spill in plan.spills for file in spill.inputs), key=lambda file: (file.name, file.sha256))
+    return Index(
+        layout=plan.layout,
+        splits={name: split for name, split in splits.items() if split},
+        sources=plan.sources,
+        inputs=(*(base.inputs if base else ()), *added),
+        options=plain(spec),
+    )
+
+
+def _jobs(plan: Plan, split: str, base: Index | None, shard_positions: int) -> Iterator[Job]:
+    first = len(base.splits[split].shards) if base and split in base.splits else 0
+    places = cuts(plan.spills, split, shard_positions)
+    number = first
+    for column in range(places.shape[1] - 1):
+        ends = places[:, column : column + 2].tolist()
+        runs = tuple(Run(spill, start, stop) for spill, (start, stop) in enumerate(ends) if start < stop)
+        if runs:  # many equal keys may leave the next shard nothing
+            yield Job(name=f"{split}-{number:06d}.tar", split=split, runs=runs)
+            number += 1
+
+
+def _stamp(plan: Plan, jobs: Sequence[Job]) -> str:
+    """Names everything that the shards follow from, but for the options, which the scratch folder notes."""
+    files = [(spill.rows, [file.sha256 for file in spill.inputs]) for spill in plan.spills]
+    entry = [files, plan.sources, asdict(plan.layout), [(job.name, job.rows) for job in jobs]]
+    return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
+
+
+def _remove_stale(plan: Plan, base: Index | None, written: set[str]) -> None:
+    """Remove shards that are neither the dataset's nor whole, and what was half written."""
+    kept = written | {shard.name for split in (base.splits.values() if base else ()) for shard in split.shards}
+    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
+        for stale in plan.out.glob(pattern):
+            if stale.name not in kept:
+                stale.unlink()
+
+
+def _slim(plan: Plan) -> Plan:
+    """The plan without what a job has no use for: it travels with every job."""
+    return replace(
+        plan, spills=tuple(replace(s, inputs=(), rejects={}, first_reject="", notes=()) for s in plan.spills)
+    )
+
+
+# one shard ----------------------------------------------------------------------------------------------------------
+
+
+def write_one(job: Job, *, plan: Plan, stamp: str) -> None:
+    """Write a shard, the keys of its games, and last a note of what is in it."""
+    counts = list[Counts]()
+    games = list[Words]()
+
+    def counted(blocks: Iterator[Positions]) -> Iterator[Positions]:
+        for block in blocks:
+            counts.append(Counts.of(block))
+            games.append(np.unique(game_keys(plan.sources, block.source, block.game)))
+            yield block
+
+    blocks = _merged_blocks(job, plan) if plan.dedupe else _blocks(job, plan)
+    shard = write_shard(plan.out / job.name, counted(blocks), layout=plan.layout)
+    note_games(plan.scratch, job.name, games)
+    note = {"stamp": stamp, "shard": asdict(shard), "counts": asdict(Counts.sum(counts))}
+    publish(_note(plan.scratch, job.name), json.dumps(note).encode())
+
+
+def _parts(job: Job, plan: Plan) -> Iterator[tuple[Positions, Words]]:
+    for run in job.runs:
+        spill = plan.spills[run.spill]
+        yield read_rows(spill, job.split, slice(run.start, run.stop), numbers=plan.numbers(spill))
+
+
+def _blocks(job: Job, plan: Plan) -> Iterator[Positions]:
+    """The rows of a shard in the order of their keys; one copy of them is held, and one block."""
+    rows = np.empty(job.rows, dtype=row_dtype(plan.layout.side, soft=plan.layout.soft))
+    keys = np.empty(job.rows, dtype=np.uint64)
+    at = 0
+    for positions, words in _parts(job, plan):
+        place = slice(at, at := at + len(words))
+        keys[place] = words
+        for name, column in (positions.softened() if plan.layout.soft else positions).columns().items():
+            rows[name][place] = column
+    order = _by_key(keys, rows)
+    size = plan.layout.block_positions
+    for start in range(0, len(rows), size):
+        block = rows[order[start : start + size]]
+        columns = {name: np.ascontiguousarray(block[name]) for name in rows.dtype.names or ()}
+        yield Positions(side=plan.layout.side, **columns)
+
+
+def _by_key(keys: Words, rows: NDArray[Any]) -> NDArray[np.int64]:
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    if not (ordered[1:] == ordered[:-1]).any():
+        return order
+    # rows are compared as bytes: any order does that the contents alone decide
+    return np.lexsort([np.unique(rows.view(f"V{rows.itemsize}"), return_inverse=True)[1], keys])
+
+
+def _merged_blocks(job: Job, plan: Plan) -> Iterator[Positions]:
+    held = plan.layout.block_positions * 32
+    groups = merged(_parts(job, plan), side=plan.layout.side, held=held)
+    for start in range(0, len(groups), plan.layout.block_positions):
+        yield groups.positions(slice(start, min(len(groups), start + plan.layout.block_positions)))
+
+
+# all of them --------------------------------------------------------------------------------------------------------
+
+
+def _note(scratch: Path, name: str) -> Path:
+    return scratch / f"{name}.json"
+
+
+def _written(job: Job, plan: Plan, stamp: str) -> bool:
+    """Whether a shard is there, whole and up to date."""
+    note, path = _note(plan.scratch, job.name), plan.out / job.name
+    if not note.exists() or not path.exists():
+        return False
+    entry = json.loads(note.read_bytes())
+    return bool(entry["stamp"] == stamp and path.stat().st_size == entry["shard"]["size_bytes"])
+
+
+def _split(name: str, jobs: Sequence[Job], plan: Plan, base: Index | None, stamp: str) -> Split | None:
+    old = base.splits.get(name) if base else None
+    notes = [json.loads(_note(plan.scratch, job.name).read_bytes()) for job in jobs]
+    if not notes and not old:
+        return None
+    shards = [*(old.shards if old else ()), *(_shard(note["shard"]) for note in notes)]
+    counts = Counts.sum([*([old] if old else []), *(_counts(note["counts"]) for note in notes)])
+    games = distinct_games(plan.scratch, [shard.name for shard in shards])
+    return Split(shards=tuple(shards), games=games, **asdict(counts))
+
+
+def _shard(entry: dict[str, Any]) -> Shard:
+    tables = {name: tuple(entry[name]) for name in ("block_bytes", "block_crc32")}
+    return Shard(**{**entry, **tables})
+
+
+def _counts(entry: dict[str, Any]) -> Counts:
+    return Counts(**{**entry, "plies": tuple(entry["plies"])})

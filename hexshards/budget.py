@@ -1,0 +1,112 @@
+"""Memory is divided beforehand: what one task of each kind holds is a formula, and so is how many may run at once.
+
+Reading holds one source file: READ_FACTOR times its decompressed size and READ_BYTES; and the packed rows of its group.
+Writing holds one shard: its packed rows, their keys and one block. Every process adds PROCESS_BYTES of interpreter.
+What one task needs is needed whatever ``--memory`` says: with less, one task runs at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexshards.positions import columns, stone_bytes
+from hexshards.sources import Input
+from hexshards.specs import ConvertSpec
+
+PROCESS_BYTES = 64 << 20
+"""A Python process with NumPy and hexshards, and what the allocator keeps."""
+
+READ_FACTOR, READ_BYTES = 1.4, 40 << 20
+"""Peak memory of reading a processed file: 1.4 times its decompressed size, and 40 MiB. Measured: 566 MiB for 409 MiB
+(199,000 positions), 121 for 58."""
+
+TEXT_FACTOR = 60
+"""The same for a file of game records: 6 bytes of text are a position."""
+
+PACKED_FACTOR = 0.12
+"""Packed rows, three times over while they are sorted, over the decompressed size of their files."""
+
+MERGE_FACTOR = 6
+"""Copies of a shard's rows that are held while equal positions are merged."""
+
+_UNITS = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a conversion may use."""
+
+    memory_bytes: int
+    workers: int
+
+    def at_once(self, task_bytes: int) -> int:
+        """How many tasks of this size run at the same time: at least one."""
+        room = self.memory_bytes - PROCESS_BYTES
+        return max(1, min(self.workers, room // (PROCESS_BYTES + task_bytes)))
+
+    def taken(self, *task_bytes: int) -> int:
+        """Most that all processes hold at once, in steps of tasks of these sizes."""
+        counts = [(self.at_once(each), each) for each in task_bytes]
+        return PROCESS_BYTES + max(n * (PROCESS_BYTES * (n > 1) + each) for n, each in counts)
+
+    def notice(self, task_bytes: int, what: str) -> str:
+        """A sentence when memory holds workers back, else nothing."""
+        needed = PROCESS_BYTES + task_bytes
+        if needed > self.memory_bytes:
+            return f"{what} takes about {show_bytes(needed)}, more than the {show_bytes(self.memory_bytes)} of --memory"
+        if (count := self.at_once(task_bytes)) < self.workers:
+            return (
+                f"{what} takes about {show_bytes(task_bytes)}: --memory {show_bytes(self.memory_bytes)} lets {count} "
+                f"of {self.workers} workers run"
+            )
+        return ""
+
+
+def parse_bytes(text: str | int) -> int:
+    """``512MiB``, ``1.5GiB`` or a number of bytes as a number. Raises ValueError for anything else."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]iB|B|)", str(text))
+    if not match or not float(match[1]):
+        raise ValueError(f"memory must be a size like 512MiB or 1GiB, got {text}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def show_bytes(count: float) -> str:
+    """A number of bytes in the largest unit that leaves at least one."""
+    unit = next(unit for unit in reversed(_UNITS) if count >= _UNITS[unit] or unit == "B")
+    return f"{count / _UNITS[unit]:.4g} {unit}" if unit != "B" else f"{count:.0f} B"
+
+
+def decompressed_bytes(path: Path) -> int:
+    """Size of a file once decompressed, as its last four bytes state it: of a gzip file's last member, modulo 4 GiB."""
+    size = path.stat().st_size
+    if path.suffix != ".gz" or size < 18:
+        return size
+    with open(path, "rb") as file:
+        file.seek(-4, 2)
+        return max(size, int.from_bytes(file.read(4), "little"))
+
+
+def reading_bytes(files: Sequence[Input], spec: ConvertSpec) -> int:
+    """What the task that reads a group of files holds."""
+    copies = 4 if spec.bake_symmetries else 1
+    sizes = [(decompressed_bytes(file.path), file.path.suffix == ".gz") for file in files]
+    largest = max(size * (READ_FACTOR if zipped else TEXT_FACTOR) for size, zipped in sizes)
+    packed = sum(size * (PACKED_FACTOR if zipped else TEXT_FACTOR) for size, zipped in sizes)
+    return int(largest + packed * copies) + READ_BYTES
+
+
+def row_bytes(side: int, *, soft: bool) -> int:
+    """One packed position."""
+    cells = side * side
+    scalars = sum(dtype.itemsize for name, (dtype, _) in columns(side, soft=False).items() if name != "stones")
+    return stone_bytes(side) + scalars + (2 * cells - 2 if soft else 0)
+
+
+def writing_bytes(side: int, *, soft: bool, spec: ConvertSpec) -> int:
+    """What the task that writes a shard holds."""
+    row = row_bytes(side, soft=soft)
+    copies = MERGE_FACTOR if spec.dedupe != "none" else 1
+    return spec.shard_positions * copies * (row + 24) + spec.block_positions * 4 * row_bytes(side, soft=True)

@@ -1,0 +1,152 @@
+"""An estimate reads one file of each format and writes nothing: the rest is taken to be like it, byte for byte."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+from hexshards import codec, order
+from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.conversion import settled
+from hexshards.intake import read_file, survey
+from hexshards.positions import Positions
+from hexshards.scratch import SCRATCH
+from hexshards.sources import Input, collect
+from hexshards.space import dataset_bytes, free_bytes, images, scratch_bytes
+from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec
+
+GATHERING = 2.0
+"""Time to write a shard over the time to compress its columns: gathering, sorting and writing come to the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a conversion would read, hold and make."""
+
+    out: Path
+    files: int
+    """Files to read; none of those that are passed over."""
+    repeated: tuple[str, ...]
+    already: tuple[str, ...]
+    input_bytes: int
+    positions: int
+    shards: int
+    dataset_bytes: int
+    """Size of the new shards."""
+    scratch_bytes: int
+    """Most that the scratch folder holds, besides the new shards; it is removed at the end."""
+    free_bytes: int
+    readers: int
+    """Files read at once, as memory allows."""
+    writers: int
+    memory_bytes: int
+    """Most that all processes are taken to hold at once."""
+    seconds: float
+    samples: tuple[str, ...]
+    """The files that were read for this."""
+    notes: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk has room."""
+        return self.scratch_bytes + self.dataset_bytes <= self.free_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """One file read, and one block of it compressed."""
+
+    name: str
+    side: int
+    soft: bool
+    positions_per_byte: float
+    read_s_per_byte: float
+    bytes_per_position: float
+    write_s_per_position: float
+
+
+def estimate(
+    sources: Sequence[str | Path] | str | Path,
+    *,
+    out: str | Path,
+    append: bool = False,
+    workers: int = 1,
+    memory: int | str = MEMORY,
+    **options: Unpack[ConvertOptions],
+) -> Estimate:
+    """What ``hexshards.convert`` with these arguments would do. Raises what it would raise before it starts.
+
+    Raises DataError when the file that is read, of middle size among its kind, would be refused.
+    """
+    out = Path(out)
+    budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
+    spec, base = settled(options, out=out, append=append)
+    found = survey(
+        collect([sources] if isinstance(sources, (str, Path)) else sources), scratch=out / SCRATCH, base=base
+    )
+    sizes = {form: sum(_size(file) for file in found.files if file.format == form) for form in _formats(found.files)}
+    samples = {form: _sample([file for file in found.files if file.format == form], spec) for form in sizes}
+    positions = sum(size * samples[form].positions_per_byte for form, size in sizes.items())
+    side = max((sample.side for sample in samples.values()), default=13)
+    soft = any(sample.soft for sample in samples.values())
+    reading = max((reading_bytes(group, spec) for group in found.groups), default=0)
+    writing = writing_bytes(side, soft=soft or spec.dedupe != "none", spec=spec)
+    readers, writers = budget.at_once(reading), budget.at_once(writing)
+    per_form = {form: size * samples[form].positions_per_byte * images(spec) for form, size in sizes.items()}
+    written = sum(rows * samples[form].bytes_per_position for form, rows in per_form.items())
+    read_s = sum(size * samples[form].read_s_per_byte for form, size in sizes.items())
+    write_s = sum(rows * samples[form].write_s_per_position for form, rows in per_form.items())
+    return Estimate(
+        out=out,
+        files=len(found.files),
+        repeated=found.repeated,
+        already=found.already,
+        input_bytes=sum(sizes.values()),
+        positions=round(positions),
+        shards=-(-round(positions * images(spec)) // spec.shard_positions),
+        dataset_bytes=min(round(written), dataset_bytes(positions, side=side, soft=soft, spec=spec)),
+        scratch_bytes=scratch_bytes(positions, side=side, soft=soft, spec=spec),
+        free_bytes=free_bytes(out),
+        readers=readers,
+        writers=writers,
+        memory_bytes=budget.taken(reading, writing),
+        seconds=read_s / readers + write_s / writers,
+        samples=tuple(sample.name for sample in samples.values()),
+        notes=tuple(note for note in (budget.notice(reading, "reading the largest source file"),) if note),
+    )
+
+
+def _formats(files: Sequence[Input]) -> list[str]:
+    return sorted({file.format for file in files})
+
+
+def _size(file: Input) -> int:
+    return file.path.stat().st_size
+
+
+def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
+    file = sorted(files, key=_size)[len(files) // 2]
+    started = time.perf_counter()
+    positions = read_file(file, spec=spec).positions
+    read_s = time.perf_counter() - started
+    rows = order.permutation(len(positions), 0)[: spec.block_positions]
+    started = time.perf_counter()
+    size = _compressed(positions.take(rows), spec)
+    write_s = (time.perf_counter() - started) * GATHERING
+    return _Sample(
+        name=str(file.path),
+        side=positions.side,
+        soft=positions.soft,
+        positions_per_byte=len(positions) / max(1, _size(file)),
+        read_s_per_byte=read_s / max(1, _size(file)),
+        bytes_per_position=size / max(1, len(rows)),
+        write_s_per_position=write_s / max(1, len(rows)),
+    )
+
+
+def _compressed(block: Positions, spec: ConvertSpec) -> int:
+    # a tar member is its data, rounded up, and a header
+    return sum(1024 + len(codec.encode(column, codec=spec.codec)) for column in block.columns().values())

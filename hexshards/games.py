@@ -1,0 +1,57 @@
+"""Games are counted by their keys: those of each shard sorted on disk, then all of them, a range of keys at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hexshards.index import Index
+from hexshards.order import Words, game_keys
+from hexshards.shard import Shard, open_shard, read_block
+from hexshards.spill import save_array
+
+COUNTED_TOGETHER = 1 << 21
+"""Keys looked at together: 16 MB, and as much again to sort them."""
+
+
+def note_games(scratch: Path, name: str, keys: Sequence[Words]) -> None:
+    """Note the keys of the games that have a position in a shard."""
+    save_array(_path(scratch, name), np.unique(np.concatenate(keys)))
+
+
+def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Index) -> None:
+    """The same for a shard that is there already: its columns source and game are read again."""
+    if _path(scratch, shard.name).exists():
+        return
+    keys = list[Words]()
+    where = str(folder / shard.name)
+    with open_shard(folder, shard) as file:
+        for number in range(len(shard.block_bytes)):
+            found = read_block(file, shard, number, layout=index.layout, names=("source", "game"), where=where)
+            keys.append(np.unique(game_keys(index.sources, found["source"], found["game"])))
+    note_games(scratch, shard.name, keys)
+
+
+def distinct_games(scratch: Path, names: Sequence[str], *, together: int = COUNTED_TOGETHER) -> int:
+    """How many different games have a position in one of the shards."""
+    paths = [_path(scratch, name) for name in names]
+    total = sum(len(np.load(path, mmap_mode="r")) for path in paths)
+    ranges = -(-total // together)
+    edges = [number * (1 << 64) // ranges for number in range(1, ranges)]
+    found = 0
+    for low, high in zip([0, *edges], [*edges, None], strict=True):
+        parts = [_between(np.load(path, mmap_mode="r"), low, high) for path in paths]
+        found += len(np.unique(np.concatenate(parts)))
+    return found
+
+
+def _between(keys: Words, low: int, high: int | None) -> Words:
+    first = np.searchsorted(keys, np.uint64(low))
+    last = len(keys) if high is None else np.searchsorted(keys, np.uint64(high))
+    return np.array(keys[first:last])
+
+
+def _path(scratch: Path, name: str) -> Path:
+    return scratch / f"{name}.games.npy"

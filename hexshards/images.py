@@ -1,0 +1,92 @@
+"""A position has four images, one for each symmetry of Hex; packed columns go in and packed columns come out.
+
+Two positions of real games are equal up to symmetry exactly when one is the other turned by 180 degrees: the symmetries
+that swap the colours change who is to move, and in a game that BLUE began the number of stones says who is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards import order
+from hexshards.board import SWAPS_COLOURS, symmetry_cells
+from hexshards.order import Words
+from hexshards.positions import Positions
+
+TURN, TRANSPOSE = 1, 2
+"""Numbers of two symmetries: rotation by 180, and transpose + colour swap."""
+
+
+def image(positions: Positions, symmetry: int) -> Positions:
+    """Every position in one of its symmetries. Source, game and plies stay those of the game that was played."""
+    if symmetry == 0:
+        return positions
+    swapped = bool(SWAPS_COLOURS[symmetry])
+    changed: dict[str, Any] = {
+        "stones": _stones(positions, symmetry),
+        "policy": _policy(positions, symmetry),
+        "player": positions.player ^ np.uint8(swapped),
+        "value": np.float32(1) - positions.value if swapped else positions.value,
+    }
+    return Positions(side=positions.side, **{**positions.columns(), **changed})
+
+
+def canonical(positions: Positions) -> Positions:
+    """Every position as it is or turned by 180 degrees: the one whose stones come first as bytes."""
+    return _chosen(positions, image(positions, TURN), _turned_is_less(positions))
+
+
+def upright(positions: Positions) -> Positions:
+    """Every position with the colours of a game that BLUE began: those with swapped colours are swapped back."""
+    blue, red = (positions.planes().sum(axis=(2, 3), dtype=np.int64)).T
+    return _chosen(positions, image(positions, TRANSPOSE), blue - red != positions.player)
+
+
+def stone_keys(stones: NDArray[np.uint8], *, seed: int) -> Words:
+    """A word for each row of packed stones: equal stones, equal words; otherwise as good as random."""
+    keys = np.repeat(order.raw(1, seed, order.CONVERT), len(stones))
+    for words in stone_words(stones).T:
+        keys = order.mix(keys ^ words)
+    return keys
+
+
+def stone_words(stones: NDArray[np.uint8]) -> Words:
+    """Packed stones as words that sort as their bytes do: (P, W / 8)."""
+    padded = np.pad(stones, [(0, 0), (0, -stones.shape[1] % 8)])
+    return np.ascontiguousarray(padded).view(">u8").astype(np.uint64)
+
+
+def _stones(positions: Positions, symmetry: int) -> NDArray[np.uint8]:
+    planes = positions.planes()
+    if SWAPS_COLOURS[symmetry]:
+        planes = planes[:, ::-1]
+    moved = np.empty((len(positions), 2, positions.side**2), dtype=np.uint8)
+    moved[:, :, symmetry_cells(positions.side)[symmetry]] = planes.reshape(moved.shape)
+    return np.packbits(moved.reshape(len(positions), -1), axis=1)
+
+
+def _policy(positions: Positions, symmetry: int) -> NDArray[Any]:
+    cells = symmetry_cells(positions.side)[symmetry]
+    if positions.soft:
+        return np.ascontiguousarray(positions.policy[:, cells])  # a symmetry is its own inverse
+    # a policy of -1 finds the last entry: itself
+    return np.append(cells, -1).astype(np.int16)[positions.policy]
+
+
+def _turned_is_less(positions: Positions) -> NDArray[np.bool_]:
+    own, turned = positions.stones, _stones(positions, TURN)
+    first = np.argmax(own != turned, axis=1)
+    rows = np.arange(len(own))
+    less: NDArray[np.bool_] = turned[rows, first] < own[rows, first]
+    return less
+
+
+def _chosen(one: Positions, other: Positions, take_other: NDArray[np.bool_]) -> Positions:
+    rows = np.flatnonzero(take_other)
+    merged = {name: column.copy() for name, column in one.columns().items()}
+    for name, column in other.columns().items():
+        merged[name][rows] = column[rows]
+    return Positions(side=one.side, **merged)

@@ -1,0 +1,190 @@
+"""Intake: every source file is read once and becomes part of a spill, or is refused with a reason.
+
+A spill is named by the name, size and times of its files, so what was read before is found without reading it again.
+Files of a conversion of many are read in groups, so that there are at most MAX_SPILLS spills however many files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hexshards.errors import DataError, InputRejected, printable
+from hexshards.index import Index, InputFile
+from hexshards.positions import UNKNOWN, concat
+from hexshards.sources import Input, formats
+from hexshards.specs import ConvertSpec
+from hexshards.spill import ReadFile, Spill, find_spill, reject_lines, write_spill
+from hexshards.storage import publishing
+
+MAX_SPILLS = 1024
+
+Group = tuple[Input, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A whole file that was not read: why, and what to do."""
+
+    path: str
+    problem: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What there is to read, and what is passed over because its contents were read already."""
+
+    groups: tuple[Group, ...]
+    repeated: tuple[str, ...]
+    """Files whose contents another of these files has."""
+    already: tuple[str, ...]
+    """Files whose contents the dataset was made from."""
+
+    @property
+    def files(self) -> list[Input]:
+        """The files to read."""
+        return [file for group in self.groups for file in group]
+
+
+def survey(inputs: Sequence[Input], *, scratch: Path, base: Index | None = None) -> Survey:
+    """Sort out files of equal contents. Only files of equal size can be, so only those are looked into."""
+    sizes = {file: file.path.stat().st_size for file in inputs}
+    known = {file.sha256 for file in base.inputs} if base else set()
+    shared = Counter(sizes.values()) + Counter({file.size_bytes for file in base.inputs} if base else ())
+    fresh, repeated, already, seen = list[Input](), list[str](), list[str](), set[str]()
+    for file in inputs:
+        digest = _sha256(file, scratch) if shared[sizes[file]] > 1 else ""
+        if digest in known:
+            already.append(str(file.path))
+        elif digest and digest in seen:
+            repeated.append(str(file.path))
+        else:
+            fresh.append(file)
+        seen.add(digest)
+    return Survey(groups=tuple(_grouped(fresh, sizes)), repeated=tuple(repeated), already=tuple(already))
+
+
+def _sha256(file: Input, scratch: Path) -> str:
+    if (found := find_spill(stem_of((file,), scratch))) is not None:
+        return found.inputs[0].sha256
+    with open(file.path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _grouped(files: Sequence[Input], sizes: Mapping[Input, int]) -> list[Group]:
+    if len(files) <= MAX_SPILLS:
+        return [(file,) for file in files]
+    # a group is closed when it holds so many bytes, so there are at most MAX_SPILLS / 2 + 1
+    full = 2 * sum(sizes[file] for file in files) // MAX_SPILLS
+    groups, group, held = list[Group](), list[Input](), 0
+    for file in files:
+        group.append(file)
+        held += sizes[file]
+        if held > full:
+            groups.append(tuple(group))
+            group, held = [], 0
+    return [*groups, tuple(group)] if group else groups
+
+
+def stem_of(group: Group, scratch: Path) -> Path:
+    """Where the spill of some files lies: another place once one of them is changed, moved or replaced."""
+    stats = [(str(file.path.resolve()), file.format, file.path.stat()) for file in group]
+    entries = [(path, form, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, form, stat in stats]
+    return scratch / hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
+
+
+# one group ----------------------------------------------------------------------------------------------------------
+
+
+def read_group(group: Group, *, scratch: Path, spec: ConvertSpec) -> tuple[Group, Spill | tuple[Refusal, ...]]:
+    """Read some files and spill them; with one of them refused, say so and spill none."""
+    stem = stem_of(group, scratch)
+    reads, refusals = list[ReadFile](), list[Refusal]()
+    for file in group:
+        try:
+            reads.append(read_file(file, spec=spec))
+            _check_side(reads, file)
+        except DataError as error:
+            refusals.append(Refusal(str(file.path), error.problem, error.fix))
+    return group, tuple(refusals) if refusals else write_spill(stem, reads, spec=spec)
+
+
+def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
+    """A source file as its converter reads it. Raises DataError when the whole file is refused."""
+    data = file.path.read_bytes()
+    chunks = list(_converters()[file.format].read(data, name=file.path.name, where=str(file.path), spec=spec))
+    positions = concat([chunk.positions for chunk in chunks])
+    rejects = [reject for chunk in chunks for reject in chunk.rejects]
+    entry = InputFile(
+        name=file.path.name,
+        format=file.format,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        positions=len(positions),
+        rejected=len(rejects),
+        without_game=int((positions.game == UNKNOWN).sum()),
+    )
+    return ReadFile(entry, positions, chunks[-1].sources, rejects, chunks[-1].notes)
+
+
+# looked for once in each process: with thousands of small files that takes longer than reading them
+_converters = cache(formats)
+
+
+def _check_side(reads: Sequence[ReadFile], file: Input) -> None:
+    if reads[-1].positions.side != reads[0].positions.side:
+        raise _other_side(reads[-1].positions.side, reads[0].positions.side, str(file.path))
+
+
+def _other_side(side: int, common: int, where: str) -> InputRejected:
+    fix = "A dataset has one side: convert this file into another folder"
+    return InputRejected(f"holds boards of side {side}, others of {common}", where=where, fix=fix)
+
+
+# all of them --------------------------------------------------------------------------------------------------------
+
+
+def judge(
+    spills: Sequence[Spill], refusals: Sequence[Refusal], *, rejects: Path, max_rejects: int, side: int | None
+) -> dict[str, int]:
+    """Rejects by reason, after they were written down. Raises InputRejected when they are too many."""
+    _write_down(spills, refusals, rejects)
+    if refusals:
+        refusal, more = refusals[0], ""
+        if len(refusals) > 1:
+            more = f", and {len(refusals) - 1} other files are refused (see {rejects})"
+        raise InputRejected(f"{printable(refusal.problem, width=300)}{more}", where=refusal.path, fix=refusal.fix)
+    reasons = sum((Counter(spill.rejects) for spill in spills), Counter[str]())
+    if reasons.total() > max_rejects:
+        listed = ", ".join(f"{printable(reason)} {count:,}" for reason, count in reasons.most_common(5))
+        first = next(spill.first_reject for spill in spills if spill.rejects)
+        raise InputRejected(
+            f"{reasons.total():,} positions were rejected ({listed}), the first at {first}",
+            where=str(rejects),
+            fix=f"Look at that file; --max-rejects {reasons.total()} keeps the others",
+        )
+    if not any(file.positions for spill in spills for file in spill.inputs):
+        raise InputRejected("no position was kept", where=str(rejects.parent), fix="Name files that hold some")
+    common = side or Counter(spill.side for spill in spills).most_common(1)[0][0]
+    for spill in spills:
+        if spill.side != common:
+            raise _other_side(spill.side, common, spill.inputs[0].name)
+    return dict(reasons.most_common())
+
+
+def _write_down(spills: Sequence[Spill], refusals: Sequence[Refusal], rejects: Path) -> None:
+    rejects.unlink(missing_ok=True)
+    if not refusals and not any(spill.rejects for spill in spills):
+        return
+    with publishing(rejects) as file:
+        for refusal in refusals:
+            line = {"file": refusal.path, "place": "file", "reason": "refused", "found": refusal.problem}
+            file.write(json.dumps(line).encode() + b"\n")
+        for spill in spills:
+            file.write(reject_lines(spill))

@@ -1,0 +1,106 @@
+"""The scratch folder is what a conversion remembers: all in it was made under the options noted there, one at a time.
+
+It lies inside the dataset's folder until the dataset is whole. The lock leaves with the process that holds it, however
+that ends, so none is ever stale.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hexshards.index import NAME, Index, read_index
+from hexshards.specs import ConvertSpec, plain
+from hexshards.storage import publish
+
+SCRATCH = ".partial"
+"""Folder inside an unfinished dataset that holds spills."""
+
+REJECTS = "rejects.jsonl"
+"""File beside the shards with a line for everything that was not kept; those of later additions are numbered."""
+
+_LOCK, _NOTE = "lock", "options.json"
+
+
+@contextmanager
+def held(out: Path, spec: ConvertSpec, *, base: Index | None, tidying: bool = False) -> Iterator[Path]:
+    """The scratch folder of ``out``, held by this process and free of what other options or another dataset left.
+
+    ``base`` is the dataset that files are added to; ``tidying`` takes a folder that holds a dataset. Raises
+    FileExistsError where ``out`` holds something else, or another conversion into it is running.
+    """
+    if not tidying:
+        _check_folder(out, base)
+    scratch = out / SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    with _locked(scratch / _LOCK, out):
+        _claim(scratch, spec, base)
+        yield scratch
+
+
+def rejects_name(base: Index | None) -> str:
+    """Name of the file of rejects of a conversion; one that adds to a dataset leaves the others alone."""
+    return f"rejects-{len(base.inputs)}.jsonl" if base else REJECTS
+
+
+def finished(out: Path, spec: ConvertSpec) -> Index | None:
+    """The dataset at ``out`` when a conversion with these options made it but was cut off while it tidied up."""
+    if not (out / NAME).exists() or not (out / SCRATCH / _NOTE).exists():
+        return None
+    return read_index(out) if (out / SCRATCH / _NOTE).read_bytes() == _note(spec, None) else None
+
+
+def clear(scratch: Path) -> None:
+    """Remove the scratch folder, its lock last."""
+    for path in scratch.iterdir():
+        if path.name not in (_LOCK, _NOTE):
+            path.unlink()
+    shutil.rmtree(scratch)
+
+
+def _check_folder(out: Path, base: Index | None) -> None:
+    if base is None and (out / NAME).exists():
+        raise FileExistsError(f"{out} holds a finished dataset. Add files to it with --append, or choose another --out")
+    if out.exists() and base is None and not (out / SCRATCH).exists():
+        others = [path.name for path in out.iterdir() if path.name != REJECTS]
+        if others:
+            raise FileExistsError(f"{out} is not empty and holds no unfinished conversion. Choose another --out")
+
+
+@contextmanager
+def _locked(path: Path, out: Path) -> Iterator[None]:
+    """Hold a lock, so that a second conversion into a folder is refused."""
+    with open(path, "w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no flock; there two conversions into one folder are the user's to avoid
+            yield
+            return
+        running = f"{out}: another conversion into this folder is running. Wait for it to end"
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise FileExistsError(running) from None
+        # the one that held it may have finished, and removed it, between our opening and our locking
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise FileExistsError(running)
+        yield
+
+
+def _claim(scratch: Path, spec: ConvertSpec, base: Index | None) -> None:
+    note, mine = scratch / _NOTE, _note(spec, base)
+    same = note.exists() and note.read_bytes() == mine
+    for path in scratch.iterdir():
+        # half-written files are nobody's: their writers are dead
+        if path.name not in (_LOCK, _NOTE) and (not same or path.name.endswith(".partial")):
+            path.unlink()
+    if not same:
+        publish(note, mine)
+
+
+def _note(spec: ConvertSpec, base: Index | None) -> bytes:
+    return json.dumps({"options": plain(spec), "base": base and base.fingerprint}, sort_keys=True).encode()

@@ -1,0 +1,76 @@
+"""Disk is reckoned before it is used: what is refused early costs minutes, what fails late costs a night."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hexshards.board import SYMMETRIES
+from hexshards.budget import decompressed_bytes, row_bytes, show_bytes
+from hexshards.sources import Input
+from hexshards.specs import ConvertSpec
+from hexshards.spill import Spill
+
+KEY_BYTES = 16
+"""In scratch, besides its packed row, a position has its key, and its game's key once for each shard."""
+
+ZSTD_SHARE = 0.4
+"""Compressed over packed size of a shard's rows: 0.25 to 0.35 for real games."""
+
+PROCESSED_BYTES = 2_200
+"""Decompressed bytes of a position in a processed file of side 13; smaller boards take fewer."""
+
+TEXT_BYTES = 20
+"""Bytes of a position in a file of game records: 5 to 6 measured."""
+
+
+def images(spec: ConvertSpec) -> int:
+    """How many rows a position becomes."""
+    return len(SYMMETRIES) if spec.bake_symmetries else 1
+
+
+def scratch_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:
+    """Most that the scratch folder holds at once."""
+    return int(positions * images(spec) * (row_bytes(side, soft=soft) + KEY_BYTES))
+
+
+def dataset_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:
+    """What the shards take, guessed."""
+    share = ZSTD_SHARE if spec.codec == "zstd" else 1.05
+    # a distribution of one move compresses to little more than the move
+    row = row_bytes(side, soft=soft and spec.codec == "none")
+    return int(positions * images(spec) * row * share)
+
+
+def free_bytes(out: Path) -> int:
+    """Room on the disk where a folder is or will be."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def check_space(out: Path, *, waiting: Sequence[Input], spills: Iterable[Spill], spec: ConvertSpec) -> None:
+    """Raise OSError when what is still to be read and written does not fit on the disk.
+
+    Positions per byte are those of the spills; before there are any, fewer than any real file has.
+    """
+    spills = list(spills)
+    done = sum(file.positions for spill in spills for file in spill.inputs)
+    size = sum(file.size_bytes for spill in spills for file in spill.inputs)
+    rest = sum(file.path.stat().st_size for file in waiting) * done / size if size else least_positions(waiting, spec)
+    side, soft = (spills[0].side, spills[0].soft) if spills else (13, False)
+    needed = scratch_bytes(rest, side=side, soft=soft, spec=spec)
+    needed += dataset_bytes(rest + done, side=side, soft=soft, spec=spec)
+    if needed > (free := free_bytes(out)):
+        guess = f"about {rest + done:,.0f} positions need {show_bytes(needed)}"
+        raise OSError(errno.ENOSPC, f"{guess}, while {show_bytes(free)} are free", str(out))
+
+
+def least_positions(files: Sequence[Input], spec: ConvertSpec) -> float:
+    """Positions that files hold at least, by their sizes."""
+    if spec.positions != "all":
+        return 0
+    return sum(
+        decompressed_bytes(file.path) / (PROCESSED_BYTES if file.path.suffix == ".gz" else TEXT_BYTES) for file in files
+    )

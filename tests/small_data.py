@@ -1,0 +1,106 @@
+"""Small real datasets, and slow readers of them that share no code with hexshards."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import defaultdict
+from itertools import chain
+
+import numpy as np
+import zstandard
+
+from hexshards.conversion import convert
+from hexshards.synth import examples_of, play, write, write_processed
+
+SIDE = 5
+CUT = {"val_fraction": 0.2, "shard_positions": 96, "block_positions": 16}
+"""A thousand positions become a dozen shards of six blocks."""
+
+
+def processed(folder, *, games=60, side=SIDE, seed=0, games_per_file=20):
+    return write(folder, games=games, side=side, seed=seed, games_per_file=games_per_file)
+
+
+def dataset(folder, **options):
+    """A dataset of side 5: 1,117 training positions, a prime number, in 70 blocks of 12 shards; and 192 of val."""
+    made = {name: options.pop(name) for name in ("games", "side", "seed") if name in options}
+    convert(processed(folder / "processed", **made), out=folder / "data", **{**CUT, **options})
+    return folder / "data"
+
+
+def examples(count, *, seed=0, source="synth", side=SIDE):
+    """The positions of some games, as a list that a test may spoil."""
+    games = play(count, side=side, seed=seed)
+    return list(
+        chain.from_iterable(
+            examples_of(game, game_id=(0, line), source_file=f"{source}.trmph")
+            for line, game in enumerate(games, start=1)
+        )
+    )
+
+
+def write_examples(path, found):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    games = max(1, sum(example["metadata"]["position_in_game"] == 0 for example in found))
+    write_processed(path, found, source_file=f"{path.name.split('_')[0]}.trmph", games=games)
+    return path
+
+
+def columns_of(folder, split):
+    """Every column of a split in the order of the dataset, read with tarfile and numpy alone."""
+    found = defaultdict(list)
+    for path in sorted(folder.glob(f"{split}-*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                data = tar.extractfile(member).read()
+                if member.name.endswith(".zst"):
+                    data = zstandard.ZstdDecompressor().decompress(data)
+                found[member.name.split(".")[1]].append(np.load(io.BytesIO(data)))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def files_of(folder):
+    """Every file of a dataset and its bytes."""
+    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
+
+
+def planes_of(column, side=SIDE):
+    """One packed position as (2, S, S) stones, bit by bit."""
+    bits = [byte >> place & 1 for byte in column.tolist() for place in range(7, -1, -1)]
+    return np.array(bits[: 2 * side * side], dtype=np.float32).reshape(2, side, side)
+
+
+def samples_of(folder, split, side=SIDE):
+    """Every position of a split as float32 (board, policy, value), unaugmented, in the order of the dataset."""
+    found = columns_of(folder, split)
+    for row in range(len(found["value"])):
+        board = np.concatenate(
+            [planes_of(found["stones"][row], side), np.full((1, side, side), found["player"][row], dtype=np.float32)]
+        )
+        policy = np.zeros((side, side), dtype=np.float32)
+        if found["policy"].ndim == 2:
+            policy[...] = found["policy"][row].reshape(side, side)
+        elif found["policy"][row] >= 0:
+            policy[divmod(int(found["policy"][row]), side)] = 1
+        yield board, policy, np.float32(found["value"][row])
+
+
+def images(board, policy, value):
+    """A sample in each of the four symmetries, as bytes."""
+    swapped = np.stack([board[1], board[0], 1 - board[2]])
+    return [
+        _bytes(board, policy, value),
+        _bytes(board[:, ::-1, ::-1], policy[::-1, ::-1], value),
+        _bytes(swapped.swapaxes(1, 2), policy.T, 1 - value),
+        _bytes(swapped[:, ::-1, ::-1].swapaxes(1, 2), policy[::-1, ::-1].T, 1 - value),
+    ]
+
+
+def rows_of(batch):
+    """The samples of a batch as bytes."""
+    return [_bytes(*sample) for sample in zip(*(part.numpy() for part in batch), strict=True)]
+
+
+def _bytes(board, policy, value):
+    return np.concatenate([np.ravel(part) for part in (board, policy, value)]).astype(np.float32).tobytes()

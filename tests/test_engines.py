@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from small_data import processed
+
+from hexshards import engines
+from hexshards.conversion import convert
+from hexshards.errors import DataError, InputRejected
+
+PATIENCE_S = 60
+
+ENGINES = [1, 2]
+"""Workers: none but this process, and a pool."""
+
+
+def square(number):
+    return number * number
+
+
+def fail(error):
+    raise error
+
+
+def tell_and_sleep(folder):
+    """Leave a file named like this process, and stay in the way."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(PATIENCE_S)
+
+
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(happened):
+    end = time.monotonic() + PATIENCE_S
+    while not (found := happened()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+def pids_in(folder, *, count):
+    """What so many sleepers wrote."""
+    return wait_for(lambda: len(found := [int(path.name) for path in folder.iterdir()]) == count and found)
+
+
+def runs(pid):
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()[:1] not in ("", "Z")
+
+
+# results ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ENGINES)
+def test_every_job_gives_its_result_once(workers):
+    with engines.local(workers) as runner:
+        assert sorted(runner.each(square, [(number,) for number in range(100)])) == [n * n for n in range(100)]
+        assert list(runner.each(square, [])) == []
+        assert list(runner.each(square, [(7,)])) == [49]
+
+
+@pytest.mark.parametrize("workers", ENGINES)
+@pytest.mark.parametrize(
+    "error",
+    [InputRejected("is empty", where="a.pkl.gz", fix="Leave it out"), OSError(28, "No space left"), KeyError("stones")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_task_raises_arrives_as_itself(workers, error):
+    with engines.local(workers) as runner, pytest.raises(type(error)) as caught:
+        list(runner.each(fail, [(error,)]))
+    assert type(caught.value) is type(error)
+    assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
+
+
+def test_an_engine_that_is_not_there_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    sources = processed(tmp_path / "in", games=2)
+    with pytest.raises(ValueError, match=r"engine must be one of \('local', 'ray'\), got slurm"):
+        convert(sources, out=tmp_path / "out", engine="slurm")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'hexshards\[ray\]'"):
+        convert(sources, out=tmp_path / "out", engine="ray")
+    assert not (tmp_path / "out").exists()
+
+
+# sudden ends --------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_ends_in_an_error_that_says_what_to_do():
+    with engines.local(2) as runner, pytest.raises(DataError, match=r"worker process was killed.*fewer --workers"):
+        list(runner.each(die, [(number,) for number in range(20)]))
+
+
+def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
+    def kill_one():
+        os.kill(pids_in(tmp_path, count=2)[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    begun = time.monotonic()
+    with engines.local(2) as runner, pytest.raises(DataError, match="killed"):
+        list(runner.each(tell_and_sleep, [(tmp_path,)] * 6))
+    killer.join()
+    assert time.monotonic() - begun < PATIENCE_S, "the other worker was waited for"
+    assert not any(runs(int(path.name)) for path in tmp_path.iterdir())
+
+
+SLEEP = """
+import sys
+from pathlib import Path
+from test_engines import engines, tell_and_sleep
+if __name__ == "__main__":
+    with engines.local(2) as runner:
+        list(runner.each(tell_and_sleep, [(Path(sys.argv[1]),)] * 6))
+"""
+
+
+@pytest.fixture
+def sleeping(tmp_path):
+    """A process with two workers that sleep, in a group of their own; and their numbers."""
+    command = [sys.executable, "-c", SLEEP, tmp_path]
+    parent = subprocess.Popen(
+        command, cwd=Path(__file__).parent, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield parent, pids_in(tmp_path, count=2)
+    finally:
+        if any(map(runs, [parent.pid, *(int(path.name) for path in tmp_path.iterdir())])):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
+
+
+def test_a_killed_parent_leaves_no_worker(sleeping):
+    parent, workers = sleeping
+    assert all(map(runs, workers))
+    parent.kill()
+    wait_for(lambda: not any(map(runs, workers)))
+
+
+def test_ctrl_c_is_the_parents_to_answer(sleeping):
+    parent, workers = sleeping
+    os.killpg(parent.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert all(map(runs, workers)), "a worker took the signal for its own"

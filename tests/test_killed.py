@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_data import CUT, files_of, processed
+
+from hexshards.conversion import convert
+from hexshards.verification import verify
+
+KILLS, KILLS_IN_A_ROW = 20, 10
+OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    processed(folder, games=120, games_per_file=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(sources, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "data"
+    convert(sources, out=out, **CUT)
+    return out
+
+
+def started(sources, out):
+    command = [sys.executable, "-m", "hexshards", "convert", str(sources), "--out", str(out), "--workers", "2"]
+    return subprocess.Popen(
+        [*command, *OPTIONS], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def processes():
+    """Process, parent, group and command line of all that run."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
+    return [(int(row[0]), int(row[1]), int(row[2]), row[4]) for row in rows if not row[3].startswith("Z")]
+
+
+def workers_of(process):
+    return [pid for pid, parent, _, command in processes() if parent == process.pid and "spawn_main" in command]
+
+
+def wait_for(happened, *, wait_s=60.0):
+    end = time.monotonic() + wait_s
+    while not (found := happened()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.001)
+    return found
+
+
+def made(out):
+    """How many files there are so far: a clock of the conversion's progress."""
+    return sum(1 for folder in (out, out / ".partial") if folder.is_dir() for _ in os.scandir(folder))
+
+
+def spills_of(out):
+    return {path.name: path.stat().st_mtime_ns for path in (out / ".partial").glob("*.spill.json")}
+
+
+def killed(sources, out, *, files, wait_s, whom):
+    """Whether a conversion was killed when it had made so many files, and a moment later; else it was done before."""
+    process = started(sources, out)
+    try:
+        wait_for(lambda: made(out) >= files or process.poll() is not None)
+        time.sleep(wait_s)
+        workers = workers_of(process) if whom else []
+        if workers:
+            os.kill(workers[whom % len(workers)], signal.SIGKILL)
+            _, told = process.communicate(timeout=60)
+            killed = process.returncode != 0
+            assert not killed or "a worker process was killed" in told
+        else:
+            process.kill()
+            killed = process.wait() != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    # nothing is left running, whoever was killed
+    wait_for(lambda: not [pid for pid, _, group, _ in processes() if group == process.pid])
+    return killed
+
+
+def test_killed_at_twenty_random_points_it_goes_on_and_ends_with_the_same_bytes(sources, whole, tmp_path):
+    expected, total = files_of(whole), 24 * 5 + 3 * len(files_of(whole))
+    words = np.random.Philox(20).random_raw(1000).tolist()
+    shared = set(SHARED_MEMORY.glob("psm_*"))
+    kills = victims = episodes = 0
+    while kills < KILLS:
+        out = tmp_path / f"out{episodes}"
+        episodes += 1
+        assert episodes <= KILLS, "conversions end before they can be killed"
+        for moment in sorted(words.pop() % total for _ in range(KILLS_IN_A_ROW)):
+            before, whom = spills_of(out), words.pop() % 3
+            if not killed(sources, out, files=moment, wait_s=(words.pop() % 50) / 1000, whom=whom):
+                break
+            kills, victims = kills + 1, victims + bool(whom)
+            # what was read before is still there, untouched
+            assert before.items() <= spills_of(out).items()
+        if not (out / "index.json").exists() or (out / ".partial").exists():
+            final = started(sources, out)
+            _, told = final.communicate(timeout=60)
+            assert final.returncode == 0, told
+        assert files_of(out) == expected
+    assert 0 < victims < kills
+    wait_for(lambda: not set(SHARED_MEMORY.glob("psm_*")) - shared)
+
+
+def test_a_second_start_is_refused_while_the_first_still_runs(sources, whole, tmp_path):
+    out = tmp_path / "out"
+    first = started(sources, out)
+    wait_for(lambda: list(out.glob(".partial/*.npy")))
+    second = started(sources, out)
+    _, told = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert "another conversion into this folder is running" in told
+    assert first.wait(60) == 0
+    first.stderr.close()
+    assert files_of(out) == files_of(whole)
+
+
+def test_a_lock_file_that_nobody_holds_is_no_lock(sources, whole, tmp_path):
+    (tmp_path / "out" / ".partial").mkdir(parents=True)
+    (tmp_path / "out" / ".partial" / "lock").touch()
+    convert(sources, out=tmp_path / "out", **CUT)
+    assert files_of(tmp_path / "out") == files_of(whole)
+
+
+def test_killed_while_it_tidied_up_the_same_command_only_tidies_up(sources, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        convert(sources, out=tmp_path / "cut", **CUT, progress=interrupt)
+    shutil.copytree(tmp_path / "cut" / ".partial", out / ".partial")
+    report = convert(sources, out=out, **CUT)
+    assert report.positions == sum(split.positions for split in report.index.splits.values())
+    assert files_of(out) == files_of(whole)
+    with pytest.raises(FileExistsError, match="finished dataset"):
+        convert(sources, out=out, **CUT)
+
+
+def interrupt(now):
+    if now.files_done == 3:
+        raise KeyboardInterrupt
+
+
+def test_shards_that_were_written_are_not_written_again(sources, whole, tmp_path):
+    out = tmp_path / "out"
+
+    def stop(now):
+        if now.shards_done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(sources, out=out, **CUT, progress=stop)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert len(before) == 9
+    convert(sources, out=out, **CUT)
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert before.items() <= after.items()
+    assert files_of(out) == files_of(whole)
+
+
+TELL_WHAT_IS_OPENED = """
+import sys
+from pathlib import Path
+from hexshards.conversion import convert
+sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith(".pkl.gz") and print(Path(args[0]).name))
+convert(sys.argv[1], out=sys.argv[2], val_fraction=0.2, shard_positions=96, block_positions=16)
+"""
+
+
+def test_a_file_that_was_read_is_not_even_opened_again(sources, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        convert(sources, out=tmp_path / "out", **CUT, progress=interrupt)
+    notes = [json.loads(path.read_text()) for path in (tmp_path / "out" / ".partial").glob("*.spill.json")]
+    read = {note["inputs"][0]["name"] for note in notes}
+    command = [sys.executable, "-c", TELL_WHAT_IS_OPENED, sources, tmp_path / "out"]
+    opened = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert len(read) == 3
+    assert set(opened) == {path.name for path in sources.iterdir()} - read
+    assert files_of(tmp_path / "out") == files_of(whole)
+
+
+def test_what_was_killed_half_way_leaves_no_half_written_file(sources, whole, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        convert(sources, out=out, **CUT, progress=interrupt)
+    for name in ("feed.train.rows.npy.4711.partial", "feed.spill.json.4711.partial"):
+        (out / ".partial" / name).write_bytes(b"half")
+    seen = []
+    convert(sources, out=out, **CUT, progress=lambda now: seen.append(set(os.listdir(out / ".partial"))))
+    assert not [name for name in seen[0] if "4711" in name]
+    assert verify(out).problems == ()
+    assert files_of(out) == files_of(whole)

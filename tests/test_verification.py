@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_data import CUT, dataset
+
+from hexshards.errors import DataError
+from hexshards.index import Index, Split, read_index
+from hexshards.positions import Positions, columns
+from hexshards.shard import Layout, read_block, write_shard
+from hexshards.verification import verify
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def data(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "data")
+
+
+def problems_of(folder):
+    return [str(problem) for problem in verify(folder).problems]
+
+
+def flip(path, at):
+    found = bytearray(path.read_bytes())
+    found[at] ^= 1
+    path.write_bytes(found)
+
+
+def with_train(index, **changes):
+    return replace(index, splits={**index.splits, "train": replace(index.splits["train"], **changes)})
+
+
+def positions_of(folder, index):
+    """All positions of the first shard, a list with an entry per block."""
+    shard, names = index.splits["train"].shards[0], tuple(columns(index.side, soft=False))
+    with open(folder / shard.name, "rb") as file:
+        return [
+            Positions(
+                side=index.side,
+                **read_block(file, shard, number, layout=index.layout, names=names, where=shard.name),
+            )
+            for number in range(len(shard.block_bytes))
+        ]
+
+
+def rewrite_first_shard(folder, blocks):
+    """Put other positions into the first shard, with all checksums as they must be."""
+    index = read_index(folder)
+    shard = write_shard(folder / "train-000000.tar", blocks, layout=index.layout)
+    with_train(index, shards=(shard, *index.splits["train"].shards[1:])).write(folder)
+
+
+def test_a_sound_dataset_has_no_problems_and_is_counted(sound):
+    found = verify(sound)
+    assert found.problems == ()
+    assert (found.positions, found.games) == (1117 + 192, 60)
+    assert (found.shards, found.blocks) == (12 + 2, 70 + 12)
+
+
+def test_progress_ends_with_all_positions(sound):
+    seen = []
+    verify(sound, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (1309, 1309)
+    assert len(seen) == 14
+
+
+@pytest.mark.parametrize("codec", ["zstd", "none"])
+def test_uncompressed_and_compressed_shards_verify(tmp_path, codec):
+    assert problems_of(dataset(tmp_path, games=20, codec=codec)) == []
+
+
+# damaged shards -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 130, 530, -1], ids=["name", "size", "payload", "padding"])
+@pytest.mark.parametrize("block", [0, 5])
+def test_a_flipped_bit_is_found_and_named_by_file_and_block(data, place, block):
+    sizes = read_index(data).splits["train"].shards[2].block_bytes
+    flip(data / "train-000002.tar", sum(sizes[:block]) + place % sizes[block])
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{data / 'train-000002.tar'}, block {block:06d}: checksum is ")
+    assert "Fetch this shard again" in problem
+
+
+@pytest.mark.parametrize("back", [1, 512, 1024])
+def test_a_flipped_bit_behind_the_last_block_is_found(data, back):
+    path = data / "val-000000.tar"
+    flip(path, path.stat().st_size - back)
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{path}: differs from the index after its last block")
+
+
+def test_damage_in_several_places_is_reported_for_each(data):
+    flip(data / "train-000001.tar", 600)
+    flip(data / "train-000004.tar", 600)
+    flip(data / "val-000000.tar", 600)
+    found = problems_of(data)
+    assert [problem.split(":")[0].rsplit("/", 1)[-1] for problem in found] == [
+        "train-000001.tar, block 000000",
+        "train-000004.tar, block 000000",
+        "val-000000.tar, block 000000",
+    ]
+
+
+def test_a_shard_cut_short_is_found_and_its_lost_blocks_named(data):
+    path = data / "train-000003.tar"
+    shard = read_index(data).splits["train"].shards[3]
+    path.write_bytes(path.read_bytes()[: sum(shard.block_bytes[:4]) + 100])
+    size, *blocks = problems_of(data)
+    assert size.startswith(f"{path}: holds ")
+    assert [problem.split(":")[0] for problem in blocks] == [f"{path}, block 00000{n}" for n in (4, 5)]
+    assert "the file ends after 100 of the block's" in blocks[0]
+
+
+def test_a_shard_cut_between_two_blocks_is_found(data):
+    # here tar itself notices nothing
+    path = data / "train-000003.tar"
+    shard = read_index(data).splits["train"].shards[3]
+    path.write_bytes(path.read_bytes()[: sum(shard.block_bytes[:5])] + bytes(1024))
+    size, block = problems_of(data)
+    assert size.startswith(f"{path}: holds ")
+    assert block.startswith(f"{path}, block 000005: ")
+
+
+def test_a_shard_with_something_appended_is_found(data):
+    path = data / "train-000003.tar"
+    path.write_bytes(path.read_bytes() + b"more")
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{path}: holds ")
+
+
+def test_a_missing_shard_is_named(data):
+    (data / "train-000011.tar").unlink()
+    assert problems_of(data) == [
+        f"{data / 'train-000011.tar'}: the shard is missing. Fetch this shard again, or convert again into a new folder"
+    ]
+
+
+def test_two_shards_that_changed_names_are_both_told(data):
+    first, second = data / "train-000000.tar", data / "train-000007.tar"
+    first.rename(data / "kept")
+    second.rename(first)
+    (data / "kept").rename(second)
+    assert problems_of(data) == [
+        f"{first}: holds the contents of {second.name}. Give the files back their names",
+        f"{second}: holds the contents of {first.name}. Give the files back their names",
+    ]
+
+
+# an index that lies -------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_index_is_refused(data):
+    path = data / "index.json"
+    entry = json.loads(path.read_text())
+    entry["splits"]["train"]["games"] += 1
+    path.write_text(json.dumps(entry))
+    with pytest.raises(DataError, match=r"index\.json: was edited"):
+        verify(data)
+
+
+@pytest.mark.parametrize("name", ["games", "blue_wins", "red_wins", "without_policy"])
+def test_a_count_that_is_not_that_of_the_shards_is_named(data, name):
+    index = read_index(data)
+    real = getattr(index.splits["train"], name)
+    with_train(index, **{name: real + 1}).write(data)
+    assert [problem.split(". ")[0] for problem in problems_of(data)] == [
+        f"{data}, split train: {name} counted {real}, the index says {real + 1}"
+    ]
+
+
+def test_plies_that_are_not_those_of_the_shards_are_named(data):
+    index = read_index(data)
+    plies = index.splits["train"].plies
+    with_train(index, plies=(plies[0] - 1, plies[1] + 1, *plies[2:])).write(data)
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{data}, split train: plies counted ")
+
+
+def test_an_index_without_one_of_the_shards_is_found(data):
+    index = read_index(data)
+    with_train(index, shards=index.splits["train"].shards[:-1]).write(data)
+    found = problems_of(data)
+    assert found
+    assert all(problem.startswith(f"{data}, split train: ") for problem in found)
+
+
+def test_a_shard_of_more_positions_than_the_index_says_is_found(data):
+    index = read_index(data)
+    first, *others = index.splits["train"].shards
+    with_train(index, shards=(replace(first, positions=first.positions - 1), *others)).write(data)
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{data / 'train-000000.tar'}, block 000005, stones: ")
+
+
+def test_a_game_in_both_splits_is_found(data):
+    # a shard of training positions, published once more as validation: all checksums and counts are right
+    index = read_index(data)
+    shard = index.splits["train"].shards[0]
+    shutil.copy(data / shard.name, data / "val-000000.tar")
+    blocks = positions_of(data, index)
+    games = {(s, g) for block in blocks for s, g in zip(block.source.tolist(), block.game.tolist(), strict=True)}
+    value, policy = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("value", "policy"))
+    ply = np.concatenate([block.ply for block in blocks])
+    val = Split(
+        shards=(replace(shard, name="val-000000.tar"),),
+        games=len(games),
+        blue_wins=int((value == 0).sum()),
+        red_wins=int((value == 1).sum()),
+        without_policy=int((policy < 0).sum()),
+        plies=tuple(np.bincount(ply, minlength=26).tolist()),
+    )
+    Index(
+        layout=index.layout,
+        splits={"train": index.splits["train"], "val": val},
+        sources=index.sources,
+        inputs=index.inputs,
+        options=index.options,
+    ).write(data)
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{data}: {len(games)} games are in both train and val. Convert again")
+
+
+# positions that no source file could have given, under checksums that are right --------------------------------------
+
+
+def _two_stones(column):
+    column["stones"][3] |= 0b1000_0000
+    column["stones"][3, 3] |= 0b0100_0000
+
+
+def _stray_bits(column):
+    column["stones"][3, -1] |= 1
+
+
+def _wrong_player(column):
+    column["player"][3] ^= 1
+
+
+def _policy_beyond(column):
+    column["policy"][3] = 25
+
+
+def _policy_below(column):
+    column["policy"][3] = -2
+
+
+def _unknown_source(column):
+    column["source"][3] = 3
+
+
+def _value_beyond(column):
+    column["value"][3] = 1.5
+
+
+def _wrong_ply(column):
+    column["ply"][3] += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (_two_stones, "row 3: cell with two stones"),
+        (_stray_bits, "bits that should be 0"),
+        (_wrong_player, "row 3: player to move contradicts the stones"),
+        (_policy_beyond, "a policy names a cell beyond the board"),
+        (_policy_below, "a policy names a cell beyond the board"),
+        (_unknown_source, "names a source that the index does not list"),
+        (_value_beyond, "row 3: value outside 0 to 1"),
+        (_wrong_ply, "row 3: stated number of stones contradicts the board"),
+    ],
+    ids=lambda value: value.__name__[1:] if callable(value) else "",
+)
+def test_a_column_that_cannot_be_is_found_and_named_by_file_and_block(data, spoil, found):
+    blocks = positions_of(data, read_index(data))
+    spoiled = {name: column.copy() for name, column in blocks[2].columns().items()}
+    spoil(spoiled)
+    blocks[2] = Positions(side=5, **spoiled)
+    rewrite_first_shard(data, blocks)
+    (problem,) = problems_of(data)
+    assert problem.startswith(f"{data / 'train-000000.tar'}, block 000002: ")
+    assert found in problem
+
+
+def test_a_member_that_is_another_column_is_found(data):
+    index = read_index(data)
+    blocks = positions_of(data, index)
+    layout = Layout(side=5, soft=False, codec="none", block_positions=CUT["block_positions"])
+    shard = write_shard(data / "train-000000.tar", blocks, layout=layout)
+    with_train(index, shards=(shard, *index.splits["train"].shards[1:])).write(data)
+    found = problems_of(data)
+    assert len(found) == 6
+    assert found[0].startswith(f"{data / 'train-000000.tar'}, block 000000: has no member 000000.stones.npy.zst")
+
+
+def test_where_there_is_no_dataset_the_error_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no dataset here.*hexshards convert"):
+        verify(tmp_path)
