@@ -19,8 +19,9 @@ check: $(INSTALLED)  ## lint, format, and types of the package as it is installe
 	rm -rf $(VENV)/package && $(BIN)/pip install -q --no-deps --target $(VENV)/package .
 	cd $(VENV) && MYPYPATH=package bin/mypy --config-file $(CURDIR)/pyproject.toml -p hexshards
 
-bench: $(INSTALLED)  ## samples per second of the loader against this machine's ceiling
+bench: $(INSTALLED)  ## loading and converting, against what this machine can do and what users do today
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/convert.py
 
 # constraints.txt pins every version, so that two machines test the same thing
 $(INSTALLED): pyproject.toml constraints.txt

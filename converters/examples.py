@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hexshards.board import BLUE, RED
 from hexshards.errors import printable
 from hexshards.pickles import Array, Member
-from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit
+from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
 from hexshards.sources import source_name
 from hexshards.templates import Rows, Slot, Template, distinct, joined
 
@@ -91,18 +91,8 @@ class Examples:
 
         batch: dicts, and Rows that stand for several; ``first``: number of the first of them.
         """
-        parts: list[Columns] = []
-        single: list[tuple[int, Any]] = []
-        found: list[Rows] = []
-        numbers: list[NDArray[np.int64]] = []
-        for example in batch:
-            if isinstance(example, Rows):
-                found.append(example)
-                numbers.append(np.arange(first, first + len(example)))
-                first += len(example)
-            else:
-                single.append((first, example))
-                first += 1
+        parts = list[Columns]()
+        single, found, numbers = _sorted_out(batch, first)
         if found:
             number = np.concatenate(numbers)
             for template, rows, mine in joined(found).by_kind():
@@ -110,25 +100,23 @@ class Examples:
                 parts.append(columns)
                 single += odd
         columns, rejects = self._single(single)
-        positions, unsound = admit(self._draft([*parts, columns]))
-        rejects = sorted(rejects + unsound, key=lambda reject: int(reject.place.split()[1]))
-        return positions, tuple(self.names.names), rejects
+        # each part by itself: floats are 50 times as large as what is packed of them, and need not be put in order
+        admitted, kept = [], []
+        for part in (*parts, columns):
+            positions, unsound = admit(self._draft(part))
+            admitted.append(positions)
+            kept.append(np.setdiff1d(part["number"], [_number(reject) for reject in unsound], assume_unique=True))
+            rejects += unsound
+        order = np.argsort(np.concatenate(kept))
+        return concat(admitted).take(order), tuple(self.names.names), sorted(rejects, key=_number)
 
-    def _draft(self, parts: Sequence[Columns]) -> Draft:
-        """All parts, in the order of the examples."""
-        number = np.concatenate([part["number"] for part in parts])
-        order = np.argsort(number)
-        joined = {
-            name: np.concatenate([part[name] for part in parts])[order]
-            for name in ("has_policy", "value", "player", "ply", "source", "game", "plies", "tier")
-        }
-        boards = np.concatenate([part["boards"] for part in parts])[order]
+    def _draft(self, part: Columns) -> Draft:
+        columns = {name: column for name, column in part.items() if name not in ("number", "boards")}
         return Draft(
             side=self.side,
-            boards=boards.reshape(-1, 2, self.side, self.side),
-            policy=np.concatenate([part["policy"] for part in parts])[order],
-            places=_Places(number[order]),
-            **joined,
+            boards=part["boards"].reshape(-1, 2, self.side, self.side),
+            places=_Places(part["number"]),
+            **columns,
         )
 
     # one at a time --------------------------------------------------------------------------------------------------
@@ -269,6 +257,24 @@ class Examples:
 
 def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
     return isinstance(array, Array) and array.dtype == "<f4" and not array.fortran and array.shape == shape
+
+
+def _sorted_out(batch: Sequence[Any], first: int) -> tuple[list[tuple[int, Any]], list[Rows], list[NDArray[np.int64]]]:
+    """Numbered dicts, Rows, and the numbers of what these stand for."""
+    single, found, numbers = list[tuple[int, Any]](), list[Rows](), list[NDArray[np.int64]]()
+    for example in batch:
+        if isinstance(example, Rows):
+            found.append(example)
+            numbers.append(np.arange(first, first + len(example)))
+            first += len(example)
+        else:
+            single.append((first, example))
+            first += 1
+    return single, found, numbers
+
+
+def _number(reject: Reject) -> int:
+    return int(reject.place.removeprefix("example "))
 
 
 class _Plan:

@@ -111,6 +111,8 @@ def assemble(plan: Plan, *, base: Index | None, spec: ConvertSpec, runner: Runne
     tell(shards=len(jobs), shards_done=len(jobs) - len(waiting))
     for _ in runner.each(partial(write_one, plan=_slim(plan), stamp=stamp), waiting):
         tell(shards_done=1)
+    for half in plan.out.glob("*.*.partial"):  # of a worker that was killed; its task was run again
+        half.unlink()
     if base:
         shards = [(shard,) for split in base.splits.values() for shard in split.shards]
         task = partial(note_games_of_shard, folder=plan.out, scratch=plan.scratch, index=base)

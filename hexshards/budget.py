@@ -23,14 +23,12 @@ READ_FACTOR, READ_BYTES = 1.4, 40 << 20
 """Peak memory of reading a processed file: 1.4 times its decompressed size, and 40 MiB. Measured: 566 MiB for 409 MiB
 (199,000 positions), 121 for 58."""
 
-TEXT_FACTOR = 60
-"""The same for a file of game records: 6 bytes of text are a position."""
-
-PACKED_FACTOR = 0.12
-"""Packed rows, three times over while they are sorted, over the decompressed size of their files."""
+PACKED_FACTOR, TEXT_FACTOR = 0.14, 130
+"""Packed rows while they are sorted, 300 bytes each, over the decompressed size of a processed file and over the size
+of a file of game records, where a position takes 2.3 bytes."""
 
 MERGE_FACTOR = 6
-"""Copies of a shard's rows that are held while equal positions are merged."""
+"""Copies of a shard's rows, as their files have them, that are held while equal positions are merged."""
 
 _UNITS = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
 
@@ -92,10 +90,10 @@ def decompressed_bytes(path: Path) -> int:
 def reading_bytes(files: Sequence[Input], spec: ConvertSpec) -> int:
     """What the task that reads a group of files holds."""
     copies = 4 if spec.bake_symmetries else 1
-    sizes = [(decompressed_bytes(file.path), file.path.suffix == ".gz") for file in files]
-    largest = max(size * (READ_FACTOR if zipped else TEXT_FACTOR) for size, zipped in sizes)
-    packed = sum(size * (PACKED_FACTOR if zipped else TEXT_FACTOR) for size, zipped in sizes)
-    return int(largest + packed * copies) + READ_BYTES
+    zipped = [decompressed_bytes(file.path) for file in files if file.path.suffix == ".gz"]
+    text = [file.path.stat().st_size for file in files if file.path.suffix != ".gz"]
+    packed = copies * (PACKED_FACTOR * sum(zipped) + TEXT_FACTOR * sum(text))
+    return int(packed + (READ_BYTES + READ_FACTOR * max(zipped) if zipped else 0))
 
 
 def row_bytes(side: int, *, soft: bool) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,10 @@ from hexshards.specs import (
     Dedupe,
     Engine,
     Format,
+    Selector,
     TrainSpec,
+    Unfinished,
+    V1Value,
     changed,
 )
 
@@ -68,13 +72,25 @@ def convert(
     dedupe: Annotated[
         Dedupe, Option(help="Merge equal positions, or also those that are equal when turned by 180 degrees.")
     ] = CONVERT.dedupe,
+    positions: Annotated[
+        Selector, Option(help="Game records: all positions, the final one, or the one before it.")
+    ] = CONVERT.positions,
+    unfinished: Annotated[
+        Unfinished, Option(help="Game records in which nobody connected: reject, or keep and trust the result.")
+    ] = CONVERT.unfinished,
+    keep_duplicates: Annotated[
+        bool, Option("--keep-duplicates", help="Game records: keep exact repeats of a game.")
+    ] = CONVERT.keep_duplicates,
+    v1_value: Annotated[
+        V1Value, Option(help="First-generation files: compare values with the boards, or trust them.")
+    ] = CONVERT.v1_value,
     max_rejects: Annotated[int, Option(min=0, help="Positions that may be left out as faulty.")] = 0,
     memory: Annotated[str, Option(help="What all processes together may hold, like 512MiB.")] = MEMORY,
     append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert hex_ai's processed files into a dataset: checked, split by game, shuffled, compressed.
+    """Convert hex_ai's processed files, or game records, into a dataset: checked, split by game, shuffled, compressed.
 
     The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
     on when the same command is given again.
@@ -89,6 +105,10 @@ def convert(
         "codec": codec,
         "bake_symmetries": bake_symmetries,
         "dedupe": dedupe,
+        "positions": positions,
+        "unfinished": unfinished,
+        "keep_duplicates": keep_duplicates,
+        "v1_value": v1_value,
     }
     with _told():
         options = changed(given) if append else given
@@ -103,7 +123,8 @@ def convert(
             return
         from hexshards.conversion import convert as run
 
-        with display.conversion_progress() as progress:
+        # stdout is for the result; Ray would say there that a worker died
+        with display.conversion_progress() as progress, redirect_stdout(sys.stderr):
             report = run(
                 sources,
                 out=out,

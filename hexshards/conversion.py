@@ -11,7 +11,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -22,6 +22,7 @@ from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.engines import Runner
 from hexshards.index import Index, read_index
 from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.repeats import without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
 from hexshards.shard import Shard
 from hexshards.sources import Input, collect
@@ -149,7 +150,9 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
     if not found.groups and work.base:
         tell.passed_over(found)
         return _report(work, work.base, found=found)
+    found, repeats = _without_repeats(work, found)
     spills, refusals, notes = _read_all(work, found, tell)
+    notes.append(_repeated_games(repeats, work.spec))
     rejects = judge(
         spills,
         refusals,
@@ -158,7 +161,9 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
         side=work.base.side if work.base else None,
     )
     plan = plan_of(spills, out=work.out, scratch=work.scratch, base=work.base, spec=work.spec)
-    shard_bytes = writing_bytes(plan.layout.side, soft=plan.layout.soft, spec=work.spec)
+    # merged positions become soft block by block: what is held of them is as their files have it
+    soft = any(spill.soft for spill in spills) if plan.dedupe else plan.layout.soft
+    shard_bytes = writing_bytes(plan.layout.side, soft=soft, spec=work.spec)
     notes.append(work.budget.notice(shard_bytes, f"writing a shard of {work.spec.shard_positions:,} positions"))
     with work.runner(shard_bytes) as runner:
         index = assemble(plan, base=work.base, spec=work.spec, runner=runner, tell=tell.add)
@@ -166,6 +171,22 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
     notes += _noted(spills)
     rows = sum(sum(spill.rows.values()) for spill in spills)
     return _report(work, index, found=found, rejects=rejects, rows=rows, notes=notes)
+
+
+def _without_repeats(work: _Work, found: Survey) -> tuple[Survey, int]:
+    """The same groups of files, told which of their games are repeats, and how many of these there are."""
+    jobs = [(file, stem_of((file,), work.scratch)) for file in found.files]
+    with work.runner(max((reading_bytes(group, work.spec) for group in found.groups), default=0)) as runner:
+        files, repeats = without_repeats(jobs, spec=work.spec, runner=runner)
+    each = iter(files)
+    return replace(found, groups=tuple(tuple(next(each) for _ in group) for group in found.groups)), repeats
+
+
+def _repeated_games(count: int, spec: ConvertSpec) -> str:
+    if not count:
+        return ""
+    done = "kept, in the split of the first" if spec.keep_duplicates else "left out (--keep-duplicates keeps them)"
+    return f"{count:,} games are exact repeats of others, as they are or turned by 180 degrees: {done}"
 
 
 def _read_all(work: _Work, found: Survey, tell: _Teller) -> tuple[list[Spill], list[Refusal], list[str]]:

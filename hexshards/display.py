@@ -137,7 +137,7 @@ def conversion_summary(report: conversion.Report) -> str:
     if report.positions:
         lines.append(
             f"{report.shard_bytes / report.positions:.1f} bytes per position, "
-            f"{report.input_bytes / report.shard_bytes:.1f} times smaller than the source files"
+            f"{report.shard_bytes / report.input_bytes:.2f} times the size of the source files"
         )
     lines += [printable(note, width=300) for note in report.notes]
     lines += game_warning(index)

@@ -93,7 +93,7 @@ def estimate(
     side = max((sample.side for sample in samples.values()), default=13)
     soft = any(sample.soft for sample in samples.values())
     reading = max((reading_bytes(group, spec) for group in found.groups), default=0)
-    writing = writing_bytes(side, soft=soft or spec.dedupe != "none", spec=spec)
+    writing = writing_bytes(side, soft=soft, spec=spec)
     readers, writers = budget.at_once(reading), budget.at_once(writing)
     per_form = {form: size * samples[form].positions_per_byte * images(spec) for form, size in sizes.items()}
     written = sum(rows * samples[form].bytes_per_position for form, rows in per_form.items())

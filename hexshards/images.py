@@ -19,6 +19,8 @@ from hexshards.positions import Positions
 TURN, TRANSPOSE = 1, 2
 """Numbers of two symmetries: rotation by 180, and transpose + colour swap."""
 
+_TOGETHER = 4096
+
 
 def image(positions: Positions, symmetry: int) -> Positions:
     """Every position in one of its symmetries. Source, game and plies stay those of the game that was played."""
@@ -60,18 +62,23 @@ def stone_words(stones: NDArray[np.uint8]) -> Words:
 
 
 def _stones(positions: Positions, symmetry: int) -> NDArray[np.uint8]:
-    planes = positions.planes()
+    cells = symmetry_cells(positions.side)[symmetry]  # a symmetry is its own inverse
+    places = np.concatenate([cells, cells + len(cells)])
     if SWAPS_COLOURS[symmetry]:
-        planes = planes[:, ::-1]
-    moved = np.empty((len(positions), 2, positions.side**2), dtype=np.uint8)
-    moved[:, :, symmetry_cells(positions.side)[symmetry]] = planes.reshape(moved.shape)
-    return np.packbits(moved.reshape(len(positions), -1), axis=1)
+        places = np.roll(places, len(cells))
+    moved = np.empty_like(positions.stones)
+    # unpacked, a position is eight times as large: a few thousand at a time stay in the cache
+    for start in range(0, len(moved), _TOGETHER):
+        rows = slice(start, start + _TOGETHER)
+        bits = np.unpackbits(positions.stones[rows], axis=1)
+        moved[rows] = np.packbits(np.take(bits, places, axis=1), axis=1)
+    return moved
 
 
 def _policy(positions: Positions, symmetry: int) -> NDArray[Any]:
     cells = symmetry_cells(positions.side)[symmetry]
     if positions.soft:
-        return np.ascontiguousarray(positions.policy[:, cells])  # a symmetry is its own inverse
+        return np.ascontiguousarray(positions.policy[:, cells])
     # a policy of -1 finds the last entry: itself
     return np.append(cells, -1).astype(np.int16)[positions.policy]
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hexshards.errors import DataError, InputRejected, printable
 from hexshards.index import Index, InputFile
@@ -93,9 +94,11 @@ def _grouped(files: Sequence[Input], sizes: Mapping[Input, int]) -> list[Group]:
 
 
 def stem_of(group: Group, scratch: Path) -> Path:
-    """Where the spill of some files lies: another place once one of them is changed, moved or replaced."""
-    stats = [(str(file.path.resolve()), file.format, file.path.stat()) for file in group]
-    entries = [(path, form, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, form, stat in stats]
+    """Where the spill of some files lies: another place once one of them is changed, moved, replaced or told more."""
+    entries = [
+        (str(file.path.resolve()), file.format, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, file.skip, file.twins)
+        for file, stat in ((file, file.path.stat()) for file in group)
+    ]
     return scratch / hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
 
 
@@ -118,7 +121,9 @@ def read_group(group: Group, *, scratch: Path, spec: ConvertSpec) -> tuple[Group
 def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
     """A source file as its converter reads it. Raises DataError when the whole file is refused."""
     data = file.path.read_bytes()
-    chunks = list(_converters()[file.format].read(data, name=file.path.name, where=str(file.path), spec=spec))
+    asked: dict[str, Any] = {"skip": file.skip} if file.skip else {}
+    converter = _converters()[file.format]
+    chunks = list(converter.read(data, name=file.path.name, where=str(file.path), spec=spec, **asked))
     positions = concat([chunk.positions for chunk in chunks])
     rejects = [reject for chunk in chunks for reject in chunk.rejects]
     entry = InputFile(
@@ -130,7 +135,7 @@ def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
         rejected=len(rejects),
         without_game=int((positions.game == UNKNOWN).sum()),
     )
-    return ReadFile(entry, positions, chunks[-1].sources, rejects, chunks[-1].notes)
+    return ReadFile(entry, positions, chunks[-1].sources, rejects, chunks[-1].notes, file.twins)
 
 
 # looked for once in each process: with thousands of small files that takes longer than reading them

@@ -195,6 +195,7 @@ class Machine:
         self.copies_left = len(data)
 
     def run(self) -> object:
+        """Execute everything and hand over what is left on the stack."""
         data, table = self.data, _TABLE
         stop = pickle.STOP[0]
         while (opcode := data[self.at]) != stop:

@@ -2,7 +2,7 @@
 
 Formats of whole games give a key for each: equal for the same moves and winner, also when all is turned by 180 degrees.
 The first game of a key, by name and contents of its file and its place there, stays; the others are left out, or kept
-beside it in the same split.
+in the same split. Memory: 50 bytes a game.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,56 +21,73 @@ from hexshards.engines import Runner
 from hexshards.errors import DataError
 from hexshards.sources import Games, Input, Twin, formats, source_name
 from hexshards.specs import ConvertSpec
+from hexshards.spill import save_array
+
+_LISTED = np.dtype([("keys", "<u8", (2,)), ("game", "<i4")])
 
 
-def without_repeats(files: Sequence[Input], *, spec: ConvertSpec, runner: Runner) -> tuple[list[Input], int]:
-    """The same files, told which of their games are repeats, and how many repeats there are. Memory: 50 bytes a game."""
+class _List(NamedTuple):
+    """The games of one file."""
+
+    file: Input
+    sha256: str
+    games: Games
+
+
+def without_repeats(
+    files: Sequence[tuple[Input, Path]], *, spec: ConvertSpec, runner: Runner
+) -> tuple[list[Input], int]:
+    """The same files, told which of their games are repeats, and how many those are.
+
+    Each file comes with a path at which its list of games is kept, so that it is made once.
+    """
     known = formats()
-    asked = [(file,) for file in files if hasattr(known[file.format], "games")]
-    listed = list(runner.each(partial(_list_games, spec=spec), asked))
-    listed = sorted(
-        (entry for entry in listed if entry[2] is not None), key=lambda entry: (entry[0].path.name, entry[1])
-    )
-    if not listed:
-        return list(files), 0
-    keys = np.concatenate([games.keys for _, _, games in listed if games])
-    first = _first_of_each(keys)
-    told: dict[Input, Input] = {}
-    ends = np.cumsum([0, *(len(games.games) for _, _, games in listed if games)])
-    for place, (file, _, games) in enumerate(listed):
-        assert games is not None
+    asked = [job for job in files if hasattr(known[job[0].format], "games")]
+    lists = [found for found in runner.each(partial(_list_games, spec=spec), asked) if found]
+    lists.sort(key=lambda each: (each.file.path.name, each.sha256))
+    if not lists:
+        return [file for file, _ in files], 0
+    first = _first_of_each(np.concatenate([each.games.keys for each in lists]))
+    ends = np.cumsum([0, *(len(each.games.games) for each in lists)])
+    told = {}
+    for place, each in enumerate(lists):
         mine = np.arange(ends[place], ends[place + 1])
-        repeats = np.flatnonzero(first[mine] != mine)
-        numbers = games.games[repeats].tolist()
-        if not spec.keep_duplicates:
-            told[file] = replace(file, skip=tuple(numbers))
-            continue
-        others = first[mine][repeats]
-        homes = np.searchsorted(ends, others, side="right") - 1
-        told[file] = replace(
-            file,
-            twins=tuple(
-                Twin(number, source_name(listed[home][0].path.name), int(_games(listed[home])[other - ends[home]]))
-                for number, home, other in zip(numbers, homes.tolist(), others.tolist(), strict=True)
-            ),
-        )
-    return [told.get(file, file) for file in files], int((first != np.arange(len(first))).sum())
+        repeats = mine[first[mine] != mine]
+        numbers = each.games.games[repeats - ends[place]].tolist()
+        if spec.keep_duplicates:
+            told[each.file] = replace(each.file, twins=_twins(numbers, first[repeats], lists, ends))
+        else:
+            told[each.file] = replace(each.file, skip=tuple(numbers))
+    return [told.get(file, file) for file, _ in files], int((first != np.arange(len(first))).sum())
 
 
-def _games(entry: tuple[Input, str, Games | None]) -> NDArray[np.int32]:
-    assert entry[2] is not None
-    return entry[2].games
+def _twins(
+    numbers: Sequence[int], others: NDArray[np.int64], lists: Sequence[_List], ends: NDArray[np.int64]
+) -> tuple[Twin, ...]:
+    """For each game the one that it repeats, which is at ``others`` of all lists together."""
+    homes = np.searchsorted(ends, others, side="right") - 1
+    return tuple(
+        Twin(number, source_name(lists[home].file.path.name), int(lists[home].games.games[other - ends[home]]))
+        for number, home, other in zip(numbers, homes.tolist(), others.tolist(), strict=True)
+    )
 
 
-def _list_games(file: Input, *, spec: ConvertSpec) -> tuple[Input, str, Games | None]:
-    """A file's contents by name, and its games; None where it will be refused when it is read."""
+def _list_games(file: Input, kept: Path, *, spec: ConvertSpec) -> _List | None:
+    """The games of a file; None where it will be refused when it is read."""
+    for path in kept.parent.glob(f"{kept.name}.*.games"):
+        rows = np.load(path, allow_pickle=False)
+        return _List(file, path.name.split(".")[-2], Games(rows["keys"], rows["game"]))
     data = file.path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
     converter = formats()[file.format]
     try:
         games = converter.games(data, name=file.path.name, where=str(file.path), spec=spec)  # type: ignore[union-attr]
     except DataError:
-        games = None
-    return file, hashlib.sha256(data).hexdigest(), games
+        return None
+    rows = np.zeros(len(games.games), dtype=_LISTED)
+    rows["keys"], rows["game"] = games
+    save_array(kept.with_name(f"{kept.name}.{sha256}.games"), rows)
+    return _List(file, sha256, games)
 
 
 def _first_of_each(keys: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from hexshards.images import canonical, image, stone_keys
 from hexshards.index import SPLITS, InputFile
 from hexshards.order import Words
 from hexshards.positions import Positions, Reject, columns, concat
+from hexshards.sources import Twin
 from hexshards.specs import ConvertSpec
 from hexshards.storage import publish, publishing
 
@@ -39,6 +40,7 @@ class ReadFile(NamedTuple):
     sources: Sequence[str]
     rejects: Sequence[Reject]
     notes: Sequence[str]
+    twins: Sequence[Twin] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     sources = {name: number for number, name in enumerate(sorted({name for read in reads for name in read.sources}))}
     placed = [_placed(read, sources, spec) for read in reads]
     positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
-    games = order.game_keys(tuple(sources), positions.source, positions.game)
+    games = np.concatenate([np.tile(_game_keys(read), len(_images(spec))) for read in reads])
     val = order.in_val(games, val_fraction=spec.val_fraction)
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
@@ -112,7 +114,7 @@ def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tu
     )
     if spec.dedupe == "symmetric":
         positions = canonical(positions)
-    images = range(len(SYMMETRIES) if spec.bake_symmetries else 1)
+    images = _images(spec)
     if spec.dedupe == "none":
         keys = order.raw(len(images) * len(positions), spec.seed, order.CONVERT, *_words(read.file.sha256))
     else:
@@ -120,6 +122,27 @@ def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tu
         own = stone_keys(positions.stones, seed=spec.seed)
         keys = np.concatenate([order.mix(own + np.uint64(number)) for number in images])
     return concat([image(positions, number) for number in images]), keys
+
+
+def _images(spec: ConvertSpec) -> range:
+    """The symmetries that each position is written in."""
+    return range(len(SYMMETRIES) if spec.bake_symmetries else 1)
+
+
+def _game_keys(read: ReadFile) -> Words:
+    """A word for each position that names its game; a game that repeats another one has that one's."""
+    positions = read.positions
+    keys = order.game_keys(read.sources, positions.source, positions.game)
+    if read.twins:
+        twins = sorted(read.twins)
+        mine = np.array([twin.game for twin in twins])
+        names = sorted({twin.source for twin in twins})
+        source = np.array([names.index(twin.source) for twin in twins], dtype=np.uint32)
+        theirs = order.game_keys(names, source, np.array([twin.other for twin in twins], dtype=np.int32))
+        place = np.minimum(np.searchsorted(mine, positions.game), len(mine) - 1)
+        repeats = mine[place] == positions.game
+        keys[repeats] = theirs[place[repeats]]
+    return keys
 
 
 def _store(stem: Path, split: str, positions: Positions, keys: Words, rows: NDArray[np.int64]) -> None:
@@ -134,7 +157,7 @@ def _store(stem: Path, split: str, positions: Positions, keys: Words, rows: NDAr
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Publish an array as a .npy file. Unlike np.save, which loses it, a failed write keeps its reason."""
-    with publishing(path) as file:
+    with publishing(path, durable=False) as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.view(np.uint8).data)
 

@@ -18,16 +18,21 @@ GUNZIP_RATIO = 256
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name only when the block ends well; a crash leaves the old file whole."""
+def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write that takes its name only when the block ends well; a crash leaves the old file whole.
+
+    durable: whether it must outlast a loss of power too, and not only the end of the process.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(partial, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -64,7 +69,7 @@ def gunzip(data: bytes, *, where: str) -> bytes:
         member = isal_zlib.decompressobj(wbits=31)
         try:
             part = member.decompress(rest, limit - size + 1)
-        except isal_zlib.IsalError as error:
+        except isal_zlib.error as error:
             raise _damaged(f"gzip is damaged ({error})", where) from None
         parts.append(part)
         size += len(part)

@@ -117,12 +117,11 @@ class Rows:
 
     def meaning(self, entry: int) -> Any:
         """The memo entry of a number."""
-        return self._repeats.machine.memo[entry]
+        return self._repeats.memo[entry]
 
     def dict(self, row: int) -> Any:
         """One of the dicts, read by the machine."""
-        machine = self._repeats.machine
-        return self._repeats.read(int(self.starts[row]), memo=machine.memo, memos=machine.memos)
+        return self._repeats.read(int(self.starts[row]), memo=dict(self._repeats.memo), memos=1 << 40)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -145,8 +144,6 @@ def load_records(data: bytes, *, where: str, key: str) -> object:
 class _Repeats:
     """The kinds of one pickle, and where dicts of them are: a hexshards.pickles.Shortcut."""
 
-    machine: Machine
-
     def __init__(self, key: str, data: bytes) -> None:
         self.key, self.data, self.lessons = key, data, 0
         self.bytes = np.frombuffer(data, dtype=np.uint8)
@@ -154,6 +151,7 @@ class _Repeats:
         self.marks: dict[bytes, Numbers] = {}  # where a dict may be that is of no known kind
         self.taken: list[Rows] = []
         self.bases: list[int] = []  # memo entries made before each of ``taken``
+        self.memo: dict[int, object] = {}  # the machine's while it runs, then what dicts refer to
         self._index(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
     def leap(self, machine: Machine) -> bool:
@@ -164,7 +162,7 @@ class _Repeats:
         rows = Rows(self, self.starts[first:last], self.kinds[first:last])
         self.taken.append(rows)
         self.bases.append(machine.memos)
-        self.machine = machine
+        self.memo = machine.memo
         machine.stack.append(rows)
         machine.at = self.ends[last - 1]
         machine.memos += self.memos[last] - self.memos[first]
@@ -203,9 +201,13 @@ class _Repeats:
         return reader.stack[0]
 
     def check(self) -> None:
-        """Look up all references. Raises LookupError for one to what was not there yet, or means something else."""
+        """Look up all references, and keep only what they mean: memo and runs hold the whole file, in a cycle.
+
+        Raises LookupError for one to what was not there yet, or means something else.
+        """
         if not self.taken:
             return
+        meanings: dict[int, object] = {}
         every = joined(self.taken)
         memos = np.array([template.memos for template in self.templates])[every.kinds]
         runs = np.array([len(rows) for rows in self.taken])
@@ -215,19 +217,23 @@ class _Repeats:
         for template, rows, mine in every.by_kind():
             for slot in (*template.leaves.values(), *template.fixed):
                 if slot.opcode in _GETS:
-                    self._check_slot(rows.numbers(slot), bases[mine], template.fixed.get(slot))
+                    meanings |= self._meanings(rows.numbers(slot), bases[mine], template.fixed.get(slot))
+        self.memo, self.taken, self.bases = meanings, [], []
 
-    def _check_slot(self, entries: Numbers, bases: Numbers, meaning: object) -> None:
+    def _meanings(self, entries: Numbers, bases: Numbers, meaning: object) -> dict[int, object]:
+        """What memo entries stand for, each of which must mean ``meaning`` unless that is None."""
         if (entries >= bases).any():
             raise LookupError
+        meanings: dict[int, object] = {}
         for entry in distinct(entries).tolist():
-            found = self._recalled(entry)
+            found = meanings[entry] = self._recalled(entry)
             if meaning is not None and not _same(found, meaning):
                 raise LookupError
+        return meanings
 
     def _recalled(self, entry: int) -> object:
         reader = Machine(pickle.LONG_BINGET + entry.to_bytes(4, "little"), self)
-        reader.memo = self.machine.memo
+        reader.memo = self.memo
         reader.step()
         return reader.stack[0]
 

@@ -253,7 +253,7 @@ def test_a_dry_run_of_an_addition_leaves_out_what_is_there(sources, tmp_path):
 
 
 def in_a_small_disk(script, folder, *, size):
-    """Run a shell script in a namespace of its own where ``folder`` is a disk of that size; None where that can't be."""
+    """Run a shell script in a namespace of its own where ``folder`` is a small disk; None where that can't be."""
     folder.mkdir()
     whole = f"mount -t tmpfs -o size={size} none '{folder}' && touch '{folder}/.mounted' && ( {script} )"
     for way in (["unshare", "-m"], ["unshare", "-rm"]):
