@@ -22,7 +22,7 @@ from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.engines import Runner
 from hexshards.index import Index, read_index
 from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
-from hexshards.repeats import without_repeats
+from hexshards.repeats import holds_games, without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
 from hexshards.shard import Shard
 from hexshards.sources import Input, collect
@@ -175,11 +175,14 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
 
 def _without_repeats(work: _Work, found: Survey) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
-    jobs = [(file, stem_of((file,), work.scratch)) for file in found.files]
-    with work.runner(max((reading_bytes(group, work.spec) for group in found.groups), default=0)) as runner:
-        files, repeats = without_repeats(jobs, spec=work.spec, runner=runner)
-    each = iter(files)
-    return replace(found, groups=tuple(tuple(next(each) for _ in group) for group in found.groups)), repeats
+    jobs = [(file, stem_of((file,), work.scratch)) for file in found.files if holds_games(file)]
+    if not jobs:
+        return found, 0
+    with work.runner(max(reading_bytes((file,), work.spec) for file, _ in jobs)) as runner:
+        told, repeats = without_repeats(jobs, spec=work.spec, runner=runner)
+    return replace(
+        found, groups=tuple(tuple(told.get(file, file) for file in group) for group in found.groups)
+    ), repeats
 
 
 def _repeated_games(count: int, spec: ConvertSpec) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,22 +34,29 @@ class _List(NamedTuple):
     games: Games
 
 
+def holds_games(file: Input) -> bool:
+    """Whether a file's format is one of whole games."""
+    return hasattr(_converters()[file.format], "games")
+
+
+# looked for once in each process
+_converters = cache(formats)
+
+
 def without_repeats(
     files: Sequence[tuple[Input, Path]], *, spec: ConvertSpec, runner: Runner
-) -> tuple[list[Input], int]:
-    """The same files, told which of their games are repeats, and how many those are.
+) -> tuple[dict[Input, Input], int]:
+    """Files of games, each with itself told which of its games are repeats; and how many those are.
 
     Each file comes with a path at which its list of games is kept, so that it is made once.
     """
-    known = formats()
-    asked = [job for job in files if hasattr(known[job[0].format], "games")]
-    lists = [found for found in runner.each(partial(_list_games, spec=spec), asked) if found]
+    lists = [found for found in runner.each(partial(_list_games, spec=spec), files) if found]
     lists.sort(key=lambda each: (each.file.path.name, each.sha256))
     if not lists:
-        return [file for file, _ in files], 0
+        return {}, 0
     first = _first_of_each(np.concatenate([each.games.keys for each in lists]))
     ends = np.cumsum([0, *(len(each.games.games) for each in lists)])
-    told = {}
+    told = dict[Input, Input]()
     for place, each in enumerate(lists):
         mine = np.arange(ends[place], ends[place + 1])
         repeats = mine[first[mine] != mine]
@@ -58,7 +65,7 @@ def without_repeats(
             told[each.file] = replace(each.file, twins=_twins(numbers, first[repeats], lists, ends))
         else:
             told[each.file] = replace(each.file, skip=tuple(numbers))
-    return [told.get(file, file) for file, _ in files], int((first != np.arange(len(first))).sum())
+    return told, int((first != np.arange(len(first))).sum())
 
 
 def _twins(
@@ -79,7 +86,7 @@ def _list_games(file: Input, kept: Path, *, spec: ConvertSpec) -> _List | None:
         return _List(file, path.name.split(".")[-2], Games(rows["keys"], rows["game"]))
     data = file.path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    converter = formats()[file.format]
+    converter = _converters()[file.format]
     try:
         games = converter.games(data, name=file.path.name, where=str(file.path), spec=spec)  # type: ignore[union-attr]
     except DataError:

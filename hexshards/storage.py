@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
 from hexshards.errors import DataError
+
+_IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
 
 GUNZIP_FLOOR_BYTES = 16 << 20
 GUNZIP_RATIO = 256
@@ -23,7 +26,7 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
     durable: whether it must outlast a loss of power too, and not only the end of the process.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
             yield file
@@ -69,7 +72,7 @@ def gunzip(data: bytes, *, where: str) -> bytes:
         member = isal_zlib.decompressobj(wbits=31)
         try:
             part = member.decompress(rest, limit - size + 1)
-        except isal_zlib.error as error:
+        except _IsalError as error:
             raise _damaged(f"gzip is damaged ({error})", where) from None
         parts.append(part)
         size += len(part)

@@ -34,7 +34,11 @@ def pickles() -> list[bytes]:
     plain = [{**e, "player_to_move": e["player_to_move"].value, "metadata": {"winner": "RED"}} for e in examples]
     tuples = [(e["board"], e["policy"], e["value"]) for e in examples]
     corpus += [pickle.dumps({"examples": plain}, protocol=protocol) for protocol in range(6)]
-    return [*corpus, pickle.dumps({"examples": tuples}, protocol=4), pickle.dumps([[[]], {"a": (1, 2.5, None)}, b"x" * 99])]
+    return [
+        *corpus,
+        pickle.dumps({"examples": tuples}, protocol=4),
+        pickle.dumps([[[]], {"a": (1, 2.5, None)}, b"x" * 99]),
+    ]
 
 
 def records() -> list[bytes]:
@@ -46,8 +50,31 @@ def records() -> list[bytes]:
     return [text.encode(), legacy.encode(), b"\xef\xbb\xbf" + dressed.encode(), gzip.compress(text.encode(), mtime=0)]
 
 
-SPICES = [b"\x95", b".", b"0", b"R", b"b", b"h\x00", b"j\xff\xff\xff\x7f", b"\x94" * 40, b"}" * 90, b"(" * 50, b"\xff" * 9]
-SPICES += [b"cposix\nsystem\n", b"B\xff\xff\xff\xff", b"\x8a\xff", b"L9" * 60, b"#", b"#13,", b"a1", b" b\n", b"\r", b"\0"]
+SPICES = [
+    b"\x95",
+    b".",
+    b"0",
+    b"R",
+    b"b",
+    b"h\x00",
+    b"j\xff\xff\xff\x7f",
+    b"\x94" * 40,
+    b"}" * 90,
+    b"(" * 50,
+    b"\xff" * 9,
+]
+SPICES += [
+    b"cposix\nsystem\n",
+    b"B\xff\xff\xff\xff",
+    b"\x8a\xff",
+    b"L9" * 60,
+    b"#",
+    b"#13,",
+    b"a1",
+    b" b\n",
+    b"\r",
+    b"\0",
+]
 
 
 @st.composite
@@ -93,7 +120,9 @@ def gzipped(data: bytes) -> bytes:
 
 def main(kind: str, cases: int) -> None:
     """Try so many cases."""
-    quiet = settings(max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck)
+    quiet = settings(
+        max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck
+    )
 
     @quiet
     @given(damaged(pickles()))

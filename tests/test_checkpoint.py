@@ -99,9 +99,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path):
 @pytest.mark.parametrize("name", sorted(checkpoint.PARTS))
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path, name):
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
-    checkpoint.write(
-        path, {part: value for part, value in STATE.items() if part != name}, trainer_state=WEIGHTS
-    )
+    checkpoint.write(path, {part: value for part, value in STATE.items() if part != name}, trainer_state=WEIGHTS)
     with pytest.raises(DataError, match=name):
         checkpoint.read(path)
 

@@ -22,7 +22,8 @@ HEXSHARDS = [sys.executable, "-m", "hexshards"]
 
 SURFACE = {
     "convert": "sources --out --val-fraction --seed --workers --engine --shard-positions --block-positions --codec "
-    "--bake-symmetries --dedupe --positions --unfinished --keep-duplicates --v1-value --max-rejects --memory --append --dry-run --json",
+    "--bake-symmetries --dedupe --positions --unfinished --keep-duplicates --v1-value "
+    "--max-rejects --memory --append --dry-run --json",
     "info": "dataset --json",
     "verify": "dataset --json",
     "show": "dataset -n --split",

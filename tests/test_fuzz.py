@@ -18,7 +18,7 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memo
     done = subprocess.run(
         [sys.executable, script, kind],
         cwd=tmp_path,
-        preexec_fn=limit_memory,  # noqa: PLW1509  # nothing else runs in this process between fork and exec
+        preexec_fn=limit_memory,  # nothing else runs in this process between fork and exec
         capture_output=True,
         text=True,
         timeout=600,

@@ -51,7 +51,8 @@ def found_in(folder, spec):
     (folder.parent / "scratch").mkdir()
     jobs = [(file, folder.parent / "scratch" / file.path.name) for file in inputs]
     with local(1) as runner:
-        return without_repeats(jobs, spec=spec, runner=runner)
+        told, count = without_repeats(jobs, spec=spec, runner=runner)
+    return list(told.values()), count
 
 
 def test_the_games_left_out_are_those_a_slow_walk_over_all_files_finds(files, tmp_path):
@@ -85,7 +86,7 @@ def test_kept_repeats_share_a_split(files, tmp_path, workers):
     assert report.positions == sum(len(game.moves) + 1 for games in files.values() for game in games)
     homes = {}
     for name in report.index.splits:
-        for board, _, value in hexshards.loader(out, split=name, augment="none", batch_size=64):
+        for board, _, _ in hexshards.loader(out, split=name, augment="none", batch_size=64):
             final = (board[:, :2].sum(dim=(1, 2, 3)) > 12).numpy()
             for planes in board[:, :2][final].numpy():
                 key = min(planes.tobytes(), np.ascontiguousarray(planes[:, ::-1, ::-1]).tobytes())

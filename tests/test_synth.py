@@ -188,9 +188,7 @@ def test_nothing_is_overwritten_and_nothing_else_is_written(tmp_path, format):
     kept = write(tmp_path, games=4, side=3, format=format, games_per_file=2)
     kept[0].unlink()
     before = kept[1].read_bytes()
-    with pytest.raises(
-        FileExistsError, match=re.escape(f"{kept[1]} is there already: choose another folder")
-    ):
+    with pytest.raises(FileExistsError, match=re.escape(f"{kept[1]} is there already: choose another folder")):
         write(tmp_path, games=4, side=3, seed=1, format=format, games_per_file=2)
     assert list(tmp_path.iterdir()) == [kept[1]] and kept[1].read_bytes() == before
 

@@ -29,9 +29,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def some_batch(
-    rows: int, *, side: int = 5, seed: int = 0, without_policy: int = 0, soft: bool = False
-) -> Batch:
+def some_batch(rows: int, *, side: int = 5, seed: int = 0, without_policy: int = 0, soft: bool = False) -> Batch:
     draw = torch.Generator().manual_seed(seed)
     board = torch.randint(0, 2, (rows, 3, side, side), generator=draw).float()
     policy = torch.zeros(rows, side * side)
@@ -66,9 +64,7 @@ def test_the_losses_are_those_of_the_slow_twin(soft, without_policy):
     batch = some_batch(8, soft=soft, without_policy=without_policy)
     logits, value_logit = 3 * torch.randn(8, 25), 3 * torch.randn(8, 1)
     found = losses(logits, value_logit, batch)
-    assert (found.policy().item(), found.value().item()) == pytest.approx(
-        slow_losses(logits, value_logit, batch)
-    )
+    assert (found.policy().item(), found.value().item()) == pytest.approx(slow_losses(logits, value_logit, batch))
 
 
 def test_a_position_without_a_policy_target_does_not_touch_the_policy_loss():
@@ -154,8 +150,7 @@ def slow_validation(model: nn.Module, batch: Batch) -> dict[str, float]:
         logits, value_logit = model(batch.board)
     rows = [row for row in range(len(logits)) if batch.policy[row].any()]
     ranks = [
-        sorted(range(25), key=lambda c: -logits[row, c].item()).index(int(batch.policy[row].argmax()))
-        for row in rows
+        sorted(range(25), key=lambda c: -logits[row, c].item()).index(int(batch.policy[row].argmax())) for row in rows
     ]
     right = [(value_logit[row].item() > 0) == (batch.value[row].item() > 0.5) for row in range(len(logits))]
     policy, value = slow_losses(logits, value_logit, batch)
