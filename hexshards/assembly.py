@@ -159,9 +159,7 @@ def _remove_stale(plan: Plan, base: Index | None, written: set[str]) -> None:
 
 def _slim(plan: Plan) -> Plan:
     """The plan without what a job has no use for: it travels with every job."""
-    return replace(
-        plan, spills=tuple(replace(s, inputs=(), rejects={}, first_reject="", notes=()) for s in plan.spills)
-    )
+    return replace(plan, spills=tuple(replace(s, inputs=(), rejects={}, first_reject="") for s in plan.spills))
 
 
 # one shard ----------------------------------------------------------------------------------------------------------

@@ -338,6 +338,7 @@ def _report(report: Any) -> dict[str, Any]:
         "already": list(report.already),
         "merged": report.merged,
         "notes": list(report.notes),
+        "files": [asdict(file) for file in report.added],
         "splits": counts,
         "shard_bytes": report.shard_bytes,
         "input_bytes": report.input_bytes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from hexshards import engines
 from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.engines import Runner
-from hexshards.index import Index, read_index
+from hexshards.index import Index, InputFile, read_index
 from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
 from hexshards.repeats import holds_games, without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
@@ -64,9 +64,15 @@ class Report:
     positions: int
     """Positions that this conversion wrote, over all splits."""
     shard_bytes: int
-    input_bytes: int
+    added: tuple[InputFile, ...]
+    """The files that were read, each with its counts, its generation and what was corrected."""
     notes: tuple[str, ...] = ()
-    """Sentences on how files were read, and on what held the conversion back."""
+    """Sentences on repeats of games, and on what held the conversion back."""
+
+    @property
+    def input_bytes(self) -> int:
+        """Size of the files that were read."""
+        return sum(file.size_bytes for file in self.added)
 
 
 def convert(
@@ -168,7 +174,6 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
     with work.runner(shard_bytes) as runner:
         index = assemble(plan, base=work.base, spec=work.spec, runner=runner, tell=tell.add)
     index.write(work.out)
-    notes += _noted(spills)
     rows = sum(sum(spill.rows.values()) for spill in spills)
     return _report(work, index, found=found, rejects=rejects, rows=rows, notes=notes)
 
@@ -282,18 +287,9 @@ def _report(
         merged=rows - positions,
         positions=positions,
         shard_bytes=sum(shard.size_bytes for shard in added),
-        input_bytes=sum(file.size_bytes for file in index.inputs[known:]),
+        added=index.inputs[known:],
         notes=tuple(note for note in notes if note),
     )
-
-
-def _noted(spills: Sequence[Spill]) -> Iterator[str]:
-    """What the converters say of files, one sentence for all of whom they say the same."""
-    said = defaultdict[str, list[str]](list)
-    for name, note in sorted(pair for spill in spills for pair in spill.notes):
-        said[note].append(name)
-    for note, names in said.items():
-        yield f"{names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}: {note}"
 
 
 def _shards(index: Index | None) -> list[Shard]:
@@ -319,7 +315,7 @@ def _tidied(out: Path, index: Index, spec: ConvertSpec) -> Report:
         repeated=(),
         positions=sum(shard.positions for shard in _shards(index)),
         shard_bytes=sum(shard.size_bytes for shard in _shards(index)),
-        input_bytes=sum(file.size_bytes for file in index.inputs),
+        added=index.inputs,
         notes=("it was whole already; only its scratch folder was left to remove",),
     )
 

@@ -15,8 +15,11 @@ from hexshards.errors import printable
 
 if TYPE_CHECKING:
     from hexshards import conversion, estimates, reports
-    from hexshards.index import Index
+    from hexshards.index import Index, InputFile
     from hexshards.positions import Positions
+
+SHOWN_FILES = 20
+"""Files that the summary of a conversion lists, a line each."""
 
 out = Console(highlight=False, soft_wrap=True)
 """Results: stdout."""
@@ -122,7 +125,10 @@ def mini_epoch_line(report: reports.MiniEpochReport) -> str:
 
 def conversion_summary(report: conversion.Report) -> str:
     """What a conversion kept and where it is."""
-    index, lines = report.index, []
+    index = report.index
+    lines = [_file_line(file) for file in report.added[:SHOWN_FILES]]
+    if len(report.added) > SHOWN_FILES:
+        lines.append(f"  and {len(report.added) - SHOWN_FILES:,} more files: `hexshards info` lists them all")
     for name, split in index.splits.items():
         lines.append(
             f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games {len(split.shards):>5} shards"
@@ -162,6 +168,11 @@ def estimate_text(found: estimates.Estimate) -> str:
     if samples:
         lines.append(f"taken from reading {samples}; the other files are taken to be like it, byte for byte")
     return "\n".join(lines)
+
+
+def _file_line(file: InputFile) -> str:
+    examples = f"{file.positions + file.rejected:,} read, {file.positions:,} kept, {file.rejected:,} rejected"
+    return f"  {printable(file.name)} · {examples}" + f" · {printable(file.notes, width=300)}" * bool(file.notes)
 
 
 def _passed_over(found: conversion.Report | estimates.Estimate) -> list[str]:
@@ -206,8 +217,7 @@ def info_text(index: Index, *, folder: str) -> str:
     lines += game_warning(index)
     lines.append("options " + ", ".join(f"{name} {value}" for name, value in index.options.items()))
     lines.append(f"made from {len(index.inputs)} files:")
-    for file in index.inputs:
-        lines.append(f"  {printable(file.name)} · {file.positions:,} positions, {file.rejected:,} rejected")
+    lines += map(_file_line, index.inputs)
     lines.append(f"fingerprint {index.fingerprint}")
     return "\n".join(lines)
 

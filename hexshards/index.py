@@ -90,6 +90,8 @@ class InputFile:
     rejected: int
     without_game: int
     """Positions that do not say which game they are from: split by file, so their games may straddle the splits."""
+    notes: str
+    """What its converter says of it: its generation, and what was read otherwise than it is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,8 +134,9 @@ def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
         positions=len(positions),
         rejected=len(rejects),
         without_game=int((positions.game == UNKNOWN).sum()),
+        notes="; ".join(chunks[-1].notes),
     )
-    return ReadFile(entry, positions, chunks[-1].sources, rejects, chunks[-1].notes, file.twins)
+    return ReadFile(entry, positions, chunks[-1].sources, rejects, file.twins)
 
 
 # looked for once in each process: with thousands of small files that takes longer than reading them

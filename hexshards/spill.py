@@ -39,7 +39,6 @@ class ReadFile(NamedTuple):
     positions: Positions
     sources: Sequence[str]
     rejects: Sequence[Reject]
-    notes: Sequence[str]
     twins: Sequence[Twin] = ()
 
 
@@ -59,8 +58,6 @@ class Spill:
     """Rejected positions by reason."""
     first_reject: str
     """File and place of the first of them."""
-    notes: tuple[tuple[str, str], ...]
-    """File and what to say of it as a whole."""
 
     def array(self, split: str, what: str) -> NDArray[Any]:
         """``rows`` or ``keys`` of one split, read from disk as it is used."""
@@ -100,7 +97,6 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         rows={"train": int((~val).sum()), "val": int(val.sum())},
         rejects=dict(Counter(line["reason"] for line in rejects)),
         first_reject=f"{rejects[0]['file']}, {rejects[0]['place']}" if rejects else "",
-        notes=tuple((read.file.name, note) for read in reads for note in read.notes),
     )
     publish(_note(stem), json.dumps(asdict(spill)).encode())
     return spill
@@ -184,7 +180,7 @@ def find_spill(stem: Path) -> Spill | None:
     entry: dict[str, Any] = json.loads(_note(stem).read_bytes())
     entry["stem"] = str(stem)
     entry["inputs"] = tuple(InputFile(**file) for file in entry["inputs"])
-    entry["sources"], entry["notes"] = tuple(entry["sources"]), tuple(map(tuple, entry["notes"]))
+    entry["sources"] = tuple(entry["sources"])
     return Spill(**entry)
 
 
