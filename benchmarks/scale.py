@@ -1,4 +1,4 @@
-"""Time, memory and disk of converting more and more positions, to see that time grows in step and memory does not.
+"""Time, memory and disk of converting more and more positions: time should grow in step, memory not at all.
 
     python benchmarks/scale.py [--millions 5 10 20 40] [--memory 320MiB] [--workers 2] [--format trmph|processed]
                                [--work FOLDER] [--write]

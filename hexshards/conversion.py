@@ -21,7 +21,7 @@ from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.engines import Runner
 from hexshards.index import Index, InputFile, read_index
-from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
 from hexshards.repeats import holds_games, without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
 from hexshards.shard import Shard
@@ -180,9 +180,11 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
 
 def _without_repeats(work: _Work, found: Survey) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
-    jobs = [(file, stem_of((file,), work.scratch)) for file in found.files if holds_games(file)]
-    if not jobs:
+    files = [file for file in found.files if holds_games(file)]
+    if not files:
         return found, 0
+    # lists of games are kept as long as they are few; making them again takes 15 us a game
+    jobs = [(file, stem_of((file,), work.scratch) if len(files) <= MAX_SPILLS else None) for file in files]
     with work.runner(max(reading_bytes((file,), work.spec) for file, _ in jobs)) as runner:
         told, repeats = without_repeats(jobs, spec=work.spec, runner=runner)
     return replace(

@@ -44,11 +44,11 @@ _converters = cache(formats)
 
 
 def without_repeats(
-    files: Sequence[tuple[Input, Path]], *, spec: ConvertSpec, runner: Runner
+    files: Sequence[tuple[Input, Path | None]], *, spec: ConvertSpec, runner: Runner
 ) -> tuple[dict[Input, Input], int]:
     """Files of games, each with itself told which of its games are repeats; and how many those are.
 
-    Each file comes with a path at which its list of games is kept, so that it is made once.
+    Each file comes with a path at which its list of games is kept, so that it is made once, or with None.
     """
     lists = [found for found in runner.each(partial(_list_games, spec=spec), files) if found]
     lists.sort(key=lambda each: (each.file.path.name, each.sha256))
@@ -79,9 +79,9 @@ def _twins(
     )
 
 
-def _list_games(file: Input, kept: Path, *, spec: ConvertSpec) -> _List | None:
+def _list_games(file: Input, kept: Path | None, *, spec: ConvertSpec) -> _List | None:
     """The games of a file; None where it will be refused when it is read."""
-    for path in kept.parent.glob(f"{kept.name}.*.games"):
+    for path in kept.parent.glob(f"{kept.name}.*.games") if kept else ():
         rows = np.load(path, allow_pickle=False)
         return _List(file, path.name.split(".")[-2], Games(rows["keys"], rows["game"]))
     data = file.path.read_bytes()
@@ -91,9 +91,10 @@ def _list_games(file: Input, kept: Path, *, spec: ConvertSpec) -> _List | None:
         games = converter.games(data, name=file.path.name, where=str(file.path), spec=spec)  # type: ignore[union-attr]
     except DataError:
         return None
-    rows = np.zeros(len(games.games), dtype=_LISTED)
-    rows["keys"], rows["game"] = games
-    save_array(kept.with_name(f"{kept.name}.{sha256}.games"), rows)
+    if kept:
+        rows = np.zeros(len(games.games), dtype=_LISTED)
+        rows["keys"], rows["game"] = games
+        save_array(kept.with_name(f"{kept.name}.{sha256}.games"), rows)
     return _List(file, sha256, games)
 
 
