@@ -3,8 +3,8 @@
 In a file of 195,000 examples all but a few have the same opcodes in the same places and differ in a dozen numbers and
 two arrays. The first of a kind is read by the machine of hexshards.pickles; running it once more with marked values
 tells which bytes become which leaf of the dict. Every other dict of the kind has the same bytes everywhere else, but
-for references into the memo, which must mean the same; NumPy compares them for the whole file, 30 times as fast as the
-machine reads. What differs in any other way takes the machine's way.
+for references into the memo, which must mean the same; NumPy compares them for the whole file. What differs in any
+other way takes the machine's way. A real file is read so in a sixth of the time that the machine alone takes.
 """
 
 from __future__ import annotations

@@ -91,11 +91,15 @@ def test_over_many_seeds_each_position_comes_to_every_place(tmp_path):
 
 # memory -------------------------------------------------------------------------------------------------------------
 
+# ru_maxrss begins at what the process held that started this one: Linux keeps it across exec, VmHWM it does not
 PEAK = """
-import resource, sys
+import os, re, resource, sys
 from hexshards.conversion import convert
 convert(sys.argv[1], out=sys.argv[2], memory=sys.argv[3], shard_positions=65536, keep_duplicates=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+if os.path.exists("/proc/self/status"):
+    print(re.search("VmHWM:[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1])
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
