@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from small_data import columns_of, dataset, examples, images, rows_of, samples_o
 
 import hexshards
 from hexshards.batches import Loader
+from hexshards.conversion import convert
 from hexshards.errors import DataError
 from hexshards.specs import LoaderSpec
+from hexshards.synth import write
 
 POSITIONS = 1117
 """Of the training split below: a prime number, so that nothing divides it."""
@@ -441,3 +444,36 @@ def test_a_plain_training_loop_learns(data):
             optimizer.step()
             losses.append(loss.item())
     assert sum(losses[-18:]) < 0.95 * sum(losses[:18])
+
+
+# memory -------------------------------------------------------------------------------------------------------------
+
+GROWTH = """
+import re, sys
+from pathlib import Path
+from hexshards.batches import Loader
+from hexshards.specs import LoaderSpec
+
+def held(name):
+    return 1024 * int(re.search(name + ":[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1])
+
+loader = Loader(Path(sys.argv[1]), LoaderSpec(window_blocks=1, batch_size=256))
+next(iter(loader))
+before = held("VmRSS")
+assert sum(len(batch.value) for batch in loader) == loader.positions
+print(held("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_an_epoch_takes_a_few_windows_of_memory_however_many_there_are(tmp_path):
+    write(tmp_path / "games", games=6_000, format="trmph", games_per_file=1_000)
+    report = convert(tmp_path / "games", out=tmp_path / "data", val_fraction=0)
+    held_at_once = 51 * report.positions
+    bound = 2 * 3 * 51 * 8192 + (16 << 20)  # the formula, and the batches and the allocator's own
+    assert held_at_once > 2 * bound
+    ended = subprocess.run(
+        [sys.executable, "-c", GROWTH, tmp_path / "data"], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < bound
