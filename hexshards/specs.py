@@ -60,7 +60,8 @@ class ConvertSpec:
     def __post_init__(self) -> None:
         _require(0.0 <= self.val_fraction <= 1.0, "val_fraction must be 0 to 1", self.val_fraction)
         _require(self.seed >= 0, "seed must not be negative", self.seed)
-        _require(1 <= self.block_positions <= 1 << 20, "block_positions must be 1 to 1,048,576", self.block_positions)
+        # a window of 16 full blocks must stay below the 16.8 million rows that order.permutation takes
+        _require(1 <= self.block_positions <= 1 << 19, "block_positions must be 1 to 524,288", self.block_positions)
         _require(
             self.shard_positions >= 1 and self.shard_positions % self.block_positions == 0,
             f"shard_positions must be a multiple of block_positions ({self.block_positions})",
