@@ -9,42 +9,26 @@ puts it into benchmarks/results/convert.md.
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import os
-import pickle
-import platform
 import shutil
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
+from recording import Trusting, machine, record
 
 import hexshards
 from hexshards.converters.processed import ProcessedFiles
-from hexshards.synth import Player, Winner, write
 
 REPEATS = 5
-RESULTS = Path(__file__).parent / "results" / "convert.md"
-
-
-class _Trusting(pickle.Unpickler):
-    """What a user does today with own files; the enums are found here instead of in hex_ai."""
-
-    def find_class(self, module: str, name: str) -> object:
-        return {"Player": Player, "Winner": Winner}.get(name) or super().find_class(module, name)
 
 
 def unpickled(files: list[Path]) -> None:
     """Plain gzip.open and pickle."""
     for file in files:
         with gzip.open(file) as opened:
-            _Trusting(opened).load()
+            Trusting(opened).load()
 
 
 def read(files: list[Path]) -> None:
@@ -82,8 +66,7 @@ def measure(files: list[Path], work: Path) -> str:
     base = medians["gzip + pickle, unchecked, 1 process"]
     lines = [
         f"{positions:,} positions of side {index.side} in {len(files)} files; {REPEATS} runs, medians.",
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, {datetime.now(UTC):%Y-%m-%d}.",
+        machine(),
         f"Shards: {size / positions:.1f} bytes per position.",
         "",
         "| system | positions/s | ratio to gzip + pickle |",
@@ -93,21 +76,5 @@ def measure(files: list[Path], work: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="default: 1,000 random games of side 13")
-    parser.add_argument("--write", action="store_true", help="write the results file too")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        folder = arguments.folder
-        files = sorted(folder.glob("*.pkl.gz")) if folder else write(Path(work) / "files", games=1000)
-        table = measure(files, Path(work))
-    print(table)
-    if arguments.write:
-        command = " ".join(["python", "benchmarks/convert.py", *sys.argv[1:]])
-        RESULTS.write_text(f"# Converting\n\n`{command}`\n\n{table}")
-
-
 if __name__ == "__main__":
-    main()
+    record("Converting", measure, doc=__doc__, games=1000)

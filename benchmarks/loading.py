@@ -9,28 +9,20 @@ shows medians. ``--write`` also puts it into benchmarks/results/loading.md.
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import os
-import pickle
-import platform
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from recording import Trusting, machine, record
 
 import hexshards
 from hexshards.specs import ConvertSpec
-from hexshards.synth import Player, Winner, write
 
 BATCH, REPEATS, SECONDS = 1024, 5, 1.0
-RESULTS = Path(__file__).parent / "results" / "loading.md"
 
 System = Callable[[], Iterator[int]]
 """Yields the number of samples each time it has delivered some; ends with its data."""
@@ -54,13 +46,6 @@ def shards(data: Path, workers: int) -> System:
     return lambda: (len(batch.value) for batch in loader)
 
 
-class _Trusting(pickle.Unpickler):
-    """What a user does today with own files; the enums are found here instead of in hex_ai."""
-
-    def find_class(self, module: str, name: str) -> object:
-        return {"Player": Player, "Winner": Winner}.get(name) or super().find_class(module, name)
-
-
 def unpickled(files: list[Path]) -> System:
     """Gzip and pickle, then a sample at a time through NumPy and torch.stack, one random symmetry each."""
 
@@ -68,7 +53,7 @@ def unpickled(files: list[Path]) -> System:
         draw = np.random.Generator(np.random.Philox(0))
         for file in files:
             with gzip.open(file) as opened:
-                examples = _Trusting(opened).load()["examples"]
+                examples = Trusting(opened).load()["examples"]
             for start in range(0, len(examples), BATCH):
                 batch = [_sample(example, int(draw.integers(4))) for example in examples[start : start + BATCH]]
                 torch.stack([torch.from_numpy(board) for board, _, _ in batch])
@@ -123,8 +108,7 @@ def measure(files: list[Path], work: Path) -> str:
     base = medians["hexshards, 0 workers"]
     lines = [
         f"{report.positions:,} positions of side {side}, batch {BATCH}; {REPEATS} runs, medians.",
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, NumPy {np.__version__}, {datetime.now(UTC):%Y-%m-%d}.",
+        machine(f"torch {torch.__version__}"),
         f"Shards: {report.shard_bytes / report.positions:.1f} bytes per position (defaults: {ConvertSpec().codec}).",
         "",
         "| system | samples/s | ratio to hexshards, 0 workers | first batch, ms |",
@@ -136,22 +120,5 @@ def measure(files: list[Path], work: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="default: 500 random games of side 13")
-    parser.add_argument("--write", action="store_true", help="write the results file too")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        files = (
-            sorted(arguments.folder.glob("*.pkl.gz")) if arguments.folder else write(Path(work) / "files", games=500)
-        )
-        table = measure(files, Path(work))
-    print(table)
-    if arguments.write:
-        command = " ".join(["python", "benchmarks/loading.py", *sys.argv[1:]])
-        RESULTS.write_text(f"# Loading\n\n`{command}`\n\n{table}")
-
-
 if __name__ == "__main__":
-    main()
+    record("Loading", measure, doc=__doc__, games=500)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from hexshards.budget import show_bytes
 from hexshards.errors import printable
@@ -235,11 +234,3 @@ def board_picture(positions: Positions, row: int) -> str:
         ]
         lines.append(" " * r + f"{r + 1:>2} " + " ".join(marks))
     return "\n".join(lines)
-
-
-def table(title: str, rows: list[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
-    grid = Table(title=title, show_header=False, title_justify="left")
-    for name, value in rows:
-        grid.add_row(name, value)
-    out.print(grid)

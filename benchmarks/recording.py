@@ -1,0 +1,51 @@
+"""What benchmarks share: their files, today's way of reading them, and a results file that says how it was made."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from hexshards.synth import Player, Winner, write
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Trusting(pickle.Unpickler):
+    """What a user does today with own files; the enums are found here instead of in hex_ai."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """The class or function that a pickle names."""
+        return {"Player": Player, "Winner": Winner}.get(name) or super().find_class(module, name)
+
+
+def machine(*versions: str) -> str:
+    """The machine, versions and the day, in a line."""
+    python = f"Python {platform.python_version()}"
+    cores = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return ", ".join([cores, python, *versions, f"NumPy {np.__version__}", f"{datetime.now(UTC):%Y-%m-%d}"]) + "."
+
+
+def record(title: str, measure: Callable[[list[Path], Path], str], *, doc: str | None, games: int) -> None:
+    """Measure on the folder that was named, or on so many random games; print the table, and write it if asked."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help=f"default: {games:,} random games of side 13")
+    parser.add_argument("--write", action="store_true", help="write the results file too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        folder = arguments.folder
+        files = sorted(folder.glob("*.pkl.gz")) if folder else write(Path(work) / "files", games=games)
+        table = measure(files, Path(work))
+    print(table)
+    if arguments.write:
+        name = Path(sys.argv[0]).name
+        command = " ".join(["python", f"benchmarks/{name}", *sys.argv[1:]])
+        (RESULTS / name).with_suffix(".md").write_text(f"# {title}\n\n`{command}`\n\n{table}")
