@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
 Augment = Literal["none", "random", "cycle", "all"]
 """Which symmetry a sample shows: none of them; one of four drawn per position and epoch; four taken in turn, one an
@@ -123,41 +123,44 @@ class LoaderSpec:
         _require(self.group_shards >= 1, "group_shards must be at least 1", self.group_shards)
 
 
+def option(
+    default: Any, says: str, *, least: float | None = None, above: float | None = None, panel: str | None = None
+) -> Any:
+    """A field that is an option of the command line as well: its help, its bounds, and the panel of ``--help``."""
+    return field(default=default, metadata={"says": says, "least": least, "above": above, "panel": panel})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
-    """One training run: its data, its folder, its model and its schedule."""
+    """One training run: its data, its folder, its model and its schedule.
+
+    Every field made by ``option`` is an option of ``hexshards train`` by the same name.
+    """
 
     data: Path
     run: Path
-    mini_epoch_samples: int = 200_000
-    """Samples between two validations. An epoch's last mini-epoch may be shorter."""
-    epochs: int = 1
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup_samples: int = 20_000
-    """The learning rate rises linearly over so many samples, then stays."""
-    policy_weight: float = 0.15
-    value_weight: float = 0.85
-    channels: int = 32
-    blocks: int = 4
-    """Residual blocks of two 3x3 convolutions each."""
-    augment: Augment = "random"
-    seed: int = 0
-    num_workers: int = 0
-    device: str = "auto"
-    """auto: cuda where there is one, else cpu."""
-    resume: str = "auto"
-    """auto: from the newest good checkpoint in ``run``; never: from nothing, and only in a folder without checkpoints;
-    a path: from that checkpoint."""
+    mini_epoch_samples: int = option(200_000, "Samples between two validations; an epoch's last may be fewer.", least=1)
+    epochs: int = option(1, "Passes over the data.", least=1)
+    batch_size: int = option(256, "Samples in a batch.", least=1)
+    learning_rate: float = option(1e-3, "Learning rate of AdamW, after warm-up.", above=0)
+    weight_decay: float = option(1e-4, "Decay of weights; biases and norms do not decay.", least=0)
+    warmup_samples: int = option(20_000, "The learning rate rises linearly over so many samples.", least=0)
+    policy_weight: float = option(0.15, "Weight of the policy loss.", least=0)
+    value_weight: float = option(0.85, "Weight of the value loss.", least=0)
+    channels: int = option(32, "Width of the network.", least=1)
+    blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1)
+    augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
+    seed: int = option(0, "Seed of weights and order.", least=0)
+    num_workers: int = option(0, "Processes that read.", least=0)
+    device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.")
+    resume: str = option(
+        "auto",
+        "auto: from the newest good checkpoint in the run's folder; never: from nothing, and only in a folder without "
+        "checkpoints; a path: from that checkpoint.",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("mini_epoch_samples", "epochs", "batch_size", "channels", "blocks"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        for name in ("weight_decay", "warmup_samples", "policy_weight", "value_weight", "seed", "num_workers"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
-        _require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
-        _require(self.augment in get_args(Augment), f"augment must be one of {get_args(Augment)}", self.augment)
+        _check_options(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +191,19 @@ def changed(options: ConvertOptions) -> ConvertOptions:
     """The options that are not the defaults."""
     given = {name: value for name, value in options.items() if value != getattr(CONVERT, name)}
     return given  # type: ignore[return-value]  # some of the same keys
+
+
+def _check_options(spec: TrainSpec) -> None:
+    kinds = get_type_hints(type(spec))
+    for each in fields(spec):
+        value, bounds = getattr(spec, each.name), each.metadata
+        if bounds and value is not None:
+            least, above, choices = bounds["least"], bounds["above"], get_args(kinds[each.name])
+            _require(least is None or value >= least, f"{each.name} must be at least {least}", value)
+            _require(above is None or value > above, f"{each.name} must be more than {above}", value)
+            # the arguments of Literal are words, those of a union are types
+            literal = bool(choices) and all(isinstance(choice, str) for choice in choices)
+            _require(not literal or value in choices, f"{each.name} must be one of {choices}", value)
 
 
 def _require(holds: bool, rule: str, value: object) -> None:

@@ -1,0 +1,71 @@
+"""What all commands share: exit codes, errors told as one line, and options taken from a spec.
+
+Exit codes: 0 done; 1 the job failed; 2 wrong usage; 3 input was rejected beyond what was allowed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from typer import Argument, Option
+
+from hexshards.errors import DataError, InputRejected
+
+FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
+
+Dataset = Annotated[Path, Argument(metavar="DIR", help="A dataset made by `hexshards convert`.")]
+AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON object.")]
+
+
+def options_of(spec: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put an option for each field made by ``specs.option`` in the place of a command's ``**options``."""
+
+    def change(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        kinds = get_type_hints(spec)
+        added = [_parameter(each, kinds[each.name]) for each in fields(spec) if each.metadata]
+        command.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in own + added}
+        return command
+
+    return change
+
+
+def _parameter(option: Field[Any], kind: Any) -> inspect.Parameter:
+    says, panel = option.metadata["says"], option.metadata["panel"]
+    name = "--" + option.name.replace("_", "-")
+    # a switch that is off has no second name: leaving it out says no
+    names = [name] if kind is bool and not option.default else [f"{name}/--no-{name[2:]}"] if kind is bool else [name]
+    annotation = Annotated[kind, Option(*names, help=says, rich_help_panel=panel)]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors as one line on stderr and an exit code, where a traceback would not help."""
+    from hexshards.display import warn
+
+    try:
+        yield
+    except InputRejected as error:
+        warn(f"rejected: {error}")
+        raise typer.Exit(REJECTED) from None
+    except (DataError, MemoryError) as error:
+        warn(f"error: {error or 'out of memory'}")
+        raise typer.Exit(FAILED) from None
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        warn(f"error: {error}")
+        raise typer.Exit(USAGE) from None
+    except OSError as error:
+        warn(f"error: {error}")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        warn("interrupted; give the same command again to go on")
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,222 @@
+"""Commands that make datasets and look at them: one command builds one spec, calls one function, prints one result.
+
+Heavy modules are imported inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from hexshards.console import FAILED, AsJson, Dataset, told
+from hexshards.specs import (
+    CONVERT,
+    MEMORY,
+    SYNTH,
+    Codec,
+    ConvertOptions,
+    Dedupe,
+    Engine,
+    Format,
+    Selector,
+    Unfinished,
+    V1Value,
+    changed,
+)
+
+
+def convert(
+    sources: Annotated[list[str], Argument(metavar="SOURCE...", help="Files, folders or quoted globs.")],
+    out: Annotated[Path, Option(help="Folder of the new dataset.")],
+    val_fraction: Annotated[
+        float, Option(min=0, max=1, help="Share of the games kept for validation.")
+    ] = CONVERT.val_fraction,
+    seed: Annotated[int, Option(min=0, help="Seed of the global shuffle.")] = CONVERT.seed,
+    workers: Annotated[int | None, Option(min=1, help="Processes.", show_default="all cores")] = None,
+    engine: Annotated[Engine, Option(help="Where they run; ray: see docs/ray.md.")] = "local",
+    shard_positions: Annotated[int, Option(min=1, help="Positions in a shard.")] = CONVERT.shard_positions,
+    block_positions: Annotated[int, Option(min=1, help="Positions in a block.")] = CONVERT.block_positions,
+    codec: Annotated[Codec, Option(help="none: stock WebDataset decodes without a handler.")] = CONVERT.codec,
+    bake_symmetries: Annotated[
+        bool, Option("--bake-symmetries", help="Write all four symmetries, for readers that cannot augment.")
+    ] = CONVERT.bake_symmetries,
+    dedupe: Annotated[
+        Dedupe, Option(help="Merge equal positions, or also those that are equal when turned by 180 degrees.")
+    ] = CONVERT.dedupe,
+    positions: Annotated[
+        Selector, Option(help="Game records: all positions, the final one, or the one before it.")
+    ] = CONVERT.positions,
+    unfinished: Annotated[
+        Unfinished, Option(help="Game records in which nobody connected: reject, or keep and trust the result.")
+    ] = CONVERT.unfinished,
+    keep_duplicates: Annotated[
+        bool, Option("--keep-duplicates", help="Game records: keep exact repeats of a game.")
+    ] = CONVERT.keep_duplicates,
+    v1_value: Annotated[
+        V1Value, Option(help="First-generation files: compare values with the boards, or trust them.")
+    ] = CONVERT.v1_value,
+    max_rejects: Annotated[int, Option(min=0, help="Positions that may be left out as faulty.")] = 0,
+    memory: Annotated[str, Option(help="What all processes together may hold, like 512MiB.")] = MEMORY,
+    append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert hex_ai's processed files, or game records, into a dataset: checked, split by game, shuffled, compressed.
+
+    The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
+    on when the same command is given again.
+    """
+    from hexshards import display
+
+    given: ConvertOptions = {
+        "val_fraction": val_fraction,
+        "seed": seed,
+        "shard_positions": shard_positions,
+        "block_positions": block_positions,
+        "codec": codec,
+        "bake_symmetries": bake_symmetries,
+        "dedupe": dedupe,
+        "positions": positions,
+        "unfinished": unfinished,
+        "keep_duplicates": keep_duplicates,
+        "v1_value": v1_value,
+    }
+    with told():
+        options = changed(given) if append else given
+        workers = workers or _cores()
+        if dry_run:
+            from hexshards.estimates import estimate
+
+            found = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
+            display.say(json.dumps(asdict(found), default=str) if as_json else display.estimate_text(found))
+            if not found.fits:
+                raise typer.Exit(FAILED)
+            return
+        from hexshards.conversion import convert as run
+
+        # stdout is for the result; Ray would say there that a worker died
+        with display.conversion_progress() as progress, redirect_stdout(sys.stderr):
+            report = run(
+                sources,
+                out=out,
+                append=append,
+                max_rejects=max_rejects,
+                workers=workers,
+                memory=memory,
+                engine=engine,
+                progress=progress,
+                **options,
+            )
+        display.say(json.dumps(_report(report)) if as_json else display.conversion_summary(report))
+
+
+def info(dataset: Dataset, as_json: AsJson = False) -> None:
+    """Show what is in a dataset: counts, games, plies, label balance, bytes per position, what it was made from."""
+    from hexshards import display
+
+    with told():
+        from hexshards.index import read_index
+
+        index = read_index(dataset)
+        display.say(json.dumps(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
+
+
+def verify(dataset: Dataset, as_json: AsJson = False) -> None:
+    """Read a whole dataset again and check every checksum, count and column, and that no game is in two splits."""
+    from hexshards import display
+
+    with told():
+        from hexshards.verification import verify as run
+
+        with display.verification_progress() as progress:
+            found = run(dataset, progress=progress)
+        if as_json:
+            display.say(json.dumps({**asdict(found), "problems": [str(problem) for problem in found.problems]}))
+        for problem in () if as_json else found.problems:
+            display.say(str(problem))
+        if found.problems:
+            raise typer.Exit(FAILED)
+        if not as_json:
+            where = f"in {found.blocks:,} blocks of {found.shards:,} shards"
+            display.say(f"sound: {found.positions:,} positions {where}, {found.games:,} games")
+
+
+def show(
+    dataset: Dataset,
+    number: Annotated[int, Option("-n", min=1, help="How many positions.")] = 3,
+    split: Annotated[str, Option(help="train or val.")] = "train",
+) -> None:
+    """Draw the first positions of a dataset: B and R stones, * the move to learn."""
+    from hexshards import display
+
+    with told():
+        from hexshards.index import read_index
+        from hexshards.window import first_positions
+
+        index = read_index(dataset)
+        positions = first_positions(dataset, index, split=split, count=number)
+        for row in range(len(positions)):
+            mover = "BLUE" if positions.player[row] == 0 else "RED"
+            source = index.sources[positions.source[row]]
+            display.say(
+                f"{source} line {positions.game[row]}, ply {positions.ply[row]}, {mover} to move, "
+                f"value {positions.value[row]:g} ({'BLUE' if positions.value[row] < 0.5 else 'RED'} wins)"
+            )
+            display.say(display.board_picture(positions, row) + "\n")
+
+
+def synth(
+    out: Annotated[Path, Option(help="Folder for the files.")],
+    games: Annotated[int, Option(min=1)] = SYNTH.games,
+    form: Annotated[Format, Option("--format", help="hex_ai's processed files, or game records.")] = SYNTH.format,
+    side: Annotated[int, Option(min=3, max=19)] = SYNTH.side,
+    seed: Annotated[int, Option(min=0)] = SYNTH.seed,
+) -> None:
+    """Make legal random games as hex_ai's processed files or as trmph game records, to try things on."""
+    from hexshards import display
+
+    with told():
+        from hexshards.synth import write
+
+        files = write(out, games=games, format=form, side=side, seed=seed)
+        display.say(f"{games:,} games in {len(files)} files in {out}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _index(index: Any) -> dict[str, Any]:
+    """An index for programs: all but the tables of blocks."""
+    entry = asdict(index)
+    for split in entry["splits"].values():
+        split["positions"] = sum(shard["positions"] for shard in split["shards"])
+        for shard in split["shards"]:
+            del shard["block_bytes"], shard["block_crc32"]
+    return {**entry, "fingerprint": index.fingerprint}
+
+
+def _report(report: Any) -> dict[str, Any]:
+    counts = {name: {"positions": split.positions, "games": split.games} for name, split in report.index.splits.items()}
+    return {
+        "out": str(report.out),
+        "positions": report.positions,
+        "rejects": report.rejects,
+        "repeated": list(report.repeated),
+        "already": list(report.already),
+        "merged": report.merged,
+        "notes": list(report.notes),
+        "files": [asdict(file) for file in report.added],
+        "splits": counts,
+        "shard_bytes": report.shard_bytes,
+        "input_bytes": report.input_bytes,
+        "fingerprint": report.index.fingerprint,
+    }

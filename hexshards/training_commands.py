@@ -1,0 +1,52 @@
+"""Commands that train: one command builds one spec, calls one function, prints one result.
+
+Heavy modules are imported inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Option
+
+from hexshards.console import INTERRUPTED, Dataset, options_of, told
+from hexshards.specs import TrainSpec
+
+
+@options_of(TrainSpec)
+def train(
+    dataset: Dataset,
+    run: Annotated[Path, Option(help="Folder of checkpoints and metrics; a run found there goes on.")],
+    **options: Any,
+) -> None:
+    """Train a policy and value network on a dataset, in mini-epochs that each end with validation and a checkpoint.
+
+    Given again, the same command goes on from the newest good checkpoint, bit for bit as if it had not stopped. Ctrl-C
+    or SIGTERM finishes the batch, saves, and exits with 130.
+    """
+    from hexshards import display
+
+    with told():
+        spec = TrainSpec(data=dataset, run=run, **options)
+        from hexshards.runs import train as start
+
+        with display.training_progress() as progress:
+            outcome = start(
+                spec,
+                on_progress=progress,
+                on_mini_epoch=lambda report: display.say(display.mini_epoch_line(report)),
+                on_notice=display.warn,
+            )
+        display.say(outcome.summary())
+        if outcome.interrupted:
+            raise typer.Exit(INTERRUPTED)
+
+
+def demo(out: Annotated[Path, Option(help="Folder for everything the demo makes.")] = Path("demo")) -> None:
+    """Do the whole job in two minutes on random games: synth, convert, verify, train, stop, resume."""
+    with told():
+        from hexshards.demo import run
+
+        run(out)
