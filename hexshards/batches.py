@@ -12,11 +12,13 @@ bytes per block.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +29,13 @@ from hexshards.errors import DataError
 from hexshards.expand import Batch, Packed, expand, expand_on_device
 from hexshards.index import VERSION, read_index
 from hexshards.order import PASSES, Plan, plan_epoch
-from hexshards.specs import LOADER, Augment, LoaderSpec
-from hexshards.window import Windows
+from hexshards.specs import LOADER, Augment, LoaderSpec, OnError
+from hexshards.storage import Home, home_of
+from hexshards.window import Mixed, Windows
 
 __all__ = ["Batch", "Loader", "loader"]
+
+log = logging.getLogger(__name__)
 
 State = dict[str, int | str]
 
@@ -44,6 +49,7 @@ def loader(
     augment: Augment = LOADER.augment,
     seed: int = LOADER.seed,
     num_workers: int = LOADER.num_workers,
+    on_error: OnError = LOADER.on_error,
     device: str | torch.device = "cpu",
     drop_last: bool = LOADER.drop_last,
     rank: int | None = None,
@@ -52,8 +58,10 @@ def loader(
     """Open a dataset for training or validation: an iterable of ``(board, policy, value)`` batches.
 
     ``rank`` and ``world_size`` come from torch.distributed where it is initialised, else from torchrun's environment,
-    else they are 0 and 1. Raises FileNotFoundError where there is no dataset, DataError where it is damaged or has no
-    such split, ValueError for arguments that make no sense together.
+    else they are 0 and 1. With ``on_error="skip"`` a damaged block is replaced by other positions of its window and
+    counted in ``skipped``; a window without a sound block still raises DataError. Raises FileNotFoundError where there
+    is no dataset, DataError where it is damaged or has no such split, ValueError for arguments that make no sense
+    together.
     """
     spec = LoaderSpec(
         split=split,
@@ -63,8 +71,17 @@ def loader(
         seed=seed,
         drop_last=drop_last,
         num_workers=num_workers,
+        on_error=on_error,
     )
-    return Loader(Path(dataset), spec, device=device, rank=rank, world_size=world_size)
+    return Loader(dataset, spec, device=device, rank=rank, world_size=world_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What a loader met that it could not read, and delivered other positions for; reread, it is counted again."""
+
+    blocks: int = 0
+    positions: int = 0
 
 
 class Loader:
@@ -76,29 +93,31 @@ class Loader:
 
     def __init__(
         self,
-        folder: Path,
+        dataset: str | Path | Home,
         spec: LoaderSpec,
         *,
         device: str | torch.device = "cpu",
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self.index = read_index(folder)
+        self.home = home_of(dataset)
+        self.index = read_index(self.home)
         if spec.split not in self.index.splits:
-            found = ", ".join(self.index.splits)
-            raise DataError(f"has no split {spec.split!r} (only {found})", where=str(folder), fix="Name one of these")
+            found = f"has no split {spec.split!r} (only {', '.join(self.index.splits)})"
+            raise DataError(found, where=str(self.home), fix="Name one of these")
         if self.index.baked and spec.augment != "none":
             raise ValueError(
-                f"{folder}: every position is there in all four symmetries already, so augment={spec.augment!r} would "
-                'show them again. Pass augment="none"'
+                f"{self.home}: every position is there in all four symmetries already, so augment={spec.augment!r} "
+                'would show them again. Pass augment="none"'
             )
-        self.folder, self.spec, self.device = folder, spec, torch.device(device)
+        self.spec, self.device = spec, torch.device(device)
         self.rank, self.world_size = _place(rank, world_size)
         self.fingerprint = self.index.fingerprint
         self._rows = self.index.block_rows(spec.split)
         self._shard_blocks = [len(shard.block_bytes) for shard in self.index.splits[spec.split].shards]
         self._check_size()
         self.epoch = 0
+        self.skipped = Skipped()
         self._done = 0  # samples of the epoch's global stream that were delivered
         self._resume = False
 
@@ -175,13 +194,13 @@ class Loader:
     def _check_size(self) -> None:
         if self.samples == 0:
             raise ValueError(
-                f"{self.folder}: split {self.spec.split} has {self.positions:,} positions, not one full batch of "
+                f"{self.home}: split {self.spec.split} has {self.positions:,} positions, not one full batch of "
                 f"{self._global_batch:,}. Lower batch_size, or leave drop_last off"
             )
         last = self.samples % self._global_batch
         if 0 < last < self.world_size:
             raise ValueError(
-                f"{self.folder}: the last batch of an epoch would hold {last} samples for {self.world_size} ranks. "
+                f"{self.home}: the last batch of an epoch would hold {last} samples for {self.world_size} ranks. "
                 "Turn drop_last on, or choose another batch_size"
             )
 
@@ -198,7 +217,7 @@ class Loader:
 
     def _windows(self, plan: Plan, start: int) -> Iterator[Packed]:
         """Windows from the one that holds sample ``start``."""
-        windows = Windows(self.folder, self.index, plan, self.spec)
+        windows = Windows(self.home, self.index, plan, self.spec)
         numbers = range(plan.window_at(start), len(windows)) if start < self.samples else range(0)
         # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
         # would then go on with other random numbers than an uninterrupted one
@@ -213,7 +232,14 @@ class Loader:
         ):
             if isinstance(found, DataError):
                 raise found
-            yield Packed(*(tensor.numpy() for tensor in found))
+            self._count(found)
+            yield Packed(*(tensor.numpy() for tensor in found.rows))
+
+    def _count(self, window: Mixed) -> None:
+        for error in window.damage:
+            log.warning("skipped a damaged block: %s", error)
+        before = self.skipped
+        self.skipped = Skipped(before.blocks + len(window.damage), before.positions + int(window.lost))
 
     def _expand(self, rows: Packed) -> Batch:
         if self.device.type == "cpu":

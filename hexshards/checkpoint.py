@@ -35,7 +35,7 @@ PARTS: dict[str, type] = {
 }
 """What the top level holds beside ``format`` and the trainer's own state."""
 
-FREE_OPTIONS = frozenset({"data", "run", "epochs", "num_workers", "device", "resume"})
+FREE_OPTIONS = frozenset({"data", "run", "epochs", "num_workers", "on_error", "device", "resume"})
 """Options that may change between two starts of a run; all others shape the weights or the samples' order."""
 
 COUNTERS = ("epoch", "mini_epoch", "finished")

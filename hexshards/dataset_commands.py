@@ -159,10 +159,11 @@ def show(
 
     with told():
         from hexshards.index import read_index
+        from hexshards.storage import home_of
         from hexshards.window import first_positions
 
         index = read_index(dataset)
-        positions = first_positions(dataset, index, split=split, count=number)
+        positions = first_positions(home_of(dataset), index, split=split, count=number)
         for row in range(len(positions)):
             mover = "BLUE" if positions.player[row] == 0 else "RED"
             source = index.sources[positions.source[row]]

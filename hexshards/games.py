@@ -11,6 +11,7 @@ from hexshards.index import Index
 from hexshards.order import Words, game_keys
 from hexshards.shard import Shard, open_shard, read_block
 from hexshards.spill import save_array
+from hexshards.storage import Folder
 
 COUNTED_TOGETHER = 1 << 21
 """Keys looked at together: 16 MB, and as much again to sort them."""
@@ -27,7 +28,7 @@ def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Ind
         return
     keys = list[Words]()
     where = str(folder / shard.name)
-    with open_shard(folder, shard) as file:
+    with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
             found = read_block(file, shard, number, layout=index.layout, names=("source", "game"), where=where)
             keys.append(np.unique(game_keys(index.sources, found["source"], found["game"])))

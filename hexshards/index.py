@@ -18,7 +18,7 @@ from hexshards.codec import SUFFIXES
 from hexshards.errors import DataError, printable
 from hexshards.positions import Positions
 from hexshards.shard import Layout, Shard
-from hexshards.storage import publish
+from hexshards.storage import Home, home_of, publish
 
 NAME = "index.json"
 VERSION = 1
@@ -143,29 +143,33 @@ class Index:
         return {"format": "hexshards", "version": VERSION, **json.loads(json.dumps(entry))}
 
 
-def read_index(folder: str | Path) -> Index:
+def read_index(dataset: str | Path | Home) -> Index:
     """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged."""
-    path = Path(folder) / NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: no dataset here (no {NAME}). Make one with `hexshards convert`")
+    home = home_of(dataset)
+    path = home.where(NAME)
     try:
-        entry = json.loads(path.read_bytes())
+        data = home.read(NAME)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        found = f"{home}: no dataset here (no {NAME}). Make one with `hexshards convert`"
+        raise FileNotFoundError(found) from None
+    try:
+        entry = json.loads(data)
         stated = entry.pop("fingerprint")
         version, found = entry["version"], _fingerprint(entry)
         if type(version) is not int or type(stated) is not str:
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"is not the index of a dataset ({type(error).__name__})", where=str(path), fix=_REDO) from None
+        raise DataError(f"is not the index of a dataset ({type(error).__name__})", where=path, fix=_REDO) from None
     if version != VERSION:
         fix = "Use the release of hexshards that wrote it, or convert again"
-        raise DataError(f"has format version {version}, this release reads {VERSION}", where=str(path), fix=fix)
+        raise DataError(f"has format version {version}, this release reads {VERSION}", where=path, fix=fix)
     if found != stated:
         problem = f"was edited: its contents have the fingerprint {found[:12]}, it states {printable(stated, width=12)}"
-        raise DataError(problem, where=str(path), fix=_REDO)
+        raise DataError(problem, where=path, fix=_REDO)
     try:
         return _checked(entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"is not well formed ({error!r})", where=str(path), fix=_REDO) from None
+        raise DataError(f"is not well formed ({error!r})", where=path, fix=_REDO) from None
 
 
 def _fingerprint(entry: Mapping[str, Any]) -> str:

@@ -57,6 +57,7 @@ def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:
         augment=spec.augment if training else "none",
         seed=spec.seed,
         num_workers=spec.num_workers,
+        on_error=spec.on_error,
         device=device,
         rank=0,
         world_size=1,

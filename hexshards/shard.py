@@ -21,9 +21,12 @@ from hexshards import codec
 from hexshards.errors import DataError
 from hexshards.positions import Positions, columns
 from hexshards.specs import Codec
-from hexshards.storage import publishing
+from hexshards.storage import Home, publishing
 
-REPAIR = "Fetch this shard again, or convert again into a new folder"
+REPAIR = (
+    "Fetch this shard again, or make it again: `hexshards convert` with the same files and options, and a new --out, "
+    "gives the same bytes"
+)
 
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -95,12 +98,12 @@ def _pack(block: Positions, number: int, layout: Layout) -> bytes:
     return b"".join(parts)
 
 
-def open_shard(folder: Path, shard: Shard) -> BinaryIO:
+def open_shard(home: Home, shard: Shard) -> BinaryIO:
     """A shard, to be read from. Raises DataError when it is missing."""
     try:
-        return open(folder / shard.name, "rb")
+        return home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256)
     except FileNotFoundError:
-        raise DataError("the shard is missing", where=str(folder / shard.name), fix=REPAIR) from None
+        raise DataError("the shard is missing", where=home.where(shard.name), fix=REPAIR) from None
 
 
 def read_block(

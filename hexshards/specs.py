@@ -22,6 +22,10 @@ Engine = Literal["local", "ray"]
 Format = Literal["processed", "trmph"]
 """How random games are written: ``*_processed.pkl.gz`` (every position) or ``.trmph`` (one game a line)."""
 
+OnError = Literal["raise", "skip"]
+"""What a loader does where it finds a damaged block: stop with an error, or deliver other rows of the window instead,
+so that the number of batches stays what the index says."""
+
 Selector = Literal["all", "final", "penultimate"]
 """Which positions of a game of M moves are taken: plies 0 to M; ply M; ply M - 1. For files of whole games."""
 
@@ -109,6 +113,7 @@ class LoaderSpec:
     """Leave out an epoch's last global batch when it is not full."""
     num_workers: int = 0
     """Processes that read and permute windows. The order of the samples never depends on it."""
+    on_error: OnError = "raise"
     window_blocks: int = 16
     """Blocks mixed together: 131,072 positions, 6.6 MB packed."""
     group_shards: int = 8
@@ -119,6 +124,7 @@ class LoaderSpec:
         _require(self.augment in get_args(Augment), f"augment must be one of {get_args(Augment)}", self.augment)
         _require(self.seed >= 0, "seed must not be negative", self.seed)
         _require(self.num_workers >= 0, "num_workers must not be negative", self.num_workers)
+        _require(self.on_error in get_args(OnError), f"on_error must be one of {get_args(OnError)}", self.on_error)
         _require(self.window_blocks >= 1, "window_blocks must be at least 1", self.window_blocks)
         _require(self.group_shards >= 1, "group_shards must be at least 1", self.group_shards)
 
@@ -152,6 +158,7 @@ class TrainSpec:
     augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
     seed: int = option(0, "Seed of weights and order.", least=0)
     num_workers: int = option(0, "Processes that read.", least=0)
+    on_error: OnError = option("raise", "At a damaged block: stop, or show other positions in its place and count.")
     device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.")
     resume: str = option(
         "auto",

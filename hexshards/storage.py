@@ -6,8 +6,9 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
@@ -18,6 +19,61 @@ _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
 GUNZIP_FLOOR_BYTES = 16 << 20
 GUNZIP_RATIO = 256
 """A gzip file may grow to floor + ratio * its size. Real files grow 26- to 80-fold; deflate's own limit is 1032."""
+
+
+class Home(Protocol):
+    """Where the files of a dataset are. It travels to other processes, so it holds no open file or connection."""
+
+    def __str__(self) -> str:
+        """The home as a person names it."""
+        ...
+
+    def where(self, file: str) -> str:
+        """A file of the dataset as a person names it."""
+        ...
+
+    def read(self, file: str) -> bytes:
+        """A small file, whole. Raises FileNotFoundError."""
+        ...
+
+    def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
+        """A file of a known size and checksum, to be read from and to seek in. Raises FileNotFoundError."""
+        ...
+
+    def renewed(self, file: str, *, sha256: str) -> bool:
+        """Whether a file in which damage was found was only a damaged copy, which is now forgotten: open it again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A home on this machine's disks."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def where(self, file: str) -> str:
+        """The file's path."""
+        return str(self.path / file)
+
+    def read(self, file: str) -> bytes:
+        """A file, whole."""
+        return (self.path / file).read_bytes()
+
+    def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
+        """The file itself: its blocks are compared as they are read, so it is not read twice."""
+        return open(self.path / file, "rb")
+
+    def renewed(self, file: str, *, sha256: str) -> bool:
+        """There is no other copy."""
+        return False
+
+
+def home_of(dataset: str | Path | Home) -> Home:
+    """The home that a folder names."""
+    return Folder(Path(dataset)) if isinstance(dataset, (str, Path)) else dataset
 
 
 @contextmanager

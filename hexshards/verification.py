@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from hexshards.index import Index, Split, read_index
 from hexshards.order import Words, game_keys
 from hexshards.positions import NO_POLICY, Draft, Positions, admit
 from hexshards.shard import REPAIR, Shard, open_shard, read_block
+from hexshards.storage import Home, home_of
 
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"
 
@@ -32,13 +34,13 @@ class Verification:
     problems: tuple[DataError, ...]
 
 
-def verify(folder: str | Path, *, progress: Callable[[int, int], None] | None = None) -> Verification:
+def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] | None = None) -> Verification:
     """Check a whole dataset and report every problem, one for each block, shard or count.
 
     ``progress`` is told positions done and positions in all. Raises FileNotFoundError where there is no dataset, and
     DataError when the index itself can't be used.
     """
-    folder, index = Path(folder), read_index(folder)
+    home, index = home_of(dataset), read_index(dataset)
     total = sum(split.positions for split in index.splits.values())
     problems: list[DataError] = []
     games: dict[str, Words] = {}
@@ -46,7 +48,7 @@ def verify(folder: str | Path, *, progress: Callable[[int, int], None] | None = 
     for name, split in index.splits.items():
         tally = _Tally()
         for shard in split.shards:
-            for found in _look_into(folder, shard, index):
+            for found in _look_into(home, shard, index):
                 if isinstance(found, DataError):
                     problems.append(found)
                 else:
@@ -56,8 +58,8 @@ def verify(folder: str | Path, *, progress: Callable[[int, int], None] | None = 
                 progress(done, total)
         games[name] = tally.games
         if not problems:
-            problems += tally.differences(split, where=f"{folder}, split {name}")
-    problems += _straddling(games, folder)
+            problems += tally.differences(split, where=f"{home}, split {name}")
+    problems += _straddling(games, home)
     splits = index.splits.values()
     return Verification(
         positions=total,
@@ -68,42 +70,43 @@ def verify(folder: str | Path, *, progress: Callable[[int, int], None] | None = 
     )
 
 
-def _look_into(folder: Path, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
+def _look_into(home: Home, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
     """The sound blocks of a shard, and a problem for each of the others; the shard's own where no block tells it."""
-    path = folder / shard.name
-    if not path.is_file():
-        yield DataError("the shard is missing", where=str(path), fix=REPAIR)
-        return
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    where = home.where(shard.name)
+    try:
+        with open_shard(home, shard) as file:
+            yield from _look_at(file, shard, index, where)
+    except DataError as error:
+        yield error
+
+
+def _look_at(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[Positions | DataError]:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it asks for readinto too
     others = {other.sha256: other.name for split in index.splits.values() for other in split.shards}
     if digest != shard.sha256 and digest in others:
-        yield DataError(
-            f"holds the contents of {others[digest]}", where=str(path), fix="Give the files back their names"
-        )
+        yield DataError(f"holds the contents of {others[digest]}", where=where, fix="Give the files back their names")
         return
-    damaged = (size := path.stat().st_size) != shard.size_bytes
+    damaged = (size := file.seek(0, os.SEEK_END)) != shard.size_bytes
     if damaged:
-        yield DataError(f"holds {size:,} bytes, the index says {shard.size_bytes:,}", where=str(path), fix=REPAIR)
-    for found in _blocks(folder, shard, index):
+        yield DataError(f"holds {size:,} bytes, the index says {shard.size_bytes:,}", where=where, fix=REPAIR)
+    for found in _blocks(file, shard, index, where):
         damaged |= isinstance(found, DataError)
         yield found
     if digest != shard.sha256 and not damaged:
-        yield DataError("differs from the index after its last block", where=str(path), fix=REPAIR)
+        yield DataError("differs from the index after its last block", where=where, fix=REPAIR)
 
 
-def _blocks(folder: Path, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
-    layout, path = index.layout, folder / shard.name
+def _blocks(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[Positions | DataError]:
+    layout = index.layout
     names = list(layout.columns())
-    with open_shard(folder, shard) as file:
-        for number in range(len(shard.block_bytes)):
-            try:
-                found = read_block(file, shard, number, layout=layout, names=names, where=str(path))
-                positions = Positions(side=layout.side, **found)
-                _check_columns(positions, index, where=f"{path}, block {number:06d}")
-                yield positions
-            except DataError as error:
-                yield error
+    for number in range(len(shard.block_bytes)):
+        try:
+            found = read_block(file, shard, number, layout=layout, names=names, where=where)
+            positions = Positions(side=layout.side, **found)
+            _check_columns(positions, index, where=f"{where}, block {number:06d}")
+            yield positions
+        except DataError as error:
+            yield error
 
 
 def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
@@ -170,7 +173,7 @@ class _Tally:
         ]
 
 
-def _straddling(games: dict[str, Words], folder: Path) -> list[DataError]:
+def _straddling(games: dict[str, Words], home: Home) -> list[DataError]:
     if len(games) < 2:
         return []
     train, val = games["train"], games["val"]
@@ -178,4 +181,4 @@ def _straddling(games: dict[str, Words], folder: Path) -> list[DataError]:
     if not len(both):
         return []
     fix = "Convert again: validation on these shards measures memory, not skill"
-    return [DataError(f"{len(both):,} games are in both train and val", where=str(folder), fix=fix)]
+    return [DataError(f"{len(both):,} games are in both train and val", where=str(home), fix=fix)]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from hexshards.cli import app
 from hexshards.index import read_index
+from hexshards.shard import REPAIR
 from hexshards.specs import TRAIN
 
 HEXSHARDS = [sys.executable, "-m", "hexshards"]
@@ -28,8 +29,8 @@ SURFACE = {
     "verify": "dataset --json",
     "show": "dataset -n --split",
     "train": "dataset --run --mini-epoch-samples --epochs --batch-size --learning-rate --weight-decay "
-    "--warmup-samples --policy-weight --value-weight --channels --blocks --augment --seed --num-workers --device "
-    "--resume",
+    "--warmup-samples --policy-weight --value-weight --channels --blocks --augment --seed --num-workers --on-error "
+    "--device --resume",
     "synth": "--out --games --format --side --seed",
     "demo": "--out",
 }
@@ -165,7 +166,7 @@ def test_a_damaged_dataset_ends_with_1_and_every_problem(data):
         f"{data / 'train-000001.tar'}, block 000000",
         f"{data / 'val-000000.tar'}, block 000000",
     ]
-    assert all(line.endswith("Fetch this shard again, or convert again into a new folder") for line in lines)
+    assert all(line.endswith(REPAIR) for line in lines)
     found = json.loads(call("verify", data, "--json", code=1).stdout)
     assert found["problems"] == lines
 
@@ -176,7 +177,7 @@ def test_damage_met_in_training_ends_with_1_file_block_and_remedy(data, tmp_path
     path.write_bytes(path.read_bytes()[:700] + b"?" + path.read_bytes()[701:])
     told = call(*train(data, tmp_path / "run", "--num-workers", num_workers), code=1).stderr
     assert told.startswith(f"error: {path}, block 000000: checksum is ")
-    assert told.endswith("Fetch this shard again, or convert again into a new folder\n")
+    assert told.endswith(f"{REPAIR}\n")
 
 
 def test_an_index_of_another_format_ends_with_1(data):

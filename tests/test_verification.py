@@ -11,7 +11,7 @@ from small_data import CUT, dataset
 from hexshards.errors import DataError
 from hexshards.index import Index, Split, read_index
 from hexshards.positions import Positions, columns
-from hexshards.shard import Layout, read_block, write_shard
+from hexshards.shard import REPAIR, Layout, read_block, write_shard
 from hexshards.verification import verify
 
 
@@ -140,9 +140,7 @@ def test_a_shard_with_something_appended_is_found(data):
 
 def test_a_missing_shard_is_named(data):
     (data / "train-000011.tar").unlink()
-    assert problems_of(data) == [
-        f"{data / 'train-000011.tar'}: the shard is missing. Fetch this shard again, or convert again into a new folder"
-    ]
+    assert problems_of(data) == [f"{data / 'train-000011.tar'}: the shard is missing. {REPAIR}"]
 
 
 def test_two_shards_that_changed_names_are_both_told(data):

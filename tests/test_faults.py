@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from small_data import dataset, images, rows_of, samples_of
+from test_loader import all_rows, open_loader, stream
+
+import hexshards
+from hexshards.errors import DataError
+
+BLOCK = 16
+"""Positions in a block of the dataset below."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def copy(data, tmp_path):
+    return shutil.copytree(data, tmp_path / "copy")
+
+
+def flip(folder, name, block):
+    """Turn one bit of a block over."""
+    (shard,) = [shard for shard in hexshards.read_index(folder).splits["train"].shards if shard.name == name]
+    found = bytearray((folder / name).read_bytes())
+    found[sum(shard.block_bytes[:block]) + 700] ^= 1
+    (folder / name).write_bytes(found)
+
+
+def cut(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes()[:-4000])
+
+
+# damage that is skipped ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_skipping_replaces_the_rows_of_a_damaged_block_and_nothing_else(data, copy, num_workers, caplog):
+    flip(copy, "train-000003.tar", 4)
+    whole = open_loader(data, augment="none", num_workers=0)
+    loader = open_loader(copy, augment="none", num_workers=num_workers, on_error="skip")
+    lost = [images(*sample)[0] for sample in samples_of(data, "train")][(3 * 6 + 4) * BLOCK :][:BLOCK]
+    expected = [row for batch in whole for row in rows_of(batch)]
+    with caplog.at_level(logging.WARNING):
+        given = [row for batch in loader for row in rows_of(batch)]
+    changed = [place for place, (row, other) in enumerate(zip(expected, given, strict=True)) if row != other]
+    assert Counter(expected[place] for place in changed) == Counter(lost)
+    # what stands in for them is of the same window: positions that the epoch holds anyway
+    assert {given[place] for place in changed} <= set(expected) - set(lost)
+    assert (loader.skipped.blocks, loader.skipped.positions) == (1, BLOCK)
+    assert "skipped a damaged block" in caplog.text
+    assert "train-000003.tar, block 000004: checksum is" in caplog.text
+
+
+def test_a_sound_dataset_gives_the_same_with_skipping(data):
+    loader = open_loader(data, on_error="skip")
+    assert stream(loader) == stream(open_loader(data))
+    assert (loader.skipped.blocks, loader.skipped.positions) == (0, 0)
+
+
+def test_a_missing_and_a_cut_shard_are_skipped_block_by_block(copy):
+    (copy / "train-000005.tar").unlink()
+    cut(copy, "train-000000.tar")
+    loader = open_loader(copy, on_error="skip", window_blocks=16, group_shards=8)
+    whole = open_loader(copy, window_blocks=16, group_shards=8)
+    assert sum(len(batch.value) for batch in loader) == whole.positions
+    assert loader.skipped.blocks == 6 + 1
+    assert loader.skipped.positions == 7 * BLOCK
+
+
+def test_ranks_stay_in_step_when_only_one_of_them_meets_damage(data, copy):
+    flip(copy, "train-000003.tar", 4)
+    sound = open_loader(data, batch_size=16, rank=0, world_size=2)
+    hurt = open_loader(copy, batch_size=16, rank=1, world_size=2, on_error="skip")
+    sizes = [(len(one.value), len(other.value)) for one, other in zip(sound, hurt, strict=True)]
+    assert len(sizes) == len(sound) == len(hurt)
+    assert sum(map(sum, sizes)) == sound.positions
+    assert sound.state_dict() == hurt.state_dict()
+
+
+def test_a_run_that_skips_resumes_exactly(copy):
+    flip(copy, "train-000003.tar", 4)
+    loader, states, whole = open_loader(copy, on_error="skip"), [], []
+    for batch in loader:
+        states.append(loader.state_dict())
+        whole.append(rows_of(batch))
+    for at in (0, 12, 33):
+        resumed = open_loader(copy, on_error="skip")
+        resumed.load_state_dict(states[at])
+        assert [rows_of(batch) for batch in resumed] == whole[at + 1 :]
+
+
+def test_a_window_without_a_sound_block_is_an_error_with_skipping_too(copy):
+    (copy / "train-000003.tar").unlink()
+    with pytest.raises(DataError, match=r"train-000003\.tar: the shard is missing.* `hexshards convert`"):
+        all_rows(open_loader(copy, on_error="skip", group_shards=1))
+
+
+def test_several_damaged_blocks_of_a_window_are_replaced_by_different_rows(copy):
+    for block in range(3):
+        flip(copy, "train-000003.tar", block)
+    loader = open_loader(copy, on_error="skip", shuffle=False, augment="none", window_blocks=6, batch_size=6 * BLOCK)
+    (window,) = [rows_of(batch) for number, batch in enumerate(loader) if number == 3]
+    # three blocks of sound rows stand in for three of damaged ones, each row once
+    assert window[: 3 * BLOCK] == window[3 * BLOCK :]
+    assert np.unique(window).size > 2 * BLOCK
+
+
+def test_what_is_neither_raise_nor_skip_is_refused(data):
+    with pytest.raises(ValueError, match="on_error must be one of"):
+        open_loader(data, on_error="ignore")
