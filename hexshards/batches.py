@@ -19,29 +19,24 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.errors import DataError
 from hexshards.expand import Batch, Packed, expand, expand_on_device
-from hexshards.index import VERSION, read_index
-from hexshards.order import PASSES, Plan, plan_epoch
 from hexshards.specs import LOADER, Augment, LoaderSpec, OnError
-from hexshards.storage import Home, home_of
 from hexshards.window import Mixed, Windows
 
 __all__ = ["Batch", "Loader", "loader"]
 
 log = logging.getLogger(__name__)
 
-State = dict[str, int | str]
-
 
 def loader(
-    dataset: str | Path,
+    dataset: Datasets,
     *,
     split: str = LOADER.split,
     batch_size: int = LOADER.batch_size,
@@ -52,10 +47,15 @@ def loader(
     on_error: OnError = LOADER.on_error,
     device: str | torch.device = "cpu",
     drop_last: bool = LOADER.drop_last,
+    where: str = LOADER.where,
+    positions: int | None = LOADER.positions,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> Loader:
     """Open a dataset for training or validation: an iterable of ``(board, policy, value)`` batches.
+
+    ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
+    choose what is used of each: see specs.LoaderSpec.
 
     ``rank`` and ``world_size`` come from torch.distributed where it is initialised, else from torchrun's environment,
     else they are 0 and 1. With ``on_error="skip"`` a damaged block is replaced by other positions of its window and
@@ -72,6 +72,8 @@ def loader(
         drop_last=drop_last,
         num_workers=num_workers,
         on_error=on_error,
+        where=where,
+        positions=positions,
     )
     return Loader(dataset, spec, device=device, rank=rank, world_size=world_size)
 
@@ -93,28 +95,17 @@ class Loader:
 
     def __init__(
         self,
-        dataset: str | Path | Home,
+        dataset: Datasets,
         spec: LoaderSpec,
         *,
         device: str | torch.device = "cpu",
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self.home = home_of(dataset)
-        self.index = read_index(self.home)
-        if spec.split not in self.index.splits:
-            found = f"has no split {spec.split!r} (only {', '.join(self.index.splits)})"
-            raise DataError(found, where=str(self.home), fix="Name one of these")
-        if self.index.baked and spec.augment != "none":
-            raise ValueError(
-                f"{self.home}: every position is there in all four symmetries already, so augment={spec.augment!r} "
-                'would show them again. Pass augment="none"'
-            )
+        self.epochs = Epochs(dataset, spec)
+        self.index, self.home = self.epochs.index, self.epochs.home
         self.spec, self.device = spec, torch.device(device)
         self.rank, self.world_size = _place(rank, world_size)
-        self.fingerprint = self.index.fingerprint
-        self._rows = self.index.block_rows(spec.split)
-        self._shard_blocks = [len(shard.block_bytes) for shard in self.index.splits[spec.split].shards]
         self._check_size()
         self.epoch = 0
         self.skipped = Skipped()
@@ -128,13 +119,16 @@ class Loader:
 
     @property
     def positions(self) -> int:
-        """Positions in the split."""
-        return int(self._rows.sum())
+        """Positions that are used, over all datasets."""
+        return self.epochs.positions
 
     @property
     def samples(self) -> int:
-        """Samples that an epoch delivers, over all ranks: positions, times 4 with ``augment="all"``."""
-        total = self.positions * (PASSES if self.spec.augment == "all" else 1)
+        """Samples that an epoch delivers, over all ranks: positions, times 4 with ``augment="all"``.
+
+        Of a mix: as many as there are before a dataset would have to repeat a position.
+        """
+        total = self.epochs.samples
         return total - total % self._global_batch if self.spec.drop_last else total
 
     def __len__(self) -> int:
@@ -146,6 +140,13 @@ class Loader:
         self._done, self._resume = start, False
         return self._deliver(self.epoch, start)
 
+    def fingerprint(self, epoch: int) -> str:
+        """A short hash of an epoch's order: runs that show the same one see the same samples, one after another.
+
+        How the samples are cut into batches, and by how many ranks and workers, changes nothing.
+        """
+        return self.epochs.fingerprint(epoch)
+
     def state_dict(self) -> State:
         """Where the loader is: the batches already delivered of the current epoch, and what fixes their order."""
         return {**self._identity(), "epoch": self.epoch, "samples": self._done}
@@ -156,10 +157,15 @@ class Loader:
         Raises ValueError, naming what differs, for a state of another dataset, order or global batch size.
         """
         mine = self._identity()
-        missing = {*mine, "epoch", "samples"} - set(state)
+        missing = {*mine, "epoch", "samples"} - {*CHOICES, *state}
         if missing:
             raise ValueError(f"not a loader's state: it lacks {', '.join(sorted(missing))}")
-        differ = [f"{name} is {mine[name]}, the state's {state[name]}" for name in mine if mine[name] != state[name]]
+        names = [*mine, *(name for name in CHOICES if name in state and name not in mine)]
+        differ = [
+            f"{name} is {mine.get(name, 'not given')}, the state's {state.get(name, 'not given')}"
+            for name in names
+            if mine.get(name) != state.get(name)
+        ]
         if differ:
             raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
         self.epoch, self._done, self._resume = int(state["epoch"]), int(state["samples"]), True
@@ -176,20 +182,9 @@ class Loader:
         return self.spec.batch_size * self.world_size
 
     def _identity(self) -> State:
-        """What the order of the samples follows from."""
-        spec = self.spec
-        return {
-            "version": VERSION,
-            "dataset": self.fingerprint,
-            "split": spec.split,
-            "seed": spec.seed,
-            "shuffle": int(spec.shuffle),
-            "augment": spec.augment,
-            "window_blocks": spec.window_blocks,
-            "group_shards": spec.group_shards,
-            "global_batch": self._global_batch,
-            "drop_last": int(spec.drop_last),
-        }
+        """What the order of the samples and their batches follow from."""
+        cut = {"global_batch": self._global_batch, "drop_last": int(self.spec.drop_last)}
+        return {**self.epochs.identity(), **cut}
 
     def _check_size(self) -> None:
         if self.samples == 0:
@@ -205,8 +200,8 @@ class Loader:
             )
 
     def _deliver(self, epoch: int, start: int) -> Iterator[Batch]:
-        plan = plan_epoch(self._shard_blocks, self._rows, epoch=epoch, spec=self.spec)
-        stream = _Stream(self._windows(plan, start), int(plan.starts[plan.window_at(start)]))
+        windows = self.epochs.windows(epoch)
+        stream = _Stream(self._read(windows, start), int(windows.plan.starts[windows.plan.window_at(start)]))
         for first in range(start, self.samples, self._global_batch):
             count = min(self._global_batch, self.samples - first)
             low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
@@ -215,10 +210,9 @@ class Loader:
             yield batch
         self.epoch, self._done = epoch + 1, 0
 
-    def _windows(self, plan: Plan, start: int) -> Iterator[Packed]:
+    def _read(self, windows: Windows, start: int) -> Iterator[Packed]:
         """Windows from the one that holds sample ``start``."""
-        windows = Windows(self.home, self.index, plan, self.spec)
-        numbers = range(plan.window_at(start), len(windows)) if start < self.samples else range(0)
+        numbers = range(windows.plan.window_at(start), len(windows)) if start < self.samples else range(0)
         # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
         # would then go on with other random numbers than an uninterrupted one
         generator = torch.Generator()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hexshards.specs import Augment, LoaderSpec
 
-CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY = range(5)
+CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND = range(6)
 """First steps of the paths: what a stream of random numbers is for."""
 
 PASSES = 4
@@ -84,13 +84,31 @@ class Window:
     """Its place in the pass."""
     blocks: NDArray[np.int64]
     """Numbers of blocks, counted over all shards of the split in their order."""
+    dataset: int = 0
+    """Which of the datasets that a loader mixes."""
+    skip: int = 0
+    """Rows of the first block that belong to the window before."""
+    count: int | None = None
+    """Rows of the window; None: all that the blocks hold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blended:
+    """A window that several datasets fill: samples ``first`` to ``end`` of all that a mix ever delivers."""
+
+    parts: tuple[int, ...]
+    """The weights of the datasets, as whole numbers."""
+    first: int
+    end: int
+    runs: tuple[Window, ...]
+    """What each dataset gives, dataset by dataset and pass by pass."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """All windows of an epoch, and where in its stream of samples each begins."""
 
-    windows: tuple[Window, ...]
+    windows: tuple[Window | Blended, ...]
     starts: NDArray[np.int64]
     """One entry more than windows; the last is the number of samples in the epoch."""
 
@@ -105,16 +123,16 @@ def plan_epoch(shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, ep
     windows = [
         Window(epoch, pass_, number, blocks)
         for pass_ in range(passes)
-        for number, blocks in enumerate(_window_blocks(shard_blocks, epoch=epoch, pass_=pass_, spec=spec))
+        for number, blocks in enumerate(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec))
     ]
     rows = [int(block_rows[window.blocks].sum()) for window in windows]
     return Plan(tuple(windows), np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]))
 
 
-def _window_blocks(
-    shard_blocks: Sequence[int], *, epoch: int, pass_: int, spec: LoaderSpec
+def window_blocks(
+    shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, pass_: int, spec: LoaderSpec
 ) -> Iterator[NDArray[np.int64]]:
-    """Shards permuted and walked in groups; the blocks of a group permuted and cut into windows."""
+    """Shards permuted and walked in groups; the blocks of a group that give rows permuted and cut into windows."""
     first = np.concatenate([[0], np.cumsum(shard_blocks, dtype=np.int64)])
     shards = np.arange(len(shard_blocks))
     if spec.shuffle:
@@ -122,6 +140,7 @@ def _window_blocks(
     for group in range(0, len(shards), spec.group_shards):
         members = shards[group : group + spec.group_shards]
         blocks = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in members])
+        blocks = blocks[block_rows[blocks] > 0]
         if spec.shuffle:
             blocks = blocks[permutation(len(blocks), spec.seed, BLOCKS, epoch, pass_, group)]
         for start in range(0, len(blocks), spec.window_blocks):

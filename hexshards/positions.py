@@ -109,15 +109,21 @@ class Positions:
         """The same positions with policies as distributions."""
         if self.soft:
             return self
-        rows = np.flatnonzero(self.policy >= 0)
-        policy = np.zeros((len(self), self.side**2), dtype=np.float16)
-        policy[rows, self.policy[rows]] = 1
+        policy = as_distributions(self.policy, cells=self.side**2)
         return Positions(side=self.side, **{**self.columns(), "policy": policy})
 
     def planes(self) -> NDArray[np.uint8]:
         """Stones unpacked: (P, 2, S, S) uint8 of 0 and 1, BLUE plane then RED."""
         bits = np.unpackbits(self.stones, axis=1, count=2 * self.side**2)
         return bits.reshape(-1, 2, self.side, self.side)
+
+
+def as_distributions(moves: Array, *, cells: int) -> NDArray[np.float16]:
+    """Policies that are single moves, int16 (P,), as distributions, float16 (P, C)."""
+    rows = np.flatnonzero(moves >= 0)
+    policy = np.zeros((len(moves), cells), dtype=np.float16)
+    policy[rows, moves[rows]] = 1
+    return policy
 
 
 def concat(parts: Sequence[Positions]) -> Positions:

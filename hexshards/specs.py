@@ -118,8 +118,13 @@ class LoaderSpec:
     """Blocks mixed together: 131,072 positions, 6.6 MB packed."""
     group_shards: int = 8
     """Shards walked at a time, so that few remote shards need to be at hand."""
+    where: str = ""
+    """Conditions that a position must meet to be used, such as ``"ply=10..60, tier=1..2, source=games_0*"``."""
+    positions: int | None = None
+    """At most so many positions are used in an epoch, evenly taken from all shards, the same in every epoch."""
 
     def __post_init__(self) -> None:
+        _require(self.positions is None or self.positions >= 1, "positions must be at least 1", self.positions)
         _require(self.batch_size >= 1, "batch_size must be at least 1", self.batch_size)
         _require(self.augment in get_args(Augment), f"augment must be one of {get_args(Augment)}", self.augment)
         _require(self.seed >= 0, "seed must not be negative", self.seed)

@@ -7,26 +7,25 @@ order of samples never depends on workers; and a window crosses between processe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards import order
+from hexshards import blend, order
 from hexshards.errors import DataError
 from hexshards.expand import Packed
 from hexshards.index import Index
 from hexshards.order import Plan, Window
-from hexshards.positions import Positions
-from hexshards.shard import Shard, open_shard, read_block
+from hexshards.positions import Positions, as_distributions
+from hexshards.reading import Columns
+from hexshards.selection import Selection
+from hexshards.shard import open_shard, read_block
 from hexshards.specs import LoaderSpec
 from hexshards.storage import Home
 
 COLUMNS = ("stones", "player", "policy", "value")
 """What a sample is made of; the other columns stay on disk."""
-
-
-Columns = dict[str, NDArray[Any]]
 
 
 class Mixed(NamedTuple):
@@ -42,11 +41,9 @@ class Mixed(NamedTuple):
 class Windows:
     """The windows of one epoch by number: a map-style dataset for a DataLoader without batching of its own."""
 
-    def __init__(self, home: Home, index: Index, plan: Plan, spec: LoaderSpec) -> None:
-        self.home, self.layout, self.spec, self.plan = home, index.layout, spec, plan
-        self.shards = index.splits[spec.split].shards
-        self.first_block = np.cumsum([0, *(len(shard.block_bytes) for shard in self.shards)])
-        self.block_rows = index.block_rows(spec.split)
+    def __init__(self, selections: Sequence[Selection], plan: Plan, spec: LoaderSpec) -> None:
+        self.selections, self.spec, self.plan = selections, spec, plan
+        self.softened = len({selection.index.layout.soft for selection in selections}) > 1
 
     def __len__(self) -> int:
         return len(self.plan.windows)
@@ -57,84 +54,79 @@ class Windows:
         What a DataLoader's worker raises comes home as a RuntimeError around the text of a traceback.
         """
         try:
-            return self._mixed(self.plan.windows[number])
+            found = self.read(number, COLUMNS)
         except DataError as error:
             return error
+        return Mixed(Packed(**found.columns), found.damage, found.lost)
 
-    def _mixed(self, window: Window) -> Mixed:
-        found = self._read(window.blocks)
+    def read(self, number: int, names: Sequence[str]) -> Found:
+        """Any columns of window ``number``, and ``symmetry``, in the order in which its rows are delivered."""
+        window = self.plan.windows[number]
+        if isinstance(window, Window):
+            return self._shuffled(window, names)
+        runs = [self._shuffled(run, names) for run in window.runs]
+        rows = blend.sequence(window, spec=self.spec)
+        return Found(
+            {name: _taken([run.columns[name] for run in runs], rows) for name in (*names, "symmetry")},
+            tuple(error for run in runs for error in run.damage),
+            sum(run.lost for run in runs),
+        )
+
+    def _shuffled(self, window: Window, names: Sequence[str]) -> Found:
+        """Rows of one dataset."""
+        selection = self.selections[window.dataset]
+        found = selection.read(window.blocks, names)
         damage = tuple(block for block in found if isinstance(block, DataError))
-        sizes = self.block_rows[window.blocks]
+        blocks = self._without_gaps(selection, window, found) if damage else found
+        sizes = selection.block_rows[window.blocks]
         lost = sum(int(size) for block, size in zip(found, sizes, strict=True) if isinstance(block, DataError))
-        blocks = self._without_gaps(found, sizes)
-        count = int(sizes.sum())
+        count = int(sizes.sum()) if window.count is None else window.count
         rows = order.window_rows(window, count, spec=self.spec)
-        places = self._places(window, sizes.tolist())[rows]
-        # take copies whole rows: 4 ns each at side 13, where indexing takes 80
-        columns = {name: np.take(np.concatenate([block[name] for block in blocks]), rows, axis=0) for name in COLUMNS}
-        symmetry = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
-        return Mixed(Packed(**columns, symmetry=symmetry), damage, lost)
+        if window.skip:
+            rows += window.skip
+        columns = {name: _taken([block[name] for block in blocks], rows) for name in (*names, "place")}
+        if self.softened and "policy" in names and columns["policy"].ndim == 1:
+            columns["policy"] = as_distributions(columns["policy"], cells=selection.index.side**2)
+        places = columns.pop("place")
+        columns["symmetry"] = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
+        return Found(columns, damage, lost)
 
-    def _places(self, window: Window, counts: Sequence[int]) -> NDArray[np.int64]:
-        """A number for each row that is its own in the whole split."""
-        size = self.layout.block_positions
-        parts = [block * size + np.arange(count) for block, count in zip(window.blocks, counts, strict=True)]
-        return np.concatenate(parts)
-
-    def _without_gaps(self, found: Sequence[Columns | DataError], sizes: NDArray[np.int64]) -> list[Columns]:
+    def _without_gaps(
+        self, selection: Selection, window: Window, found: Sequence[Columns | DataError]
+    ) -> list[Columns]:
         """The blocks, with rows of the sound ones in the place of those that could not be read.
 
         A window keeps its length, so that batches, steps and states do not depend on which rank met the damage.
         """
         sound = [block for block in found if not isinstance(block, DataError)]
         damage = [block for block in found if isinstance(block, DataError)]
-        if damage and (self.spec.on_error == "raise" or not sound):
+        if self.spec.on_error == "raise" or not sound:
             raise damage[0]
-        if not damage:
-            return sound
-        joined = {name: np.concatenate([block[name] for block in sound]) for name in COLUMNS}
+        joined = {name: np.concatenate([block[name] for block in sound]) for name in sound[0]}
         whole, taken = list[Columns](), 0
-        for block, size in zip(found, sizes.tolist(), strict=True):
+        for number, block in zip(window.blocks.tolist(), found, strict=True):
             if isinstance(block, DataError):
-                rows = np.arange(taken, taken + size) % len(joined["stones"])
+                size = int(selection.block_rows[number])
+                rows = np.arange(taken, taken + size) % len(joined["place"])
                 taken += size
-                whole.append({name: column[rows] for name, column in joined.items()})
+                lent = {name: column[rows] for name, column in joined.items()}
+                whole.append({**lent, "place": selection.places(number)[:size]})
             else:
                 whole.append(block)
         return whole
 
-    def _read(self, blocks: NDArray[np.int64]) -> list[Columns | DataError]:
-        """The columns of some blocks, or what is wrong with them, in the order of ``blocks``."""
-        homes = np.searchsorted(self.first_block, blocks, side="right") - 1
-        found: dict[int, Columns | DataError] = {}
-        for home in np.unique(homes):
-            members = blocks[homes == home]
-            read = self._read_shard(self.shards[home], (members - self.first_block[home]).tolist())
-            found.update(zip(members.tolist(), read, strict=True))
-        return [found[int(block)] for block in blocks]
 
-    def _read_shard(self, shard: Shard, numbers: Sequence[int]) -> list[Columns | DataError]:
-        """Blocks of one shard, which is opened once, or once more when it was only a damaged copy."""
-        read = self._blocks_of(shard, numbers)
-        damaged = any(isinstance(block, DataError) for block in read)
-        if damaged and self.home.renewed(shard.name, sha256=shard.sha256):
-            return self._blocks_of(shard, numbers)
-        return read
+class Found(NamedTuple):
+    """Columns of a window, and as in Mixed what could not be read."""
 
-    def _blocks_of(self, shard: Shard, numbers: Sequence[int]) -> list[Columns | DataError]:
-        try:
-            file = open_shard(self.home, shard)
-        except DataError as error:
-            return [error] * len(numbers)
-        with file:
-            return [self._block(file, shard, number) for number in numbers]
+    columns: dict[str, NDArray[Any]]
+    damage: tuple[DataError, ...]
+    lost: int
 
-    def _block(self, file: BinaryIO, shard: Shard, number: int) -> Columns | DataError:
-        where = self.home.where(shard.name)
-        try:
-            return read_block(file, shard, number, layout=self.layout, names=COLUMNS, where=where)
-        except DataError as error:
-            return error
+
+def _taken(parts: Sequence[NDArray[Any]], rows: NDArray[np.int64]) -> NDArray[Any]:
+    # take copies whole rows: 4 ns each at side 13, where indexing takes 80
+    return np.take(np.concatenate(parts), rows, axis=0)
 
 
 def first_positions(home: Home, index: Index, *, split: str, count: int) -> Positions:

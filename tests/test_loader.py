@@ -330,7 +330,7 @@ def test_a_state_of_another_stream_is_refused_and_says_what_differs(data, other,
 
 def test_a_state_of_another_dataset_is_refused(data, tmp_path):
     other = open_loader(dataset(tmp_path, games=20))
-    with pytest.raises(ValueError, match=f"dataset is {other.fingerprint}, the state's"):
+    with pytest.raises(ValueError, match=f"dataset is {other.index.fingerprint}, the state's"):
         other.load_state_dict(open_loader(data).state_dict())
 
 

@@ -1,0 +1,159 @@
+"""A mix of datasets is arithmetic: weights say which dataset gives sample i, and each gives its own endless stream.
+
+A dataset's stream is its passes, one after another, each holding every position once. Of the first i samples of a mix a
+dataset has given its weight's share, rounded, wherever i is; so over any stretch the proportions are exact to within a
+sample for each dataset. An epoch ends before any dataset would give a position a second time; in the next one all
+datasets go on where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards import order
+from hexshards.order import PASSES, Blended, Plan, Window
+from hexshards.specs import LoaderSpec
+
+MAX_PARTS = 1_000_000
+"""Largest sum of weights as whole numbers: products with the number of a sample stay far below 2**63."""
+
+_TOGETHER = 64
+"""Samples whose datasets are put into a random order, so that no dataset has fixed places in a batch."""
+
+
+def whole_parts(weights: Sequence[float]) -> tuple[int, ...]:
+    """Weights as whole numbers in the same proportion: 0.7 and 0.3 are 7 and 3. Raises ValueError for bad ones."""
+    try:
+        exact = [Fraction(str(weight)) for weight in weights]
+    except ValueError:
+        raise ValueError(f"weights must be numbers, got {list(weights)}") from None
+    scale = lcm(*(weight.denominator for weight in exact))
+    parts = [int(weight * scale) for weight in exact]
+    common = int(np.gcd.reduce(np.array(parts, dtype=object))) or 1
+    parts = [part // common for part in parts]
+    if min(parts) < 1 or sum(parts) > MAX_PARTS:
+        raise ValueError(f"weights must be positive and of few digits, such as 0.7 and 0.3, got {list(weights)}")
+    return tuple(parts)
+
+
+def given(parts: Sequence[int], samples: Any) -> NDArray[np.int64]:
+    """How many of the first ``samples`` samples each dataset gives: (..., datasets), adding up to ``samples``."""
+    left, of, counts = np.asarray(samples, dtype=np.int64), sum(parts), []
+    for part in parts:
+        # the share of what the datasets before left over, rounded: never fewer for more samples, and one more at most
+        counts.append((2 * left * part + of) // (2 * of))
+        left, of = left - counts[-1], of - part
+    return np.stack(counts, axis=-1)
+
+
+def sequence(window: Blended, *, spec: LoaderSpec) -> NDArray[np.int64]:
+    """The order in which a window delivers the rows of its runs, these being laid one after another."""
+    counts = given(window.parts, np.arange(window.first, window.end + 1))
+    datasets = np.diff(counts, axis=0).argmax(axis=1)
+    if spec.shuffle:
+        datasets = datasets[_scattered(len(datasets), spec.seed, window.first)]
+    rows = np.empty(len(datasets), dtype=np.int64)
+    rows[np.argsort(datasets, kind="stable")] = np.arange(len(datasets))
+    return rows
+
+
+def _scattered(count: int, seed: int, first: int) -> NDArray[np.int64]:
+    """The numbers 0 to count - 1, each run of ``_TOGETHER`` in a random order of its own."""
+    keys = order.mix(np.arange(count + -count % _TOGETHER, dtype=np.uint64) ^ order.raw(1, seed, order.BLEND, first))
+    keys[count:] = np.iinfo(np.uint64).max  # what only fills the last run up stays at its end
+    places = keys.reshape(-1, _TOGETHER).argsort(axis=1, kind="stable")
+    places += np.arange(0, len(keys), _TOGETHER)[:, None]
+    return places.ravel()[:count]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Blend:
+    """Datasets and the weights in which they are mixed."""
+
+    parts: tuple[int, ...]
+    shard_blocks: tuple[list[int], ...]
+    """Of each dataset, as plan_epoch takes them."""
+    block_rows: tuple[NDArray[np.int64], ...]
+    window_rows: int
+    """Samples in a window."""
+    spec: LoaderSpec
+
+    @property
+    def passes(self) -> int:
+        """Times that a dataset shows a position, each time in another symmetry, before it begins anew."""
+        return PASSES if self.spec.augment == "all" else 1
+
+    @property
+    def samples(self) -> int:
+        """Samples in an epoch: as many as no dataset has to repeat itself for, and no more than the spec allows."""
+        have = np.array([int(rows.sum()) * self.passes for rows in self.block_rows])
+        count = min(int(rows) * sum(self.parts) // part for rows, part in zip(have, self.parts, strict=True))
+        count += len(have)  # rounding may favour the dataset that is used up first
+        while (given(self.parts, count) > have).any():
+            count -= 1
+        return count if self.spec.positions is None else min(count, self.spec.positions * self.passes)
+
+    def plan(self, epoch: int) -> Plan:
+        """The windows of an epoch. Without shuffling all epochs are the first."""
+        samples = self.samples
+        begin = epoch * samples if self.spec.shuffle else 0
+        starts = np.append(np.arange(0, samples, self.window_rows), samples)
+        edges = given(self.parts, begin + starts)
+        streams = [_Passes(self, dataset) for dataset in range(len(self.parts))]
+        windows = tuple(
+            Blended(
+                self.parts,
+                begin + int(starts[number]),
+                begin + int(starts[number + 1]),
+                tuple(
+                    run
+                    for stream, low, high in zip(streams, *edges[number : number + 2], strict=True)
+                    for run in stream.runs(int(low), int(high))
+                ),
+            )
+            for number in range(len(starts) - 1)
+        )
+        return Plan(windows, starts)
+
+
+class _Passes:
+    """The endless stream of one dataset."""
+
+    def __init__(self, blend: Blend, dataset: int) -> None:
+        self.dataset, self.passes, self.spec = dataset, blend.passes, blend.spec
+        self.shard_blocks, self.block_rows = blend.shard_blocks[dataset], blend.block_rows[dataset]
+        self.total = int(self.block_rows.sum())
+        self.number = -1
+
+    def runs(self, low: int, high: int) -> Iterator[Window]:
+        """Rows ``low`` to ``high`` of the stream, a run for each pass that they lie in."""
+        while low < high:
+            number, first = divmod(low, self.total)
+            end = min(self.total, first + high - low)
+            self._go_to(number)
+            head, tail = np.searchsorted(self.ends, [first, end - 1], side="right")
+            before = int(self.ends[head - 1]) if head else 0
+            yield Window(
+                *divmod(number, self.passes),
+                first,
+                self.blocks[head : tail + 1],
+                dataset=self.dataset,
+                skip=first - before,
+                count=end - first,
+            )
+            low += end - first
+
+    def _go_to(self, number: int) -> None:
+        if number == self.number:
+            return
+        epoch, pass_ = divmod(number, self.passes)
+        found = order.window_blocks(self.shard_blocks, self.block_rows, epoch=epoch, pass_=pass_, spec=self.spec)
+        self.number, self.blocks = number, np.concatenate(list(found))
+        self.ends = np.cumsum(self.block_rows[self.blocks])

@@ -1,0 +1,154 @@
+"""What an epoch delivers, and in which order, is settled before anything is read, for all ranks and workers alike.
+
+Selections of datasets and their weights make a plan; whatever the plan follows from is its identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hexshards.blend import Blend, given, sequence, whole_parts
+from hexshards.errors import DataError
+from hexshards.index import VERSION, read_index
+from hexshards.order import PASSES, Plan, Window, plan_epoch, window_rows
+from hexshards.selection import Filter, Selection
+from hexshards.specs import LoaderSpec
+from hexshards.storage import Home, home_of
+from hexshards.window import Windows
+
+State = dict[str, int | str]
+
+Datasets = str | Path | Home | Mapping[str, float]
+"""Where a dataset is; or where several are, and the weights in which they are mixed."""
+
+CHOICES = ("where", "positions", "mix")
+"""What an identity names only where it was asked for, so that states fit releases that had no such choice."""
+
+_SHOWN_ROWS = 64
+"""Rows whose order tells in a fingerprint that random numbers are what they were."""
+
+
+class Epochs:
+    """The epochs of one loader: what is used of each dataset, and the order in which it is delivered.
+
+    positions: those that are used, over all datasets. samples: those of an epoch, before a last batch is dropped.
+    """
+
+    def __init__(self, datasets: Datasets, spec: LoaderSpec) -> None:
+        homes, weights = (datasets, datasets.values()) if isinstance(datasets, Mapping) else ([datasets], [1])
+        if not homes:
+            raise ValueError("a mix needs at least one dataset")
+        self.spec = spec
+        self.selections = tuple(self._selection(home_of(home), mixed=len(homes) > 1) for home in homes)
+        self.index, self.home = self.selections[0].index, self.selections[0].home
+        self._check_alike()
+        self._blend = self._mix(whole_parts(list(weights))) if len(homes) > 1 else None
+        self.positions = sum(selection.positions for selection in self.selections)
+        passes = PASSES if spec.augment == "all" else 1
+        self.samples = self._blend.samples if self._blend else self.positions * passes
+        # a state is asked for after every batch, and to hash a large index takes a second
+        self._fingerprints = " ".join(selection.index.fingerprint for selection in self.selections)
+
+    def plan(self, epoch: int) -> Plan:
+        """The windows of an epoch, in their order."""
+        if self._blend:
+            return self._blend.plan(epoch)
+        (selection,) = self.selections
+        return plan_epoch(selection.blocks.per_shard, selection.block_rows, epoch=epoch, spec=self.spec)
+
+    def windows(self, epoch: int) -> Windows:
+        """What an epoch reads, window by window."""
+        return Windows(self.selections, self.plan(epoch), self.spec)
+
+    def fingerprint(self, epoch: int) -> str:
+        """A short hash of an epoch's order: of what determines it, of the order of all blocks and of some rows.
+
+        No data is read.
+        """
+        plan = self.plan(epoch)
+        first = plan.windows[0]
+        digest = hashlib.sha256(json.dumps({**self.identity(), "epoch": epoch}, sort_keys=True).encode())
+        for window in plan.windows:
+            for run in (window,) if isinstance(window, Window) else window.runs:
+                digest.update(run.blocks.astype("<i8").tobytes())
+        if isinstance(first, Window):
+            rows = window_rows(first, _SHOWN_ROWS, spec=self.spec)
+        else:
+            rows = sequence(first, spec=self.spec)
+        digest.update(rows.astype("<i8").tobytes())
+        return digest.hexdigest()[:12]
+
+    def identity(self) -> State:
+        """What the order of the samples follows from."""
+        spec = self.spec
+        chosen: State = {"where": str(self.selections[0].where), "positions": spec.positions or 0}
+        if self._blend:
+            chosen["mix"] = ":".join(map(str, self._blend.parts))
+        return {
+            "version": VERSION,
+            "dataset": self._fingerprints,
+            "split": spec.split,
+            "seed": spec.seed,
+            "shuffle": int(spec.shuffle),
+            "augment": spec.augment,
+            "window_blocks": spec.window_blocks,
+            "group_shards": spec.group_shards,
+            **{name: value for name, value in chosen.items() if value},
+        }
+
+    def describe(self) -> list[str]:
+        """What is used of each dataset, a line each; none where a whole dataset is used alone."""
+        if self._blend:
+            return self._blend_lines(self._blend)
+        (selection,) = self.selections
+        return [str(selection)] * (selection.positions < selection.total)
+
+    def _blend_lines(self, blend: Blend) -> list[str]:
+        total, epoch = sum(blend.parts), given(blend.parts, self.samples).tolist()
+        return [
+            f"{selection.home}: {part / total:.1%} of the samples, {count:,} an epoch, which are "
+            f"{count / selection.positions / blend.passes:.2f} passes; {selection}"
+            for selection, part, count in zip(self.selections, blend.parts, epoch, strict=True)
+        ]
+
+    def _selection(self, home: Home, *, mixed: bool) -> Selection:
+        """What is used of a dataset; a mix is limited as a whole."""
+        index, spec = read_index(home), self.spec
+        if spec.split not in index.splits:
+            found = ", ".join(index.splits)
+            raise DataError(f"has no split {spec.split!r} (only {found})", where=str(home), fix="Name one of these")
+        if index.baked and spec.augment != "none":
+            raise ValueError(
+                f"{home}: every position is there in all four symmetries already, so augment={spec.augment!r} would "
+                'show them again. Pass augment="none"'
+            )
+        return Selection(
+            home, index, spec.split, where=Filter.parse(spec.where), limit=None if mixed else spec.positions
+        )
+
+    def _check_alike(self) -> None:
+        first, *others = self.selections
+        seen = {first.index.fingerprint: first.home}
+        for other in others:
+            if other.index.side != first.index.side:
+                raise ValueError(
+                    f"{other.home} has boards of side {other.index.side}, {first.home} of {first.index.side}: they "
+                    "can't be mixed"
+                )
+            if same := seen.get(other.index.fingerprint):
+                raise ValueError(f"{other.home} and {same} are the same dataset: name it once, with both weights")
+            seen[other.index.fingerprint] = other.home
+
+    def _mix(self, parts: tuple[int, ...]) -> Blend:
+        selections, spec = self.selections, self.spec
+        block = max(selection.index.layout.block_positions for selection in selections)
+        return Blend(
+            parts=parts,
+            shard_blocks=tuple(selection.blocks.per_shard for selection in selections),
+            block_rows=tuple(selection.block_rows for selection in selections),
+            window_rows=block * spec.window_blocks,
+            spec=spec,
+        )

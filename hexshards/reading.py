@@ -1,0 +1,63 @@
+"""Blocks are read by number, each shard opened once; what is wrong with a block is returned in its place, not raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.errors import DataError
+from hexshards.index import Index
+from hexshards.shard import Shard, open_shard, read_block
+from hexshards.storage import Home
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class Blocks:
+    """The blocks of a split, numbered over all its shards in their order."""
+
+    def __init__(self, home: Home, index: Index, split: str) -> None:
+        self.home, self.layout = home, index.layout
+        self.shards = index.splits[split].shards
+        self.per_shard = [len(shard.block_bytes) for shard in self.shards]
+        self.first = np.cumsum([0, *self.per_shard])
+        self.rows = index.block_rows(split)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, blocks: NDArray[np.int64], names: Sequence[str]) -> list[Columns | DataError]:
+        """The columns of some blocks, or what is wrong with them, in the order of ``blocks``."""
+        homes = np.searchsorted(self.first, blocks, side="right") - 1
+        found: dict[int, Columns | DataError] = {}
+        for home in np.unique(homes):
+            members = blocks[homes == home]
+            read = self._read_shard(self.shards[home], (members - self.first[home]).tolist(), names)
+            found.update(zip(members.tolist(), read, strict=True))
+        return [found[int(block)] for block in blocks]
+
+    def _read_shard(self, shard: Shard, numbers: Sequence[int], names: Sequence[str]) -> list[Columns | DataError]:
+        """Blocks of one shard, which is opened once, or once more when it was only a damaged copy."""
+        read = self._blocks_of(shard, numbers, names)
+        damaged = any(isinstance(block, DataError) for block in read)
+        if damaged and self.home.renewed(shard.name, sha256=shard.sha256):
+            return self._blocks_of(shard, numbers, names)
+        return read
+
+    def _blocks_of(self, shard: Shard, numbers: Sequence[int], names: Sequence[str]) -> list[Columns | DataError]:
+        try:
+            file = open_shard(self.home, shard)
+        except DataError as error:
+            return [error] * len(numbers)
+        with file:
+            return [self._block(file, shard, number, names) for number in numbers]
+
+    def _block(self, file: BinaryIO, shard: Shard, number: int, names: Sequence[str]) -> Columns | DataError:
+        where = self.home.where(shard.name)
+        try:
+            return read_block(file, shard, number, layout=self.layout, names=names, where=where)
+        except DataError as error:
+            return error
