@@ -1,4 +1,4 @@
-"""Blocks are read by number, each shard opened once; what is wrong with a block is returned in its place, not raised."""
+"""Blocks are read by number, each shard opened once; what is wrong with one is returned in its place, not raised."""
 
 from __future__ import annotations
 

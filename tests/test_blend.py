@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from small_data import CUT, dataset, examples, images, rows_of, samples_of, write_examples
+
+from hexshards.batches import Loader
+from hexshards.blend import given, whole_parts
+from hexshards.conversion import convert
+from hexshards.specs import LoaderSpec
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two datasets that a board tells apart: A holds positions of an even number of stones, B of an odd one."""
+    made = []
+    for name, games, rest in (("A", 60, 0), ("B", 25, 1)):
+        folder = tmp_path_factory.mktemp(name)
+        found = examples(games, seed=games, source=name)
+        kept = [example for example in found if example["metadata"]["position_in_game"] % 2 == rest]
+        write_examples(folder / "processed" / f"{name}_processed.pkl.gz", kept)
+        # the file says how many games it holds, and no longer holds their empty boards
+        convert(folder / "processed", out=folder / name, max_rejects=1, **{**CUT, "val_fraction": 0})
+        made.append(folder / name)
+    return made
+
+
+@pytest.fixture(scope="module")
+def sizes(folders):
+    return [sum(1 for _ in samples_of(folder, "train")) for folder in folders]
+
+
+def mix(folders, *, weights=(0.7, 0.3), rank=0, world_size=1, **options):
+    small = {"batch_size": 64, "window_blocks": 5, "group_shards": 2, "seed": 7, "augment": "none"}
+    spec = LoaderSpec(**{**small, **options})
+    return Loader(dict(zip(map(str, folders), weights, strict=True)), spec, rank=rank, world_size=world_size)
+
+
+def odd(batch):
+    """Which samples of a batch are of B, whatever symmetry they are shown in."""
+    return (batch.board[:, :2].sum(dim=(1, 2, 3)).int() % 2).numpy()
+
+
+def epochs(loader, count):
+    """Samples as bytes, and which are of B, of some epochs one after another."""
+    batches = [batch for _ in range(count) for batch in loader]
+    return [row for batch in batches for row in rows_of(batch)], np.concatenate([odd(batch) for batch in batches])
+
+
+# the shares ---------------------------------------------------------------------------------------------------------
+
+WEIGHTS = [(1, 1), (0.7, 0.3), (1, 1000), (0.5, 0.25, 0.25), (3, 1, 4, 1, 5), (0.001, 0.999), (1 / 8, 7)]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_shares_add_up_never_fall_and_are_exact_to_a_sample(weights):
+    parts = whole_parts(weights)
+    counts = given(parts, np.arange(5000))
+    assert (counts.sum(axis=1) == np.arange(5000)).all()
+    steps = np.diff(counts, axis=0)
+    assert (steps >= 0).all()
+    assert (steps.sum(axis=1) == 1).all()
+    exact = np.arange(5000)[:, None] * np.array(parts) / sum(parts)
+    assert np.abs(counts - exact).max() <= 1
+
+
+def test_shares_stay_exact_far_beyond_any_epoch():
+    parts = whole_parts((0.123457, 0.876543))
+    at = 10**12
+    counts = [int(count) for count in given(parts, at)]
+    assert sum(counts) == at
+    assert abs(counts[0] - Fraction(123457, 10**6) * at) <= 1
+
+
+@pytest.mark.parametrize(("weights", "parts"), [((0.7, 0.3), (7, 3)), ((2, 4, 6), (1, 2, 3)), ((1.0,), (1,))])
+def test_weights_become_the_smallest_whole_numbers(weights, parts):
+    assert whole_parts(weights) == parts
+
+
+@pytest.mark.parametrize("weights", [(0, 1), (-1, 2), (0.5, float("nan")), (float("inf"), 1), (1 / 3, 0.1), (1, 10**6)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="weights must be"):
+        whole_parts(weights)
+
+
+# the stream ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [(0.7, 0.3), (1, 1), (1, 30)])
+def test_each_dataset_gives_every_position_once_before_it_begins_anew(folders, sizes, weights):
+    rows, of_b = epochs(mix(folders, weights=weights), 4)
+    for which, (folder, size) in enumerate(zip(folders, sizes, strict=True)):
+        stream = [row for row, b in zip(rows, of_b, strict=True) if b == which]
+        expected = Counter(images(*sample)[0] for sample in samples_of(folder, "train"))
+        assert len(stream) > 0
+        for begin in range(0, len(stream), size):
+            part = Counter(stream[begin : begin + size])
+            assert part == expected if begin + size <= len(stream) else part <= expected
+    # both went through a pass and into the next
+    assert max(of_b.sum() / sizes[1], (1 - of_b).sum() / sizes[0]) > 1
+
+
+def test_an_epoch_ends_before_a_dataset_would_repeat_itself(folders, sizes):
+    loader = mix(folders)
+    _, of_b = epochs(loader, 1)
+    used = [len(of_b) - of_b.sum(), of_b.sum()]
+    assert all(count <= size for count, size in zip(used, sizes, strict=True))
+    # one sample more and one of them would be used up beyond its end
+    parts = whole_parts((0.7, 0.3))
+    assert (given(parts, loader.samples + 1) > np.array(sizes)).any()
+
+
+def test_in_any_stretch_the_proportions_are_exact_to_a_few_samples(folders):
+    _, of_b = epochs(mix(folders), 3)
+    total = np.concatenate([[0], np.cumsum(of_b)])
+    off = total - 0.3 * np.arange(len(total))
+    # 64 samples have an order of their own, so a stretch that cuts two such runs may be off by half of one
+    assert off.max() - off.min() < 32
+    for first in range(0, len(of_b) - 640, 7):
+        assert abs(of_b[first : first + 640].sum() - 192) < 32
+
+
+def test_no_dataset_has_fixed_places_in_a_batch(folders):
+    loader = mix(folders, drop_last=True)
+    batches = np.stack([odd(batch) for _ in range(8) for batch in loader])
+    assert (batches.any(axis=0) & ~batches.all(axis=0)).all()
+    assert len({tuple(batch) for batch in batches.tolist()}) == len(batches)
+
+
+def test_every_batch_of_a_window_holds_its_share_to_a_sample(folders):
+    # windows of 80 samples begin anew, so a batch of 16 that lies at a multiple of 64 in one holds 64 shuffled samples
+    loader = mix(folders, batch_size=80, drop_last=True)
+    counts = [int(odd(batch).sum()) for batch in loader]
+    assert set(counts) <= {23, 24, 25}
+
+
+@pytest.mark.parametrize("augment", ["random", "all"])
+def test_a_mix_resumes_anywhere_with_other_workers_and_ranks(folders, augment):
+    options = {"augment": augment, "batch_size": 64 if augment == "random" else 256}
+    loader = mix(folders, **options)
+    list(islice(loader, 2))
+    loader.set_epoch(2)
+    whole = [(rows_of(batch), loader.state_dict()) for batch in loader]
+    for at in range(len(whole)):
+        again = mix(folders, **options, num_workers=2 if at == 1 else 0)
+        again.load_state_dict(whole[at][1])
+        assert [rows_of(batch) for batch in again] == [rows for rows, _ in whole[at + 1 :]]
+    pair = [mix(folders, **{**options, "batch_size": options["batch_size"] // 2}, rank=r, world_size=2) for r in (0, 1)]
+    for rank in pair:
+        rank.load_state_dict(whole[0][1])
+    slices = [[row for batch in each for row in rows_of(batch)] for each in zip(*pair, strict=True)]
+    assert slices == [rows for rows, _ in whole[1:]]
+
+
+def test_epochs_differ_and_equal_ones_are_equal(folders):
+    first = mix(folders)
+    found = [epochs(first, 1)[0] for _ in range(3)]
+    assert found[0] != found[1] != found[2]
+    again = mix(folders)
+    again.set_epoch(1)
+    assert epochs(again, 1)[0] == found[1]
+    prints = {mix(folders, seed=seed).fingerprint(epoch) for seed in (7, 8) for epoch in (0, 1)}
+    assert len(prints) == 4
+    assert mix(folders, num_workers=2, batch_size=5).fingerprint(1) in prints
+    assert mix(folders, weights=(0.6, 0.4)).fingerprint(1) not in prints
+
+
+def test_without_shuffle_every_epoch_is_the_first(folders):
+    loader = mix(folders, shuffle=False)
+    first, second = epochs(loader, 1), epochs(loader, 1)
+    assert first[0] == second[0]
+    stream = [row for row, b in zip(*first, strict=True) if b]
+    assert stream == [images(*sample)[0] for sample in samples_of(folders[1], "train")][: len(stream)]
+
+
+def test_augment_all_shows_every_position_of_a_dataset_in_four_symmetries_before_it_begins_anew(folders, sizes):
+    rows, of_b = epochs(mix(folders, augment="all", weights=(1, 30)), 2)
+    stream = [row for row, b in zip(rows, of_b, strict=True) if b]
+    expected = Counter(image for sample in samples_of(folders[1], "train") for image in images(*sample))
+    assert Counter(stream[: 4 * sizes[1]]) == expected
+
+
+def test_a_filter_and_a_number_of_positions_hold_for_a_mix(folders, sizes):
+    loader = mix(folders, where="ply=6..9", positions=100)
+    rows, of_b = epochs(loader, 1)
+    assert len(rows) == loader.samples == 100
+    assert of_b.sum() == 30
+    counts = torch.cat([batch.board[:, :2].sum(dim=(1, 2, 3)) for batch in loader]).int().tolist()
+    assert set(counts) == {6, 7, 8, 9}
+
+
+def test_what_a_mix_uses_is_told_before_it_is_used(folders, sizes):
+    loader = mix(folders)
+    lines = loader.epochs.describe()
+    _, of_b = epochs(loader, 1)
+    used = [len(of_b) - int(of_b.sum()), int(of_b.sum())]
+    for line, folder, share, count, size in zip(lines, folders, ("70.0%", "30.0%"), used, sizes, strict=True):
+        assert line.startswith(
+            f"{folder}: {share} of the samples, {count:,} an epoch, which are {count / size:.2f} pass"
+        )
+
+
+def test_moves_and_distributions_mix_into_distributions(folders, tmp_path):
+    found = examples(20, seed=3, source="soft")
+    for example in found:
+        if example["policy"] is not None:
+            free = np.flatnonzero(example["board"].sum(axis=0).ravel() == 0)
+            policy = np.zeros(25, dtype=np.float32)
+            policy[free] = 1 / len(free)
+            example["policy"] = policy
+    write_examples(tmp_path / "processed" / "soft_processed.pkl.gz", found)
+    convert(tmp_path / "processed", out=tmp_path / "soft", **{**CUT, "val_fraction": 0})
+    loader = mix([folders[0], tmp_path / "soft"], weights=(1, 1), augment="random")
+    policies = torch.cat([batch.policy for batch in loader])
+    single = (policies == 1).any(dim=1)
+    assert single.any()
+    assert not single.all()
+    sums = policies.sum(dim=1)
+    assert (((sums - 1).abs() < 1e-2) | (sums == 0)).all()
+
+
+# refusals -----------------------------------------------------------------------------------------------------------
+
+
+def test_datasets_that_can_not_be_mixed_are_refused(folders, tmp_path):
+    with pytest.raises(ValueError, match="at least one dataset"):
+        Loader({}, LoaderSpec())
+    with pytest.raises(ValueError, match="are the same dataset: name it once"):
+        mix([folders[0], f"{folders[0]}/"])
+    with pytest.raises(ValueError, match=r"has boards of side 4, .* of 5: they can't be mixed"):
+        mix([folders[0], dataset(tmp_path, games=9, side=4, val_fraction=0)])
+
+
+def test_a_state_of_other_weights_or_datasets_is_refused(folders):
+    state = mix(folders).state_dict()
+    with pytest.raises(ValueError, match="mix is 3:2, the state's 7:3"):
+        mix(folders, weights=(0.6, 0.4)).load_state_dict(state)
+    with pytest.raises(ValueError, match="dataset is"):
+        mix(folders[::-1]).load_state_dict(state)
+    with pytest.raises(ValueError, match="mix is not given, the state's 7:3"):
+        Loader(folders[0], LoaderSpec()).load_state_dict(state)
+
+
+def test_a_mix_of_one_is_that_dataset(folders):
+    alone = Loader(folders[0], LoaderSpec(augment="none"))
+    assert epochs(mix(folders[:1], weights=(3,), window_blocks=16, group_shards=8, seed=0), 1)[0] == epochs(alone, 1)[0]
