@@ -153,7 +153,8 @@ def _even(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int) -
     shares = np.diff(ends * min(limit, int(ends[-1])) // max(int(ends[-1]), 1))
     homes = np.repeat(np.arange(len(shares)), np.diff(first_block))
     left = shares[homes] - (before[:-1] - ends[homes])
-    return np.minimum(np.maximum(left, 0), rows)
+    given: NDArray[np.int64] = np.clip(left, 0, rows)
+    return given
 
 
 def _range(column: str, text: str) -> tuple[int, int | None]:

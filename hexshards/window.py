@@ -77,7 +77,7 @@ class Windows:
         selection = self.selections[window.dataset]
         found = selection.read(window.blocks, names)
         damage = tuple(block for block in found if isinstance(block, DataError))
-        blocks = self._without_gaps(selection, window, found) if damage else found
+        blocks = self._without_gaps(selection, window, found)
         sizes = selection.block_rows[window.blocks]
         lost = sum(int(size) for block, size in zip(found, sizes, strict=True) if isinstance(block, DataError))
         count = int(sizes.sum()) if window.count is None else window.count
@@ -100,8 +100,10 @@ class Windows:
         """
         sound = [block for block in found if not isinstance(block, DataError)]
         damage = [block for block in found if isinstance(block, DataError)]
-        if self.spec.on_error == "raise" or not sound:
+        if damage and (self.spec.on_error == "raise" or not sound):
             raise damage[0]
+        if not damage:
+            return sound
         joined = {name: np.concatenate([block[name] for block in sound]) for name in sound[0]}
         whole, taken = list[Columns](), 0
         for number, block in zip(window.blocks.tolist(), found, strict=True):
