@@ -28,6 +28,7 @@ from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.errors import DataError
 from hexshards.expand import Batch, Packed, expand, expand_on_device
 from hexshards.specs import LOADER, Augment, LoaderSpec, OnError
+from hexshards.team import place
 from hexshards.window import Mixed, Windows
 
 __all__ = ["Batch", "Loader", "loader"]
@@ -289,10 +290,7 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise ValueError(f"give both rank and world_size or neither, got {rank} and {world_size}")
     if rank is None or world_size is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        # the one place that reads the environment: torchrun's words, before a process group exists
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        return place()
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be 0 to world_size - 1, got {rank} of {world_size}")
     return rank, world_size

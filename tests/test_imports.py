@@ -34,7 +34,7 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "conversion", "estimates"),
-    *("expand", "window", "epochs", "verification", "batches", "wds"),
+    *("team", "expand", "window", "epochs", "verification", "batches", "wds"),
     *("synth", "model", "trainer", "checkpoint", "runfolder", "orchestrator", "runs"),
     *("display", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
