@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hexshards.index import read_index as read_index
     from hexshards.model import TwoHeadedResNet as TwoHeadedResNet
     from hexshards.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
+    from hexshards.runs import train as train
+    from hexshards.specs import TrainSpec as TrainSpec
     from hexshards.trainer import Trainer as Trainer
     from hexshards.verification import verify as verify
     from hexshards.wds import decode_column as decode_column
@@ -32,12 +34,14 @@ _HOMES = {
     "Loader": "batches",
     "MiniEpochOrchestrator": "orchestrator",
     "Report": "conversion",
+    "TrainSpec": "specs",
     "Trainer": "trainer",
     "TwoHeadedResNet": "model",
     "convert": "conversion",
     "decode_column": "wds",
     "loader": "batches",
     "read_index": "index",
+    "train": "runs",
     "verify": "verification",
 }
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from hexshards import display
 from hexshards.conversion import convert
+from hexshards.hooks import Event, Saved
 from hexshards.index import NAME
-from hexshards.reports import MiniEpochReport
 from hexshards.runs import train
 from hexshards.specs import TrainSpec
 from hexshards.synth import write
+from hexshards.training_view import TrainingView
 from hexshards.verification import verify
 
 GAMES, SIDE = 1_000, 9
@@ -66,13 +67,12 @@ def _step(text: str, command: str) -> None:
 def _train(spec: TrainSpec, *, stop_after: int = 0) -> None:
     lines = 0
 
-    def tell(report: MiniEpochReport) -> None:
+    def stop(event: Event, /) -> None:
         nonlocal lines
-        lines += 1
-        display.say(display.mini_epoch_line(report))
+        lines += isinstance(event, Saved)
         if lines == stop_after:
             signal.raise_signal(signal.SIGTERM)
 
-    with display.training_progress() as progress:
-        outcome = train(spec, on_progress=progress, on_mini_epoch=tell, on_notice=display.warn)
+    with TrainingView() as view:
+        outcome = train(spec, hooks=[view, stop] if stop_after else [view])
     display.say(outcome.summary())

@@ -13,7 +13,7 @@ from hexshards.budget import show_bytes
 from hexshards.errors import printable
 
 if TYPE_CHECKING:
-    from hexshards import conversion, estimates, reports
+    from hexshards import conversion, estimates
     from hexshards.index import Index, InputFile
     from hexshards.positions import Positions
 
@@ -80,46 +80,6 @@ def verification_progress() -> Iterator[Callable[[int, int], None]]:
     with bar("positions") as progress:
         task = progress.add_task("checking", total=None, note="")
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def training_progress() -> Iterator[Callable[[reports.Progress], None]]:
-    """Samples of the mini-epoch and of the run, samples per second, time left to each end."""
-    with bar("") as progress:
-        mini = progress.add_task("mini-epoch", total=None, note="")
-        run = progress.add_task("run", total=None, note="samples")
-
-        def show(now: reports.Progress) -> None:
-            progress.update(
-                mini,
-                description=f"epoch {now.epoch} mini-epoch {now.mini_epoch}",
-                completed=now.mini_epoch_done,
-                total=now.mini_epoch_samples,
-                note=f"{now.samples_per_s:,.0f} samples/s" + _losses(now),
-            )
-            progress.update(run, completed=now.samples_seen, total=now.total_samples)
-
-        yield show
-
-
-def _losses(now: reports.Progress) -> str:
-    named = {"policy": "policy_loss", "value": "value_loss"}
-    return "".join(f" · {name} {now.train[key]:.3f}" for name, key in named.items() if key in now.train)
-
-
-def mini_epoch_line(report: reports.MiniEpochReport) -> str:
-    """One line for a finished mini-epoch."""
-    parts = [f"epoch {report.epoch} mini-epoch {report.mini_epoch}", f"{report.samples_seen:,} samples"]
-    for name, metrics in (("train", report.train), ("val", report.val)):
-        if "policy_loss" in metrics:
-            parts.append(f"{name} policy {metrics['policy_loss']:.3f} value {metrics['value_loss']:.3f}")
-    if "policy_top1" in report.val:
-        parts.append(
-            f"top-1 {report.val['policy_top1']:.1%} top-5 {report.val['policy_top5']:.1%} "
-            f"value {report.val['value_accuracy']:.1%}"
-        )
-    parts.append(f"{report.samples_per_s:,.0f} samples/s")
-    return " · ".join(parts)
 
 
 def conversion_summary(report: conversion.Report) -> str:

@@ -11,74 +11,37 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hexshards import checkpoint
 from hexshards.errors import DataError, printable
+from hexshards.hooks import (
+    Event,
+    Hook,
+    MiniEpochTrained,
+    Noticed,
+    Progressed,
+    Run,
+    RunEnded,
+    RunStarted,
+    Saved,
+    Validated,
+)
 from hexshards.interrupts import StopSignals
 from hexshards.reports import MiniEpochReport, Outcome, Progress
 from hexshards.runfolder import RunFolder
 from hexshards.specs import TRAIN
+from hexshards.trainable import Rows, Trainable, TrainLoader
 
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.1
-"""``on_progress`` is called no more often, the end of a mini-epoch excepted."""
-
-
-class Trainable(Protocol):
-    """What learns. It finishes a batch before it asks for the next: the state may be saved in between."""
-
-    def train_on_batches(self, batches: Iterable[Any], /) -> Mapping[str, Any]:
-        """Train on all of them, once, in order; metrics in plain numbers."""
-
-    def validate(self, loader: Iterable[Any], /) -> Mapping[str, Any]:
-        """Metrics over all batches; changes nothing that training depends on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next batch's training depends on, but for torch's global random state."""
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on from a state."""
-
-
-class Rows(Protocol):
-    """What the orchestrator needs of a batch: its number of rows."""
-
-    @property
-    def value(self) -> Sized: ...  # noqa: D102
-
-
-class Fingerprinted(Protocol):
-    """A dataset's index."""
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-
-
-class TrainLoader(Protocol):
-    """What delivers an epoch at each ``iter()`` and can go on from a state, as hexshards.loader's loaders do.
-
-    ``len()`` is the batches in an epoch, ``samples`` the samples in one, of all ranks.
-    """
-
-    @property
-    def index(self) -> Fingerprinted: ...  # noqa: D102
-    @property
-    def samples(self) -> int: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def world_size(self) -> int: ...  # noqa: D102
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Rows]: ...
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: dict[str, Any], /) -> None: ...  # noqa: D102
+"""Progressed comes no more often, the end of a mini-epoch excepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +93,8 @@ class MiniEpochOrchestrator:
     _resumed_from: Path | None
     _finished: int
     _notices: list[str]
+    _reason: str | None
+    """Why a hook ended the run."""
 
     def __init__(
         self,
@@ -143,9 +108,7 @@ class MiniEpochOrchestrator:
         num_epochs: int = TRAIN.epochs,
         options: Mapping[str, Any] | None = None,
         resume: str | Path = TRAIN.resume,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_mini_epoch: Callable[[MiniEpochReport], None] | None = None,
-        on_notice: Callable[[str], None] | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         if mini_epoch_samples is None and mini_epoch_batches is None:
             mini_epoch_samples = TRAIN.mini_epoch_samples
@@ -156,7 +119,15 @@ class MiniEpochOrchestrator:
         self._folder = RunFolder(Path(run))
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": mini_epoch_batches}
         self.options = dict(options or {}) | sizes
-        self._on_progress, self._on_mini_epoch, self._on_notice = on_progress, on_mini_epoch, on_notice
+        self._hooks = hooks
+        self._seen = Run(
+            folder=Path(run),
+            trainer=trainer,
+            train_loader=train_loader,
+            val_loader=val_loader,
+            options=self.options,
+            stop=self._end,
+        )
         self._begin_anew()
 
     def run(self) -> Outcome:
@@ -168,11 +139,33 @@ class MiniEpochOrchestrator:
         self._begin_anew()
         with self._stop:
             self._go_on_from_checkpoint()
-            while self._cursor.epoch <= self.num_epochs and not self._stop.asked:
+            self._tell(
+                RunStarted(
+                    run=self._seen,
+                    resumed_from=self._resumed_from,
+                    samples_seen=self._cursor.samples_seen,
+                    history=self._folder.log.records(),
+                )
+            )
+            if self.val_loader is None:
+                self._notice("there is no validation split: training without validation")
+            while not (self._over() or self._stop.asked or self._reason):
                 self._mini_epoch()
-        self._stream = None
+            self._stream = None
+            outcome = self._outcome()
+            self._tell(RunEnded(run=self._seen, outcome=outcome))
+        return outcome
+
+    def _over(self) -> bool:
+        return self._cursor.epoch > self.num_epochs
+
+    def _end(self, reason: str) -> None:
+        self._reason = self._reason or reason
+
+    def _outcome(self) -> Outcome:
         return Outcome(
-            interrupted=self._stop.asked and self._cursor.epoch <= self.num_epochs,
+            interrupted=self._stop.asked and not self._over(),
+            stopped=self._reason,
             epochs=self._cursor.epoch - 1,
             mini_epochs=self._finished,
             samples_seen=self._cursor.samples_seen,
@@ -192,10 +185,14 @@ class MiniEpochOrchestrator:
             if not self._mini_epoch_over():
                 return self._check_interrupted()
         samples_per_s = self._clock.samples_per_s(self._cursor.samples_seen)
+        place = self._cursor
+        at = {"epoch": place.epoch, "mini_epoch": place.mini_epoch, "samples_seen": place.samples_seen}
+        added = self._tell(MiniEpochTrained(run=self._seen, train=train, **at))
         val = self._validate()
         if val is None:
             return self._save_partial({"train": train})
-        self._finish(train, val, samples_per_s)
+        added |= self._tell(Validated(run=self._seen, train=train, val=val, **at))
+        self._finish(train, val, samples_per_s, added)
         self._trained = None
 
     def _batches(self) -> Iterator[Rows]:
@@ -255,7 +252,7 @@ class MiniEpochOrchestrator:
             val = dict(self.trainer.validate(takewhile(lambda _: not self._stop.asked, self.val_loader)))
         return None if self._stop.asked else val
 
-    def _finish(self, train: dict[str, Any], val: dict[str, Any], samples_per_s: float) -> None:
+    def _finish(self, train: dict[str, Any], val: dict[str, Any], samples_per_s: float, added: dict[str, Any]) -> None:
         cursor = self._cursor
         report = MiniEpochReport(
             epoch=cursor.epoch,
@@ -268,20 +265,21 @@ class MiniEpochOrchestrator:
             checkpoint=self._folder.checkpoints / checkpoint.file_name(cursor.epoch, cursor.mini_epoch),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._metrics = report.record()
+        self._metrics = _joined(report.record(), added)
         self._save(report.checkpoint, finished=True, metrics=self._metrics)
         self._folder.log.append(self._metrics)
         self._folder.remove_partials(before=(cursor.epoch, cursor.mini_epoch, True))
         self._cursor = cursor.after_mini_epoch(epoch_over=self._epoch_over())
         self._finished += 1
-        if self._on_mini_epoch:
-            self._on_mini_epoch(report)
+        self._tell(Saved(run=self._seen, checkpoint=report.checkpoint, record=self._metrics))
 
     # --- saving and going on ---
 
     def _save_partial(self, metrics: dict[str, Any]) -> None:
         name = checkpoint.file_name(self._cursor.epoch, self._cursor.mini_epoch, partial=True)
-        self._save(self._folder.checkpoints / name, finished=False, metrics=metrics)
+        path = self._folder.checkpoints / name
+        self._save(path, finished=False, metrics=metrics)
+        self._tell(Saved(run=self._seen, checkpoint=path, record={}))
 
     def _save(self, path: Path, *, finished: bool, metrics: dict[str, Any]) -> None:
         state = {
@@ -298,7 +296,7 @@ class MiniEpochOrchestrator:
     def _begin_anew(self) -> None:
         self._stop, self._clock, self._cursor = StopSignals(), _Clock(0), Cursor()
         self._stream = self._trained = self._newest = self._resumed_from = None
-        self._metrics, self._finished, self._notices = {}, 0, []
+        self._metrics, self._finished, self._notices, self._reason = {}, 0, [], None
 
     def _go_on_from_checkpoint(self) -> None:
         self._folder.remove_leftovers()
@@ -335,23 +333,32 @@ class MiniEpochOrchestrator:
     def _notice(self, text: str) -> None:
         log.warning(text)
         self._notices.append(text)
-        if self._on_notice:
-            self._on_notice(text)
+        self._tell(Noticed(run=self._seen, text=text))
+
+    def _tell(self, event: Event) -> dict[str, Any]:
+        """What the hooks have to add to the record."""
+        added: dict[str, Any] = {}
+        # the weights must not depend on what is measured
+        with checkpoint.random_state_kept():
+            for hook in self._hooks:
+                added = _joined(added, hook(event) or {})
+        return added
 
     def _show_progress(self) -> None:
-        if self._on_progress and (self._clock.due() or self._mini_epoch_over()):
-            self._on_progress(
-                Progress(
-                    epoch=self._cursor.epoch,
-                    mini_epoch=self._cursor.mini_epoch,
-                    mini_epoch_done=self._cursor.mini_samples,
-                    mini_epoch_samples=self._planned_samples(),
-                    samples_seen=self._cursor.samples_seen,
-                    total_samples=self.num_epochs * self.train_loader.samples,
-                    samples_per_s=self._clock.samples_per_s(self._cursor.samples_seen),
-                    train=self._running_metrics(),
-                )
-            )
+        if self._hooks and (self._clock.due() or self._mini_epoch_over()):
+            self._tell(Progressed(run=self._seen, progress=self._progress()))
+
+    def _progress(self) -> Progress:
+        return Progress(
+            epoch=self._cursor.epoch,
+            mini_epoch=self._cursor.mini_epoch,
+            mini_epoch_done=self._cursor.mini_samples,
+            mini_epoch_samples=self._planned_samples(),
+            samples_seen=self._cursor.samples_seen,
+            total_samples=self.num_epochs * self.train_loader.samples,
+            samples_per_s=self._clock.samples_per_s(self._cursor.samples_seen),
+            train=self._running_metrics(),
+        )
 
     def _running_metrics(self) -> Mapping[str, Any]:
         tell: Callable[[], Mapping[str, Any]] | None = getattr(self.trainer, "running_metrics", None)
@@ -380,6 +387,12 @@ class _Clock:
             return False
         self._shown_s = now_s
         return True
+
+
+def _joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    if taken := sorted(record.keys() & added.keys()):
+        raise ValueError(f"a hook adds names that the record has already: {', '.join(taken)}")
+    return {**record, **added}
 
 
 def _check_counts(samples: int | None, batches: int | None, epochs: int) -> None:

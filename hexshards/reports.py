@@ -55,6 +55,8 @@ class Outcome:
 
     interrupted: bool
     """A signal ended it; the state is saved and the run goes on when started again."""
+    stopped: str | None
+    """Why a hook ended it; the run goes on when started again."""
     epochs: int
     """Whole epochs done since the run first began."""
     mini_epochs: int
@@ -77,6 +79,8 @@ class Outcome:
         done = f"{self.samples_seen:,} samples, {self.epochs} whole epoch{'s' * (self.epochs != 1)}"
         if self.interrupted:
             return f"interrupted after {done}; start it again to go on"
+        if self.stopped:
+            return f"stopped after {done}: {self.stopped}"
         if not self.mini_epochs:
             return f"nothing left to train: {done}"
         return f"trained {self.mini_epochs} mini-epoch{'s' * (self.mini_epochs != 1)}: {done}"

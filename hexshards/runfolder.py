@@ -77,6 +77,10 @@ class MetricsLog:
         if text or self._lines:
             self._publish()
 
+    def records(self) -> list[dict[str, Any]]:
+        """The records of all lines."""
+        return [json.loads(line) for line in self._lines]
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the record of the next mini-epoch."""
         self._lines.append(_json_line(record))

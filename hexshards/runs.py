@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 
 from hexshards.batches import Loader, loader
+from hexshards.hooks import Hook
 from hexshards.model import TwoHeadedResNet
 from hexshards.orchestrator import MiniEpochOrchestrator
-from hexshards.reports import MiniEpochReport, Outcome, Progress
+from hexshards.reports import Outcome
 from hexshards.specs import LOADER, TrainSpec, plain
 from hexshards.trainer import Trainer
 
 
-def train(
-    spec: TrainSpec,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_mini_epoch: Callable[[MiniEpochReport], None] | None = None,
-    on_notice: Callable[[str], None] | None = None,
-) -> Outcome:
+def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     """Train a TwoHeadedResNet as the spec says, in one process, from the folder's newest good checkpoint on.
 
     Raises DataError when the dataset has no training split or cannot be read, or when the folder holds the
@@ -29,8 +24,6 @@ def train(
     device = _device(spec.device)
     train_loader = _loader(spec, split="train", device=device)
     val_loader = _val_loader(spec, train_loader, device=device)
-    if val_loader is None and on_notice:
-        on_notice("the dataset has no validation split: training without validation")
     return MiniEpochOrchestrator(
         _trainer(spec, device),
         train_loader,
@@ -40,9 +33,7 @@ def train(
         num_epochs=spec.epochs,
         options=plain(spec),
         resume=spec.resume,
-        on_progress=on_progress,
-        on_mini_epoch=on_mini_epoch,
-        on_notice=on_notice,
+        hooks=hooks,
     ).run()
 
 

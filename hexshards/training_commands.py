@@ -31,14 +31,10 @@ def train(
     with told():
         spec = TrainSpec(data=dataset, run=run, **options)
         from hexshards.runs import train as start
+        from hexshards.training_view import TrainingView
 
-        with display.training_progress() as progress:
-            outcome = start(
-                spec,
-                on_progress=progress,
-                on_mini_epoch=lambda report: display.say(display.mini_epoch_line(report)),
-                on_notice=display.warn,
-            )
+        with TrainingView() as view:
+            outcome = start(spec, hooks=[view])
         display.say(outcome.summary())
         if outcome.interrupted:
             raise typer.Exit(INTERRUPTED)

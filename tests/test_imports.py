@@ -17,7 +17,7 @@ PACKAGE = Path(hexshards.__file__).parent
 CONVERTERS = Path(__file__).parents[1] / "converters"
 
 RANK = [
-    *("errors", "board", "specs", "interrupts", "reports"),
+    *("errors", "board", "specs", "interrupts", "reports", "trainable", "hooks"),
     *("storage", "positions", "order", "images", "pickles", "templates", "codec", "sources", "engines"),
     *(
         "shard",
@@ -36,7 +36,7 @@ RANK = [
     *("space", "repeats", "conversion", "estimates"),
     *("team", "expand", "window", "epochs", "verification", "batches", "wds"),
     *("synth", "model", "trainer", "checkpoint", "runfolder", "orchestrator", "runs"),
-    *("display", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
+    *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
 """Every module of the package. Each imports only from those before it."""
 

@@ -24,8 +24,18 @@ from torch import Tensor, nn
 from hexshards import checkpoint, runs
 from hexshards.conversion import convert
 from hexshards.errors import DataError
+from hexshards.hooks import (
+    Event,
+    MiniEpochTrained,
+    Noticed,
+    Progressed,
+    RunEnded,
+    RunStarted,
+    Saved,
+    Validated,
+)
 from hexshards.orchestrator import MiniEpochOrchestrator
-from hexshards.reports import Outcome, Progress
+from hexshards.reports import Outcome
 from hexshards.specs import TrainSpec
 from hexshards.synth import write
 from hexshards.trainer import Trainer
@@ -278,14 +288,65 @@ def test_a_loss_that_is_no_number_is_null_in_the_log(tmp_path):
 
 
 def test_progress_ends_each_mini_epoch_and_reports_come_once_each(tmp_path):
-    progress, reports = [], []
-    train(tmp_path, on_progress=progress.append, on_mini_epoch=reports.append)
+    events: list[Event] = []
+    train(tmp_path, hooks=[events.append])
+    progress = [event.progress for event in events if isinstance(event, Progressed)]
+    saved = [event for event in events if isinstance(event, Saved)]
     ends = [p for p in progress if p.mini_epoch_done >= p.mini_epoch_samples]
     assert [p.samples_seen for p in ends] == [12, 24, 26, 38, 50, 52]
     assert [p.mini_epoch_samples for p in ends] == [9, 9, 2] * 2
     assert {p.total_samples for p in progress} == {52}
-    assert [report.checkpoint.name for report in reports] == WHOLE
-    assert reports[-1].learning_rate == 1e-3
+    assert [event.checkpoint.name for event in saved] == WHOLE
+    assert saved[-1].record["learning_rate"] == 1e-3
+
+
+# --- hooks ---
+
+
+def test_hooks_see_the_events_of_a_run_in_order_and_what_they_return_is_recorded(tmp_path):
+    seen: list[type[Event]] = []
+
+    def measure(event: Event) -> dict[str, Any] | None:
+        if not isinstance(event, Progressed):
+            seen.append(type(event))
+        torch.rand(1)
+        if isinstance(event, MiniEpochTrained):
+            return {"rows": event.train["samples"]}
+        return {"double": 2 * event.val["loss"]} if isinstance(event, Validated) else None
+
+    train(tmp_path, hooks=[measure], num_epochs=1)
+    assert seen == [RunStarted, *[MiniEpochTrained, Validated, Saved] * 3, RunEnded]
+    for line in log_lines(tmp_path):
+        assert (line["rows"], line["double"]) == (line["train"]["samples"], 2 * line["val"]["loss"])
+        assert checkpoint.read(tmp_path / "checkpoints" / line["checkpoint"])["metrics"]["rows"] == line["rows"]
+
+
+def test_what_a_hook_draws_is_not_missed_in_training(tmp_path, whole):
+    def draw(event: Event) -> None:
+        torch.rand(3)
+
+    train(tmp_path, hooks=[draw])
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_hook_ends_the_run_after_saving_and_the_run_goes_on_when_started_again(tmp_path, whole):
+    def stop(event: Event) -> None:
+        if isinstance(event, Progressed) and event.progress.samples_seen == 16:
+            event.stop("seen enough")
+            event.stop("a later reason")
+
+    outcome = train(tmp_path, hooks=[stop])
+    assert (outcome.stopped, outcome.interrupted, outcome.samples_seen) == ("seen enough", False, 24)
+    assert "stopped after 24 samples, 0 whole epochs: seen enough" in outcome.summary()
+    started: list[RunStarted] = []
+    train(tmp_path, hooks=[lambda event: started.append(event) if isinstance(event, RunStarted) else None])
+    assert [record["samples_seen"] for record in started[0].history] == [12, 24]
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_hook_may_not_take_a_name_of_the_record(tmp_path):
+    with pytest.raises(ValueError, match="a hook adds names that the record has already: epoch"):
+        train(tmp_path, hooks=[lambda event: {"epoch": 1} if isinstance(event, Validated) else None])
 
 
 @pytest.mark.parametrize(
@@ -452,7 +513,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_told(tmp_path, whole, damage
     train(tmp_path)
     damage(tmp_path / "checkpoints" / WHOLE[-1])
     told: list[str] = []
-    outcome = train(tmp_path, on_notice=told.append)
+    outcome = train(tmp_path, hooks=[lambda event: told.append(event.text) if isinstance(event, Noticed) else None])
     assert outcome.resumed_from and outcome.resumed_from.name == WHOLE[-2]
     assert len(told) == 1 and WHOLE[-1] in told[0] and tuple(told) == outcome.notices
     assert_same_run(tmp_path, whole)
@@ -546,12 +607,12 @@ def spec(dataset: Path, run: Path, **changes: Any) -> TrainSpec:
 def test_a_run_on_a_dataset_goes_on_bit_for_bit_with_other_workers_too(dataset, tmp_path):
     assert not runs.train(spec(dataset, tmp_path / "whole")).interrupted
 
-    def stop(now: Progress) -> None:
-        if now.mini_epoch == 2:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progressed) and event.progress.mini_epoch == 2:
             signal.raise_signal(signal.SIGTERM)
 
     for number in range(2):
-        outcome = runs.train(spec(dataset, tmp_path / "run", num_workers=number), on_progress=stop)
+        outcome = runs.train(spec(dataset, tmp_path / "run", num_workers=number), hooks=[stop])
         assert outcome.interrupted and outcome.epochs == 0
     outcome = runs.train(spec(dataset, tmp_path / "run"))
     assert not outcome.interrupted and outcome.epochs == 2
@@ -581,10 +642,10 @@ def test_the_first_weights_follow_from_the_seed_and_from_nothing_drawn_before(da
 
 def test_a_dataset_without_validation_trains_and_says_so_and_one_without_training_is_refused(tmp_path):
     files = write(tmp_path / "processed", games=10, side=5)
-    told: list[str] = []
     convert(files, out=tmp_path / "no-val", val_fraction=0.0)
-    assert runs.train(spec(tmp_path / "no-val", tmp_path / "run"), on_notice=told.append).metrics["val"] == {}
-    assert told == ["the dataset has no validation split: training without validation"]
+    outcome = runs.train(spec(tmp_path / "no-val", tmp_path / "run"))
+    assert outcome.metrics["val"] == {}
+    assert outcome.notices == ("there is no validation split: training without validation",)
     convert(files, out=tmp_path / "no-train", val_fraction=1.0)
     with pytest.raises(DataError, match="no split 'train'"):
         runs.train(spec(tmp_path / "no-train", tmp_path / "other"))

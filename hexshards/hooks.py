@@ -1,0 +1,112 @@
+"""A hook is called with each event of a run, in order: it shows, logs, measures, or asks the run to stop.
+
+RunStarted, then for each mini-epoch Progressed now and then, MiniEpochTrained, Validated and Saved, at last
+RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins the mini-epoch's record,
+the line of ``metrics.jsonl``, under its own names. Both come before the checkpoint is written: what a hook changes
+in the trainer then is saved with it. What it draws from torch's random generators is not missed in training. Every
+rank calls its hooks; the record is that of rank 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hexshards.reports import Outcome, Progress
+from hexshards.trainable import Trainable, TrainLoader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a hook can reach."""
+
+    folder: Path
+    trainer: Trainable
+    train_loader: TrainLoader
+    val_loader: Iterable[Any] | None
+    options: Mapping[str, Any]
+    stop: Callable[[str], None]
+    """End the run, giving a reason, once the mini-epoch at work is saved; between mini-epochs at once."""
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something happened in a run."""
+
+    run: Run = field(repr=False)
+
+    def stop(self, reason: str) -> None:
+        """End the run once the mini-epoch at work is saved; started again, it goes on."""
+        self.run.stop(reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """The run stands where its checkpoint left it, and is about to train."""
+
+    resumed_from: Path | None
+    samples_seen: int
+    history: Sequence[Mapping[str, Any]]
+    """The records of the mini-epochs before: a hook that counts begins from them, not from nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed(Event):
+    """Batches were trained: at most ten times a second, and at a mini-epoch's end."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniEpochTrained(Event):
+    """A mini-epoch's last batch was trained. Comes again when a run was stopped before the checkpoint was written."""
+
+    epoch: int
+    mini_epoch: int
+    samples_seen: int
+    train: Mapping[str, Any]
+    """Training metrics over the mini-epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated(Event):
+    """The weights that are about to be saved were validated."""
+
+    epoch: int
+    mini_epoch: int
+    samples_seen: int
+    train: Mapping[str, Any]
+    val: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved(Event):
+    """A checkpoint was written."""
+
+    checkpoint: Path
+    record: Mapping[str, Any]
+    """The line of ``metrics.jsonl``, as written; empty where the mini-epoch is not whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noticed(Event):
+    """Something unusual, such as a damaged checkpoint that was skipped."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Event):
+    """The run is over, saved and logged. Does not come after an error."""
+
+    outcome: Outcome
+
+
+class Hook(Protocol):
+    """Anything that can be called with an event."""
+
+    def __call__(self, event: Event, /) -> Mapping[str, Any] | None:
+        """React to an event, or pass it over: others will be added. Plain numbers and words to record, or None."""

@@ -1,0 +1,60 @@
+"""What a run drives: something that learns, with four methods, and a loader that can go on from a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any, Protocol
+
+
+class Trainable(Protocol):
+    """What learns. It finishes a batch before it asks for the next: the state may be saved in between.
+
+    ``train_on_batches`` and ``state_dict`` may raise errors.NonFiniteLoss. A trainer with a method
+    ``running_metrics()`` shows its losses while a mini-epoch is at work.
+    """
+
+    def train_on_batches(self, batches: Iterable[Any], /) -> Mapping[str, Any]:
+        """Train on all of them, once, in order; metrics in plain numbers."""
+
+    def validate(self, loader: Iterable[Any], /) -> Mapping[str, Any]:
+        """Metrics over all batches; changes nothing that training depends on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next batch's training depends on, but for torch's global random state."""
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from a state."""
+
+
+class Rows(Protocol):
+    """What a run needs of a batch: its number of rows."""
+
+    @property
+    def value(self) -> Sized: ...  # noqa: D102
+
+
+class Fingerprinted(Protocol):
+    """A dataset's index."""
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+
+class TrainLoader(Protocol):
+    """What delivers an epoch at each ``iter()`` and can go on from a state, as hexshards.loader's loaders do.
+
+    ``len()`` is the batches in an epoch, ``samples`` the samples in one, of all ranks.
+    """
+
+    @property
+    def index(self) -> Fingerprinted: ...  # noqa: D102
+    @property
+    def samples(self) -> int: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def world_size(self) -> int: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Rows]: ...
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...  # noqa: D102
