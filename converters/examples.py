@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,14 @@ from hexshards.errors import printable
 from hexshards.pickles import Array, Member
 from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
 from hexshards.sources import source_name
-from hexshards.templates import Rows, Slot, Template, distinct, joined
+from hexshards.templates import Alike, Rows, Slot, Template, distinct, joined
 
 MAX_NAME_CHARS = 4096
 """Longest source_file accepted."""
+
+SINGLE_EXAMPLES, ALIKE_EXAMPLES = 8192, 1024
+"""Examples checked together, those that were read one at a time and those found alike. At side 13 the boards and
+policies of 1,024 are 2 MB and stay in the cache."""
 
 _META_KEYS = {"game_id", "position_in_game", "total_positions", "value_sample_tier", "winner", "source_file"}
 _WINNERS = {"BLUE": BLUE, "RED": RED}
@@ -84,31 +88,33 @@ class Examples:
 
     def __init__(self, *, side: int, names: Names, stated: Stated) -> None:
         self.side, self.names, self.stated = side, names, stated
-        self._plans: dict[int, _Plan | None] = {}
 
-    def read(self, batch: Sequence[Any], first: int) -> tuple[Positions, tuple[str, ...], list[Reject]]:
+    def read(self, examples: Sequence[Any]) -> tuple[Positions, tuple[str, ...], list[Reject]]:
         """The sound positions in their order, the names that column ``source`` numbers, and the rejects.
 
-        batch: dicts, and Rows that stand for several; ``first``: number of the first of them.
+        examples: dicts, and Rows that stand for several.
         """
-        parts = list[Columns]()
-        single, found, numbers = _sorted_out(batch, first)
-        if found:
-            number = np.concatenate(numbers)
-            for template, rows, mine in joined(found).by_kind():
-                columns, odd = self._columns(template, rows, number[mine])
-                parts.append(columns)
-                single += odd
-        columns, rejects = self._single(single)
-        # each part by itself: floats are 50 times as large as what is packed of them, and need not be put in order
-        admitted, kept = [], []
-        for part in (*parts, columns):
-            positions, unsound = admit(self._draft(part))
+        single, found, numbers = _sorted_out(examples)
+        admitted, kept, rejects = [], [], list[Reject]()
+        for part, unsound in self._parts(single, found, numbers):
+            # part by part: floats are 50 times as large as what is packed of them, and need not be put in order
+            positions, more = admit(self._draft(part))
             admitted.append(positions)
-            kept.append(np.setdiff1d(part["number"], [_number(reject) for reject in unsound], assume_unique=True))
-            rejects += unsound
+            kept.append(np.setdiff1d(part["number"], [_number(reject) for reject in more], assume_unique=True))
+            rejects += [*unsound, *more]
         order = np.argsort(np.concatenate(kept))
         return concat(admitted).take(order), tuple(self.names.names), sorted(rejects, key=_number)
+
+    def _parts(
+        self, single: list[tuple[int, Any]], found: Sequence[Rows], numbers: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[Columns, list[Reject]]]:
+        """The columns of all examples, some at a time, and what did not become a row."""
+        if found:
+            number = np.concatenate(numbers)
+            for alike, mine in joined(found).by_kind():
+                single += yield from self._columns(alike, number[mine])
+        for start in range(0, max(1, len(single)), SINGLE_EXAMPLES):
+            yield self._single(single[start : start + SINGLE_EXAMPLES])
 
     def _draft(self, part: Columns) -> Draft:
         columns = {name: column for name, column in part.items() if name not in ("number", "boards")}
@@ -194,26 +200,27 @@ class Examples:
     # many at a time -------------------------------------------------------------------------------------------------
 
     def _columns(
-        self, template: Template, rows: Rows, number: NDArray[np.int64]
-    ) -> tuple[Columns, list[tuple[int, Any]]]:
-        """Columns of examples of one kind, and those of them that must be looked at one at a time."""
-        if id(template) not in self._plans:
-            self._plans[id(template)] = self._plan(template)
-        plan = self._plans[id(template)]
+        self, alike: Alike, number: NDArray[np.int64]
+    ) -> Generator[tuple[Columns, list[Reject]], None, list[tuple[int, Any]]]:
+        """Columns of examples of one kind, some at a time; and those of them that must be looked at one at a time."""
+        plan = self._plan(alike.template)
         if plan is None:
-            return self._single([])[0], [(int(number[row]), rows.dict(row)) for row in range(len(rows))]
-        columns = plan.columns(rows) | {"number": number}
-        odd = np.any([columns[name] == _ODD for name in ("player", "ply", "source", "game", "plies", "tier")], axis=0)
-        value, winner = columns["value"], columns.pop("winner")
+            return [(int(number[row]), alike.dict(row)) for row in range(len(alike))]
+        scalars = plan.scalars(alike) | {"number": number}
+        odd = np.any([scalars[name] == _ODD for name in ("player", "ply", "source", "game", "plies", "tier")], axis=0)
+        value, winner = scalars["value"], scalars.pop("winner")
         odd |= ~np.isfinite(value) | (winner == _ODD)
         odd |= (winner != UNKNOWN) & ((value == 0) | (value == 1)) & (winner != value)
-        if not odd.any():
-            return columns, []
-        kept = {name: column[~odd] for name, column in columns.items()}
-        return kept, [(int(number[row]), rows.dict(row)) for row in np.flatnonzero(odd).tolist()]
+        for start in range(0, len(alike), ALIKE_EXAMPLES):
+            rows = slice(start, start + ALIKE_EXAMPLES)
+            columns = {name: column[rows] for name, column in scalars.items()} | plan.arrays(alike, rows)
+            if odd[rows].any():
+                columns = {name: column[~odd[rows]] for name, column in columns.items()}
+            yield columns, []
+        return [(int(number[row]), alike.dict(row)) for row in np.flatnonzero(odd).tolist()]
 
     def _plan(self, template: Template) -> _Plan | None:
-        """How a pattern's groups become columns; None when its examples need to be looked at one at a time."""
+        """How a kind's leaves become columns; None when its examples need to be looked at one at a time."""
         like, side = template.example, self.side
         meta = like.get("metadata")
         board, policy = like.get("board"), like.get("policy", False)
@@ -259,10 +266,10 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
     return isinstance(array, Array) and array.dtype == "<f4" and not array.fortran and array.shape == shape
 
 
-def _sorted_out(batch: Sequence[Any], first: int) -> tuple[list[tuple[int, Any]], list[Rows], list[NDArray[np.int64]]]:
+def _sorted_out(examples: Sequence[Any]) -> tuple[list[tuple[int, Any]], list[Rows], list[NDArray[np.int64]]]:
     """Numbered dicts, Rows, and the numbers of what these stand for."""
-    single, found, numbers = list[tuple[int, Any]](), list[Rows](), list[NDArray[np.int64]]()
-    for example in batch:
+    single, found, numbers, first = list[tuple[int, Any]](), list[Rows](), list[NDArray[np.int64]](), 0
+    for example in examples:
         if isinstance(example, Rows):
             found.append(example)
             numbers.append(np.arange(first, first + len(example)))
@@ -298,26 +305,30 @@ class _Plan:
             value = value[step]
         self.constants[column] = meaning(value)
 
-    def columns(self, rows: Rows) -> Columns:
-        """The columns of examples of this kind."""
-        count, leaves, cells = len(rows), self.template.leaves, self.side**2
+    def scalars(self, alike: Alike) -> Columns:
+        """The columns of one number an example."""
+        count = len(alike)
         found: Columns = {
-            "boards": rows.blobs(leaves[("board", "data")]).view("<f4"),
-            "policy": np.zeros((count, cells), dtype=np.float32),
             "has_policy": np.full(count, self.has_policy),
-            "value": rows.floats(leaves[("value",)]),
+            "value": alike.floats(self.template.leaves[("value",)]),
         }
-        if self.has_policy:
-            found["policy"] = rows.blobs(leaves[("policy", "data")]).view("<f4")
         for column, value in self.constants.items():
             found[column] = np.full(count, value, dtype=np.int64)
         for column, (slot, meaning) in self.readers.items():
-            numbers = rows.numbers(slot)
+            numbers = alike.numbers(slot)
             refers = slot.opcode in (pickle.BINGET, pickle.LONG_BINGET)
             seen = distinct(numbers)
-            known = [meaning(rows.meaning(number) if refers else number) for number in seen.tolist()]
+            known = [meaning(alike.meaning(number) if refers else number) for number in seen.tolist()]
             found[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
         return found
+
+    def arrays(self, alike: Alike, rows: slice) -> Columns:
+        """Boards and policies of some of the examples."""
+        leaves, count = self.template.leaves, len(alike.starts[rows])
+        boards = alike.blobs(leaves[("board", "data")], rows).view("<f4")
+        if not self.has_policy:
+            return {"boards": boards, "policy": np.zeros((count, self.side**2), dtype=np.float32)}
+        return {"boards": boards, "policy": alike.blobs(leaves[("policy", "data")], rows).view("<f4")}
 
 
 class _Places(Sequence[str]):

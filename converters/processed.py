@@ -17,15 +17,13 @@ import numpy as np
 from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, plain_value
 from hexshards.errors import DataError, printable
+from hexshards.frames import Unframed
 from hexshards.pickles import Array
 from hexshards.positions import Reject
 from hexshards.sources import Chunk, source_name
 from hexshards.specs import CONVERT, ConvertSpec
-from hexshards.storage import gunzip
+from hexshards.storage import gunzipped, stated_bytes
 from hexshards.templates import Rows, load_records
-
-CHUNK_EXAMPLES = 8192
-"""Examples checked together: 18 MB of float32 boards and policies at side 13."""
 
 SAMPLE_EXAMPLES = 512
 """Examples, spread over the file, that tell its generation and side."""
@@ -53,19 +51,17 @@ class ProcessedFiles:
         names = Names(source_name(own if isinstance(own, str) and 0 < len(own) <= MAX_NAME_CHARS else name))
         reader = Examples(side=_side(sample, where), names=names, stated=stated)
         notes.insert(0, stated.generation)
-        first, odd = 0, _odd_counts(top, sum(_count(example) for example in examples), reader.side)
-        for batch in _batches(examples):
-            positions, sources, rejects = reader.read(batch, first)
-            yield Chunk(positions, sources, odd + rejects, notes)
-            first, odd = first + sum(_count(example) for example in batch), []
+        positions, sources, rejects = reader.read(examples)
+        odd = _odd_counts(top, len(positions) + len(rejects), reader.side)
+        yield Chunk(positions, sources, odd + rejects, notes)
 
 
 def _load(data: bytes, where: str) -> dict[str, Any]:
-    raw = gunzip(data, where=where)
+    pickled = Unframed(gunzipped(data, where=where), expected_bytes=stated_bytes(data))
     # a self-play file is refused for lists it holds twice, long before its structure is known
-    if b"\x8c\x05games" in raw[:64]:
+    if b"\x8c\x05games" in pickled.data[:64]:
         raise DataError(_SELF_PLAY, where=where, fix=_KEEP_OUT)
-    top = load_records(raw, where=where, key="board")
+    top = load_records(pickled, where=where, key="board")
     if isinstance(top, dict):
         return top
     kind = type(top).__name__
@@ -96,23 +92,6 @@ def _odd_counts(top: dict[str, Any], count: int, side: int) -> list[Reject]:
     claim = f"examples_generated {printable(stated, width=24)}"
     found = f"{claim} for {count:,} examples of {printable(games, width=24)} games"
     return [Reject("processing_stats", "stated count is impossible", found)]
-
-
-def _count(example: Any) -> int:
-    return len(example) if isinstance(example, Rows) else 1
-
-
-def _batches(examples: Sequence[Any]) -> Iterator[list[Any]]:
-    """Examples in their order, about CHUNK_EXAMPLES at a time."""
-    batch, count = [], 0
-    for example in examples:
-        batch.append(example)
-        count += _count(example)
-        if count >= CHUNK_EXAMPLES:
-            yield batch
-            batch, count = [], 0
-    if batch:
-        yield batch
 
 
 def _sample(examples: Sequence[Any]) -> list[dict[str, Any]]:

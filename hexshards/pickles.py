@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import gc
 import math
+import mmap
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, Protocol
 
@@ -53,6 +55,9 @@ _NUMPY_NAMES = {
     ("numpy", "dtype"),
 }
 _ENUM_HOMES, _ENUM_NAMES = ("hex_ai.enums", "hex_ai.value_utils"), ("Player", "Winner")
+
+
+Data = bytes | mmap.mmap
 
 
 class Global(NamedTuple):
@@ -125,13 +130,15 @@ class LostError(Exception):
     """A pickle does what no pickler does around what a shortcut passed over: it must be read without."""
 
 
-def loads(data: bytes, *, where: str, shortcut: Shortcut | None = None) -> object:
+def loads(data: Data, *, where: str, shortcut: Shortcut | None = None, cuts: Sequence[int] = ()) -> object:
     """The object that a pickle describes, in dicts, lists, tuples, text, bytes, numbers, Array and Member.
+
+    ``cuts``, ascending, are places that must lie between two opcodes; LostError is raised where one does not.
 
     Raises DataError naming the byte at which the pickle is damaged, or asks for what no training file needs, and
     LostError when ``shortcut`` must not be used for it.
     """
-    machine = Machine(data, shortcut)
+    machine = Machine(data, shortcut, cuts)
     try:
         with _garbage_kept():
             return machine.run()
@@ -174,6 +181,8 @@ class Machine:
         "at",
         "containers_left",
         "copies_left",
+        "cut",
+        "cuts",
         "data",
         "leaps",
         "memo",
@@ -183,8 +192,10 @@ class Machine:
         "starts",
     )
 
-    def __init__(self, data: bytes, shortcut: Shortcut | None = None) -> None:
+    def __init__(self, data: Data, shortcut: Shortcut | None = None, cuts: Sequence[int] = ()) -> None:
         self.data, self.at = data, 0
+        self.cuts = [sys.maxsize, *reversed(cuts)]  # those still ahead, the next one last
+        self.cut = self.cuts.pop()
         self.stack: list[object] = []
         self.memo: dict[int, object] = {}
         self.memos = 0  # entries made, those inside a leap included
@@ -199,12 +210,29 @@ class Machine:
         data, table = self.data, _TABLE
         stop = pickle.STOP[0]
         while (opcode := data[self.at]) != stop:
+            if self.at >= self.cut:
+                self.pass_cuts(self.at)
             self.at += 1
             table[opcode](self)
+        self.pass_cuts(self.at)
         (result,) = self.stack
         if result is _MARK:
             raise IndexError
         return result
+
+    def pass_cuts(self, at: int) -> None:
+        """Leave behind a cut that is here. Raises LostError for one that lies further back, inside an opcode."""
+        while self.cut <= at:
+            if self.cut < at:
+                raise LostError
+            self.cut = self.cuts.pop()
+
+    def leap_to(self, at: int, *, count: int) -> None:
+        """Move on behind ``count`` dicts; who leaps looks at the cuts in between."""
+        self.at = at
+        self.leaps += count
+        while self.cut < at:
+            self.cut = self.cuts.pop()
 
     def step(self) -> None:
         """Execute one opcode."""
@@ -312,7 +340,8 @@ class Machine:
         self.stack.append(self._take(self._u8()).decode("utf-8", "surrogatepass"))
 
     def _unicode_line(self) -> None:
-        end = self.data.index(b"\n", self.at)
+        if (end := self.data.find(b"\n", self.at)) < 0:
+            raise IndexError
         line, self.at = self.data[self.at : end], end + 1
         self.stack.append(line.decode("raw-unicode-escape"))
 

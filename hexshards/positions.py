@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,9 +178,11 @@ class Draft:
 def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     """The border: the sound positions of a draft in their order, and a reject for each of the others."""
     stones = draft.boards.reshape(-1, 2 * draft.side**2) != 0
+    packed = np.packbits(stones, axis=1)
+    ply, blue = _counts(packed), _counts(packed & _blue_bits(draft.side))
     target = _single_moves(draft)
     rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
-    rules = [*_board_rules(draft, stones), *_target_rules(draft, stones, target, rows)]
+    rules = [*_board_rules(draft, stones, ply, blue), *_target_rules(draft, stones, target, rows)]
     faults = np.stack([bad for _, bad, _ in rules])
     first = faults.argmax(axis=0)
     sound = np.asarray(~faults.any(axis=0))
@@ -187,10 +190,9 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     for row in np.flatnonzero(~sound).tolist():
         reason, _, found = rules[first[row]]
         rejects.append(Reject(draft.places[row], reason, str(found(row))))
-    ply, blue = stones.sum(axis=1), stones[:, : draft.side**2].sum(axis=1)
     kept = Positions(
         side=draft.side,
-        stones=np.packbits(stones[sound], axis=1),
+        stones=packed[sound],
         policy=_policy_column(draft, target, sound, rows[sound[rows]]),
         player=(2 * blue - ply)[sound].astype(np.uint8),
         value=draft.value[sound].astype(np.float32),
@@ -203,13 +205,27 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     return kept, rejects
 
 
+def _counts(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many bits are set in each row: a quarter of the time that adding up the bits takes."""
+    return np.asarray(np.bitwise_count(packed).sum(axis=1, dtype=np.int64))
+
+
+@cache
+def _blue_bits(side: int) -> NDArray[np.uint8]:
+    """Packed stones of a board full of BLUE ones."""
+    return np.packbits(np.arange(2 * side**2) < side**2)
+
+
 def _single_moves(draft: Draft) -> NDArray[np.int16]:
     """The cell of each policy that is exactly one move, -1 for all others."""
-    # as bits: 1.0 and 0.0 are compared four times as fast, and neither -0.0 nor a NaN passes for them
-    bits = np.ascontiguousarray(draft.policy, dtype=np.float32).view(np.uint32)
-    ones = bits == np.float32(1).view(np.uint32)
-    single = draft.has_policy & (np.count_nonzero(bits, axis=1) == 1) & ones.any(axis=1)
-    return np.where(single, ones.argmax(axis=1), NO_POLICY).astype(np.int16)
+    cells = draft.side**2
+    entries = np.flatnonzero(draft.policy != 0)  # of all rows: there is hardly more than one in each
+    rows = entries // cells
+    alone = np.bincount(rows, minlength=len(draft.policy)) == 1
+    plain = entries[(draft.policy.reshape(-1)[entries] == 1) & (alone & draft.has_policy)[rows]]
+    target = np.full(len(draft.policy), NO_POLICY, dtype=np.int16)
+    target[plain // cells] = plain % cells
+    return target
 
 
 def _policy_column(
@@ -229,37 +245,35 @@ def _policy_column(
     return policy[sound]
 
 
-def _not_stones(boards: Array) -> NDArray[np.bool_]:
+def _not_stones(boards: Array, stones: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows have an entry that is neither 0 nor 1."""
-    if boards.dtype == np.float32:
-        bits = boards.view(np.uint32)
-        # as bits, as above; only rows in doubt are compared as numbers, where -0.0 is 0
-        odd = np.any((bits != 0) & (bits != np.float32(1).view(np.uint32)), axis=1)
-    else:
-        odd = np.ones(len(boards), dtype=bool)
-    odd[odd] = np.any((boards[odd] != 0) & (boards[odd] != 1), axis=1)
-    return np.asarray(odd)
+    return _any(stones != (boards == 1))
 
 
-def _board_rules(draft: Draft, stones: NDArray[np.bool_]) -> list[_Rule]:
+def _any(entries: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows hold a true entry; mostly none does, which is found out faster."""
+    return np.asarray(entries.any(axis=1)) if entries.any() else np.zeros(len(entries), dtype=bool)
+
+
+def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Array) -> list[_Rule]:
+    """Faults of boards; ``ply`` and ``blue`` (P,) count all stones and those of BLUE."""
     boards, cells = draft.boards.reshape(stones.shape), draft.side**2
-    blue, red = stones[:, :cells], stones[:, cells:]
-    ply = stones.sum(axis=1)
-    ahead = 2 * blue.sum(axis=1) - ply
+    twice = stones[:, :cells] & stones[:, cells:]
+    ahead = 2 * blue - ply
 
     def count(row: int) -> str:
-        return f"{blue[row].sum()} BLUE and {red[row].sum()} RED"
+        return f"{blue[row]} BLUE and {ply[row] - blue[row]} RED"
 
     return [
         (
             "board entry neither 0 nor 1",
-            _not_stones(boards),
+            _not_stones(boards, stones),
             lambda row: boards[row][boards[row] != stones[row]][0],
         ),
         (
             "cell with two stones",
-            np.any(blue & red, axis=1),
-            lambda row: f"cell {np.flatnonzero(blue[row] & red[row])[0]}",
+            _any(twice),
+            lambda row: f"cell {np.flatnonzero(twice[row])[0]}",
         ),
         ("impossible stone counts", (ahead < 0) | (ahead > 1), count),
         (
@@ -286,12 +300,13 @@ def _target_rules(
     """Faults of policies and values; ``rows`` are those whose policies are not plainly one move or none."""
     cells = draft.side**2
     policy, place = draft.policy[rows], {row: at for at, row in enumerate(rows.tolist())}
-    occupied = stones[:, :cells] | stones[:, cells:]
+    occupied = stones[rows, :cells] | stones[rows, cells:]
     with np.errstate(invalid="ignore", over="ignore"):
         total = policy.sum(axis=1, dtype=np.float64)
         usable = (policy >= 0) & np.isfinite(policy)
-        taken = (policy > 0) & occupied[rows]
-    on_stone = (target >= 0) & occupied[np.arange(len(target)), np.maximum(target, 0)]
+        taken = (policy > 0) & occupied
+    number, cell = np.arange(len(target)), np.maximum(target, 0)
+    on_stone = (target >= 0) & (stones[number, cell] | stones[number, cells + cell])
 
     def spread(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
         every = np.zeros(len(target), dtype=bool)

@@ -18,7 +18,7 @@ CONVERTERS = Path(__file__).parents[1] / "converters"
 
 RANK = [
     *("errors", "board", "specs", "interrupts", "reports", "trainable", "hooks"),
-    *("storage", "positions", "order", "images", "pickles", "templates", "codec", "sources", "engines"),
+    *("storage", "positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),
     *(
         "shard",
         "index",
@@ -42,7 +42,18 @@ RANK = [
 
 MODULES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 
-FOR_CONVERTERS = {"board", "converters", "errors", "pickles", "positions", "sources", "specs", "storage", "templates"}
+FOR_CONVERTERS = {
+    "board",
+    "converters",
+    "errors",
+    "frames",
+    "pickles",
+    "positions",
+    "sources",
+    "specs",
+    "storage",
+    "templates",
+}
 """What a source format may build on: nothing of shards, datasets or training."""
 
 HEAVY = {"torch", "webdataset", "numpy", "zstandard", "ray", "multiprocessing"}

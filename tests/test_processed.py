@@ -14,7 +14,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hexshards.converters.processed import CHUNK_EXAMPLES, ProcessedFiles
+from hexshards.converters.examples import ALIKE_EXAMPLES, SINGLE_EXAMPLES
+from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
 from hexshards.pickles import Array, DType, Global, Member, loads
 from hexshards.positions import NO_POLICY, UNKNOWN, concat
@@ -75,14 +76,18 @@ def test_a_file_of_whole_games_is_kept_whole(tmp_path, side):
     assert set(positions.source.tolist()) == {0}
 
 
-def test_a_file_of_many_chunks_is_kept_in_its_order_and_counted_through(tmp_path):
+@pytest.mark.parametrize("together", [ALIKE_EXAMPLES, SINGLE_EXAMPLES])
+def test_a_file_of_many_parts_is_kept_in_its_order_and_counted_through(together, tmp_path):
     games = play(1500, side=3, seed=2)
     examples = [e for line, game in enumerate(games, start=1) for e in examples_of(game, game_id=(0, line))]
-    assert len(examples) > CHUNK_EXAMPLES + 10
-    spoiled = [5, CHUNK_EXAMPLES - 1, CHUNK_EXAMPLES, len(examples) - 1]
+    assert len(examples) > together + 10
+    spoiled = [5, together - 1, together, len(examples) - 1]
+    if together == SINGLE_EXAMPLES:  # examples that are like no other are read one at a time
+        for number, example in enumerate(examples):
+            example[f"note {number}"] = number
     for number in spoiled:
         examples[number]["value"] = 0.5 + examples[number]["value"]
-    examples[spoiled[0]]["value"] = -1.0
+    examples[spoiled[0]]["value"] = examples[spoiled[2]]["value"] = -1.0
     bad = {number for number in spoiled if not 0 <= examples[number]["value"] <= 1}
     positions, rejects, _ = read(tmp_path, examples)
     assert [reject.place for reject in rejects] == [f"example {number}" for number in sorted(bad)]

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import gzip
+import pickle
+import pickletools
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from hexshards.converters.processed import ProcessedFiles
+from hexshards.errors import DataError
+from hexshards.frames import Unframed
+from hexshards.pickles import loads
+from hexshards.synth import examples_of, play
+from hexshards.templates import Rows, load_records
+
+
+def examples(*, side=3, games=8):
+    """Examples with players as numbers and winners as text: no enum of hex_ai is needed to pickle them."""
+    every = play(games, side=side, seed=3)
+    made = [e for line, game in enumerate(every, start=1) for e in examples_of(game, game_id=(0, line))]
+    for example in made:
+        example["player_to_move"] = example["player_to_move"].value
+        example["metadata"]["winner"] = example["metadata"]["winner"].name
+    return made
+
+
+def plainly(protocol=4):
+    """A pickle without frames, as the standard library's pickler would write it if it made none."""
+    data = pickle.dumps({"examples": examples(), "source_file": "x"}, protocol)
+    return b"".join(opcodes_of(data, but="FRAME"))
+
+
+def opcodes_of(data, *, but):
+    places = [(at, op.name) for op, _, at in pickletools.genops(data)]
+    ends = [*(at for at, _ in places[1:]), len(data)]
+    return [data[at:end] for (at, name), end in zip(places, ends, strict=True) if name != but]
+
+
+def framed(data, places, *, last=0):
+    """The same with frames that begin behind the protocol and at places; the last claims so many bytes too many."""
+    edges = [2, *sorted(places), len(data)]
+    parts = [data[:2]]
+    for start, end in pairwise(edges):
+        size = end - start + (last if end == len(data) else 0)
+        parts += [b"\x95", size.to_bytes(8, "little"), data[start:end]]
+    return b"".join(parts)
+
+
+def outcome(data):
+    try:
+        chunks = list(ProcessedFiles().read(gzip.compress(data, compresslevel=0), name="a", where="a"))
+    except DataError as error:
+        return str(error)
+    (chunk,) = chunks
+    return {name: column.tolist() for name, column in chunk.positions.columns().items()}, chunk.sources, chunk.rejects
+
+
+def pieces(data, size):
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 9, 4096, 1 << 20])
+@pytest.mark.parametrize("expected_bytes", [0, 1 << 20])
+def test_frames_are_taken_out_and_can_be_put_back_however_the_pickle_comes(size, expected_bytes):
+    data = pickle.dumps({"examples": examples(games=100), "source_file": "x"}, 4)
+    assert data.count(b"\x95") >= 3
+    without = Unframed(pieces(data, size), expected_bytes=expected_bytes)
+    assert without.sound
+    assert without.data[: without.size] == b"".join(opcodes_of(data, but="FRAME"))
+    assert without.whole() == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80", b"\x80\x04", b"\x80\x04N.", b"\x80\x04\x95", b"N.", b"\x80\x04\x95\0\0"]
+)
+def test_what_has_no_frames_is_left_as_it_is(data):
+    without = Unframed([data], expected_bytes=0)
+    assert (without.data[: without.size], without.whole(), without.cuts) == (data, data, [])
+
+
+def test_frames_between_any_opcodes_change_nothing():
+    data = plainly()
+    whole = outcome(data)
+    starts = np.cumsum([len(part) for part in opcodes_of(data, but="FRAME")])[:-1].tolist()
+    random = np.random.Generator(np.random.Philox(1))
+    for count in (1, 5, 15):
+        for _ in range(12):
+            assert outcome(framed(data, random.choice(starts[1:], count, replace=False).tolist())) == whole
+
+
+def test_a_frame_inside_an_opcode_is_what_the_opcode_holds():
+    data = plainly()
+    random = np.random.Generator(np.random.Philox(2))
+    same = 0
+    for _ in range(150):
+        cut = framed(data, random.integers(3, len(data), 3).tolist())
+        whole = Unframed([cut], expected_bytes=0)
+        try:
+            plain = loads(cut, where="a")
+        except DataError as error:
+            assert outcome(cut) == str(error)
+        else:
+            found = load_records(whole, where="a", key="board")
+            same += not isinstance(found["examples"][-1], Rows)
+            assert len(plain["examples"]) == sum(len(e) if isinstance(e, Rows) else 1 for e in found["examples"])
+    assert same
+
+
+def test_a_last_frame_that_claims_more_than_there_is_refuses_the_file():
+    data = plainly()
+    assert isinstance(outcome(framed(data, [], last=0)), tuple)
+    assert "a frame claims" in outcome(framed(data, [], last=1))
+
+
+def test_frames_without_number_are_not_all_remembered():
+    data = b"\x80\x04" + (b"\x95" + bytes(8)) * 100_000 + b"N."
+    without = Unframed([data], expected_bytes=len(data))
+    assert len(without.cuts) < 1000
+    assert without.whole() == data
+    assert load_records(without, where="a", key="board") is None
+
+
+def test_nearly_all_examples_of_a_file_are_found_alike():
+    every = examples(side=13, games=30)
+    data = pickle.dumps({"examples": every, "source_file": "x"}, 4)
+    assert len(data) > 5 << 20
+    found = load_records(Unframed(pieces(data, 1 << 16), expected_bytes=len(data)), where="a", key="board")["examples"]
+    assert sum(len(e) if isinstance(e, Rows) else 1 for e in found) == len(every)
+    assert sum(not isinstance(e, Rows) for e in found) < 40
