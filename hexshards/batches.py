@@ -148,6 +148,10 @@ class Loader:
         """
         return self.epochs.fingerprint(epoch)
 
+    def describe(self) -> list[str]:
+        """What is used of each dataset, a line each; none where a whole dataset is used alone."""
+        return self.epochs.describe()
+
     def state_dict(self) -> State:
         """Where the loader is: the batches already delivered of the current epoch, and what fixes their order."""
         return {**self._identity(), "epoch": self.epoch, "samples": self._done}

@@ -8,6 +8,7 @@ datasets go on where they were.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards import order
+from hexshards.errors import printable
 from hexshards.order import PASSES, Blended, Plan, Window
 from hexshards.specs import LoaderSpec
 
@@ -41,6 +43,23 @@ def whole_parts(weights: Sequence[float]) -> tuple[int, ...]:
     if min(parts) < 1 or sum(parts) > MAX_PARTS:
         raise ValueError(f"weights must be positive and of few digits, such as 0.7 and 0.3, got {list(weights)}")
     return tuple(parts)
+
+
+def mixed_in(dataset: str, mix: str) -> dict[str, float]:
+    """Weights of a dataset and of those that ``DIR=share`` between commas mixes into it; it gives the rest.
+
+    Raises ValueError for other text, and for shares that leave nothing for the dataset.
+    """
+    shares: dict[str, Fraction] = {}
+    for part in filter(None, (part.strip() for part in mix.split(","))):
+        other, _, share = part.rpartition("=")
+        if not other or other in shares or other == dataset or not re.fullmatch(r"0?\.[0-9]{1,6}", share):
+            raise ValueError(f"mix: {printable(part)!r} is no other dataset and its share. Write it like B=0.2,C=0.1")
+        shares[other] = Fraction(share)
+    rest = 1 - sum(shares.values())
+    if rest <= 0 or not all(shares.values()):
+        raise ValueError(f"mix: the shares of {printable(mix)!r} must be more than 0 and leave some for {dataset}")
+    return {dataset: float(rest), **{other: float(share) for other, share in shares.items()}}
 
 
 def given(parts: Sequence[int], samples: Any) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ for command in (
     dataset_commands.convert,
     dataset_commands.info,
     dataset_commands.verify,
+    dataset_commands.mixing,
     dataset_commands.show,
     training_commands.train,
     dataset_commands.synth,

@@ -19,6 +19,7 @@ from typer import Argument, Option
 from hexshards.console import FAILED, AsJson, Dataset, told
 from hexshards.specs import (
     CONVERT,
+    LOADER,
     MEMORY,
     SYNTH,
     Codec,
@@ -26,6 +27,7 @@ from hexshards.specs import (
     Dedupe,
     Engine,
     Format,
+    LoaderSpec,
     Selector,
     Unfinished,
     V1Value,
@@ -136,7 +138,7 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
     with told():
         from hexshards.verification import verify as run
 
-        with display.verification_progress() as progress:
+        with display.counting("checking", "positions") as progress:
             found = run(dataset, progress=progress)
         if as_json:
             display.say(json.dumps({**asdict(found), "problems": [str(problem) for problem in found.problems]}))
@@ -147,6 +149,31 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
         if not as_json:
             where = f"in {found.blocks:,} blocks of {found.shards:,} shards"
             display.say(f"sound: {found.positions:,} positions {where}, {found.games:,} games")
+
+
+def mixing(
+    dataset: Dataset,
+    batch_size: Annotated[int, Option(min=2, help="Samples in a batch.")] = LOADER.batch_size,
+    split: Annotated[str, Option(help="train or val.")] = LOADER.split,
+    seed: Annotated[int, Option(min=0, help="Seed of the order.")] = LOADER.seed,
+    shuffle: Annotated[bool, Option(help="No: the order in which the dataset was written.")] = LOADER.shuffle,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well the loader's batches are mixed, against what a uniform shuffle would give.
+
+    Reads the split five times. Exit code 1: chance does not explain what was found.
+    """
+    from hexshards import display
+
+    with told():
+        from hexshards.mixing import mixing as run
+
+        spec = LoaderSpec(split=split, batch_size=batch_size, shuffle=shuffle, seed=seed)
+        with display.counting("measuring", "samples") as progress:
+            found = run(dataset, spec, progress=progress)
+        display.say(json.dumps({**asdict(found), "sound": found.sound}) if as_json else display.mixing_text(found))
+        if not found.sound:
+            raise typer.Exit(FAILED)
 
 
 def show(

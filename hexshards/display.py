@@ -13,7 +13,7 @@ from hexshards.budget import show_bytes
 from hexshards.errors import printable
 
 if TYPE_CHECKING:
-    from hexshards import conversion, estimates
+    from hexshards import conversion, estimates, mixing
     from hexshards.index import Index, InputFile
     from hexshards.positions import Positions
 
@@ -75,10 +75,10 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
 
 
 @contextmanager
-def verification_progress() -> Iterator[Callable[[int, int], None]]:
-    """Positions checked."""
-    with bar("positions") as progress:
-        task = progress.add_task("checking", total=None, note="")
+def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """How much of something is done: positions checked, samples measured."""
+    with bar(unit) as progress:
+        task = progress.add_task(what, total=None, note="")
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
@@ -178,6 +178,23 @@ def info_text(index: Index, *, folder: str) -> str:
     lines.append(f"made from {len(index.inputs)} files:")
     lines += map(_file_line, index.inputs)
     lines.append(f"fingerprint {index.fingerprint}")
+    return "\n".join(lines)
+
+
+def mixing_text(found: mixing.Mixing) -> str:
+    """What was measured, beside what a uniform shuffle gives, and a verdict."""
+    lines = [f"{found.batches:,} batches of {found.batch_size:,} of {found.positions:,} positions"]
+    lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
+    for measure in found.measures:
+        judged = "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{'  BAD' * measure.bad}"
+        lines.append(f"{measure.name:<44} {measure.found:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
+    if found.without_game:
+        lines.append(f"{found.without_game:,} positions do not say which game they are from: no pairs of these")
+    lines.append(
+        "mixed: nothing tells these batches from those of a uniform shuffle"
+        if found.sound
+        else "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
+    )
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from hexshards.batches import Loader, loader
+from hexshards.blend import mixed_in
 from hexshards.hooks import Hook
 from hexshards.model import TwoHeadedResNet
 from hexshards.orchestrator import MiniEpochOrchestrator
@@ -39,8 +40,9 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
 
 def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:
     training = split == "train"
+    mix = mixed_in(str(spec.data), spec.mix) if training else {}
     return loader(
-        spec.data,
+        mix if len(mix) > 1 else spec.data,
         split=split,
         # a validation batch needs no gradients, so it may be larger
         batch_size=spec.batch_size if training else max(spec.batch_size, LOADER.batch_size),
@@ -49,6 +51,9 @@ def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:
         seed=spec.seed,
         num_workers=spec.num_workers,
         on_error=spec.on_error,
+        # what one validates on stays the same, so that runs can be compared
+        where=spec.where if training else "",
+        positions=spec.positions if training else None,
         device=device,
         rank=0,
         world_size=1,

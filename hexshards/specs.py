@@ -163,6 +163,9 @@ class TrainSpec:
     augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
     seed: int = option(0, "Seed of weights and order.", least=0)
     num_workers: int = option(0, "Processes that read.", least=0)
+    mix: str = option("", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.")
+    where: str = option("", "Train only on positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.")
+    positions: int | None = option(None, "Train on at most so many positions an epoch, taken evenly.", least=1)
     on_error: OnError = option("raise", "At a damaged block: stop, or show other positions in its place and count.")
     device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.")
     resume: str = option(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from hexshards import display
-from hexshards.hooks import Event, Noticed, Progressed, Saved
+from hexshards.hooks import Event, Noticed, Progressed, RunStarted, Saved
 from hexshards.reports import Progress
 
 
@@ -31,6 +31,11 @@ class TrainingView:
     def __call__(self, event: Event, /) -> None:
         """Show what happened."""
         match event:
+            case RunStarted(run=run):
+                # other loaders than ours need not have one
+                describe: Callable[[], list[str]] | None = getattr(run.train_loader, "describe", None)
+                for line in describe() if describe else []:
+                    display.warn(line)
             case Progressed(progress=now):
                 self._move(now)
             case Saved(record=record) if record:

@@ -27,6 +27,9 @@ from hexshards.storage import Home
 COLUMNS = ("stones", "player", "policy", "value")
 """What a sample is made of; the other columns stay on disk."""
 
+DERIVED = ("place", "symmetry")
+"""What is known of a row besides: a number of its own in the split, and the symmetry that it is to be shown in."""
+
 
 class Mixed(NamedTuple):
     """The rows of a window in the order in which they are delivered, and what others stand in for."""
@@ -57,17 +60,19 @@ class Windows:
             found = self.read(number, COLUMNS)
         except DataError as error:
             return error
-        return Mixed(Packed(**found.columns), found.damage, found.lost)
+        rows = Packed(**{name: found.columns[name] for name in Packed._fields})
+        return Mixed(rows, found.damage, found.lost)
 
     def read(self, number: int, names: Sequence[str]) -> Found:
-        """Any columns of window ``number``, and ``symmetry``, in the order in which its rows are delivered."""
+        """Any columns of window ``number``, and those of DERIVED, in the order in which its rows are delivered."""
+        names = tuple(name for name in names if name not in DERIVED)
         window = self.plan.windows[number]
         if isinstance(window, Window):
             return self._shuffled(window, names)
         runs = [self._shuffled(run, names) for run in window.runs]
         rows = blend.sequence(window, spec=self.spec)
         return Found(
-            {name: _taken([run.columns[name] for run in runs], rows) for name in (*names, "symmetry")},
+            {name: _taken([run.columns[name] for run in runs], rows) for name in (*names, *DERIVED)},
             tuple(error for run in runs for error in run.damage),
             sum(run.lost for run in runs),
         )
@@ -87,7 +92,7 @@ class Windows:
         columns = {name: _taken([block[name] for block in blocks], rows) for name in (*names, "place")}
         if self.softened and "policy" in names and columns["policy"].ndim == 1:
             columns["policy"] = as_distributions(columns["policy"], cells=selection.index.side**2)
-        places = columns.pop("place")
+        places = columns["place"]
         columns["symmetry"] = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
         return Found(columns, damage, lost)
 

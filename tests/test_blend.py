@@ -9,10 +9,12 @@ import pytest
 import torch
 from small_data import CUT, dataset, examples, images, rows_of, samples_of, write_examples
 
-from hexshards.batches import Loader
-from hexshards.blend import given, whole_parts
+from hexshards.batches import Loader, loader
+from hexshards.blend import given, mixed_in, whole_parts
 from hexshards.conversion import convert
-from hexshards.specs import LoaderSpec
+from hexshards.runs import train
+from hexshards.specs import LoaderSpec, TrainSpec
+from hexshards.training_view import TrainingView
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +198,7 @@ def test_a_filter_and_a_number_of_positions_hold_for_a_mix(folders, sizes):
 
 def test_what_a_mix_uses_is_told_before_it_is_used(folders, sizes):
     loader = mix(folders)
-    lines = loader.epochs.describe()
+    lines = loader.describe()
     _, of_b = epochs(loader, 1)
     used = [len(of_b) - int(of_b.sum()), int(of_b.sum())]
     for line, folder, share, count, size in zip(lines, folders, ("70.0%", "30.0%"), used, sizes, strict=True):
@@ -222,6 +224,41 @@ def test_moves_and_distributions_mix_into_distributions(folders, tmp_path):
     assert not single.all()
     sums = policies.sum(dim=1)
     assert (((sums - 1).abs() < 1e-2) | (sums == 0)).all()
+
+
+# training ------------------------------------------------------------------------------------------------------------
+
+
+def test_training_on_a_mix_tells_what_it_uses_and_ends_as_if_it_had_never_stopped(tmp_path, capsys):
+    for name, games in (("A", 30), ("B", 12)):
+        dataset(tmp_path / name, games=games, seed=games)
+    a, b = tmp_path / "A" / "data", tmp_path / "B" / "data"
+    options = {"data": a, "mix": f"{b}=0.25", "where": "ply=2..", "positions": 400, "batch_size": 50}
+    options |= {"mini_epoch_samples": 150, "channels": 4, "blocks": 1, "warmup_samples": 0}
+    ends = []
+    for run, epochs in (("straight", (2,)), ("stopped", (1, 2))):
+        for until in epochs:
+            spec = TrainSpec(run=tmp_path / run, epochs=until, **options)
+            with TrainingView() as view:
+                outcome = train(spec, hooks=[view])
+        ends.append(torch.load(outcome.checkpoint, weights_only=True)["model_state_dict"])
+        assert outcome.samples_seen == 2 * loader({a: 0.75, b: 0.25}, where="ply=2..", positions=400).samples
+    assert all(torch.equal(one, other) for one, other in zip(*(end.values() for end in ends), strict=True))
+    told = capsys.readouterr().err
+    assert f"{a}: 75.0% of the samples, 300 an epoch" in told
+    assert f"{b}: 25.0% of the samples, 100 an epoch" in told
+    assert "meet 'ply=2..'" in told
+
+
+def test_a_share_that_is_none_is_refused():
+    assert mixed_in("A", "B=0.2, C=.1") == {"A": 0.7, "B": 0.2, "C": 0.1}
+    assert mixed_in("A", "") == {"A": 1.0}
+    for mix in ("B", "B=", "=0.2", "B=2", "B=-0.1", "B=0.1,B=0.2", "A=0.5", "B=0.5.1", "B=1e-3"):
+        with pytest.raises(ValueError, match="is no other dataset and its share"):
+            mixed_in("A", mix)
+    for mix in ("B=0.5,C=0.5", "B=0.9,C=0.9", "B=0.0"):
+        with pytest.raises(ValueError, match="must be more than 0 and leave some for A"):
+            mixed_in("A", mix)
 
 
 # refusals -----------------------------------------------------------------------------------------------------------

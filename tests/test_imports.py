@@ -34,7 +34,7 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "conversion", "estimates"),
-    *("team", "expand", "window", "epochs", "verification", "batches", "wds"),
+    *("team", "expand", "window", "epochs", "verification", "batches", "mixing", "wds"),
     *("synth", "model", "trainer", "checkpoint", "runfolder", "orchestrator", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]

@@ -73,7 +73,7 @@ def test_an_epoch_holds_every_position_that_meets_the_filter_once(data, columns,
     assert 0 < len(rows) < len(samples), "the filter proves nothing"
     assert Counter(given(loader)) == Counter(samples[row] for row in rows)
     assert loader.positions == loader.samples == len(rows)
-    assert f"{len(rows):,} of {len(samples):,} positions meet" in loader.epochs.describe()[0]
+    assert f"{len(rows):,} of {len(samples):,} positions meet" in loader.describe()[0]
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(7, False), (7, True), (32, False), (300, False)])

@@ -1,0 +1,248 @@
+"""How well batches are mixed is counted on the loader's own stream and compared with what a uniform shuffle would give.
+
+The meter asks the loader's windows for other columns, in the loader's order, and cuts them where the loader cuts its
+batches. A uniform shuffle of an epoch puts every position into any batch with equal chance; what it gives on average,
+and how far chance takes it from that, is arithmetic on how many positions each game and each file has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.batches import Loader
+from hexshards.positions import UNKNOWN
+from hexshards.specs import LoaderSpec
+
+SUSPECT = 4.5
+"""Standard deviations beyond a uniform shuffle that are no longer taken for chance: once in 300,000 such shuffles."""
+
+_MERGED_AT = 1 << 20
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One figure, what a uniform shuffle gives, and how far beyond it is in standard deviations; None: not judged."""
+
+    name: str
+    found: float
+    uniform: float
+    deviations: float | None = None
+
+    @property
+    def bad(self) -> bool:
+        """Whether chance does not explain it."""
+        return self.deviations is not None and self.deviations > SUSPECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixing:
+    """What was measured over the full batches of an epoch."""
+
+    positions: int
+    batch_size: int
+    batches: int
+    without_game: int
+    """Positions that do not say which game they are from; no pair is counted for them."""
+    measures: tuple[Measure, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing tells the batches from those of a uniform shuffle."""
+        return not any(measure.bad for measure in self.measures)
+
+
+def mixing(
+    dataset: str | Path, spec: LoaderSpec, *, epoch: int = 0, progress: Callable[[int, int], None] | None = None
+) -> Mixing:
+    """Measure all full batches of an epoch, and those of one with ``augment="all"``. Reads the split five times.
+
+    ``progress`` is told samples done and in all. Memory: 16 bytes a game, and a window. Raises ValueError where an
+    epoch has fewer than two full batches, and whatever opening and reading the dataset raises.
+    """
+    loader = Loader(dataset, replace(spec, augment="none", drop_last=True), rank=0, world_size=1)
+    again = Loader(dataset, replace(spec, augment="all", drop_last=True), rank=0, world_size=1)
+    if len(loader) < 2:
+        raise ValueError(f"{dataset}: {loader.positions:,} positions are fewer than two batches of {spec.batch_size:,}")
+    tell, in_all = progress or (lambda *_: None), loader.samples + again.samples
+    tally = _Tally(spec.batch_size)
+    for number, batch in enumerate(stream(loader, ("source", "game", "value"), epoch=epoch), start=1):
+        tally.add(batch)
+        tell(number * spec.batch_size, in_all)
+    copies = 0
+    for number, batch in enumerate(stream(again, ("place",), epoch=epoch), start=1):
+        copies += _pairs(np.unique(batch["place"], return_counts=True)[1])
+        tell(loader.samples + number * spec.batch_size, in_all)
+    return Mixing(
+        positions=loader.positions,
+        batch_size=spec.batch_size,
+        batches=len(loader),
+        without_game=tally.without_game,
+        measures=(*tally.measures(), _copies(copies, len(again), spec.batch_size, loader.positions)),
+    )
+
+
+def stream(loader: Loader, names: tuple[str, ...], *, epoch: int) -> Iterator[Columns]:
+    """Any columns of the samples of each batch that a loader delivers in an epoch, in its order."""
+    windows, held = loader.epochs.windows(epoch), list[Columns]()
+    size, left = loader.batch_size * loader.world_size, loader.samples
+    for number in range(len(windows)):
+        held.append(windows.read(number, names).columns)
+        joined = {name: np.concatenate([part[name] for part in held]) for name in names}
+        count = len(joined[names[0]])
+        last = len(windows) - 1
+        whole = count if number == last else count - count % size
+        for first in range(0, min(whole, left), size):
+            yield {name: column[first : min(first + size, left)] for name, column in joined.items()}
+        left -= whole
+        held = [{name: column[whole:] for name, column in joined.items()}]
+
+
+class _Tally:
+    """Counts over batches; positions of the same game or file by a key, label balance, and neighbours' values."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.batches, self.without_game = size, 0, 0
+        self.games, self.files = _Classes(), _Classes()
+        self.sums: list[float] = []
+        self.squares = self.products = 0.0
+        self.last: float | None = None
+
+    def add(self, batch: Columns) -> None:
+        game, source, value = batch["game"], batch["source"].astype(np.int64), batch["value"].astype(np.float64)
+        known = game != UNKNOWN
+        self.without_game += int((~known).sum())
+        self.games.add((source << 32 | game)[known])
+        self.files.add(source)
+        self.batches += 1
+        self.sums.append(float(value.sum()))
+        self.squares += float((value**2).sum())
+        before = value[:-1] if self.last is None else np.concatenate([[self.last], value[:-1]])
+        self.products += float((before * value[-len(before) :]).sum())
+        self.last = float(value[-1])
+
+    def measures(self) -> Iterator[Measure]:
+        total, size = self.batches * self.size, self.size
+        yield from self.games.measures("games", self.batches, size, total)
+        yield from self.files.measures("source files", self.batches, size, total)
+        mean = sum(self.sums) / total
+        variance = self.squares / total - mean**2
+        if variance <= 0:
+            return
+        of_one = variance / size * (total - size) / (total - 1)
+        spread = float(np.square(np.array(self.sums) / size - mean).sum())
+        yield Measure(
+            name="mean value of a batch, standard deviation",
+            found=math.sqrt(spread / self.batches),
+            uniform=math.sqrt(of_one),
+            deviations=_deviations(spread, of_one * self.batches, 2 * of_one**2 * self.batches),
+        )
+        neighbours = (self.products / (total - 1) - mean**2) / variance
+        yield Measure(
+            name="serial correlation of the value",
+            found=neighbours,
+            uniform=-1 / total,
+            deviations=abs(neighbours + 1 / total) * math.sqrt(total),
+        )
+
+
+class _Classes:
+    """How positions of the same class, a game or a file, fall into the same batches."""
+
+    def __init__(self) -> None:
+        self.pairs = self.distinct = 0
+        self.keys, self.counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self.waiting: list[NDArray[np.int64]] = []
+
+    def add(self, keys: NDArray[np.int64]) -> None:
+        counts = np.unique(keys, return_counts=True)[1]
+        self.pairs += _pairs(counts)
+        self.distinct += len(counts)
+        self.waiting.append(keys)
+        if sum(map(len, self.waiting)) > _MERGED_AT:
+            self._merge()
+
+    def measures(self, name: str, batches: int, size: int, total: int) -> Iterator[Measure]:
+        """Over so many batches of a size, which hold so many positions in all."""
+        self._merge()
+        if not len(self.keys):
+            return
+        # how many positions the classes have, and how many classes have so many
+        sizes, times = (found.tolist() for found in np.unique(self.counts, return_counts=True))
+        mean, variance = _pairs_by_chance(sizes, times, size, total)
+        yield Measure(
+            name=f"pairs of the same {name.rstrip('s')} per batch",
+            found=self.pairs / batches,
+            uniform=mean / batches,
+            deviations=_deviations(self.pairs, mean, variance),
+        )
+        distinct = sum(count * (1 - _absent(each, size, total)) for each, count in zip(sizes, times, strict=True))
+        yield Measure(name=f"{name} per batch", found=self.distinct / batches, uniform=distinct)
+
+    def _merge(self) -> None:
+        if not self.waiting:
+            return
+        keys, counts = np.unique(np.concatenate(self.waiting), return_counts=True)
+        keys, place = np.unique(np.concatenate([self.keys, keys]), return_inverse=True)
+        counts = np.bincount(place, weights=np.concatenate([self.counts, counts])).astype(np.int64)
+        self.keys, self.counts, self.waiting = keys, counts, []
+
+
+def _pairs_by_chance(sizes: list[int], times: list[int], size: int, total: int) -> tuple[float, float]:
+    """Mean and variance of the pairs of a class that a uniform shuffle puts into the same batch, over all batches.
+
+    Exact, by the chances that two, three, or twice two positions meet; as fractions, for their differences are tiny.
+    """
+    pairs = sum(n * (n - 1) // 2 * count for n, count in zip(sizes, times, strict=True))
+    sharing = sum(n * (n - 1) * (n - 2) * count for n, count in zip(sizes, times, strict=True))
+    two = Fraction(size - 1, total - 1)
+    three = two * Fraction(size - 2, max(total - 2, 1))
+    rest = (size - 2) * (size - 3) + (total - size) * (size - 1)
+    four = two * Fraction(rest, max((total - 2) * (total - 3), 1))
+    variance = pairs * two + sharing * three + (pairs**2 - pairs - sharing) * four - (pairs * two) ** 2
+    return float(pairs * two), float(variance)
+
+
+def _absent(members: int, size: int, total: int) -> float:
+    """Chance that none of a class is in a batch."""
+    if total - members < size:
+        return 0.0
+    lgamma = math.lgamma
+    ways = lgamma(total - members + 1) - lgamma(total - members - size + 1)
+    return math.exp(ways - lgamma(total + 1) + lgamma(total - size + 1))
+
+
+def _deviations(found: float, mean: float, variance: float) -> float | None:
+    """How far beyond its mean a sum of chances is, as deviations of a normal variable; None where nothing is chance.
+
+    A gamma variable of the same mean and variance, made normal by its cube root (Wilson and Hilferty, 1931): a plain
+    quotient calls rare pairs suspicious that are not.
+    """
+    if mean <= 0 or variance <= 1e-9 * mean:
+        return None
+    freedom = 2 * mean**2 / variance
+    return float((math.cbrt(found / mean) - 1 + 2 / (9 * freedom)) / math.sqrt(2 / (9 * freedom)))
+
+
+def _copies(found: int, batches: int, size: int, positions: int) -> Measure:
+    """Pairs of images of one position in the same batch, of an epoch that shows four of each."""
+    uniform = 6 * positions * (size - 1) / (4 * positions - 1)
+    return Measure(
+        name='copies of a position per batch, augment="all"',
+        found=found / batches,
+        uniform=uniform / batches,
+        deviations=_deviations(found, uniform, uniform),
+    )
+
+
+def _pairs(counts: NDArray[np.int64]) -> int:
+    return int((counts * (counts - 1) // 2).sum())

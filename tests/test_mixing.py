@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from small_data import columns_of, dataset
+from typer.testing import CliRunner
+
+from hexshards.batches import Loader
+from hexshards.cli import app
+from hexshards.index import read_index
+from hexshards.mixing import _absent, _deviations, _pairs_by_chance, mixing, stream
+from hexshards.positions import Positions
+from hexshards.shard import write_shard
+from hexshards.specs import LOADER, LoaderSpec
+
+CUT = {"shard_positions": 960, "block_positions": 48, "val_fraction": 0.05}
+"""8,545 training positions in 9 shards of 20 blocks: windows of the default 16 blocks are a twelfth of them."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("mixing"), games=400, **CUT)
+
+
+@pytest.fixture(scope="module")
+def unshuffled(data, tmp_path_factory):
+    """The same positions game by game, as if conversion had not shuffled them."""
+    folder = shutil.copytree(data, tmp_path_factory.mktemp("unshuffled") / "data")
+    index, found = read_index(folder), columns_of(folder, "train")
+    by_game = np.lexsort((found["ply"], found["game"], found["source"]))
+    positions = Positions(side=5, **found).take(by_game)
+    shards = []
+    for shard in index.splits["train"].shards:
+        blocks = [positions.take(slice(at, min(at + 48, shard.positions))) for at in range(0, shard.positions, 48)]
+        positions = positions.take(slice(shard.positions, None))
+        shards.append(write_shard(folder / shard.name, blocks, layout=index.layout))
+    splits = {**index.splits, "train": replace(index.splits["train"], shards=tuple(shards))}
+    replace(index, splits=splits).write(folder)
+    return folder
+
+
+def measured(folder, **options):
+    found = mixing(folder, LoaderSpec(**{"batch_size": 128, **options}))
+    return found, {measure.name.split(",")[0]: measure for measure in found.measures}
+
+
+def test_the_default_window_is_not_told_from_a_uniform_shuffle(data):
+    assert (LOADER.window_blocks, LOADER.shuffle) == (16, True)
+    deviations = []
+    for seed in (0, 1, 2):
+        found, measures = measured(data, seed=seed)
+        assert found.sound
+        judged = [each.deviations for name, each in measures.items() if "copies" not in name]
+        deviations += [each for each in judged if each is not None]
+        assert measures["games per batch"].found == pytest.approx(measures["games per batch"].uniform, rel=0.01)
+    # twelve figures of uniform shuffles: all within three deviations, and not all on one side
+    assert len(deviations) == 12
+    assert max(map(abs, deviations)) < 3
+    assert min(deviations) < 0 < max(deviations)
+
+
+@pytest.mark.parametrize("options", [{"shuffle": False}, {"window_blocks": 1}, {"window_blocks": 4}])
+def test_a_bad_shuffle_is_caught(unshuffled, options):
+    found, measures = measured(unshuffled, **options)
+    assert not found.sound
+    pairs = measures["pairs of the same game per batch"]
+    assert pairs.bad
+    assert pairs.found > 2 * pairs.uniform
+    assert measures["games per batch"].found < measures["games per batch"].uniform
+    assert measures["mean value of a batch"].bad
+    assert measures["serial correlation of the value"].bad
+
+
+def test_a_window_over_everything_mends_what_conversion_did_not_do(unshuffled):
+    found, _ = measured(unshuffled, window_blocks=1000, group_shards=1000)
+    assert found.sound
+
+
+def test_a_position_is_in_a_batch_with_a_copy_of_itself_less_often_than_by_chance(data):
+    _, measures = measured(data)
+    copies = measures["copies of a position per batch"]
+    # only a batch that holds the end of one pass and the beginning of the next can hold two images of a position
+    assert copies.found < copies.uniform / 10
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": "all"}, {"where": "ply=3..", "drop_last": True}])
+def test_the_meter_looks_at_the_batches_that_the_loader_delivers(data, options):
+    loader = Loader(data, LoaderSpec(**{"batch_size": 100, "window_blocks": 3, "seed": 3, **options}))
+    seen = list(stream(loader, ("value", "symmetry", "ply", "place"), epoch=0))
+    batches = list(loader)
+    assert len(seen) == len(batches)
+    for batch, columns in zip(batches, seen, strict=True):
+        shown = np.where(columns["symmetry"] >= 2, 1 - columns["value"], columns["value"])
+        assert np.array_equal(batch.value[:, 0].numpy(), shown)
+        assert torch.equal(batch.board[:, :2].sum(dim=(1, 2, 3)).int(), torch.from_numpy(columns["ply"]).int())
+
+
+def test_the_figures_are_those_that_one_counts_by_hand(data):
+    found, measures = measured(data)
+    loader = Loader(data, LoaderSpec(batch_size=128, augment="none", drop_last=True))
+    pairs, games, files, values = 0, 0, 0, []
+    for batch in stream(loader, ("source", "game", "value"), epoch=0):
+        counts = Counter(zip(batch["source"].tolist(), batch["game"].tolist(), strict=True))
+        pairs += sum(count * (count - 1) // 2 for count in counts.values())
+        games += len(counts)
+        files += len(set(batch["source"].tolist()))
+        values.append(batch["value"].astype(float))
+    assert found.batches == len(values) == len(loader)
+    assert measures["pairs of the same game per batch"].found == pairs / len(values)
+    assert measures["games per batch"].found == games / len(values)
+    assert measures["source files per batch"].found == files / len(values)
+    spread = np.std([value.mean() for value in values])
+    assert measures["mean value of a batch"].found == pytest.approx(spread)
+    one = np.concatenate(values)
+    centred = one - one.mean()
+    serial = (centred[1:] * centred[:-1]).mean() / centred.var()
+    assert measures["serial correlation of the value"].found == pytest.approx(serial, abs=1e-3)
+
+
+# what chance gives, against all shuffles of a few positions ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "size"), [("aabbcd", 2), ("aaabbc", 3), ("aaaabc", 2), ("aabbcc", 3)])
+def test_mean_and_spread_of_pairs_are_those_of_all_shuffles(classes, size):
+    counts, lost = [], []
+    for shuffled in permutations(classes):
+        batches = [Counter(shuffled[at : at + size]) for at in range(0, len(classes), size)]
+        counts.append(sum(n * (n - 1) // 2 for batch in batches for n in batch.values()))
+        lost.append("a" not in batches[0])
+    of = Counter(Counter(classes).values())
+    mean, variance = _pairs_by_chance(list(of), list(of.values()), size, len(classes))
+    assert mean == pytest.approx(np.mean(counts))
+    assert variance == pytest.approx(np.var(counts), abs=1e-12)
+    assert _absent(classes.count("a"), size, len(classes)) == pytest.approx(np.mean(lost), abs=1e-12)
+
+
+def test_deviations_are_small_at_the_mean_and_near_those_of_a_normal_variable():
+    assert abs(_deviations(1e6, 1e6, 1e6)) < 1e-2
+    assert _deviations(1e6 + 4e3, 1e6, 1e6) == pytest.approx(4, abs=0.01)
+    # a Poisson variable of mean 0.5 reaches 5 once in 5,800 times: 3.6 deviations, where a plain quotient says 6.4
+    assert 2.5 < _deviations(5, 0.5, 0.5) < 4.5
+    assert _deviations(0, 0, 0) is None
+
+
+# use ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_tells_figures_and_a_verdict_and_fails_for_a_bad_shuffle(data, unshuffled):
+    good = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "128"])
+    assert good.exit_code == 0, good.output
+    assert "mixed: nothing tells these batches" in good.stdout
+    bad = CliRunner().invoke(app, ["mixing", str(unshuffled), "--batch-size", "128", "--no-shuffle", "--json"])
+    assert bad.exit_code == 1
+    told = json.loads(bad.stdout)
+    assert not told["sound"]
+    assert told["measures"][0]["name"] == "pairs of the same game per batch"
+    few = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "5000"])
+    assert few.exit_code == 2
+    assert "fewer than two batches" in few.stderr
