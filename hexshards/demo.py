@@ -37,7 +37,7 @@ def run(out: Path) -> None:
     display.say(display.conversion_summary(report))
 
     _step("verify: read everything again", f"verify {data}")
-    with display.verification_progress() as tell:
+    with display.counting("checking", "positions") as tell:
         found = verify(data, progress=tell)
     for problem in found.problems:
         raise problem
