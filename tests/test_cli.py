@@ -27,10 +27,11 @@ SURFACE = {
     "--max-rejects --memory --append --dry-run --json",
     "info": "dataset --json",
     "verify": "dataset --json",
+    "mixing": "dataset --batch-size --split --seed --shuffle --json",
     "show": "dataset -n --split",
     "train": "dataset --run --mini-epoch-samples --epochs --batch-size --learning-rate --weight-decay "
-    "--warmup-samples --policy-weight --value-weight --channels --blocks --augment --seed --num-workers --on-error "
-    "--device --resume",
+    "--warmup-samples --policy-weight --value-weight --channels --blocks --augment --seed --num-workers --mix --where "
+    "--positions --on-error --device --resume",
     "synth": "--out --games --format --side --seed",
     "demo": "--out",
 }
