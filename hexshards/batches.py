@@ -16,18 +16,25 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from hexshards.budget import parse_bytes
 from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.errors import DataError
 from hexshards.expand import Batch, Packed, expand, expand_on_device
-from hexshards.specs import LOADER, Augment, LoaderSpec, OnError
+from hexshards.prefetch import check_room, fetching
+from hexshards.remote import home_of
+from hexshards.specs import LOADER, REMOTE, Augment, LoaderSpec, OnError, RemoteSpec
+from hexshards.storage import Home
 from hexshards.team import place
 from hexshards.window import Mixed, Windows
 
@@ -48,12 +55,18 @@ def loader(
     on_error: OnError = LOADER.on_error,
     device: str | torch.device = "cpu",
     drop_last: bool = LOADER.drop_last,
+    cache: str | Path | None = REMOTE.cache,
+    cache_limit: int | str = REMOTE.cache_bytes,
     where: str = LOADER.where,
     positions: int | None = LOADER.positions,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> Loader:
     """Open a dataset for training or validation: an iterable of ``(board, policy, value)`` batches.
+
+    ``dataset`` is a folder or a URL (s3, gs, hf, https). Shards of a URL come down to the folder ``cache``, if it is
+    None to ``hexshards`` in the user's cache folder; beyond ``cache_limit``, in bytes or as ``50GiB``, the least
+    recently used leave it.
 
     ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
     choose what is used of each: see specs.LoaderSpec.
@@ -76,7 +89,15 @@ def loader(
         where=where,
         positions=positions,
     )
-    return Loader(dataset, spec, device=device, rank=rank, world_size=world_size)
+    limit = parse_bytes(cache_limit, name="cache_limit")
+    remote = RemoteSpec(cache=Path(cache).absolute() if cache else None, cache_bytes=limit)
+    return Loader(_homes(dataset, remote), spec, device=device, rank=rank, world_size=world_size)
+
+
+def _homes(dataset: Datasets, spec: RemoteSpec) -> Home | Mapping[Home, float]:
+    if isinstance(dataset, Mapping):
+        return {home_of(each, spec=spec): weight for each, weight in dataset.items()}
+    return home_of(dataset, spec=spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +129,7 @@ class Loader:
         self.spec, self.device = spec, torch.device(device)
         self.rank, self.world_size = _place(rank, world_size)
         self._check_size()
+        check_room(self.epochs.selections, spec)
         self.epoch = 0
         self.skipped = Skipped()
         self._done = 0  # samples of the epoch's global stream that were delivered
@@ -221,18 +243,21 @@ class Loader:
         # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
         # would then go on with other random numbers than an uninterrupted one
         generator = torch.Generator()
-        for found in DataLoader(
+        in_turn: DataLoader[Any] = DataLoader(
             windows,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ and __len__ only
             batch_size=None,
             sampler=numbers,
             num_workers=min(self.spec.num_workers, len(numbers)),
             generator=generator,
-            worker_init_fn=_outlive_first_signal,
-        ):
-            if isinstance(found, DataError):
-                raise found
-            self._count(found)
-            yield Packed(*(tensor.numpy() for tensor in found.rows))
+            worker_init_fn=_start_worker,
+        )
+        with fetching(windows, numbers) as reached:
+            for number, found in zip(numbers, in_turn, strict=True):
+                reached(number)
+                if isinstance(found, DataError):
+                    raise found
+                self._count(found)
+                yield Packed(*(tensor.numpy() for tensor in found.rows))
 
     def _count(self, window: Mixed) -> None:
         for error in window.damage:
@@ -274,12 +299,24 @@ class _Stream:
         return Packed(*(np.concatenate(columns) for columns in zip(*runs, strict=True)))
 
 
-def _outlive_first_signal(_worker: int) -> None:
-    """A signal to the whole process group asks the parent to save; until it has, it needs its workers."""
+def _start_worker(_worker: int) -> None:
+    """A worker ends with its parent, however that ends, and not before it.
+
+    A signal to the whole process group asks the parent to save; until it has, it needs its workers.
+    """
+    parent = os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_heed_sigterm, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_heed_sigterm, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    # a DataLoader's worker looks for its parent when it has nothing to do, and a download may take minutes
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _heed_sigterm(parent: int) -> None:

@@ -63,11 +63,11 @@ class Budget:
         return ""
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | int, *, name: str = "memory") -> int:
     """``512MiB``, ``1.5GiB`` or a number of bytes as a number. Raises ValueError for anything else."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]iB|B|)", str(text))
     if not match or not float(match[1]):
-        raise ValueError(f"memory must be a size like 512MiB or 1GiB, got {text}")
+        raise ValueError(f"{name} must be a size like 512MiB or 1GiB, got {text}")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

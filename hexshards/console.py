@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -19,7 +18,7 @@ from hexshards.errors import DataError, InputRejected
 
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
-Dataset = Annotated[Path, Argument(metavar="DIR", help="A dataset made by `hexshards convert`.")]
+Dataset = Annotated[str, Argument(metavar="DIR", help="A dataset made by `hexshards convert`: a folder, or a URL.")]
 AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON object.")]
 
 

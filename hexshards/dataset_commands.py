@@ -186,7 +186,7 @@ def show(
 
     with told():
         from hexshards.index import read_index
-        from hexshards.storage import home_of
+        from hexshards.remote import home_of
         from hexshards.window import first_positions
 
         index = read_index(dataset)

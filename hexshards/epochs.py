@@ -14,14 +14,15 @@ from hexshards.blend import Blend, given, sequence, whole_parts
 from hexshards.errors import DataError
 from hexshards.index import VERSION, read_index
 from hexshards.order import PASSES, Plan, Window, plan_epoch, window_rows
+from hexshards.remote import home_of
 from hexshards.selection import Filter, Selection
 from hexshards.specs import LoaderSpec
-from hexshards.storage import Home, home_of
+from hexshards.storage import Home
 from hexshards.window import Windows
 
 State = dict[str, int | str]
 
-Datasets = str | Path | Home | Mapping[str, float]
+Datasets = str | Path | Home | Mapping[str, float] | Mapping[Home, float]
 """Where a dataset is; or where several are, and the weights in which they are mixed."""
 
 CHOICES = ("where", "positions", "mix")

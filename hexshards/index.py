@@ -17,8 +17,9 @@ from hexshards.board import MAX_SIDE, MIN_SIDE
 from hexshards.codec import SUFFIXES
 from hexshards.errors import DataError, printable
 from hexshards.positions import Positions
+from hexshards.remote import home_of
 from hexshards.shard import Layout, Shard
-from hexshards.storage import Home, home_of, publish
+from hexshards.storage import Home, publish
 
 NAME = "index.json"
 VERSION = 1
@@ -27,6 +28,7 @@ VERSION = 1
 SPLITS = ("train", "val")
 
 _SHARD_NAME = re.compile(r"(train|val)-\d{6}\.tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REDO = "Fetch the dataset again, or convert again into a new folder"
 
 
@@ -201,7 +203,10 @@ def _shard(item: dict[str, Any], layout: Layout) -> Shard:
     sizes, sums = tuple(item.pop("block_bytes")), tuple(item.pop("block_crc32"))
     shard = Shard(block_bytes=sizes, block_crc32=sums, **item)
     blocks = -(-shard.positions // layout.block_positions)
-    whole = all(type(size) is int and size > 0 for size in sizes) and len(sizes) == len(sums) == blocks
-    if not _SHARD_NAME.fullmatch(shard.name) or not whole:
+    whole = (
+        all(type(size) is int and size > 0 for size in (*sizes, shard.size_bytes)) and len(sizes) == len(sums) == blocks
+    )
+    # the checksum becomes a file's name
+    if not _SHARD_NAME.fullmatch(shard.name) or not _SHA256.fullmatch(shard.sha256) or not whole:
         raise ValueError(f"shard {shard.name!r}")
     return shard

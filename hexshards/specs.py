@@ -134,6 +134,32 @@ class LoaderSpec:
         _require(self.group_shards >= 1, "group_shards must be at least 1", self.group_shards)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSpec:
+    """How the files of a dataset come down from a URL."""
+
+    cache: Path | None = None
+    """Folder they come down to; None: ``hexshards`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    cache_bytes: int = 50 << 30
+    """What the cache may hold: 2 billion positions at 23 bytes each."""
+    chunk_bytes: int = 4 << 20
+    """What one request asks for, and what a kill loses at most."""
+    stall_s: float = 60
+    """A request that takes longer has failed: 70 kB/s."""
+    give_up_s: float = 300
+    """Time after which a file that can't be fetched is an error; a request that is under way is waited for."""
+    first_wait_s: float = 0.5
+    """Wait after the first failure; each further one doubles it, up to 30 s."""
+    threads: int = 4
+    """Files fetched at once, ahead of their use."""
+
+    def __post_init__(self) -> None:
+        for name in ("cache_bytes", "chunk_bytes", "threads"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        for name in ("stall_s", "give_up_s", "first_wait_s"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+
+
 def option(
     default: Any, says: str, *, least: float | None = None, above: float | None = None, panel: str | None = None
 ) -> Any:
@@ -148,7 +174,7 @@ class TrainSpec:
     Every field made by ``option`` is an option of ``hexshards train`` by the same name.
     """
 
-    data: Path
+    data: str | Path
     run: Path
     mini_epoch_samples: int = option(200_000, "Samples between two validations; an epoch's last may be fewer.", least=1)
     epochs: int = option(1, "Passes over the data.", least=1)
@@ -230,6 +256,7 @@ CONVERT = ConvertSpec()
 MEMORY = "1GiB"
 """What a conversion may hold in memory, over all its processes."""
 LOADER = LoaderSpec()
+REMOTE = RemoteSpec()
 SYNTH = SynthSpec()
 TRAIN = TrainSpec(data=Path(), run=Path())
 """Defaults of a training run; data and run are always given."""

@@ -74,11 +74,6 @@ class Folder:
         return False
 
 
-def home_of(dataset: str | Path | Home) -> Home:
-    """The home that a folder names."""
-    return Folder(Path(dataset)) if isinstance(dataset, (str, Path)) else dataset
-
-
 @contextmanager
 def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes its name only when the block ends well; a crash leaves the old file whole.

@@ -17,8 +17,9 @@ from hexshards.images import upright
 from hexshards.index import Index, Split, read_index
 from hexshards.order import Words, game_keys
 from hexshards.positions import NO_POLICY, Draft, Positions, admit
+from hexshards.remote import home_of
 from hexshards.shard import REPAIR, Shard, open_shard, read_block
-from hexshards.storage import Home, home_of
+from hexshards.storage import Home
 
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"
 

@@ -6,7 +6,7 @@ order of samples never depends on workers; and a window crosses between processe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +19,9 @@ from hexshards.index import Index
 from hexshards.order import Plan, Window
 from hexshards.positions import Positions, as_distributions
 from hexshards.reading import Columns
+from hexshards.remote import Unreachable
 from hexshards.selection import Selection
-from hexshards.shard import open_shard, read_block
+from hexshards.shard import Shard, open_shard, read_block
 from hexshards.specs import LoaderSpec
 from hexshards.storage import Home
 
@@ -77,6 +78,14 @@ class Windows:
             sum(run.lost for run in runs),
         )
 
+    def shards_of(self, number: int) -> Iterator[tuple[Home, Shard]]:
+        """The shards that window ``number`` reads from."""
+        window = self.plan.windows[number]
+        for run in (window,) if isinstance(window, Window) else window.runs:
+            blocks = self.selections[run.dataset].blocks
+            for shard in np.unique(np.searchsorted(blocks.first, run.blocks, side="right") - 1):
+                yield blocks.home, blocks.shards[shard]
+
     def _shuffled(self, window: Window, names: Sequence[str]) -> Found:
         """Rows of one dataset."""
         selection = self.selections[window.dataset]
@@ -105,8 +114,9 @@ class Windows:
         """
         sound = [block for block in found if not isinstance(block, DataError)]
         damage = [block for block in found if isinstance(block, DataError)]
-        if damage and (self.spec.on_error == "raise" or not sound):
-            raise damage[0]
+        lasting = [error for error in damage if isinstance(error, Unreachable) or self.spec.on_error == "raise"]
+        if lasting or (damage and not sound):
+            raise (lasting or damage)[0]
         if not damage:
             return sound
         joined = {name: np.concatenate([block[name] for block in sound]) for name in sound[0]}

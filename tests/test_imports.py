@@ -18,7 +18,8 @@ CONVERTERS = Path(__file__).parents[1] / "converters"
 
 RANK = [
     *("errors", "board", "specs", "interrupts", "reports", "trainable", "hooks"),
-    *("storage", "positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),
+    *("storage", "cache", "remote"),
+    *("positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),
     *(
         "shard",
         "index",
@@ -34,7 +35,7 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "conversion", "estimates"),
-    *("team", "expand", "window", "epochs", "verification", "batches", "mixing", "wds"),
+    *("team", "expand", "window", "prefetch", "epochs", "verification", "batches", "mixing", "wds"),
     *("synth", "model", "trainer", "checkpoint", "runfolder", "orchestrator", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
@@ -56,7 +57,7 @@ FOR_CONVERTERS = {
 }
 """What a source format may build on: nothing of shards, datasets or training."""
 
-HEAVY = {"torch", "webdataset", "numpy", "zstandard", "ray", "multiprocessing"}
+HEAVY = {"torch", "webdataset", "numpy", "zstandard", "ray", "multiprocessing", "fsspec"}
 """What a person who asks for help should not wait for."""
 
 
@@ -128,6 +129,7 @@ def test_nobody_imports_a_converter():
         ("zstandard", {"codec.py", "wds.py"}),
         ("tarfile", {"shard.py"}),
         ("webdataset", set()),
+        ("fsspec", {"remote.py"}),
         ("hex_ai", set()),
     ],
 )

@@ -279,6 +279,8 @@ FORGED = [
     *(((*TRAIN_SHARD, "block_bytes"), sizes) for sizes in ([], [5120] * 2, [5120] * 4, [5120, -5120, 5120], [0] * 3)),
     *(((*TRAIN_SHARD, "block_bytes"), sizes) for sizes in (["5120"] * 3, [5120.0] * 3, [True] * 3, 5120, None)),
     *(((*TRAIN_SHARD, "block_crc32"), sums) for sums in ([], [1] * 2, [1] * 4, None)),
+    *(((*TRAIN_SHARD, "sha256"), name) for name in ("", "../" * 16 + "etc/passwd", "A" * 64, "0" * 63, 0, None)),
+    *(((*TRAIN_SHARD, "size_bytes"), size) for size in (0, -1, "1", 1.0, True, None)),
     *((("layout",), layout) for layout in (None, [], {}, 7)),
     *((("splits",), splits) for splits in (None, {"train": None}, {"train": {}}, {"train": []}, 7)),
     *((("inputs",), inputs) for inputs in (None, [None], [{}], [7], 7)),

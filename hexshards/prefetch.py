@@ -1,0 +1,98 @@
+"""What will be read next comes down meanwhile: a bounded number of shards ahead, in the order of their use."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from hexshards.budget import show_bytes
+from hexshards.errors import DataError
+from hexshards.remote import Remote
+from hexshards.selection import Selection
+from hexshards.shard import Shard
+from hexshards.specs import LoaderSpec
+from hexshards.window import Windows
+
+log = logging.getLogger(__name__)
+
+
+def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
+    """Raise ValueError when the cache can't hold the shards that are walked at a time, and as many of the next."""
+    for selection in selections:
+        home, shards = selection.home, selection.blocks.shards
+        needed = sum(sorted((shard.size_bytes for shard in shards), reverse=True)[: 2 * spec.group_shards])
+        if isinstance(home, Remote) and needed * len(selections) > home.spec.cache_bytes:
+            raise ValueError(
+                f"{home}: shuffling needs {2 * spec.group_shards} shards at hand, {show_bytes(needed)}, for each of "
+                f"{len(selections)} datasets, and the cache may hold {show_bytes(home.spec.cache_bytes)}. "
+                "Raise cache_limit"
+            )
+
+
+@contextmanager
+def fetching(windows: Windows, numbers: Sequence[int]) -> Iterator[Callable[[int], None]]:
+    """While entered, threads fetch what the windows of these numbers read, as far as it is not on this machine.
+
+    Call what is yielded with the number of the window that was reached: its shards, and as many more as are walked at a
+    time, may come down.
+    """
+    if not any(isinstance(selection.home, Remote) for selection in windows.selections):
+        yield lambda _: None
+        return
+    ahead = _Ahead(windows, numbers)
+    try:
+        yield ahead.reached
+    finally:
+        ahead.end()
+
+
+class _Ahead:
+    """Shards in the order of their first use, how many of them are taken, and how many may be."""
+
+    def __init__(self, windows: Windows, numbers: Sequence[int]) -> None:
+        first_use = dict[tuple[Remote, Shard], int]()
+        for number in numbers:
+            for home, shard in windows.shards_of(number):
+                if isinstance(home, Remote):
+                    first_use.setdefault((home, shard), number)
+        self.waiting = list(first_use)
+        self.first_use = list(first_use.values())
+        self.ahead = windows.spec.group_shards * len(windows.selections)
+        self.taken, self.limit, self.ended = 0, 0, False
+        self.changed = threading.Condition()
+        threads = max((home.spec.threads for home, _ in self.waiting), default=0)
+        for _ in range(min(threads, len(self.waiting))):
+            # daemons: a program that ends does not wait for a download
+            threading.Thread(target=self._work, daemon=True, name="hexshards-fetch").start()
+        if self.waiting:
+            self.reached(numbers[0])
+
+    def reached(self, number: int) -> None:
+        with self.changed:
+            while self.limit < len(self.waiting) and self.first_use[self.limit] <= number:
+                self.limit += 1
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def _work(self) -> None:
+        while found := self._next():
+            home, shard = found
+            try:
+                home.bring(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256)
+            except (DataError, OSError, ValueError) as error:
+                # who needs the shard meets the same, and tells it
+                log.debug("not fetched ahead: %s", error)
+
+    def _next(self) -> tuple[Remote, Shard] | None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.ended or self.taken < self.limit + self.ahead)
+            if self.ended or self.taken >= len(self.waiting):
+                return None
+            self.taken += 1
+            return self.waiting[self.taken - 1]

@@ -1,0 +1,221 @@
+"""A dataset at a URL comes down shard by shard, whole, into the cache; nothing is read that has not its checksum.
+
+fsspec speaks the protocols. What fails is tried again with growing waits until its time is up; then the error names
+the URL, the attempts and the cause. A download that was cut off goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
+
+from hexshards.cache import Cache, Part, default_folder
+from hexshards.errors import DataError, printable
+from hexshards.specs import REMOTE, RemoteSpec
+from hexshards.storage import Folder, Home
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
+"""Protocols, and the extra of this package that brings what each needs."""
+
+LONGEST_WAIT_S = 30
+OPENING_S = 30
+"""A person waits for the index, so that is given up earlier."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SQUEEZED = re.compile(rf"({'|'.join(EXTRAS)}):/[^/]")
+_CHECK = "Check the URL, the network and your rights to read it; what has come down is kept for the next try"
+
+
+class Unreachable(DataError):
+    """A file could not be fetched: not damage, so never skipped."""
+
+
+def is_url(text: object) -> bool:
+    """Whether something names a place that is not on this machine's disks."""
+    if _SQUEEZED.match(str(text)):
+        raise ValueError(f"{text} is a URL that went through a Path and lost a slash. Give URLs as text")
+    return isinstance(text, str) and _URL.match(text) is not None
+
+
+def home_of(dataset: str | Path | Home, *, spec: RemoteSpec = REMOTE) -> Home:
+    """The home that a folder or a URL names. Raises ValueError for a URL that can't be one of a dataset."""
+    if not isinstance(dataset, (str, Path)):
+        return dataset
+    return Remote(checked_url(dataset), spec) if is_url(dataset) and isinstance(dataset, str) else Folder(Path(dataset))
+
+
+def checked_url(url: str) -> str:
+    """The URL of a folder, without a slash at its end. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in EXTRAS:
+        raise ValueError(f"{shown(url)}: datasets are read from folders and {', '.join(EXTRAS)} URLs")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{shown(url)}?...: give the URL of the dataset's folder, without ? or #")
+    return url.rstrip("/")
+
+
+def shown(url: str) -> str:
+    """A URL as it may stand in a message or a log: without user, password and query."""
+    parts = urlsplit(url)
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", width=400)
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL and the URL's path in it, one for each process.
+
+    Raises ValueError where the package that speaks the protocol is not installed.
+    """
+    return _filesystem(url, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _filesystem(url: str, _process: int) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        # connections and event loops do not outlive a fork, and fsspec's own cache is one for each thread
+        found: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True)
+        return found
+    except ImportError as error:
+        extra = EXTRAS[urlsplit(url).scheme]
+        raise ValueError(f"{shown(url)}: {error}. `pip install 'hexshards[{extra}]'`") from None
+
+
+class Patience:
+    """The attempts at one file that failed: each makes the next one wait longer, until the time is up."""
+
+    def __init__(self, where: str, *, give_up_s: float, first_wait_s: float) -> None:
+        self.where, self.give_up_s, self.wait_s = where, give_up_s, first_wait_s
+        self.attempts, self.start_s = 0, time.monotonic()
+
+    def attempt(self, task: Callable[[], T]) -> T:
+        """The result of a task that may fail. Raises FileNotFoundError, or Unreachable when it is given up."""
+        while True:
+            try:
+                return task()
+            except FileNotFoundError:
+                raise
+            # what goes wrong between here and there is of a hundred types, one library's each
+            except Exception as error:
+                self.failed(_cause(error), lasting=_lasting(error))
+
+    def failed(self, cause: str, *, lasting: bool = False) -> None:
+        """Wait before another attempt; raise Unreachable if the failure lasts or would outlast the time."""
+        self.attempts += 1
+        elapsed_s = time.monotonic() - self.start_s
+        if lasting or elapsed_s + self.wait_s > self.give_up_s:
+            tried = f"{self.attempts} attempt{'s' * (self.attempts > 1)} in {elapsed_s:.0f} s"
+            raise Unreachable(f"could not be read, {tried}: {cause}", where=self.where, fix=_CHECK)
+        log.warning("%s: attempt %d failed (%s); again in %.1f s", self.where, self.attempts, cause, self.wait_s)
+        time.sleep(self.wait_s)
+        self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
+
+
+def _cause(error: Exception) -> str:
+    status = getattr(error, "status", None)
+    text = f"HTTP {status} {getattr(error, 'message', '')}" if status else str(error)
+    return printable(f"{type(error).__name__}: {text}".rstrip(": "), width=300)
+
+
+def _lasting(error: Exception) -> bool:
+    """Whether trying again is of no use: the server understood and refused."""
+    status = getattr(error, "status", 0)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 416, 425, 429)
+    return refused or isinstance(error, (PermissionError, ValueError, NotImplementedError))
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A home at a URL; its shards are read from the cache, and come down when they are not there."""
+
+    url: str
+    spec: RemoteSpec
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+    def where(self, file: str) -> str:
+        """The file's URL."""
+        return f"{self}/{file}"
+
+    @property
+    def cache(self) -> Cache:
+        """Where shards come down to."""
+        return Cache(self.spec.cache or default_folder(), limit_bytes=self.spec.cache_bytes)
+
+    def read(self, file: str) -> bytes:
+        """A small file, as it is there now. Raises FileNotFoundError, or Unreachable."""
+        system, path = filesystem(self.url)
+        patience = self._patience(file, give_up_s=min(OPENING_S, self.spec.give_up_s))
+        data: bytes = patience.attempt(partial(system.cat_file, f"{path}/{file}", **self._limited(system)))
+        return data
+
+    def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
+        """The copy in the cache, fetched if it is not there. Raises FileNotFoundError, or Unreachable."""
+        while True:
+            if found := self.cache.open(sha256, size_bytes=size_bytes):
+                return found
+            # it may leave the cache again before it is opened, where many processes share a small one
+            self._fetch(file, size_bytes, sha256, give_up_s=self.spec.give_up_s)
+
+    def renewed(self, file: str, *, sha256: str) -> bool:
+        """Whether the copy in the cache was not what had come down; then it is forgotten."""
+        if not self.cache.damaged(sha256):
+            return False
+        log.warning("%s: its copy in the cache was damaged; it is fetched again", self.where(file))
+        self.cache.remove(sha256)
+        return True
+
+    def bring(self, file: str, *, size_bytes: int, sha256: str) -> None:
+        """Have a file in the cache, its checksum compared; what fails is not tried again but left to who needs it."""
+        if self.cache.path(sha256).exists() and not self.renewed(file, sha256=sha256):
+            return
+        self._fetch(file, size_bytes, sha256, give_up_s=0)
+
+    def _fetch(self, file: str, size_bytes: int, sha256: str, *, give_up_s: float) -> None:
+        patience = self._patience(file, give_up_s=give_up_s)
+        with self.cache.writing(sha256) as part:
+            if part is None:
+                return
+            while True:
+                self._download(part, file, size_bytes, patience)
+                if (found := part.sha256()) == sha256:
+                    return part.publish()
+                part.restart()
+                patience.failed(f"its SHA-256 is {found[:12]}..., the index says {sha256[:12]}...")
+
+    def _download(self, part: Part, file: str, size_bytes: int, patience: Patience) -> None:
+        """Append what is still missing, a request at a time."""
+        system, path = filesystem(self.url)
+        limited = self._limited(system)
+        if part.size_bytes > size_bytes:
+            part.restart()
+        while (have := part.size_bytes) < size_bytes:
+            end = min(have + self.spec.chunk_bytes, size_bytes)
+            data: bytes = patience.attempt(partial(system.cat_file, f"{path}/{file}", start=have, end=end, **limited))
+            if len(data) == size_bytes:  # a server that knows no ranges sends the whole
+                part.restart()
+            elif len(data) != end - have:
+                patience.failed(f"got {len(data):,} bytes instead of {end - have:,}; it should hold {size_bytes:,}")
+                continue
+            self.cache.make_room(len(data))
+            part.append(data)
+
+    def _patience(self, file: str, *, give_up_s: float) -> Patience:
+        return Patience(self.where(file), give_up_s=give_up_s, first_wait_s=self.spec.first_wait_s)
+
+    def _limited(self, system: Any) -> dict[str, float]:
+        # fsspec's asynchronous filesystems take a time limit; the other one, of hf, has its own
+        return {"timeout": self.spec.stall_s} if system.async_impl else {}
