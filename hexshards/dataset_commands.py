@@ -131,7 +131,13 @@ def info(dataset: Dataset, as_json: AsJson = False) -> None:
         display.say(json.dumps(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
 
 
-def verify(dataset: Dataset, as_json: AsJson = False) -> None:
+def verify(
+    dataset: Dataset,
+    with_leakage: Annotated[
+        bool, Option("--leakage", help="Also count validation positions that training shows too, in any symmetry.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read a whole dataset again and check every checksum, count and column, and that no game is in two splits."""
     from hexshards import display
 
@@ -140,8 +146,15 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
 
         with display.counting("checking", "positions") as progress:
             found = run(dataset, progress=progress)
+        leaked = None
+        if with_leakage and not found.problems:
+            from hexshards.leakage import leakage
+
+            with display.counting("comparing", "positions") as progress:
+                leaked = leakage(dataset, progress=progress)
         if as_json:
-            display.say(json.dumps({**asdict(found), "problems": [str(problem) for problem in found.problems]}))
+            entry = {**asdict(found), "problems": [str(problem) for problem in found.problems]}
+            display.say(json.dumps({**entry, "leakage": asdict(leaked)} if leaked else entry))
         for problem in () if as_json else found.problems:
             display.say(str(problem))
         if found.problems:
@@ -149,6 +162,8 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
         if not as_json:
             where = f"in {found.blocks:,} blocks of {found.shards:,} shards"
             display.say(f"sound: {found.positions:,} positions {where}, {found.games:,} games")
+            if leaked:
+                display.say(display.leakage_text(leaked))
 
 
 def mixing(

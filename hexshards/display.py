@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,12 +14,15 @@ from hexshards.budget import show_bytes
 from hexshards.errors import printable
 
 if TYPE_CHECKING:
-    from hexshards import conversion, estimates, mixing
+    from hexshards import conversion, estimates, leakage, mixing
     from hexshards.index import Index, InputFile
     from hexshards.positions import Positions
 
 SHOWN_FILES = 20
 """Files that the summary of a conversion lists, a line each."""
+
+LEAKAGE_PLIES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+"""Numbers of stones at which a line of the table of leaked positions begins."""
 
 out = Console(highlight=False, soft_wrap=True)
 """Results: stdout."""
@@ -196,6 +200,21 @@ def mixing_text(found: mixing.Mixing) -> str:
         else "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
     )
     return "\n".join(lines)
+
+
+def leakage_text(found: leakage.Leakage) -> str:
+    """How many validation positions training shows too, in all and by the stones on the board."""
+    lines = [f"validation positions that training shows too: {_share(sum(found.leaked), sum(found.validation))}"]
+    edges = [*(edge for edge in LEAKAGE_PLIES if edge < len(found.validation)), len(found.validation)]
+    for first, end in pairwise(edges):
+        if count := sum(found.validation[first:end]):
+            stones = f"{first}" if end == first + 1 else f"{first} to {end - 1}"
+            lines.append(f"  {stones:>9} stones: {_share(sum(found.leaked[first:end]), count)}")
+    return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({part / whole:.1%})"
 
 
 def board_picture(positions: Positions, row: int) -> str:

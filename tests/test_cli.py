@@ -26,7 +26,7 @@ SURFACE = {
     "--bake-symmetries --dedupe --positions --unfinished --keep-duplicates --v1-value "
     "--max-rejects --memory --append --dry-run --json",
     "info": "dataset --json",
-    "verify": "dataset --json",
+    "verify": "dataset --leakage --json",
     "mixing": "dataset --batch-size --split --seed --shuffle --json",
     "show": "dataset -n --split",
     "train": "dataset --run --mini-epoch-samples --epochs --batch-size --learning-rate --weight-decay "

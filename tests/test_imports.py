@@ -35,7 +35,7 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "conversion", "estimates"),
-    *("team", "expand", "window", "prefetch", "epochs", "verification", "batches", "mixing", "wds"),
+    *("team", "expand", "window", "prefetch", "epochs", "verification", "leakage", "batches", "mixing", "wds"),
     *("synth", "model", "trainer", "checkpoint", "runfolder", "orchestrator", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
