@@ -20,7 +20,8 @@ from hexshards.index import Index, read_index
 from hexshards.order import Words
 from hexshards.positions import Positions
 from hexshards.reading import Blocks
-from hexshards.storage import Home, home_of
+from hexshards.remote import home_of
+from hexshards.storage import Home
 
 _TOGETHER = 16
 """Blocks read at a time."""
