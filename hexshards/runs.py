@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.hooks import Hook
-from hexshards.model import TwoHeadedResNet
+from hexshards.networks import network
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.reports import Outcome
 from hexshards.specs import LOADER, TrainSpec, plain
@@ -26,7 +27,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     train_loader = _loader(spec, split="train", device=device)
     val_loader = _val_loader(spec, train_loader, device=device)
     return MiniEpochOrchestrator(
-        _trainer(spec, device),
+        _trainer(spec, train_loader, device),
         train_loader,
         val_loader,
         run=spec.run,
@@ -64,19 +65,10 @@ def _val_loader(spec: TrainSpec, train_loader: Loader, *, device: str) -> Loader
     return _loader(spec, split="val", device=device) if "val" in train_loader.index.splits else None
 
 
-def _trainer(spec: TrainSpec, device: str) -> Trainer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        model = TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks)
-    return Trainer(
-        model,
-        learning_rate=spec.learning_rate,
-        weight_decay=spec.weight_decay,
-        warmup_samples=spec.warmup_samples,
-        policy_weight=spec.policy_weight,
-        value_weight=spec.value_weight,
-        device=device,
-    )
+def _trainer(spec: TrainSpec, train_loader: Loader, device: str) -> Trainer:
+    if not spec.schedule_samples:
+        spec = replace(spec, schedule_samples=spec.epochs * train_loader.samples)
+    return Trainer(network(spec, side=train_loader.index.side), spec, device=device)
 
 
 def _device(name: str) -> str:

@@ -26,6 +26,15 @@ OnError = Literal["raise", "skip"]
 """What a loader does where it finds a damaged block: stop with an error, or deliver other rows of the window instead,
 so that the number of batches stays what the index says."""
 
+Optimizer = Literal["adamw", "sgd"]
+"""What moves the weights: AdamW, or SGD with Nesterov's momentum."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""In what a network computes where torch deems it safe (autocast); weights and losses stay float32."""
+
+Schedule = Literal["constant", "cosine", "step", "one-cycle"]
+"""How the learning rate follows the samples seen."""
+
 Selector = Literal["all", "final", "penultimate"]
 """Which positions of a game of M moves are taken: plies 0 to M; ply M; ply M - 1. For files of whole games."""
 
@@ -161,14 +170,87 @@ class RemoteSpec:
 
 
 def option(
-    default: Any, says: str, *, least: float | None = None, above: float | None = None, panel: str | None = None
+    default: Any,
+    says: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    panel: str | None = None,
 ) -> Any:
     """A field that is an option of the command line as well: its help, its bounds, and the panel of ``--help``."""
-    return field(default=default, metadata={"says": says, "least": least, "above": above, "panel": panel})
+    bounds = {"least": least, "above": above, "below": below}
+    return field(default=default, metadata={"says": says, "panel": panel, **bounds})
+
+
+NETWORK, OPTIMIZER, SCHEDULE, SPEED = "Network", "Optimizer", "Learning-rate schedule", "Precision and speed"
+"""Panels of the help of ``hexshards train``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSpec:
+class StepSpec:
+    """How a batch changes the weights."""
+
+    optimizer: Optimizer = option("adamw", "AdamW, or SGD with Nesterov's momentum.", panel=OPTIMIZER)
+    learning_rate: float = option(1e-3, "Learning rate, after warm-up.", above=0, panel=OPTIMIZER)
+    momentum: float = option(0.9, "Momentum of SGD.", least=0, below=1, panel=OPTIMIZER)
+    weight_decay: float = option(1e-4, "Decay of weights; biases and norms do not decay.", least=0, panel=OPTIMIZER)
+    clip_norm: float = option(
+        0.0, "Gradients longer than this are scaled down to it; 0: none.", least=0, panel=OPTIMIZER
+    )
+    policy_weight: float = option(0.15, "Weight of the policy loss.", least=0, panel=OPTIMIZER)
+    value_weight: float = option(0.85, "Weight of the value loss.", least=0, panel=OPTIMIZER)
+    ema: float = option(
+        0.0,
+        "Keep a moving average of the weights that holds on to this share of itself in each step, such as 0.999, and "
+        "validate it too; 0: none.",
+        least=0,
+        below=1,
+        panel=OPTIMIZER,
+    )
+    schedule: Schedule = option(
+        "constant",
+        "The learning rate after warm-up. cosine: falls over --schedule-samples; step: falls each --schedule-samples; "
+        "one-cycle: rises from 1/25 over 30% of --schedule-samples instead of warm-up, then falls.",
+        panel=SCHEDULE,
+    )
+    warmup_samples: int = option(
+        20_000, "The learning rate rises linearly over so many samples.", least=0, panel=SCHEDULE
+    )
+    schedule_samples: int = option(
+        0,
+        "Samples of all ranks. 0: those that the run is planned for when it begins; extended later, it keeps to them, "
+        "and to the rate it fell to.",
+        least=0,
+        panel=SCHEDULE,
+    )
+    schedule_factor: float = option(
+        0.1, "To which share of the learning rate it falls; step: by which, each time.", least=0, panel=SCHEDULE
+    )
+    precision: Precision = option(
+        "float32",
+        "In what the network computes; weights stay float32. float16 scales the loss, and passes over steps that "
+        "overflow.",
+        panel=SPEED,
+    )
+    accumulate: int = option(
+        1,
+        "A batch goes through the network in so many parts, to need less memory. Gradients are those of the whole "
+        "batch; batch norm sees parts.",
+        least=1,
+        panel=SPEED,
+    )
+    compile: bool = option(False, "Compile the network for training (torch.compile).", panel=SPEED)
+    channels_last: bool = option(False, "Keep planes in the order that tensor cores like.", panel=SPEED)
+
+    def __post_init__(self) -> None:
+        _check_options(self)
+        fitting = self.schedule != "step" or self.schedule_samples > 0
+        _require(fitting, "schedule step needs schedule_samples, after each of which it falls", self.schedule_samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec(StepSpec):
     """One training run: its data, its folder, its model and its schedule.
 
     Every field made by ``option`` is an option of ``hexshards train`` by the same name.
@@ -178,14 +260,18 @@ class TrainSpec:
     run: Path
     mini_epoch_samples: int = option(200_000, "Samples between two validations; an epoch's last may be fewer.", least=1)
     epochs: int = option(1, "Passes over the data.", least=1)
-    batch_size: int = option(256, "Samples in a batch.", least=1)
-    learning_rate: float = option(1e-3, "Learning rate of AdamW, after warm-up.", above=0)
-    weight_decay: float = option(1e-4, "Decay of weights; biases and norms do not decay.", least=0)
-    warmup_samples: int = option(20_000, "The learning rate rises linearly over so many samples.", least=0)
-    policy_weight: float = option(0.15, "Weight of the policy loss.", least=0)
-    value_weight: float = option(0.85, "Weight of the value loss.", least=0)
-    channels: int = option(32, "Width of the network.", least=1)
-    blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1)
+    batch_size: int = option(256, "Samples in a batch of one process.", least=1)
+    channels: int = option(32, "Width of the network.", least=1, panel=NETWORK)
+    blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1, panel=NETWORK)
+    model: str | None = option(
+        None,
+        "Your own network, package.module:factory; what the factory returns is trained instead. Python looks for it "
+        "in the current folder too.",
+        panel=NETWORK,
+    )
+    init_from: Path | None = option(
+        None, "Begin with the weights in this checkpoint or state_dict, and nothing else of it.", panel=NETWORK
+    )
     augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
     seed: int = option(0, "Seed of weights and order.", least=0)
     num_workers: int = option(0, "Processes that read.", least=0)
@@ -199,9 +285,6 @@ class TrainSpec:
         "auto: from the newest good checkpoint in the run's folder; never: from nothing, and only in a folder without "
         "checkpoints; a path: from that checkpoint.",
     )
-
-    def __post_init__(self) -> None:
-        _check_options(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,14 +317,16 @@ def changed(options: ConvertOptions) -> ConvertOptions:
     return given  # type: ignore[return-value]  # some of the same keys
 
 
-def _check_options(spec: TrainSpec) -> None:
+def _check_options(spec: StepSpec) -> None:
     kinds = get_type_hints(type(spec))
     for each in fields(spec):
         value, bounds = getattr(spec, each.name), each.metadata
         if bounds and value is not None:
-            least, above, choices = bounds["least"], bounds["above"], get_args(kinds[each.name])
+            least, above, below = bounds["least"], bounds["above"], bounds["below"]
+            choices = get_args(kinds[each.name])
             _require(least is None or value >= least, f"{each.name} must be at least {least}", value)
             _require(above is None or value > above, f"{each.name} must be more than {above}", value)
+            _require(below is None or value < below, f"{each.name} must be less than {below}", value)
             # the arguments of Literal are words, those of a union are types
             literal = bool(choices) and all(isinstance(choice, str) for choice in choices)
             _require(not literal or value in choices, f"{each.name} must be one of {choices}", value)
@@ -257,6 +342,7 @@ MEMORY = "1GiB"
 """What a conversion may hold in memory, over all its processes."""
 LOADER = LoaderSpec()
 REMOTE = RemoteSpec()
+STEP = StepSpec()
 SYNTH = SynthSpec()
 TRAIN = TrainSpec(data=Path(), run=Path())
 """Defaults of a training run; data and run are always given."""

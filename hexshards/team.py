@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +57,12 @@ class Team:
         parts = [torch.empty_like(part) for _ in range(self.size)]
         distributed.all_gather(parts, part)
         return parts
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Put rank 0's tensors in the place of everybody's."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def add(self, part: Tensor) -> Tensor:
         """The sum over the processes of a tensor, on its own device; a GPU does not wait for it."""

@@ -1,182 +1,198 @@
 """A trainer turns batches into better weights, and knows nothing of epochs, mini-epochs or files.
 
-B batch, C cells (side * side). A batch is (board (B, 3, S, S), policy (B, C), value (B, 1)), all float32.
+Several processes that train together (``team``) take the steps of one that sees all their rows.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hexshards.specs import TRAIN
+from hexshards.errors import NonFiniteLoss
+from hexshards.losses import Samples, Sums, losses
+from hexshards.schedules import Schedule
+from hexshards.specs import STEP, StepSpec
+from hexshards.team import Team, here
 
-TOP = 5
-"""Validation counts how often the target move is among so many best ones."""
-
-
-class Samples(Protocol):
-    """What a trainer needs of a batch."""
-
-    @property
-    def board(self) -> Tensor: ...  # noqa: D102
-
-    @property
-    def policy(self) -> Tensor: ...  # noqa: D102
-
-    @property
-    def value(self) -> Tensor: ...  # noqa: D102
-
-
-class Losses(NamedTuple):
-    """Both losses of each row, and which rows have a policy target."""
-
-    policy_B: Tensor
-    value_B: Tensor
-    has_policy_B: Tensor
-
-    def policy(self) -> Tensor:
-        """Mean over the rows that have a target; exactly 0, with a zero gradient, where none has."""
-        return self.policy_B.sum() / self.has_policy_B.sum().clamp(min=1)
-
-    def value(self) -> Tensor:
-        """Mean over all rows."""
-        return self.value_B.mean()
-
-
-def losses(policy_logits_BC: Tensor, value_logit_B1: Tensor, batch: Samples) -> Losses:
-    """Cross-entropy with the policy target, soft or one-hot, and with who won.
-
-    An all-zero policy row means "no target": its policy loss is 0 and passes no gradient.
-    """
-    has_policy_B = (batch.policy > 0).any(dim=1)
-    policy_B = functional.cross_entropy(policy_logits_BC, batch.policy, reduction="none")
-    value_B1 = functional.binary_cross_entropy_with_logits(value_logit_B1, batch.value, reduction="none")
-    return Losses(policy_B * has_policy_B, value_B1.squeeze(1), has_policy_B)
-
-
-class WarmUp:
-    """The learning rate rises linearly over the first ``warmup_samples`` samples, then stays.
-
-    It depends on the samples seen and on nothing else, so the batch size may vary.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, *, learning_rate: float, warmup_samples: int) -> None:
-        self.optimizer, self.learning_rate, self.warmup_samples = optimizer, learning_rate, warmup_samples
-        self.samples = 0
-
-    def advance(self, samples: int) -> None:
-        """Set the rate of the step that brings the samples seen to ``self.samples + samples``."""
-        self.samples += samples
-        share = min(1.0, self.samples / self.warmup_samples) if self.warmup_samples else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * share
-
-    def state_dict(self) -> dict[str, int]:
-        """Samples seen."""
-        return {"samples": self.samples}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a state."""
-        self.samples = state["samples"]
+LOOK_BATCHES = 32
+"""How often a loss on a GPU is looked at: the GPU must be waited for."""
 
 
 class Trainer:
-    """AdamW on the weighted sum of both losses.
+    """Takes a step a batch on the weighted sum of both losses, as ``spec`` says.
 
     A state taken between two batches of ``train_on_batches`` holds the sums of that call so far: a trainer
     that loads it continues them in its next call, whose metrics are then those of the whole, bit for bit.
+
+    team: the processes that train together, by default those of torch.distributed's process group. Their batches
+    are the parts of one: each step, and each metric, is that of all rows, but for batch norm, whose statistics are of
+    a process's own rows, and those kept are rank 0's.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        spec: StepSpec = STEP,
         *,
-        learning_rate: float = TRAIN.learning_rate,
-        weight_decay: float = TRAIN.weight_decay,
-        warmup_samples: int = TRAIN.warmup_samples,
-        policy_weight: float = TRAIN.policy_weight,
-        value_weight: float = TRAIN.value_weight,
         device: str | torch.device = "cpu",
+        team: Team | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        self.model = model.to(self.device)
-        self.policy_weight, self.value_weight = policy_weight, value_weight
-        self.optimizer = torch.optim.AdamW(_parameter_groups(model, weight_decay), lr=learning_rate)
-        self.scheduler = WarmUp(self.optimizer, learning_rate=learning_rate, warmup_samples=warmup_samples)
-        self._sums = _Sums(self.device)
+        self.spec, self.device, self.team = spec, torch.device(device), here() if team is None else team
+        self._layout = torch.channels_last if spec.channels_last else torch.preserve_format
+        self.model = model.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
+        self.optimizer = _optimizer(model, spec)
+        self.scheduler = Schedule(self.optimizer, spec)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "float16")
+        self._ddp = _shared(model, self.device) if self.team.size > 1 else None
+        self._net = torch.compile(self._ddp or model) if spec.compile else self._ddp or model
+        self.average = _average(model, spec.ema) if spec.ema else None
+        self._sums = Sums(self.device)
+        self._newest = _NewestLosses(1 if self.device.type == "cpu" else LOOK_BATCHES)
 
     def train_on_batches(self, batches: Iterable[Samples]) -> dict[str, float]:
         """One step per batch, each finished before the next batch is asked for; means over all their samples.
 
-        Metrics: samples, policy_samples (rows with a policy target), batches, loss, policy_loss, value_loss,
-        learning_rate (of the last step).
+        Metrics, over all processes: samples, policy_samples (rows with a policy target), batches, loss, policy_loss,
+        value_loss, learning_rate (of the last step). Raises NonFiniteLoss, in all processes.
         """
         self.model.train()
         for batch in batches:
             self._step(batch)
+        self._newest.look()
         metrics = self.running_metrics()
-        self._sums = _Sums(self.device)
+        self._sums = Sums(self.device)
         return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
 
     def running_metrics(self) -> dict[str, float]:
         """Metrics of ``train_on_batches`` so far, while it is at work."""
-        return self._sums.losses(self.policy_weight, self.value_weight)
+        return self._sums.losses(self.spec.policy_weight, self.spec.value_weight)
 
     @torch.no_grad()
     def validate(self, loader: Iterable[Samples]) -> dict[str, float]:
         """Losses and accuracies over all samples, whatever the batches they come in; no weight changes.
 
-        Metrics: those of ``train_on_batches`` less the rate, and policy_top1, policy_top5 (over the rows
-        with a policy target; the target move is its row's largest), value_accuracy. An accuracy over
+        Every process is given the same batches, and they share them. Metrics: those of ``train_on_batches`` less the
+        rate, and policy_top1, policy_top5 (over the rows with a policy target; the target move is its row's largest),
+        value_accuracy; the same with ``ema_`` before them of the moving average, if one is kept. An accuracy over
         nothing is NaN.
         """
-        was_training = self.model.training
-        self.model.eval()
-        sums = _Sums(self.device)
-        try:
-            for batch in loader:
-                moved = self._moved(batch)
-                logits_BC, value_B1 = self.model(moved.board)
-                sums.add(losses(logits_BC, value_B1, moved))
-                sums.add_hits(logits_BC, value_B1, moved)
-        finally:
-            self.model.train(was_training)
-        return sums.losses(self.policy_weight, self.value_weight) | sums.accuracies()
+        nets = {"": self.model} if self.average is None else {"": self.model, "ema_": self.average.module}
+        for net in nets.values():
+            self.team.share(net.buffers())
+        sums = {name: Sums(self.device) for name in nets}
+        with _evaluating(self.model):
+            for number, batch in enumerate(loader):
+                if number % self.team.size == self.team.rank:
+                    moved = self._moved(batch)
+                    for name, net in nets.items():
+                        self._score(net, moved, sums[name])
+        return {f"{name}{key}": value for name, each in sums.items() for key, value in self._validation(each).items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for torch's random state."""
-        return {
+        """Everything that the next step depends on, but for torch's random state.
+
+        It fits any number of processes; rank 0's is that of the team. Raises NonFiniteLoss rather than hand out
+        weights that are no numbers.
+        """
+        self._newest.look()
+        self._check_weights()
+        state: dict[str, Any] = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.optimizer.state_dict(),
             "scheduler_state_dict": self.scheduler.state_dict(),
             "running_sums": self._sums.tolist(),
         }
+        if self.scaler.is_enabled():
+            state["scaler_state_dict"] = self.scaler.state_dict()
+        if self.average is not None:
+            state["ema_state_dict"] = self.average.module.state_dict()
+            state["ema_steps"] = int(self.average.n_averaged)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, as if never stopped."""
         self.model.load_state_dict(state["model_state_dict"])
         self.optimizer.load_state_dict(state["optimizer_state_dict"])
         self.scheduler.load_state_dict(state["scheduler_state_dict"])
-        self._sums = _Sums(self.device, state["running_sums"])
+        self._sums = Sums(self.device, state["running_sums"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler_state_dict"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["ema_state_dict"])
+            self.average.n_averaged.fill_(state["ema_steps"])
+
+    # --- a step ---
 
     def _step(self, batch: Samples) -> None:
         moved = self._moved(batch)
-        logits_BC, value_B1 = self.model(moved.board)
-        found = losses(logits_BC, value_B1, moved)
-        loss = self.policy_weight * found.policy() + self.value_weight * found.value()
+        policy_rows = self.team.add((moved.policy > 0).any(dim=1).sum()).clamp(min=1)
+        rows = int(self.team.sum([len(moved.value)])[0])
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.scheduler.advance(len(moved.value))
-        self.optimizer.step()
-        self._sums.add(found)
+        parts = moved.parts(self.spec.accumulate)
+        found = [self._backward(part, policy_rows, rows, last=part is parts[-1]) for part in parts]
+        sums_4 = self.team.add(torch.stack(found).sum(dim=0))
+        self._newest.add(self._weighted(sums_4[2] / policy_rows, sums_4[3] / rows))
+        self.scheduler.advance(rows)
+        self._move_weights()
+        self._sums.add_batch(sums_4)
+
+    def _backward(self, part: _Moved, policy_rows: Tensor, rows: int, *, last: bool) -> Tensor:
+        """Add the part's gradients, of its share in the mean over all processes' rows; its sums."""
+        with self._alone(unless=last):
+            found = losses(*self._answers(self._net, part.board), part)
+            loss = self._weighted(found.policy_B.sum() / policy_rows, found.value_B.sum() / rows)
+            # DistributedDataParallel takes the mean over processes, where the sum is wanted
+            self.scaler.scale(loss * self.team.size).backward()  # type: ignore[no-untyped-call]
+        return found.sums()
+
+    def _weighted(self, policy: Tensor, value: Tensor) -> Tensor:
+        return self.spec.policy_weight * policy + self.spec.value_weight * value
+
+    def _move_weights(self) -> None:
+        if self.spec.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def _alone(self, *, unless: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients once, after a batch's last part."""
+        return nullcontext() if unless or self._ddp is None else self._ddp.no_sync()
+
+    # --- what a network answers ---
+
+    def _answers(self, net: Callable[[Tensor], tuple[Tensor, Tensor]], board: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = getattr(torch, self.spec.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits_BC, value_B1 = net(board)
+        return logits_BC.float(), value_B1.float()
+
+    def _score(self, net: nn.Module, batch: _Moved, sums: Sums) -> None:
+        logits_BC, value_B1 = self._answers(net, batch.board)
+        sums.add_batch(losses(logits_BC, value_B1, batch).sums())
+        sums.add_hits(logits_BC, value_B1, batch)
+
+    def _validation(self, sums: Sums) -> dict[str, float]:
+        total = sums.over(self.team)
+        return total.losses(self.spec.policy_weight, self.spec.value_weight) | total.accuracies()
 
     def _moved(self, batch: Samples) -> _Moved:
-        return _Moved(*(part.to(self.device) for part in (batch.board, batch.policy, batch.value)))
+        board = batch.board.to(self.device, memory_format=self._layout)
+        return _Moved(board, batch.policy.to(self.device), batch.value.to(self.device))
+
+    def _check_weights(self) -> None:
+        # gradients may be infinite where the loss is not
+        norms = torch.stack([weight.detach().norm() for weight in self.model.parameters()])
+        if not norms.isfinite().all():
+            raise NonFiniteLoss(float("nan"))
 
 
 class _Moved(NamedTuple):
@@ -184,64 +200,59 @@ class _Moved(NamedTuple):
     policy: Tensor
     value: Tensor
 
-
-class _Sums:
-    """Running sums, kept on the device so that a batch costs no synchronisation."""
-
-    NAMES = (
-        "batches",
-        "samples",
-        "policy_samples",
-        "policy_loss",
-        "value_loss",
-        "policy_top1",
-        "policy_top5",
-        "value_accuracy",
-    )
-
-    def __init__(self, device: torch.device, values: Iterable[float] = (0.0,) * len(NAMES)) -> None:
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        self._total = torch.tensor(list(values), dtype=dtype, device=device)
-        if len(self._total) != len(self.NAMES):
-            raise ValueError(f"expected {len(self.NAMES)} running sums, got {len(self._total)}")
-
-    @torch.no_grad()
-    def add(self, found: Losses) -> None:
-        rows = torch.ones_like(found.value_B)
-        counted = (rows[:1], rows, found.has_policy_B, found.policy_B, found.value_B)
-        self._total[:5] += torch.stack([part.to(self._total.dtype).sum() for part in counted])
-
-    def add_hits(self, logits_BC: Tensor, value_B1: Tensor, batch: Samples) -> None:
-        target_B1 = batch.policy.argmax(dim=1, keepdim=True)
-        has_policy_B1 = (batch.policy > 0).any(dim=1, keepdim=True)
-        hits_BT = (logits_BC.topk(TOP, dim=1).indices == target_B1) & has_policy_B1
-        right_B1 = (value_B1 > 0) == (batch.value > 0.5)
-        counted = (hits_BT[:, 0], hits_BT, right_B1)
-        self._total[5:] += torch.stack([part.to(self._total.dtype).sum() for part in counted])
-
-    def losses(self, policy_weight: float, value_weight: float) -> dict[str, float]:
-        sums = dict(zip(self.NAMES, self.tolist(), strict=True))
-        # no row with a policy target: a loss of 0, as in a single batch
-        policy = sums["policy_loss"] / max(sums["policy_samples"], 1.0)
-        value = sums["value_loss"] / max(sums["samples"], 1.0)
-        total = policy_weight * policy + value_weight * value
-        counts: dict[str, float] = {name: int(sums[name]) for name in self.NAMES[:3]}
-        return counts | {"loss": total, "policy_loss": policy, "value_loss": value}
-
-    def accuracies(self) -> dict[str, float]:
-        sums = dict(zip(self.NAMES, self.tolist(), strict=True))
-        return {
-            name: sums[name] / sums[rows] if sums[rows] else math.nan
-            for name, rows in zip(self.NAMES[5:], ("policy_samples", "policy_samples", "samples"), strict=True)
-        }
-
-    def tolist(self) -> list[float]:
-        return [float(value) for value in self._total.tolist()]
+    def parts(self, count: int) -> list[_Moved]:
+        """The rows in so many parts, fewer where there are fewer rows."""
+        split = (column.tensor_split(min(count, len(self.value))) for column in self)
+        return [_Moved(*columns) for columns in zip(*split, strict=True)]
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+class _NewestLosses:
+    """The losses of the newest batches, looked at every so many."""
+
+    def __init__(self, every: int) -> None:
+        self._every, self._losses = every, list[Tensor]()
+
+    def add(self, loss: Tensor) -> None:
+        self._losses.append(loss)
+        if len(self._losses) >= self._every:
+            self.look()
+
+    def look(self) -> None:
+        """Raise NonFiniteLoss for the first that is infinite or no number."""
+        if not self._losses:
+            return
+        values, self._losses = torch.stack(self._losses), []
+        if not values.isfinite().all():
+            bad = int(values.isfinite().logical_not().nonzero()[0])
+            raise NonFiniteLoss(float(values[bad]), batches_ago=len(values) - 1 - bad)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _optimizer(model: nn.Module, spec: StepSpec) -> torch.optim.Optimizer:
     """Weights decay; biases and norms, which have one dimension, do not."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups = [{"params": weights, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if spec.optimizer == "sgd":
+        nesterov = spec.momentum > 0
+        return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=nesterov)
+    return torch.optim.AdamW(groups, lr=spec.learning_rate)
+
+
+def _average(model: nn.Module, share: float) -> AveragedModel:
+    kept = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(share), use_buffers=True)  # type: ignore[no-untyped-call]
+    return kept.eval()
+
+
+def _shared(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

@@ -29,9 +29,11 @@ SURFACE = {
     "verify": "dataset --leakage --json",
     "mixing": "dataset --batch-size --split --seed --shuffle --json",
     "show": "dataset -n --split",
-    "train": "dataset --run --mini-epoch-samples --epochs --batch-size --learning-rate --weight-decay "
-    "--warmup-samples --policy-weight --value-weight --channels --blocks --augment --seed --num-workers --mix --where "
-    "--positions --on-error --device --resume",
+    "train": "dataset --run "
+    "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "
+    "--warmup-samples --schedule-samples --schedule-factor --precision --accumulate --compile --channels-last "
+    "--mini-epoch-samples --epochs --batch-size --channels --blocks --model --init-from --augment --seed --num-workers "
+    "--mix --where --positions --on-error --device --resume",
     "synth": "--out --games --format --side --seed",
     "demo": "--out",
 }

@@ -36,7 +36,8 @@ RANK = [
     ),
     *("space", "repeats", "conversion", "estimates"),
     *("team", "expand", "window", "prefetch", "epochs", "verification", "leakage", "batches", "mixing", "wds"),
-    *("synth", "model", "trainer", "checkpoint", "runfolder", "orchestrator", "runs"),
+    *("synth", "model", "networks", "losses", "schedules", "trainer"),
+    *("checkpoint", "runfolder", "orchestrator", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
 """Every module of the package. Each imports only from those before it."""

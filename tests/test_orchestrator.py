@@ -36,7 +36,7 @@ from hexshards.hooks import (
 )
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.reports import Outcome
-from hexshards.specs import TrainSpec
+from hexshards.specs import StepSpec, TrainSpec
 from hexshards.synth import write
 from hexshards.trainer import Trainer
 
@@ -127,7 +127,7 @@ def one_thread() -> Iterator[None]:
 
 def seeded(kind: type[Trainer]) -> Trainer:
     torch.manual_seed(0)
-    return kind(Drawing(), warmup_samples=20)
+    return kind(Drawing(), StepSpec(warmup_samples=20))
 
 
 def orchestrator(run: Path, **changes: Any) -> MiniEpochOrchestrator:

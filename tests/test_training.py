@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hexshards.losses import losses
 from hexshards.model import TwoHeadedResNet
-from hexshards.trainer import Trainer, WarmUp, losses
+from hexshards.schedules import Schedule
+from hexshards.specs import StepSpec
+from hexshards.trainer import Trainer
 
 
 class Batch(NamedTuple):
@@ -42,7 +45,7 @@ def some_batch(rows: int, *, side: int = 5, seed: int = 0, without_policy: int =
 
 def trainer(*, seed: int = 0, **options: float) -> Trainer:
     torch.manual_seed(seed)
-    return Trainer(TwoHeadedResNet(channels=4, blocks=1), **options)  # type: ignore[arg-type]
+    return Trainer(TwoHeadedResNet(channels=4, blocks=1), StepSpec(**options))  # type: ignore[arg-type]
 
 
 def slow_losses(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[float, float]:
@@ -126,7 +129,7 @@ def test_a_step_lowers_the_loss_of_a_batch_seen_again_and_again():
 def test_the_rate_rises_with_the_samples_seen_however_they_are_batched():
     def rates(sizes: list[int]) -> dict[int, float]:
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        warm, seen = WarmUp(optimizer, learning_rate=0.5, warmup_samples=10), {}
+        warm, seen = Schedule(optimizer, StepSpec(learning_rate=0.5, warmup_samples=10)), {}
         for size in sizes:
             warm.advance(size)
             seen[warm.samples] = optimizer.param_groups[0]["lr"]

@@ -1,0 +1,140 @@
+"""A network of one's own, tried before a run; and first weights from a file."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hexshards.errors import DataError
+from hexshards.model import TwoHeadedResNet
+from hexshards.networks import network
+from hexshards.specs import TrainSpec
+
+MINE = """
+import torch
+from torch import nn
+
+class Mine(nn.Module):
+    def __init__(self, policies=25, values=1, pair=True):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.Dropout(0.5))
+        self.policy, self.value, self.pair = nn.Linear(4, policies), nn.Linear(4, values), pair
+
+    def forward(self, board):
+        seen = self.body(board)
+        return (self.policy(seen), self.value(seen)) if self.pair else self.policy(seen)
+
+def wide(): return Mine(policies=26)
+def flat(): return Mine(values=3)
+def lonely(): return Mine(pair=False)
+def words(): return "hello"
+def fails(): return nn.Linear(7, 7)
+"""
+
+
+def spec(**options: Any) -> TrainSpec:
+    return TrainSpec(data=Path(), run=Path(), **{"channels": 2, "blocks": 1, **options})
+
+
+def made(**options: Any) -> nn.Module:
+    return network(spec(**options), side=5)
+
+
+def same(ours: nn.Module, theirs: nn.Module | dict[str, Tensor]) -> bool:
+    found, expected = ours.state_dict(), theirs if isinstance(theirs, dict) else theirs.state_dict()
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> str:
+    """A module in the current folder; its name."""
+    name = f"mine_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+    return name
+
+
+def test_first_weights_follow_from_the_seed_and_take_nothing_from_what_is_drawn_later():
+    torch.rand(3)
+    before = torch.get_rng_state()
+    first = made(seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert same(made(seed=1), first) and not same(made(seed=2), first)
+
+
+def test_a_network_of_ones_own_is_found_by_name_in_the_current_folder(mine):
+    model = made(model=f"{mine}:Mine")
+    assert type(model).__name__ == "Mine" and model.training
+    assert same(made(model=f"{mine}:Mine"), model)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "wide",
+            r"boards of shape \(2, 3, 5, 5\), the model must answer \(policy_logits, value_logit\) of shapes "
+            r"\[\(2, 25\), \(2, 1\)\]; it answers \[\(2, 26\), \(2, 1\)\]",
+        ),
+        ("flat", r"it answers \[\(2, 25\), \(2, 3\)\]"),
+        ("lonely", r"it answers \(2, 25\)"),
+        ("words", "is a str, not a torch.nn.Module"),
+        ("fails", "the model fails on a board of shape"),
+        ("missing", "cannot be found: .*missing.*Name it as package.module:factory"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_the_run(mine, name, told):
+    with pytest.raises(ValueError, match=told):
+        made(model=f"{mine}:{name}")
+
+
+@pytest.mark.parametrize("name", ["nowhere.at.all:net", "torch.nn:", "a b"])
+def test_a_name_that_is_none_is_refused(name):
+    with pytest.raises(ValueError, match=r"cannot be found|not a torch.nn.Module"):
+        made(model=name)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("key", [None, "model_state_dict", "state_dict"])
+def test_weights_come_from_a_checkpoint_or_a_plain_state_dict(tmp_path, key, wrapper):
+    weights = TwoHeadedResNet(channels=2, blocks=1).state_dict()
+    saved: Any = {wrapper + name: value for name, value in weights.items()}
+    torch.save({key: saved, "epoch": 3} if key else saved, tmp_path / "weights.pt")
+    assert same(made(init_from=tmp_path / "weights.pt"), weights)
+
+
+def test_weights_of_another_network_are_refused_in_words(tmp_path):
+    torch.save(TwoHeadedResNet(channels=3, blocks=2).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(DataError) as raised:
+        made(init_from=tmp_path / "other.pt")
+    told = str(raised.value)
+    assert told.startswith(f"{tmp_path / 'other.pt'}: its weights are of another network: it has unknown tower.1.")
+    assert "stem.0.weight (3, 3, 3, 3), not (2, 3, 3, 3)" in told
+    torch.save({}, tmp_path / "empty.pt")
+    with pytest.raises(DataError, match=r"it lacks policy\.0\.weight.* and \d+ more"):
+        made(init_from=tmp_path / "empty.pt")
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("PWNED"),)
+
+
+def test_a_file_of_weights_is_never_trusted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Payload()))
+    torch.save({"model_state_dict": Payload()}, tmp_path / "evil_too.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"model_state_dict": {"a": "b"}}, tmp_path / "text.pt")
+    for name in ("evil.pt", "evil_too.pt", "list.pt", "text.pt", "missing.pt"):
+        with pytest.raises(DataError, match=name):
+            made(init_from=tmp_path / name)
+    assert not (tmp_path / "PWNED").exists()
