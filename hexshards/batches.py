@@ -13,10 +13,6 @@ bytes per block.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +23,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from hexshards import workers
 from hexshards.budget import parse_bytes
 from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.errors import DataError
@@ -249,15 +246,19 @@ class Loader:
             sampler=numbers,
             num_workers=min(self.spec.num_workers, len(numbers)),
             generator=generator,
-            worker_init_fn=_start_worker,
+            worker_init_fn=workers.start_worker,
         )
-        with fetching(windows, numbers) as reached:
-            for number, found in zip(numbers, in_turn, strict=True):
-                reached(number)
-                if isinstance(found, DataError):
-                    raise found
-                self._count(found)
-                yield Packed(*(tensor.numpy() for tensor in found.rows))
+        turn = iter(in_turn)
+        try:
+            with fetching(windows, numbers) as reached, workers.named():
+                for number, found in zip(numbers, turn, strict=True):
+                    reached(number)
+                    if isinstance(found, DataError):
+                        raise found
+                    self._count(found)
+                    yield Packed(*(tensor.numpy() for tensor in found.rows))
+        finally:
+            del turn  # it ends the workers, and an error's traceback would keep it
 
     def _count(self, window: Mixed) -> None:
         for error in window.damage:
@@ -297,33 +298,6 @@ class _Stream:
             if start < high
         ]
         return Packed(*(np.concatenate(columns) for columns in zip(*runs, strict=True)))
-
-
-def _start_worker(_worker: int) -> None:
-    """A worker ends with its parent, however that ends, and not before it.
-
-    A signal to the whole process group asks the parent to save; until it has, it needs its workers.
-    """
-    parent = os.getppid()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_heed_sigterm, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    # a DataLoader's worker looks for its parent when it has nothing to do, and a download may take minutes
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _heed_sigterm(parent: int) -> None:
-    # a program that ends in the middle of an epoch sends its workers one and waits for them: the parent's is obeyed
-    if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        signal.sigwaitinfo({signal.SIGTERM})
-    os._exit(0)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer import Argument, Option
 
-from hexshards.errors import DataError, InputRejected
+from hexshards.errors import DataError, InputRejected, WorkerDied
 
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
@@ -62,7 +62,7 @@ def told() -> Iterator[None]:
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         warn(f"error: {error}")
         raise typer.Exit(USAGE) from None
-    except OSError as error:
+    except (OSError, WorkerDied) as error:
         warn(f"error: {error}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:

@@ -34,6 +34,10 @@ class NonFiniteLoss(ArithmeticError):
         self.loss, self.batches_ago = loss, batches_ago
 
 
+class WorkerDied(RuntimeError):
+    """A process that reads for a loader ended before its time."""
+
+
 def _rebuild(kind: type[DataError], problem: str, where: str, fix: str) -> DataError:
     return kind(problem, where=where, fix=fix)
 

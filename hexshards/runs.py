@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from hexshards import workers
 from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.hooks import Hook
@@ -21,12 +22,12 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     """Train a TwoHeadedResNet as the spec says, in one process, from the folder's newest good checkpoint on.
 
     Raises DataError when the dataset has no training split or cannot be read, or when the folder holds the
-    run of another dataset or of other options.
+    run of another dataset or of other options; WorkerDied when a process that reads was killed.
     """
     device = _device(spec.device)
     train_loader = _loader(spec, split="train", device=device)
     val_loader = _val_loader(spec, train_loader, device=device)
-    return MiniEpochOrchestrator(
+    orchestrator = MiniEpochOrchestrator(
         _trainer(spec, train_loader, device),
         train_loader,
         val_loader,
@@ -36,7 +37,9 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
         options=plain(spec),
         resume=spec.resume,
         hooks=hooks,
-    ).run()
+    )
+    with workers.named():
+        return orchestrator.run()
 
 
 def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_data import dataset, images, rows_of, samples_of
+from small_server import serving
+from test_killed import processes, wait_for
 from test_loader import all_rows, open_loader, stream
 
 import hexshards
+from hexshards.cache import Cache
 from hexshards.errors import DataError
 
 BLOCK = 16
@@ -116,3 +126,122 @@ def test_several_damaged_blocks_of_a_window_are_replaced_by_different_rows(copy)
 def test_what_is_neither_raise_nor_skip_is_refused(data):
     with pytest.raises(ValueError, match="on_error must be one of"):
         open_loader(data, on_error="ignore")
+
+
+# processes that die -------------------------------------------------------------------------------------------------
+
+READ = """
+import sys, time
+import hexshards
+
+if __name__ == "__main__":
+    loader = hexshards.loader(sys.argv[1], batch_size=8, num_workers=2)
+    while True:
+        for batch in loader:
+            print("batch", flush=True)
+            time.sleep(0.2)
+"""
+
+SHARED_MEMORY = Path("/dev/shm")
+
+posix = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="processes and shared memory are looked for on Linux")
+
+
+def shared():
+    return set(SHARED_MEMORY.iterdir())
+
+
+@contextmanager
+def reader(*command):
+    """A program that reads with two workers, in a process group of its own, which is empty afterwards."""
+    before = shared()
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+        # a worker looks for its parent twice a second; nobody needs half a minute
+        wait_for(lambda: group_of(process) == [], wait_s=30)
+        wait_for(lambda: not shared() - before, wait_s=30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def group_of(process):
+    return [pid for pid, _, group, _ in processes() if group == process.pid]
+
+
+def children_of(process):
+    """The workers, once both are there."""
+    return wait_for(lambda: found if len(found := [p for p in group_of(process) if p != process.pid]) == 2 else None)
+
+
+@posix
+@pytest.mark.parametrize("died_of", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+def test_a_worker_that_dies_ends_the_program_and_is_named(data, died_of):
+    with reader("-c", READ, data) as process:
+        assert process.stdout.readline() == "batch\n"
+        worker = children_of(process)[0]
+        os.kill(worker, died_of)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"pid {worker})" in told
+    assert re.search(f"Killed|Segmentation fault|{died_of.name}", told), told
+
+
+@posix
+def test_the_command_line_tells_of_a_dead_worker_in_a_line(data, tmp_path):
+    command = ["-m", "hexshards", "train", data, "--run", tmp_path / "run", "--num-workers", "2", "--epochs", "1000"]
+    with reader(*command, "--batch-size", "8", "--channels", "4", "--blocks", "1") as process:
+        worker = children_of(process)[0]
+        os.kill(worker, signal.SIGKILL)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told.startswith(f"error: a worker process of the loader (pid {worker}) died: ")
+    assert re.search("Killed|SIGKILL", told)
+    assert len(told.splitlines()) == 1
+
+
+@posix
+def test_after_kill_9_of_the_program_nothing_is_left(data):
+    with reader("-c", READ, data) as process:
+        assert process.stdout.readline() == "batch\n"
+        assert len(children_of(process)) == 2
+        process.kill()
+
+
+@posix
+def test_ctrl_c_ends_a_loop_and_its_workers_say_nothing(data):
+    with reader("-c", READ, data) as process:
+        assert process.stdout.readline() == "batch\n"
+        assert len(children_of(process)) == 2
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert told.count("Traceback") == 1
+    assert told.rstrip().endswith("KeyboardInterrupt")
+
+
+@posix
+def test_workers_that_wait_for_a_server_end_with_the_program_too(data, tmp_path):
+    pytest.importorskip("aiohttp", reason="without aiohttp THE END OF WORKERS THAT DOWNLOAD IS NOT CHECKED")
+    shutil.copytree(data, tmp_path / "served" / "data")
+    with serving(tmp_path / "served") as server:
+        for path in (tmp_path / "served" / "data").glob("*.tar"):
+            server.fail(path.name, "stall", ...)
+        script = READ.replace("num_workers=2", f"num_workers=2, cache={str(tmp_path / 'cache')!r}")
+        with reader("-c", script, f"{server.url}/data") as process:
+            children_of(process)
+            wait_for(lambda: len(server.asked) > 1)
+            process.kill()
+        # the locks of its downloads are gone with it
+        cache = Cache(tmp_path / "cache", limit_bytes=1 << 30)
+        for part in list((tmp_path / "cache").glob("*.part")):
+            with cache.writing(part.stem) as own:
+                assert own is not None

@@ -35,8 +35,8 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "conversion", "estimates"),
-    *("team", "expand", "window", "prefetch", "epochs", "verification", "leakage", "batches", "mixing", "wds"),
-    *("synth", "model", "networks", "losses", "schedules", "trainer"),
+    *("team", "expand", "window", "prefetch", "workers", "epochs", "verification", "leakage", "batches", "mixing"),
+    *("wds", "synth", "model", "networks", "losses", "schedules", "trainer"),
     *("checkpoint", "runfolder", "orchestrator", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]

@@ -1,0 +1,67 @@
+"""A worker that reads for a loader ends with its parent, however that ends, not before it; one that dies is named."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hexshards.errors import WorkerDied
+
+_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?(.+?)\.? *", re.DOTALL)
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """PyTorch's error for a dead worker in our words. It comes by signal, wherever the program is just then.
+
+    How a worker ended is told of those that run when the block is entered.
+    """
+    children = multiprocessing.active_children()
+    try:
+        yield
+    except RuntimeError as error:
+        if not (found := _DIED.fullmatch(str(error))):
+            raise
+        pids, how = found.groups()
+        ends = [f" ({_end(child.exitcode)})" for child in children if str(child.pid) in pids.split(", ")]
+        raise WorkerDied(
+            f"a worker process of the loader (pid {pids}) died: {how}{''.join(ends)}. The system kills what takes too "
+            "much memory: try fewer workers; with num_workers 0 this process reads"
+        ) from None
+
+
+def _end(exit_code: int | None) -> str:
+    return signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
+
+
+def start_worker(_number: int) -> None:
+    """Set up a worker, in its own process.
+
+    A signal to the whole process group asks the parent to save; until it has, it needs its workers.
+    """
+    parent = os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_heed_sigterm, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    # a DataLoader's worker looks for its parent when it has nothing to do, and a download may take minutes
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _heed_sigterm(parent: int) -> None:
+    # a program that ends in the middle of an epoch sends its workers one and waits for them: the parent's is obeyed
+    if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        signal.sigwaitinfo({signal.SIGTERM})
+    os._exit(0)
