@@ -50,6 +50,7 @@ class Trainer:
         self.scheduler = Schedule(self.optimizer, spec)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "float16")
         self._ddp = _shared(model, self.device) if self.team.size > 1 else None
+        self._settled = self._ddp is None
         self._net = torch.compile(self._ddp or model) if spec.compile else self._ddp or model
         self.average = _average(model, spec.ema) if spec.ema else None
         self._sums = Sums(self.device)
@@ -131,6 +132,8 @@ class Trainer:
 
     def _step(self, batch: Samples) -> None:
         moved = self._moved(batch)
+        if not self._settled:
+            self._settle(moved.board[:1])
         policy_rows = self.team.add((moved.policy > 0).any(dim=1).sum()).clamp(min=1)
         rows = int(self.team.sum([len(moved.value)])[0])
         self.optimizer.zero_grad()
@@ -153,6 +156,18 @@ class Trainer:
 
     def _weighted(self, policy: Tensor, value: Tensor) -> Tensor:
         return self.spec.policy_weight * policy + self.spec.value_weight * value
+
+    def _settle(self, board: Tensor) -> None:
+        """Let DistributedDataParallel have its first pass before the first step.
+
+        After its first pass it lays out anew in which order it adds up gradients. A run that goes on would otherwise
+        take its first step in another order than the run that never stopped: from three processes on, other bits.
+        """
+        assert self._ddp is not None
+        with _evaluating(self._ddp):  # so that no buffer moves, and nothing is drawn
+            logits_BC, value_B1 = self._answers(self._ddp, board)
+            (logits_BC.sum() + value_B1.sum()).backward()  # type: ignore[no-untyped-call]
+        self._settled = True
 
     def _move_weights(self) -> None:
         if self.spec.clip_norm:
