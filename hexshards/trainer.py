@@ -216,9 +216,10 @@ class _Moved(NamedTuple):
     value: Tensor
 
     def parts(self, count: int) -> list[_Moved]:
-        """The rows in so many parts, fewer where there are fewer rows."""
-        split = (column.tensor_split(min(count, len(self.value))) for column in self)
-        return [_Moved(*columns) for columns in zip(*split, strict=True)]
+        """The rows in so many parts, fewer where there are fewer rows; cut as a loader deals rows to processes."""
+        rows, count = len(self.value), min(count, len(self.value))
+        cuts = [rows * number // count for number in range(1, count)]
+        return [_Moved(*columns) for columns in zip(*(column.tensor_split(cuts) for column in self), strict=True)]
 
 
 class _NewestLosses:

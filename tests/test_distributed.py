@@ -1,0 +1,172 @@
+"""Several processes take the steps of one. Run by torchrun, this file is one of them.
+
+B global batch: rows ``r * B / processes`` and on are those of process r, as hexshards.loader deals them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_steps import Bare, Batch, Drawing, Spoiled, assert_equal, batch, weights
+from torch import nn
+
+from hexshards.errors import NonFiniteLoss
+from hexshards.model import TwoHeadedResNet
+from hexshards.specs import StepSpec
+from hexshards.team import Team, here, joined
+from hexshards.trainer import Trainer
+
+PROCESSES = 3
+"""Sums of three numbers depend on their order; of two they do not."""
+
+WHOLE = [batch(seed, rows=10 if seed == 5 else 12, without_policy=5) for seed in range(6)]
+"""Global batches: of the first process's rows few have a policy target."""
+
+EVERYTHING: dict[str, Any] = {"precision": "float16", "ema": 0.9, "clip_norm": 0.1, "accumulate": 2, "compile": True}
+DEADLINE_S = 240
+
+
+def torchrun(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run(
+        [*torchrun, *map(str, command)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def made(kind: type[nn.Module], **options: Any) -> Trainer:
+    torch.manual_seed(0)
+    model = TwoHeadedResNet(channels=2, blocks=1) if kind is TwoHeadedResNet else kind()
+    return Trainer(model, StepSpec(**{"warmup_samples": 0, "learning_rate": 1e-2, **options}))
+
+
+def trained(kind: type[nn.Module], batches: list[Batch], **options: Any) -> dict[str, Any]:
+    trainer = made(kind, **options)
+    metrics = trainer.train_on_batches(batches)
+    return {"train": metrics, "weights": weights(trainer.model), "val": trainer.validate(WHOLE)}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> list[dict[str, Any]]:
+    """What each process found."""
+    folder = tmp_path_factory.mktemp("answers")
+    ended = torchrun(PROCESSES, __file__, folder)
+    assert ended.returncode == 0, ended.stderr
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize("what", ["bare", "norms"])
+def test_all_processes_have_the_same_weights_and_tell_the_same(answers, what):
+    for answer in answers[1:]:
+        assert_equal(answer[what], answers[0][what])
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any], *, within: float) -> None:
+    # a batch is counted once, but those of a validation are shared
+    assert found["train"] == pytest.approx(expected["train"], rel=within)
+    assert found["val"] == pytest.approx(expected["val"], rel=within)
+    assert torch.allclose(found["weights"], expected["weights"], rtol=100 * within, atol=within)
+
+
+def test_processes_take_the_steps_of_one_that_sees_all_rows(answers):
+    assert_close(answers[0]["bare"], trained(Bare, WHOLE, optimizer="sgd"), within=1e-6)
+
+
+def test_with_batch_norm_processes_are_the_parts_of_a_batch(answers):
+    found = answers[0]["norms"]
+    parts = trained(TwoHeadedResNet, WHOLE, accumulate=PROCESSES, optimizer="sgd")
+    assert found["train"] == pytest.approx(parts["train"], rel=1e-5)
+    assert torch.allclose(found["weights"], parts["weights"], rtol=1e-4, atol=1e-6)
+    whole = trained(TwoHeadedResNet, WHOLE, optimizer="sgd")
+    assert found["train"]["loss"] == pytest.approx(whole["train"]["loss"], rel=0.05)
+
+
+def test_processes_that_go_on_from_a_state_are_those_that_never_stopped(answers):
+    for answer in answers:
+        assert_equal(answer["gone on"], answer["straight"])
+        assert answer["drawn"] != answers[0]["drawn"] or answer is answers[0]
+
+
+def test_a_loss_that_is_no_number_in_one_process_is_told_in_all(answers):
+    assert [answer["spoiled"] for answer in answers] == [[3, 0]] * PROCESSES
+
+
+# --- one of several processes ---
+
+
+def mine(whole: Batch, team: Team) -> Batch:
+    low, high = (len(whole.value) * rank // team.size for rank in (team.rank, team.rank + 1))
+    return Batch(*(column[low:high] for column in whole))
+
+
+def straight_and_gone_on(batches: list[Batch]) -> dict[str, Any]:
+    trainer = made(Drawing, **EVERYTHING)
+    torch.manual_seed(here().rank)
+    trainer.train_on_batches(batches[:3])
+    drawn, half = torch.get_rng_state(), io.BytesIO()
+    torch.save(trainer.state_dict(), half)
+    trainer.validate(WHOLE)
+    straight = trainer.train_on_batches(batches[3:]), trainer.validate(WHOLE), weights(trainer.model)
+    second = made(Drawing, **EVERYTHING)
+    half.seek(0)
+    second.load_state_dict(torch.load(half, weights_only=True))
+    torch.set_rng_state(drawn)
+    gone_on = second.train_on_batches(batches[3:]), second.validate(WHOLE), weights(second.model)
+    return {"straight": straight, "gone on": gone_on, "drawn": drawn.tolist()}
+
+
+def spoiled(batches: list[Batch], team: Team) -> list[int]:
+    """How many batches were asked for, and how many ago the bad one was."""
+    if team.rank == 1:
+        batches[2].board[:, 0, 0, 0] = float("nan")
+    asked = 0
+
+    def counted() -> Iterator[Batch]:
+        nonlocal asked
+        for each in batches:
+            asked += 1
+            yield each
+
+    try:
+        made(Spoiled).train_on_batches(counted())
+    except NonFiniteLoss as error:
+        return [asked, error.batches_ago]
+    raise AssertionError("nothing was told")
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    plain_compile = torch.compile
+    torch.compile = lambda model: plain_compile(model, backend="eager")  # no compiler, which takes long
+    with joined() as team:
+        batches = [mine(whole, team) for whole in WHOLE]
+        answer = {
+            "bare": trained(Bare, batches, optimizer="sgd"),
+            "norms": trained(TwoHeadedResNet, batches, optimizer="sgd"),
+            **straight_and_gone_on(batches),
+            "spoiled": spoiled([Batch(*(column.clone() for column in each)) for each in batches], team),
+        }
+    torch.save(answer, folder / f"{team.rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
