@@ -8,9 +8,11 @@ flipped bits, one in each byte of a small checkpoint, 109 changed or broke what 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import re
+import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 
+from hexshards.budget import show_bytes
 from hexshards.errors import DataError, printable
 from hexshards.storage import publish
 
@@ -29,13 +32,19 @@ PARTS: dict[str, type] = {
     "dataset": str,
     "options": dict,
     "counters": dict,
+    "standing": dict,
     "loader_state": dict,
     "random_state": dict,
     "metrics": dict,
 }
 """What the top level holds beside ``format`` and the trainer's own state."""
 
-FREE_OPTIONS = frozenset({"data", "run", "epochs", "num_workers", "on_error", "device", "resume"})
+FREE_OPTIONS = frozenset(
+    {
+        *("data", "run", "epochs", "max_samples", "max_time", "num_workers", "on_error", "device", "resume"),
+        *("patience", "keep_last", "keep_every"),
+    }
+)
 """Options that may change between two starts of a run; all others shape the weights or the samples' order."""
 
 COUNTERS = ("epoch", "mini_epoch", "finished")
@@ -80,7 +89,9 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
     buffer = io.BytesIO()
     torch.save({**trainer_state, **own}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, _sealed(buffer.getvalue()))
+    data = _sealed(buffer.getvalue())
+    _check_space(path.parent, len(data))
+    publish(path, data)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -139,6 +150,13 @@ def random_state_kept() -> Iterator[None]:
 
 def _cuda_in_use() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        found = f"a checkpoint needs {show_bytes(needed)}, {show_bytes(free)} are free; those before it are whole"
+        raise OSError(errno.ENOSPC, found, str(folder))
 
 
 def _sealed(data: bytes) -> bytes:

@@ -26,10 +26,11 @@ class NonFiniteLoss(ArithmeticError):
     """A training loss is infinite or not a number. Raised before the weights it spoiled could be saved.
 
     ``batches_ago`` counts back from the newest batch the trainer was given, 0: whose loss was the first of that kind.
-    A trainer that looks only now and then, to spare the device a synchronisation a batch, still knows which it was.
+    A trainer that looks only now and then, to spare the device a synchronisation a batch, still knows which it was;
+    None when it does not.
     """
 
-    def __init__(self, loss: float, *, batches_ago: int = 0) -> None:
+    def __init__(self, loss: float, *, batches_ago: int | None = 0) -> None:
         super().__init__(f"the training loss is {loss}")
         self.loss, self.batches_ago = loss, batches_ago
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hexshards.reports import Outcome, Progress
+from hexshards.checkpoint import random_state_kept
+from hexshards.reports import Outcome, Progress, joined
 from hexshards.trainable import Trainable, TrainLoader
 
 
@@ -110,3 +111,22 @@ class Hook(Protocol):
 
     def __call__(self, event: Event, /) -> Mapping[str, Any] | None:
         """React to an event, or pass it over: others will be added. Plain numbers and words to record, or None."""
+
+
+class Listeners:
+    """The hooks of a run."""
+
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks = tuple(hooks)
+
+    def __len__(self) -> int:
+        return len(self._hooks)
+
+    def tell(self, event: Event) -> dict[str, Any]:
+        """Call all hooks, and collect what they add to the record. Raises ValueError where two add the same."""
+        added: dict[str, Any] = {}
+        # the weights must not depend on what is measured
+        with random_state_kept():
+            for hook in self._hooks:
+                added = joined(added, hook(event) or {})
+        return added

@@ -2,27 +2,30 @@
 
 Where a run stands is in its newest checkpoint, so a run that was stopped at any moment, in any way, and
 started again ends with the weights, bit for bit, of one that never stopped. The orchestrator counts,
-streams and saves; it touches no tensor, and drives anything with the four methods of Trainable. One
-process.
+streams and saves; it touches no tensor, and drives anything with the four methods of Trainable. In a team
+every process runs one, all stop at the same batch, and rank 0 alone writes.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hexshards import checkpoint
-from hexshards.errors import DataError, printable
+from hexshards.cursor import Cursor
+from hexshards.errors import DataError, NonFiniteLoss, printable
+from hexshards.growth import Supply
 from hexshards.hooks import (
-    Event,
     Hook,
+    Listeners,
     MiniEpochTrained,
     Noticed,
     Progressed,
@@ -34,8 +37,13 @@ from hexshards.hooks import (
 )
 from hexshards.interrupts import StopSignals
 from hexshards.reports import MiniEpochReport, Outcome, Progress
+from hexshards.retention import Retention
 from hexshards.runfolder import RunFolder
 from hexshards.specs import TRAIN
+from hexshards.stopping import EarlyStopping, Limits, Standing
+from hexshards.stopwatch import Stopwatch
+from hexshards.suspects import write_suspect
+from hexshards.team import Team
 from hexshards.trainable import Rows, Trainable, TrainLoader
 
 log = logging.getLogger(__name__)
@@ -43,49 +51,31 @@ log = logging.getLogger(__name__)
 PROGRESS_INTERVAL_S = 0.1
 """Progressed comes no more often, the end of a mini-epoch excepted."""
 
+REMEMBERED_BATCHES = 1_000
+"""How far back the batch of a loss that is not finite can be found again; a few words each."""
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a run stands: the epoch and mini-epoch at work, counted from 1, and how much of them is done."""
-
-    epoch: int = 1
-    mini_epoch: int = 1
-    epoch_batches: int = 0
-    mini_batches: int = 0
-    mini_samples: int = 0
-    samples_seen: int = 0
-
-    def after_batch(self, samples: int) -> Cursor:
-        """One batch further."""
-        return replace(
-            self,
-            epoch_batches=self.epoch_batches + 1,
-            mini_batches=self.mini_batches + 1,
-            mini_samples=self.mini_samples + samples,
-            samples_seen=self.samples_seen + samples,
-        )
-
-    def after_mini_epoch(self, *, epoch_over: bool) -> Cursor:
-        """At the start of the next mini-epoch."""
-        if epoch_over:
-            return Cursor(epoch=self.epoch + 1, samples_seen=self.samples_seen)
-        return replace(self, mini_epoch=self.mini_epoch + 1, mini_batches=0, mini_samples=0)
+ALONE, NEVER, ALL = Team(), EarlyStopping(), Retention()
 
 
 class MiniEpochOrchestrator:
     """Drive a trainer through ``num_epochs`` passes over a loader, resuming by itself.
 
-    A mini-epoch ends with the first batch that reaches ``mini_epoch_samples`` samples, or with the epoch;
-    or it counts ``mini_epoch_batches`` batches instead. run: the folder of ``checkpoints/`` and
+    A mini-epoch ends with the first batch that reaches ``mini_epoch_samples`` samples, of all ranks, or with
+    the epoch, unless it may ``cross_epochs``; or it counts ``mini_epoch_batches`` batches instead. max_samples,
+    max_time_s: see Limits; whichever comes first ends the run. val_loader None: no validation; ``val_every``:
+    each so many-th mini-epoch of an epoch, and the last. run: the folder of ``checkpoints/``, ``best.pt`` and
     ``metrics.jsonl``. options: plain values that a checkpoint records; they must be the same when a run
     goes on, those in checkpoint.FREE_OPTIONS excepted. resume: ``auto``, ``never``, or the path of a
-    checkpoint. val_loader None: no validation.
+    checkpoint. hooks: see hexshards.hooks. supply: finds the dataset again when it has grown.
     """
 
     _stop: StopSignals
-    _clock: _Clock
+    _watch: Stopwatch
     _cursor: Cursor
+    _standing: Standing
     _stream: Iterator[Rows] | None
+    _given: deque[tuple[TrainLoader, dict[str, Any]]]
+    """The loader and its state before each of the last batches."""
     _trained: dict[str, Any] | None
     """Training metrics of a mini-epoch that only lacks its validation."""
     _metrics: dict[str, Any]
@@ -94,7 +84,10 @@ class MiniEpochOrchestrator:
     _finished: int
     _notices: list[str]
     _reason: str | None
-    """Why a hook ended the run."""
+    """Why the run ends before its last epoch does."""
+    _stopping: bool
+    """A signal asked one of the team to stop."""
+    _time_up: bool
 
     def __init__(
         self,
@@ -105,101 +98,140 @@ class MiniEpochOrchestrator:
         run: Path,
         mini_epoch_samples: int | None = None,
         mini_epoch_batches: int | None = None,
+        cross_epochs: bool = False,
         num_epochs: int = TRAIN.epochs,
+        max_samples: int | None = None,
+        max_time_s: float | None = None,
+        val_every: int = 1,
+        early: EarlyStopping = NEVER,
+        retention: Retention = ALL,
         options: Mapping[str, Any] | None = None,
         resume: str | Path = TRAIN.resume,
         hooks: Sequence[Hook] = (),
+        team: Team = ALONE,
+        supply: Supply | None = None,
     ) -> None:
         if mini_epoch_samples is None and mini_epoch_batches is None:
             mini_epoch_samples = TRAIN.mini_epoch_samples
-        _check_counts(mini_epoch_samples, mini_epoch_batches, num_epochs)
+        _check_counts(mini_epoch_samples, mini_epoch_batches, val_every)
         self.trainer, self.train_loader, self.val_loader = trainer, train_loader, val_loader
         self.mini_epoch_samples, self.mini_epoch_batches = mini_epoch_samples, mini_epoch_batches
-        self.num_epochs, self.resume = num_epochs, resume
-        self._folder = RunFolder(Path(run))
+        self.cross_epochs, self.val_every, self.early = cross_epochs, val_every, early
+        self.limits = Limits(epochs=num_epochs, samples=max_samples, time_s=max_time_s)
+        self.resume, self.team, self._supply = resume, team, supply
+        self._folder = RunFolder(Path(run), retention)
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": mini_epoch_batches}
         self.options = dict(options or {}) | sizes
-        self._hooks = hooks
-        self._seen = Run(
+        self._run = Run(
             folder=Path(run),
             trainer=trainer,
             train_loader=train_loader,
             val_loader=val_loader,
             options=self.options,
             stop=self._end,
+            rank=team.rank,
         )
+        self._listeners = Listeners(hooks)
         self._begin_anew()
 
     def run(self) -> Outcome:
         """Train to the end, or to the first SIGINT or SIGTERM, which finishes the batch and saves the state.
 
-        A second signal acts as if there were no orchestrator. Signals are heard in the main thread alone.
-        Raises DataError when the newest good checkpoint is of another dataset or was made with other options.
+        A second signal acts as if there were no orchestrator; SIGUSR1 saves at the next batch and goes on. Signals
+        are heard in the main thread alone. Raises FileExistsError when another process uses the folder; DataError
+        when the newest good checkpoint is of another dataset or was made with other options, or when a training
+        loss is not finite, whose batch is then in the folder.
         """
         self._begin_anew()
-        with self._stop:
+        with self._folder.held() if self._writes else nullcontext(), self._stop:
             self._go_on_from_checkpoint()
-            self._tell(
-                RunStarted(
-                    run=self._seen,
-                    resumed_from=self._resumed_from,
-                    samples_seen=self._cursor.samples_seen,
-                    history=self._folder.log.records(),
-                )
-            )
-            if self.val_loader is None:
-                self._notice("there is no validation split: training without validation")
-            while not (self._over() or self._stop.asked or self._reason):
-                self._mini_epoch()
+            self._tell_start()
+            try:
+                while not (self._ended() or self._stopping):
+                    self._mini_epoch()
+            except NonFiniteLoss as error:
+                raise self._suspect(error) from error
             self._stream = None
+            self._restore_best()
             outcome = self._outcome()
-            self._tell(RunEnded(run=self._seen, outcome=outcome))
+            self._listeners.tell(RunEnded(run=self._run, outcome=outcome))
         return outcome
 
-    def _over(self) -> bool:
-        return self._cursor.epoch > self.num_epochs
+    def _ended(self) -> bool:
+        """Whether there is no more to train; the same in all processes."""
+        if self._standing.exhausted(self._metrics, self.early):
+            self._end(self._standing.why(self.early))
+        if self.limits.samples is not None and self._cursor.samples_seen >= self.limits.samples:
+            self._end(f"{self.limits.samples:,} samples were the limit")
+        if self._time_up or (self.limits.time_s is not None and self._watch.used_s() >= self.limits.time_s):
+            self._end("the time is used up")
+        if self.team.any(self._reason is not None):
+            self._reason = self.team.same(self._reason) or "another process asked for it"
+        return self._reason is not None or self._all_trained()
+
+    def _all_trained(self) -> bool:
+        return self._cursor.epoch > self.limits.epochs
 
     def _end(self, reason: str) -> None:
         self._reason = self._reason or reason
 
-    def _outcome(self) -> Outcome:
-        return Outcome(
-            interrupted=self._stop.asked and not self._over(),
-            stopped=self._reason,
-            epochs=self._cursor.epoch - 1,
-            mini_epochs=self._finished,
-            samples_seen=self._cursor.samples_seen,
-            resumed_from=self._resumed_from,
-            checkpoint=self._newest,
-            metrics=self._metrics,
-            notices=tuple(self._notices),
-        )
-
     # --- a mini-epoch ---
 
     def _mini_epoch(self) -> None:
-        self._clock = _Clock(self._cursor.samples_seen)
+        self._watch.begin_lap(self._cursor.samples_seen)
+        skipped = _skipped(self.train_loader)
         train = self._trained
         if train is None:
+            if self._cursor.epoch_batches == 0 < self._cursor.samples_seen:
+                self._look_for_growth()
+                skipped = _skipped(self.train_loader)
             train = dict(self.trainer.train_on_batches(self._batches()))
             if not self._mini_epoch_over():
                 return self._check_interrupted()
-        samples_per_s = self._clock.samples_per_s(self._cursor.samples_seen)
+            if not self._cursor.mini_batches:  # there was no time for one
+                return
+            _check_finite(train)
+        lost = {name: count - skipped[name] for name, count in _skipped(self.train_loader).items()}
+        speed = {
+            "samples_per_s": self._watch.samples_per_s(self._cursor.samples_seen),
+            "waiting": self._watch.waiting(),
+            "skipped": lost or None,
+        }
+        with self._watch.closing():
+            self._close(train, speed)
+
+    def _close(self, train: dict[str, Any], speed: dict[str, Any]) -> None:
         place = self._cursor
-        at = {"epoch": place.epoch, "mini_epoch": place.mini_epoch, "samples_seen": place.samples_seen}
-        added = self._tell(MiniEpochTrained(run=self._seen, train=train, **at))
+        at: dict[str, Any] = {"epoch": place.epoch, "mini_epoch": place.mini_epoch, "samples_seen": place.samples_seen}
+        added = self._listeners.tell(MiniEpochTrained(run=self._run, train=train, **at))
         val = self._validate()
         if val is None:
             return self._save_partial({"train": train})
-        added |= self._tell(Validated(run=self._seen, train=train, val=val, **at))
-        self._finish(train, val, samples_per_s, added)
-        self._trained = None
+        if val:
+            added |= self._listeners.tell(Validated(run=self._run, train=train, val=val, **at))
+        report = MiniEpochReport(
+            **at,
+            train={name: value for name, value in train.items() if name != "learning_rate"},
+            val=val,
+            learning_rate=train.get("learning_rate"),
+            checkpoint=self._folder.checkpoints / checkpoint.file_name(place.epoch, place.mini_epoch),
+            seconds=self._watch.used_s(),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            **speed,
+        )
+        self._finish(report.record(added), report.checkpoint)
 
     def _batches(self) -> Iterator[Rows]:
         """The rest of the mini-epoch, one batch at a time."""
         while not self._mini_epoch_over():
-            if self._stop.asked:
+            if self._interrupted():
                 return self._save_partial({})
+            if self._mini_epoch_over():  # time is up
+                break
+            if self._epoch_over():
+                self._close_epoch()
+                self._cursor = self._cursor.after_epoch(crossing=True)
+                self._look_for_growth()
             batch = self._next_batch()
             if batch is None:
                 done, of = self._cursor.epoch_batches, len(self.train_loader)
@@ -208,115 +240,164 @@ class MiniEpochOrchestrator:
             self._cursor = self._cursor.after_batch(self._global_rows(batch))
             self._show_progress()
         if self._epoch_over():
-            self._next_batch()  # there is none, and the loader moves on to its next epoch
-            self._stream = None
+            self._close_epoch()
+
+    def _close_epoch(self) -> None:
+        self._next_batch()  # there is none, and the loader moves on to its next epoch
+        self._stream = None
 
     def _next_batch(self) -> Rows | None:
-        if self._stream is not None:
-            return next(self._stream, None)
-        # a restarted run opens its loader once more often
-        with checkpoint.random_state_kept():
-            self._stream = iter(self.train_loader)
-            return next(self._stream, None)
+        loader = self.train_loader
+        with self._watch.waited():
+            before = loader.state_dict()
+            if self._stream is not None:
+                batch = next(self._stream, None)
+            else:
+                # a restarted run opens its loader once more often
+                with checkpoint.random_state_kept():
+                    self._stream = iter(loader)
+                    batch = next(self._stream, None)
+        if batch is not None:
+            self._given.append((loader, before))
+        return batch
 
     def _global_rows(self, batch: Rows) -> int:
         loader = self.train_loader
         if loader.world_size == 1:
             return len(batch.value)
         # the ranks' shares of an epoch's last batch may differ by a row
-        left = self._cursor.epoch * loader.samples - self._cursor.samples_seen
-        return min(loader.batch_size * loader.world_size, left)
+        return min(loader.batch_size * loader.world_size, loader.samples - self._cursor.epoch_samples)
+
+    def _interrupted(self) -> bool:
+        """Heed signals and the clock before a batch, together: whether to stop here."""
+        watch, stop, most = self._watch, self._stop, self.limits.time_s
+        late = most is not None and watch.used_s() + watch.closing_s >= most
+        if not self.team.any(stop.asked or stop.save_asked or late):
+            return False
+        if self.team.any(stop.save_asked):
+            stop.save_asked = False
+            self._save_partial({})
+        self._time_up = not self._signalled() and self.team.any(late)
+        return self._stopping
+
+    def _signalled(self) -> bool:
+        self._stopping = self.team.any(self._stop.asked)
+        return self._stopping
 
     def _mini_epoch_over(self) -> bool:
+        cursor = self._cursor
         if self.mini_epoch_batches is not None:
-            full = self._cursor.mini_batches >= self.mini_epoch_batches
+            full = cursor.mini_batches >= self.mini_epoch_batches
         else:
-            full = self._cursor.mini_samples >= (self.mini_epoch_samples or 0)
-        return full or self._epoch_over()
+            full = cursor.mini_samples >= (self.mini_epoch_samples or 0)
+        goes_on = self.cross_epochs and cursor.epoch < self.limits.epochs
+        return full or self._cut() or (self._epoch_over() and not goes_on)
+
+    def _cut(self) -> bool:
+        """Whether a limit ends the mini-epoch here."""
+        most = self.limits.samples
+        return self._time_up or (most is not None and self._cursor.samples_seen >= most)
 
     def _epoch_over(self) -> bool:
         return self._cursor.epoch_batches >= len(self.train_loader)
 
     def _check_interrupted(self) -> None:
-        if not self._stop.asked:
+        if not self._stopping:
             raise RuntimeError("train_on_batches returned before its batches were used up")
 
     def _validate(self) -> dict[str, Any] | None:
         """Metrics of the weights as they are; None when a signal came first."""
-        if self.val_loader is None:
+        due = self._epoch_over() or self._cut() or self._cursor.mini_epoch % self.val_every == 0
+        if self.val_loader is None or not due:
             return {}
-        if self._stop.asked:
+        if self._signalled():
             return None
         # the weights must not depend on whether, or how often, one validates
         with checkpoint.random_state_kept():
             val = dict(self.trainer.validate(takewhile(lambda _: not self._stop.asked, self.val_loader)))
-        return None if self._stop.asked else val
+        return None if self._signalled() else val
 
-    def _finish(self, train: dict[str, Any], val: dict[str, Any], samples_per_s: float, added: dict[str, Any]) -> None:
-        cursor = self._cursor
-        report = MiniEpochReport(
-            epoch=cursor.epoch,
-            mini_epoch=cursor.mini_epoch,
-            samples_seen=cursor.samples_seen,
-            train={name: value for name, value in train.items() if name != "learning_rate"},
-            val=val,
-            samples_per_s=samples_per_s,
-            learning_rate=train.get("learning_rate"),
-            checkpoint=self._folder.checkpoints / checkpoint.file_name(cursor.epoch, cursor.mini_epoch),
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        self._metrics = _joined(report.record(), added)
-        self._save(report.checkpoint, finished=True, metrics=self._metrics)
-        self._folder.log.append(self._metrics)
-        self._folder.remove_partials(before=(cursor.epoch, cursor.mini_epoch, True))
-        self._cursor = cursor.after_mini_epoch(epoch_over=self._epoch_over())
+    def _finish(self, record: dict[str, Any], path: Path) -> None:
+        self._metrics, self._trained = record, None
+        self._standing = self._standing.after(record, self.early)
+        self._save(path, finished=True, metrics=record)
+        if self._writes:
+            self._folder.tidy(record, best=self._standing.checkpoint)
+        self._cursor = self._next_mini_epoch()
         self._finished += 1
-        self._tell(Saved(run=self._seen, checkpoint=report.checkpoint, record=self._metrics))
+        self._listeners.tell(Saved(run=self._run, checkpoint=path, record=record))
+
+    def _next_mini_epoch(self) -> Cursor:
+        cursor = self._cursor
+        if self._epoch_over():
+            cursor = cursor.after_epoch(crossing=self.cross_epochs)
+        return cursor.after_mini_epoch() if self.cross_epochs or cursor.epoch == self._cursor.epoch else cursor
 
     # --- saving and going on ---
+
+    @property
+    def _writes(self) -> bool:
+        return self.team.rank == 0
 
     def _save_partial(self, metrics: dict[str, Any]) -> None:
         name = checkpoint.file_name(self._cursor.epoch, self._cursor.mini_epoch, partial=True)
         path = self._folder.checkpoints / name
         self._save(path, finished=False, metrics=metrics)
-        self._tell(Saved(run=self._seen, checkpoint=path, record={}))
+        self._listeners.tell(Saved(run=self._run, checkpoint=path, record={}))
 
     def _save(self, path: Path, *, finished: bool, metrics: dict[str, Any]) -> None:
+        trainer_state = self.trainer.state_dict()  # in every process: it may have to ask the others
         state = {
             "dataset": self.train_loader.index.fingerprint,
             "options": self.options,
             "counters": asdict(self._cursor) | {"finished": finished},
+            "standing": asdict(self._standing) | {"used_s": self._watch.used_s()},
             "loader_state": self.train_loader.state_dict(),
             "random_state": checkpoint.random_state(),
             "metrics": metrics,
         }
-        checkpoint.write(path, state, trainer_state=self.trainer.state_dict())
+        if self._writes:
+            checkpoint.write(path, state, trainer_state=trainer_state)
         self._newest = path
 
     def _begin_anew(self) -> None:
-        self._stop, self._clock, self._cursor = StopSignals(), _Clock(0), Cursor()
-        self._stream = self._trained = self._newest = self._resumed_from = None
-        self._metrics, self._finished, self._notices, self._reason = {}, 0, [], None
+        self._stop, self._watch, self._cursor, self._standing = StopSignals(), Stopwatch(), Cursor(), Standing()
+        self._stream = self._trained = self._newest = self._resumed_from = self._reason = None
+        self._given = deque(maxlen=REMEMBERED_BATCHES)
+        self._metrics, self._finished, self._notices = {}, 0, []
+        self._stopping = self._time_up = False
 
     def _go_on_from_checkpoint(self) -> None:
-        self._folder.remove_leftovers()
-        if found := self._folder.find(self.resume, on_damage=self._notice):
-            path, state = found
-            fingerprint = self.train_loader.index.fingerprint
-            checkpoint.check_fits(state, dataset=fingerprint, options=self.options, where=path)
-            if self.resume != "auto":
-                self._folder.check_newest(path, state["counters"])
-            self._restore(path, state)
-        self._folder.log.cut(until=(self._cursor.epoch, self._cursor.mini_epoch), last=self._metrics)
+        if self._writes:
+            self._folder.remove_leftovers()
+        found = self._folder.find(self.resume, on_damage=self._notice) if self._writes else None
+        # all read the file that rank 0 found
+        if path := self.team.same(str(found[0]) if found else None):
+            state = found[1] if found else checkpoint.read(Path(path))
+            self._check_fits(Path(path), state)
+            self._restore(Path(path), state)
+        if self._writes:
+            until = (self._cursor.epoch, self._cursor.mini_epoch)
+            self._folder.go_on(until=until, last=self._metrics, best=self._standing.checkpoint)
         if self._metrics:  # the mini-epoch is whole
-            self._cursor = self._cursor.after_mini_epoch(epoch_over=self._epoch_over())
+            self._cursor = self._next_mini_epoch()
+
+    def _check_fits(self, path: Path, state: dict[str, Any]) -> None:
+        # a dataset that grew is gone on with as it was, to the end of the epoch
+        if self._supply is not None and state["dataset"] != self.train_loader.index.fingerprint:
+            self.train_loader = self._supply.as_it_was(state["dataset"], where=path)
+        checkpoint.check_fits(state, dataset=self.train_loader.index.fingerprint, options=self.options, where=path)
+        if self.resume != "auto" and self._writes:
+            self._folder.check_newest(path, state["counters"])
 
     def _restore(self, path: Path, state: dict[str, Any]) -> None:
-        counters, metrics = state["counters"], state["metrics"]
+        counters, metrics, standing = state["counters"], state["metrics"], state["standing"]
         try:
             self.trainer.load_state_dict(checkpoint.trainer_state(state))
             self.train_loader.load_state_dict(state["loader_state"])
             self._cursor = Cursor(**{name: counters[name] for name in Cursor.__slots__})
+            self._standing = Standing(**{name: standing[name] for name in Standing.__slots__})
+            self._watch = Stopwatch(before_s=standing["used_s"])
             checkpoint.set_random_state(state["random_state"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             found = f"does not fit this run ({printable(error)})"
@@ -328,35 +409,85 @@ class MiniEpochOrchestrator:
         else:
             self._trained = metrics.get("train")
 
+    def _look_for_growth(self) -> None:
+        """Go on with the dataset as it is now, where an epoch begins."""
+        if self._supply is None:
+            return
+        before = self.train_loader
+        # rank 0 looks, so that all see the same
+        newest = self.team.same(self._supply.newest(before.index.fingerprint) if self._writes else None)
+        if newest != before.index.fingerprint:
+            self.train_loader = self._supply.grown(newest, before)
+            more = self.train_loader.samples - before.samples
+            self._notice(f"the dataset has grown: epoch {self._cursor.epoch} has {more:,} samples more")
+
+    def _restore_best(self) -> None:
+        if not (self.early.restore_best and self._standing.checkpoint) or self._stopping:
+            return
+        state = checkpoint.read(self._folder.best)
+        self.trainer.load_state_dict(checkpoint.trainer_state(state))
+
+    def _suspect(self, error: NonFiniteLoss) -> DataError:
+        """The batch whose loss is not finite is written out; the checkpoint before it is the newest."""
+        self._stream = None
+        cursor, ago = self._cursor, error.batches_ago
+        found = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}"
+        where, seen = self._folder.path, "its batch is not known"
+        if ago is not None and ago < len(self._given):
+            loader, before = self._given[-1 - ago]
+            loader.load_state_dict(before)
+            seen = write_suspect(next(iter(loader)), self._folder.suspect(self.team.rank, self.team.size))
+        fix = "Lower the learning rate, and start again to go on from the newest checkpoint"
+        return DataError(f"{found}; {seen}", where=str(where), fix=fix)
+
     # --- telling ---
+
+    def _outcome(self) -> Outcome:
+        return Outcome(
+            interrupted=self._stopping and not self._all_trained(),
+            stopped=self._reason,
+            epochs=self._cursor.epoch - 1,
+            mini_epochs=self._finished,
+            samples_seen=self._cursor.samples_seen,
+            resumed_from=self._resumed_from,
+            checkpoint=self._newest,
+            best=self._folder.best if self._folder.best.exists() else None,
+            metrics=self._metrics,
+            notices=tuple(self._notices),
+        )
+
+    def _tell_start(self) -> None:
+        history = self._folder.log.records()
+        seen = self._cursor.samples_seen
+        event = RunStarted(run=self._run, resumed_from=self._resumed_from, samples_seen=seen, history=history)
+        self._listeners.tell(event)
+        if self.val_loader is None:
+            self._notice("there is no validation split: training without validation")
 
     def _notice(self, text: str) -> None:
         log.warning(text)
         self._notices.append(text)
-        self._tell(Noticed(run=self._seen, text=text))
-
-    def _tell(self, event: Event) -> dict[str, Any]:
-        """What the hooks have to add to the record."""
-        added: dict[str, Any] = {}
-        # the weights must not depend on what is measured
-        with checkpoint.random_state_kept():
-            for hook in self._hooks:
-                added = _joined(added, hook(event) or {})
-        return added
+        self._listeners.tell(Noticed(run=self._run, text=text))
 
     def _show_progress(self) -> None:
-        if self._hooks and (self._clock.due() or self._mini_epoch_over()):
-            self._tell(Progressed(run=self._seen, progress=self._progress()))
+        if self._listeners and (self._watch.due(PROGRESS_INTERVAL_S) or self._mini_epoch_over()):
+            self._listeners.tell(Progressed(run=self._run, progress=self._progress()))
 
     def _progress(self) -> Progress:
+        cursor, watch = self._cursor, self._watch
         return Progress(
-            epoch=self._cursor.epoch,
-            mini_epoch=self._cursor.mini_epoch,
-            mini_epoch_done=self._cursor.mini_samples,
+            epoch=cursor.epoch,
+            epochs=self.limits.epochs,
+            epoch_done=cursor.epoch_samples,
+            epoch_samples=self.train_loader.samples,
+            mini_epoch=cursor.mini_epoch,
+            mini_epoch_done=cursor.mini_samples,
             mini_epoch_samples=self._planned_samples(),
-            samples_seen=self._cursor.samples_seen,
-            total_samples=self.num_epochs * self.train_loader.samples,
-            samples_per_s=self._clock.samples_per_s(self._cursor.samples_seen),
+            samples_seen=cursor.samples_seen,
+            total_samples=cursor.samples_seen + self._samples_left(),
+            samples_per_s=watch.samples_per_s(cursor.samples_seen),
+            waiting=watch.waiting(),
+            best=self._standing.best,
             train=self._running_metrics(),
         )
 
@@ -364,41 +495,37 @@ class MiniEpochOrchestrator:
         tell: Callable[[], Mapping[str, Any]] | None = getattr(self.trainer, "running_metrics", None)
         return tell() if tell else {}
 
+    def _samples_left(self) -> int:
+        cursor, most = self._cursor, self.limits.samples
+        epochs = self.limits.epochs - cursor.epoch + 1
+        left = epochs * self.train_loader.samples - cursor.epoch_samples
+        return left if most is None else max(0, min(left, most - cursor.samples_seen))
+
     def _planned_samples(self) -> int:
-        cursor, loader = self._cursor, self.train_loader
+        loader, done = self.train_loader, self._cursor.mini_samples
         batches_samples = (self.mini_epoch_batches or 0) * loader.batch_size * loader.world_size
-        full = self.mini_epoch_samples or batches_samples
-        before = cursor.samples_seen - cursor.mini_samples - (cursor.epoch - 1) * loader.samples
-        return min(full, loader.samples - before)
+        in_epoch = loader.samples - self._cursor.epoch_samples
+        left = self._samples_left() if self.cross_epochs else min(in_epoch, self._samples_left())
+        return min(self.mini_epoch_samples or batches_samples, done + left)
 
 
-class _Clock:
-    """Speed since its making, and whether a progress report is due."""
-
-    def __init__(self, samples_seen: int) -> None:
-        self._samples, self._start_s, self._shown_s = samples_seen, time.monotonic(), -math.inf
-
-    def samples_per_s(self, samples_seen: int) -> float:
-        return (samples_seen - self._samples) / max(time.monotonic() - self._start_s, 1e-9)
-
-    def due(self) -> bool:
-        now_s = time.monotonic()
-        if now_s - self._shown_s < PROGRESS_INTERVAL_S:
-            return False
-        self._shown_s = now_s
-        return True
-
-
-def _joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    if taken := sorted(record.keys() & added.keys()):
-        raise ValueError(f"a hook adds names that the record has already: {', '.join(taken)}")
-    return {**record, **added}
-
-
-def _check_counts(samples: int | None, batches: int | None, epochs: int) -> None:
+def _check_counts(samples: int | None, batches: int | None, val_every: int) -> None:
     if samples is not None and batches is not None:
         raise ValueError("give mini_epoch_samples or mini_epoch_batches, not both")
-    counts = {"mini_epoch_samples": samples, "mini_epoch_batches": batches, "num_epochs": epochs}
+    counts = {"mini_epoch_samples": samples, "mini_epoch_batches": batches, "val_every": val_every}
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def _check_finite(train: Mapping[str, Any]) -> None:
+    # a trainer that does not look itself
+    loss = train.get("loss")
+    if isinstance(loss, float) and not math.isfinite(loss):
+        raise NonFiniteLoss(loss, batches_ago=None)
+
+
+def _skipped(loader: object) -> dict[str, int]:
+    """Damaged blocks and the positions lost with them that a loader has met so far; empty where it does not count."""
+    counts = getattr(loader, "skipped", None)
+    return {"blocks": counts.blocks, "positions": counts.positions} if counts else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ class Progress:
     """How far a run is, for a progress bar. Samples of all ranks."""
 
     epoch: int
+    epochs: int
+    """Epochs that the run will have."""
+    epoch_done: int
+    """Samples of this epoch trained on."""
+    epoch_samples: int
     mini_epoch: int
     mini_epoch_done: int
     """Samples of this mini-epoch trained on."""
@@ -20,8 +26,12 @@ class Progress:
     """Samples that this mini-epoch will have; with batches that do not divide it, up to a batch more."""
     samples_seen: int
     total_samples: int
-    """Samples of all epochs."""
+    """Samples that the run will have, as far as epochs and samples limit it."""
     samples_per_s: float
+    waiting: float
+    """Share of this mini-epoch's time that was spent waiting for data, 0 to 1."""
+    best: float | None
+    """The best mini-epoch's metric so far."""
     train: Mapping[str, Any]
     """Training metrics of this mini-epoch so far; empty when the trainer does not tell."""
 
@@ -38,15 +48,22 @@ class MiniEpochReport:
     """Empty without validation."""
     samples_per_s: float
     """Training alone, since the mini-epoch's start or the restart within it."""
+    waiting: float
+    """Share of that time in which the next batch was waited for, 0 to 1."""
+    skipped: Mapping[str, int] | None
+    """Damaged blocks passed over meanwhile, and positions lost with them; None where the loader does not count."""
     learning_rate: float | None
     checkpoint: Path
+    seconds: float
+    """The run's time so far, over all its starts, before this checkpoint is written."""
     time: str
     """When it ended, ISO 8601, UTC."""
 
-    def record(self) -> dict[str, Any]:
-        """The report as plain values: a line of metrics.jsonl, and ``metrics`` in the checkpoint."""
+    def record(self, added: Mapping[str, Any]) -> dict[str, Any]:
+        """The report as plain values, with what hooks add: a line of metrics.jsonl, ``metrics`` in the checkpoint."""
         plain = {name: getattr(self, name) for name in self.__slots__}
-        return plain | {"train": dict(self.train), "val": dict(self.val), "checkpoint": self.checkpoint.name}
+        own = {"train": dict(self.train), "val": dict(self.val), "checkpoint": self.checkpoint.name}
+        return joined(plain | own, added)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +73,7 @@ class Outcome:
     interrupted: bool
     """A signal ended it; the state is saved and the run goes on when started again."""
     stopped: str | None
-    """Why a hook ended it; the run goes on when started again."""
+    """Why it ended before its last epoch did: early stopping, a limit, or what a hook said."""
     epochs: int
     """Whole epochs done since the run first began."""
     mini_epochs: int
@@ -66,21 +83,24 @@ class Outcome:
     resumed_from: Path | None
     checkpoint: Path | None
     """The newest checkpoint."""
+    best: Path | None
+    """The best one."""
     metrics: Mapping[str, Any]
     """The record of the last finished mini-epoch; empty before the first."""
     notices: tuple[str, ...]
     """What was unusual, such as a damaged checkpoint that was skipped."""
 
     def summary(self) -> str:
-        """Two to four lines for a person."""
-        return "\n".join([self._headline(), *self._origin(), *self._losses(), f"checkpoint {self.checkpoint}"])
+        """A few lines for a person."""
+        files = [f"checkpoint {self.checkpoint}", *([f"best {self.best}"] if self.best else [])]
+        return "\n".join([self._headline(), *self._origin(), *self._losses(), *files])
 
     def _headline(self) -> str:
         done = f"{self.samples_seen:,} samples, {self.epochs} whole epoch{'s' * (self.epochs != 1)}"
         if self.interrupted:
             return f"interrupted after {done}; start it again to go on"
         if self.stopped:
-            return f"stopped after {done}: {self.stopped}"
+            return f"ended after {done}: {self.stopped}"
         if not self.mini_epochs:
             return f"nothing left to train: {done}"
         return f"trained {self.mini_epochs} mini-epoch{'s' * (self.mini_epochs != 1)}: {done}"
@@ -96,3 +116,11 @@ class Outcome:
             if {"loss", "policy_loss", "value_loss"} <= m.keys()
         ]
         return ["losses " + " · ".join(shown)] if shown else []
+
+
+def joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what hooks add to it: plain values, else TypeError, under names of their own, else ValueError."""
+    if taken := sorted(record.keys() & added.keys()):
+        raise ValueError(f"a hook adds names that the record has already: {', '.join(taken)}")
+    # what JSON takes, a checkpoint takes too
+    return {**record, **json.loads(json.dumps(dict(added)))}

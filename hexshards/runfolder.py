@@ -1,24 +1,46 @@
-"""The folder of a run: ``checkpoints/`` and ``metrics.jsonl``, which agree again when a run goes on."""
+"""The folder of a run: ``checkpoints/``, ``best.pt`` and ``metrics.jsonl``, which agree again when a run goes on.
+
+One process uses it at a time.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hexshards import checkpoint
 from hexshards.errors import DataError
+from hexshards.locks import locked
+from hexshards.retention import Retention
 from hexshards.storage import publish
+
+_LOCK, ALL = ".lock", Retention()
 
 
 class RunFolder:
     """Finds the checkpoint to go on from, and keeps the folder free of what no longer counts."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.checkpoints = path, path / "checkpoints"
+    def __init__(self, path: Path, retention: Retention = ALL) -> None:
+        self.path, self.checkpoints, self.best = path, path / "checkpoints", path / "best.pt"
         self.log = MetricsLog(path / "metrics.jsonl")
+        self._retention = retention
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder, made where it is missing, for this process alone. Raises FileExistsError when it is in use."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        taken = f"{self.path}: another process trains in this folder. Wait for it to end, or use another --run"
+        with locked(self.path / _LOCK, taken=taken):
+            yield
+
+    def suspect(self, rank: int, size: int) -> Path:
+        """Where a process puts the batch whose loss was not finite."""
+        return self.path / ("suspect" if size == 1 else f"suspect-{rank}")
 
     def find(self, resume: str | Path, *, on_damage: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told."""
@@ -47,7 +69,34 @@ class RunFolder:
             fix = "Move them away first, or use another run folder"
             raise DataError(found, where=str(self.checkpoints), fix=fix)
 
-    def remove_partials(self, *, before: tuple[int, int, bool]) -> None:
+    def go_on(self, *, until: tuple[int, int], last: Mapping[str, Any], best: str | None) -> None:
+        """Bring log and ``best.pt`` to where a checkpoint stands: see MetricsLog.cut."""
+        self.log.cut(until=until, last=last)
+        self._link_best(best)
+
+    def tidy(self, record: Mapping[str, Any], *, best: str | None) -> None:
+        """After a mini-epoch's checkpoint: log it, keep it if it is the best, and remove those that may go."""
+        self.log.append(record)
+        self._link_best(best)
+        self._remove_partials(before=(record["epoch"], record["mini_epoch"], True))
+        for name in self._retention.superseded([str(line["checkpoint"]) for line in self.log.records()]):
+            if checkpoint.place(Path(name)):
+                (self.checkpoints / name).unlink(missing_ok=True)
+
+    def _link_best(self, name: str | None) -> None:
+        """Make ``best.pt`` another name of a checkpoint, which costs no room and outlives the first."""
+        if name is None or not (path := self.checkpoints / name).exists():
+            return
+        link = self.path / "best.pt.partial"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+        except OSError:  # a filesystem without links
+            publish(self.best, path.read_bytes())
+        else:
+            os.replace(link, self.best)
+
+    def _remove_partials(self, *, before: tuple[int, int, bool]) -> None:
         """Remove the checkpoints of interrupted mini-epochs that the run has gone past."""
         for path in checkpoint.newest_first(self.checkpoints):
             at = checkpoint.place(path)
@@ -57,7 +106,7 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove what a killed run was writing, under names that nothing reads."""
         patterns = ((self.checkpoints, "checkpoint_*.partial"), (self.path, "metrics.jsonl.*.partial"))
-        for folder, pattern in patterns:
+        for folder, pattern in (*patterns, (self.path, "best.pt*.partial")):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from hexshards import workers
 from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
+from hexshards.checkpoint import newest_first
+from hexshards.growth import Growth
 from hexshards.hooks import Hook
 from hexshards.networks import network
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.reports import Outcome
-from hexshards.specs import LOADER, TrainSpec, plain
+from hexshards.retention import Retention
+from hexshards.runfolder import RunFolder
+from hexshards.specs import LOADER, TrainSpec, duration_s, plain
+from hexshards.stopping import EarlyStopping
+from hexshards.storage import Home
 from hexshards.trainer import Trainer
 
 
@@ -25,28 +32,37 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     run of another dataset or of other options; WorkerDied when a process that reads was killed.
     """
     device = _device(spec.device)
-    train_loader = _loader(spec, split="train", device=device)
-    val_loader = _val_loader(spec, train_loader, device=device)
+    growth = Growth(spec.data, spec.run, lambda home: _loader(spec, home, split="train", device=device))
+    train_loader = _loader(spec, spec.data, split="train", device=device)
+    growth.put_aside(train_loader.index)
     orchestrator = MiniEpochOrchestrator(
         _trainer(spec, train_loader, device),
         train_loader,
-        val_loader,
+        _val_loader(spec, growth, train_loader, device=device),
         run=spec.run,
-        mini_epoch_samples=spec.mini_epoch_samples,
+        mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
+        mini_epoch_batches=spec.mini_epoch_batches,
+        cross_epochs=spec.cross_epochs,
         num_epochs=spec.epochs,
+        max_samples=spec.max_samples,
+        max_time_s=duration_s(spec.max_time) if spec.max_time else None,
+        val_every=spec.val_every,
+        early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
+        retention=Retention(last=spec.keep_last, every=spec.keep_every),
         options=plain(spec),
         resume=spec.resume,
         hooks=hooks,
+        supply=None if spec.mix else growth,
     )
     with workers.named():
         return orchestrator.run()
 
 
-def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:
+def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str) -> Loader:
     training = split == "train"
     mix = mixed_in(str(spec.data), spec.mix) if training else {}
     return loader(
-        mix if len(mix) > 1 else spec.data,
+        mix if len(mix) > 1 else data,
         split=split,
         # a validation batch needs no gradients, so it may be larger
         batch_size=spec.batch_size if training else max(spec.batch_size, LOADER.batch_size),
@@ -57,20 +73,25 @@ def _loader(spec: TrainSpec, *, split: str, device: str) -> Loader:
         on_error=spec.on_error,
         # what one validates on stays the same, so that runs can be compared
         where=spec.where if training else "",
-        positions=spec.positions if training else None,
+        positions=spec.positions if training else spec.val_samples,
         device=device,
         rank=0,
         world_size=1,
     )
 
 
-def _val_loader(spec: TrainSpec, train_loader: Loader, *, device: str) -> Loader | None:
-    return _loader(spec, split="val", device=device) if "val" in train_loader.index.splits else None
+def _val_loader(spec: TrainSpec, growth: Growth, train_loader: Loader, *, device: str) -> Loader | None:
+    if "val" not in train_loader.index.splits:
+        return None
+    # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
+    begun = bool(newest_first(RunFolder(spec.run).checkpoints))
+    return _loader(spec, growth.first("validation", anew=not begun), split="val", device=device)
 
 
 def _trainer(spec: TrainSpec, train_loader: Loader, device: str) -> Trainer:
     if not spec.schedule_samples:
-        spec = replace(spec, schedule_samples=spec.epochs * train_loader.samples)
+        planned = spec.epochs * train_loader.samples
+        spec = replace(spec, schedule_samples=min(planned, spec.max_samples or planned))
     return Trainer(network(spec, side=train_loader.index.side), spec, device=device)
 
 

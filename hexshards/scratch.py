@@ -1,19 +1,18 @@
 """The scratch folder is what a conversion remembers: all in it was made under the options noted there, one at a time.
 
-It lies inside the dataset's folder until the dataset is whole. The lock leaves with the process that holds it, however
-that ends, so none is ever stale.
+It lies inside the dataset's folder until the dataset is whole.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hexshards.index import NAME, Index, read_index
+from hexshards.locks import locked
 from hexshards.specs import ConvertSpec, plain
 from hexshards.storage import publish
 
@@ -37,7 +36,7 @@ def held(out: Path, spec: ConvertSpec, *, base: Index | None, tidying: bool = Fa
         _check_folder(out, base)
     scratch = out / SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
-    with _locked(scratch / _LOCK, out):
+    with locked(scratch / _LOCK, taken=f"{out}: another conversion into this folder is running. Wait for it to end"):
         _claim(scratch, spec, base)
         yield scratch
 
@@ -69,26 +68,6 @@ def _check_folder(out: Path, base: Index | None) -> None:
         others = [path.name for path in out.iterdir() if path.name != REJECTS]
         if others:
             raise FileExistsError(f"{out} is not empty and holds no unfinished conversion. Choose another --out")
-
-
-@contextmanager
-def _locked(path: Path, out: Path) -> Iterator[None]:
-    """Hold a lock, so that a second conversion into a folder is refused."""
-    with open(path, "w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no flock; there two conversions into one folder are the user's to avoid
-            yield
-            return
-        running = f"{out}: another conversion into this folder is running. Wait for it to end"
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise FileExistsError(running) from None
-        # the one that held it may have finished, and removed it, between our opening and our locking
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise FileExistsError(running)
-        yield
 
 
 def _claim(scratch: Path, spec: ConvertSpec, base: Index | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args, get_type_hints
@@ -184,6 +185,7 @@ def option(
 
 
 NETWORK, OPTIMIZER, SCHEDULE, SPEED = "Network", "Optimizer", "Learning-rate schedule", "Precision and speed"
+PACE, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What is kept"
 """Panels of the help of ``hexshards train``."""
 
 
@@ -258,8 +260,33 @@ class TrainSpec(StepSpec):
 
     data: str | Path
     run: Path
-    mini_epoch_samples: int = option(200_000, "Samples between two validations; an epoch's last may be fewer.", least=1)
-    epochs: int = option(1, "Passes over the data.", least=1)
+    mini_epoch_samples: int = option(
+        200_000, "Samples between two validations; an epoch's last may be fewer.", least=1, panel=PACE
+    )
+    mini_epoch_batches: int | None = option(
+        None, "Batches between two validations, in place of samples.", least=1, panel=PACE
+    )
+    cross_epochs: bool = option(False, "A mini-epoch may begin in one epoch and end in the next.", panel=PACE)
+    val_every: int = option(
+        1, "Validate after every so many-th mini-epoch of an epoch, and the last.", least=1, panel=PACE
+    )
+    val_samples: int | None = option(
+        None, "Validate on at most so many positions, always the same, taken evenly.", least=1, panel=PACE
+    )
+    epochs: int = option(1, "Passes over the data.", least=1, panel=ENDS)
+    max_samples: int | None = option(None, "End after so many samples, over all starts.", least=1, panel=ENDS)
+    max_time: str | None = option(None, "End in time, over all starts: 90s, 30m, 12h, 2d or 11h30m.", panel=ENDS)
+    patience: int | None = option(None, "End after so many mini-epochs without a better one.", least=1, panel=ENDS)
+    best_by: str = option(
+        "val.loss",
+        "What is best, for best.pt and --patience; ..accuracy, ..top1 and ..top5 are better higher.",
+        panel=ENDS,
+    )
+    min_improvement: float = option(0.0, "By how much a better mini-epoch must be better.", least=0, panel=ENDS)
+    keep_last: int | None = option(
+        None, "Keep the newest so many checkpoints, and best.pt; else all.", least=1, panel=KEPT
+    )
+    keep_every: int | None = option(None, "With --keep-last: keep every so many-th as well.", least=1, panel=KEPT)
     batch_size: int = option(256, "Samples in a batch of one process.", least=1)
     channels: int = option(32, "Width of the network.", least=1, panel=NETWORK)
     blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1, panel=NETWORK)
@@ -286,6 +313,15 @@ class TrainSpec(StepSpec):
         "checkpoints; a path: from that checkpoint.",
     )
 
+    def __post_init__(self) -> None:
+        StepSpec.__post_init__(self)  # super() does not know a class with slots
+        _require(self.max_time is None or duration_s(self.max_time) > 0, "max_time must be more than 0", self.max_time)
+        _require(
+            not (self.mini_epoch_batches and self.mini_epoch_samples != TRAIN.mini_epoch_samples),
+            "give mini_epoch_samples or mini_epoch_batches, not both",
+            self.mini_epoch_samples,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthSpec:
@@ -304,6 +340,14 @@ class SynthSpec:
             _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _require(self.format in get_args(Format), f"format must be one of {get_args(Format)}", self.format)
         _require(self.seed >= 0, "seed must not be negative", self.seed)
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a time like 90s, 30m, 12h, 2d or 11h30m. Raises ValueError for anything else."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"a time is written like 90s, 30m, 12h, 2d or 11h30m, got {text}")
+    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[unit] for number, unit in parts)
 
 
 def plain(spec: ConvertSpec | LoaderSpec | TrainSpec) -> dict[str, int | float | str | bool]:

@@ -17,6 +17,7 @@ STATE = {
     "dataset": "abc",
     "options": {"seed": 0, "epochs": 1, "data": "here"},
     "counters": {"epoch": 1, "mini_epoch": 2, "finished": True},
+    "standing": {"best": 0.5, "checkpoint": "checkpoint_epoch0001_mini0001.pt", "waited": 1, "used_s": 2.5},
     "loader_state": {"epoch": 0, "samples": 64},
     "random_state": {"cpu": torch.zeros(8, dtype=torch.uint8), "cuda": []},
     "metrics": {"train": {"loss": 0.5}},

@@ -17,7 +17,19 @@ PACKAGE = Path(hexshards.__file__).parent
 CONVERTERS = Path(__file__).parents[1] / "converters"
 
 RANK = [
-    *("errors", "board", "specs", "interrupts", "reports", "trainable", "hooks"),
+    *(
+        "errors",
+        "board",
+        "specs",
+        "interrupts",
+        "locks",
+        "cursor",
+        "stopping",
+        "stopwatch",
+        "retention",
+        "reports",
+        "trainable",
+    ),
     *("storage", "cache", "remote"),
     *("positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),
     *(
@@ -36,8 +48,8 @@ RANK = [
     ),
     *("space", "repeats", "conversion", "estimates"),
     *("team", "expand", "window", "prefetch", "workers", "epochs", "verification", "leakage", "batches", "mixing"),
-    *("wds", "synth", "model", "networks", "losses", "schedules", "trainer"),
-    *("checkpoint", "runfolder", "orchestrator", "runs"),
+    *("wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
+    *("runfolder", "growth", "suspects", "orchestrator", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
 """Every module of the package. Each imports only from those before it."""

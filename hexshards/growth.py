@@ -1,0 +1,121 @@
+"""A dataset that is added to during a run is seen from the next epoch on; the epoch at work keeps what it began with.
+
+The run's folder keeps the index of each state of the dataset that the run has seen. Additions leave old shards alone,
+so with an old index the old dataset is there, whole, whatever was added since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from hexshards.batches import Loader
+from hexshards.errors import DataError, printable
+from hexshards.index import NAME, Index, read_index
+from hexshards.remote import home_of
+from hexshards.storage import Home, publish
+from hexshards.trainable import TrainLoader
+
+FOLDER = "datasets"
+"""In the run's folder: an index for each state of the dataset, named by its fingerprint."""
+
+
+class Supply(Protocol):
+    """Where a run finds its dataset again."""
+
+    def newest(self, fingerprint: str, /) -> str:
+        """The fingerprint of the dataset as it is now. Raises DataError when it is not the one given, grown."""
+
+    def grown(self, fingerprint: str, before: TrainLoader, /) -> TrainLoader:
+        """A loader of the dataset with that fingerprint, at the epoch at which another one is."""
+
+    def as_it_was(self, fingerprint: str, /, *, where: Path) -> TrainLoader:
+        """A loader of the dataset as a checkpoint knows it. Raises DataError when what is there now is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A dataset as it was: its files, and an index that was put aside."""
+
+    home: Home
+    index: Path
+
+    def __str__(self) -> str:
+        return str(self.home)
+
+    def where(self, file: str) -> str:
+        """A file of the dataset as a person names it."""
+        return str(self.index) if file == NAME else self.home.where(file)
+
+    def read(self, file: str) -> bytes:
+        """The index that was put aside, or a file of the dataset."""
+        return self.index.read_bytes() if file == NAME else self.home.read(file)
+
+    def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
+        """A shard."""
+        return self.home.open(file, size_bytes=size_bytes, sha256=sha256)
+
+    def renewed(self, file: str, *, sha256: str) -> bool:
+        """Whether a damaged copy of a shard is now forgotten."""
+        return self.home.renewed(file, sha256=sha256)
+
+
+class Growth:
+    """The supply of a run in ``run`` on the dataset ``home``, whose loaders ``open`` makes."""
+
+    def __init__(self, home: str | Path | Home, run: Path, open: Callable[[Home], Loader]) -> None:
+        self._home, self._folder, self._open = home_of(home), run / FOLDER, open
+
+    def newest(self, fingerprint: str, /) -> str:
+        """The fingerprint of the dataset as it is now, whose index is put aside."""
+        index = read_index(self._home)
+        if index.fingerprint != fingerprint:
+            self._check_extends(index, fingerprint, where=str(self._home))
+        self.put_aside(index)
+        return index.fingerprint
+
+    def grown(self, fingerprint: str, before: TrainLoader, /) -> Loader:
+        """A loader of the dataset with that fingerprint, at the epoch at which another one is."""
+        found = self._open(Earlier(self._home, self._path(fingerprint)))
+        found.set_epoch(int(before.state_dict()["epoch"]))
+        return found
+
+    def as_it_was(self, fingerprint: str, /, *, where: Path) -> Loader:
+        """A loader of the dataset as a checkpoint knows it."""
+        self._check_extends(read_index(self._home), fingerprint, where=str(where))
+        return self._open(Earlier(self._home, self._path(fingerprint)))
+
+    def first(self, name: str, *, anew: bool) -> Home:
+        """The dataset as it was when this was first asked under a name, or is now, if ``anew``."""
+        path = self._folder / name / NAME
+        if anew or not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish(path, self._home.read(NAME))
+        return Earlier(self._home, path)
+
+    def put_aside(self, index: Index) -> None:
+        """Keep an index: written once, for all processes of a team to read."""
+        path = self._path(index.fingerprint)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            index.write(path.parent)
+
+    def _path(self, fingerprint: str) -> Path:
+        return self._folder / fingerprint[:16] / NAME
+
+    def _check_extends(self, index: Index, fingerprint: str, *, where: str) -> None:
+        path = self._path(fingerprint)
+        known = path.exists() and read_index(Earlier(self._home, path))
+        if not known or known.fingerprint != fingerprint or not extends(index, known):
+            found = f"was made on dataset {printable(fingerprint)}, not on {index.fingerprint}"
+            raise DataError(found, where=where, fix="Train on the same dataset, or use another run folder")
+
+
+def extends(index: Index, earlier: Index) -> bool:
+    """Whether a dataset is another one that was added to: each split's shards begin with the other's."""
+    return index.layout == earlier.layout and all(
+        name in index.splits and index.splits[name].shards[: len(split.shards)] == split.shards
+        for name, split in earlier.splits.items()
+    )

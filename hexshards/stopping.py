@@ -1,0 +1,93 @@
+"""A run ends when it has trained for long enough, or no longer gets better; what decides is in every checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
+"""Endings of the metrics that are better when they are higher; of all others less is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long a run trains at most, over all its starts; whichever comes first."""
+
+    epochs: int
+    samples: int | None = None
+    time_s: float | None = None
+    """Seconds at work. The last mini-epoch is cut short, so that its validation and checkpoint end in time too."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("num_epochs", self.epochs), ("max_samples", self.samples), ("max_time_s", self.time_s)):
+            if most is not None and not most > 0:
+                raise ValueError(f"{name} must be more than 0, got {most}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStopping:
+    """What makes one mini-epoch better than another, and how long the next better one is waited for."""
+
+    metric: str = "val.loss"
+    """A number of the mini-epoch's record, by its path: ``val.value_accuracy``, or a name that a hook adds."""
+    patience: int | None = None
+    """End the run after so many mini-epochs without a better one; None: never."""
+    min_improvement: float = 0.0
+    """What does not exceed the best by more is no better."""
+    restore_best: bool = False
+    """Give the trainer the best weights when the run ends."""
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1, got {self.patience}")
+        if not self.min_improvement >= 0:
+            raise ValueError(f"min_improvement must not be negative, got {self.min_improvement}")
+
+    def value(self, record: Mapping[str, Any]) -> float | None:
+        """The metric in a record; None where it is not there, as in a mini-epoch without validation."""
+        found: Any = record
+        for name in self.metric.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether a value is better than the best; one that is not finite never is."""
+        if not math.isfinite(value) or best is None:
+            return math.isfinite(value)
+        gain = value - best if self.metric.endswith(HIGHER_IS_BETTER) else best - value
+        return gain > self.min_improvement
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The best mini-epoch so far."""
+
+    best: float | None = None
+    """Its metric."""
+    checkpoint: str | None = None
+    """Name of its checkpoint."""
+    waited: int = 0
+    """Mini-epochs since."""
+
+    def after(self, record: Mapping[str, Any], early: EarlyStopping) -> Standing:
+        """With one more mini-epoch."""
+        value = early.value(record)
+        if value is not None and early.better(value, self.best):
+            return Standing(value, record["checkpoint"])
+        return Standing(self.best, self.checkpoint, self.waited + 1)
+
+    def exhausted(self, record: Mapping[str, Any], early: EarlyStopping) -> bool:
+        """Whether patience ended with a mini-epoch. Raises ValueError where it lacks the metric but was validated."""
+        if early.patience is None or not record.get("val"):
+            return False
+        if early.value(record) is None:
+            names = [f"val.{name}" for name in record["val"]]
+            raise ValueError(f"the metric {early.metric} is not in a mini-epoch's record. It has {', '.join(names)}")
+        return self.waited >= early.patience
+
+    def why(self, early: EarlyStopping) -> str:
+        """The reason of an early end, for a person."""
+        best = f"{self.best:.4f} in {self.checkpoint}" if self.best is not None else "none was finite"
+        return f"{early.metric} has not improved for {self.waited} mini-epochs; the best: {best}"

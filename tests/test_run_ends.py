@@ -1,0 +1,448 @@
+"""How a run ends, what it keeps, and that none of it changes what is trained."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_data import dataset, processed, rows_of
+from small_runs import (
+    WHOLE,
+    SmallLoader,
+    assert_same_run,
+    log_lines,
+    names,
+    plain,
+    seeded,
+    train,
+)
+from typer.testing import CliRunner
+
+from hexshards import checkpoint, runs
+from hexshards.batches import loader
+from hexshards.cli import app
+from hexshards.conversion import convert
+from hexshards.errors import DataError, NonFiniteLoss
+from hexshards.hooks import Event, MiniEpochTrained, Saved
+from hexshards.index import read_index
+from hexshards.model import TwoHeadedResNet
+from hexshards.orchestrator import MiniEpochOrchestrator
+from hexshards.reports import Outcome
+from hexshards.retention import Retention
+from hexshards.runfolder import RunFolder
+from hexshards.specs import TrainSpec, duration_s
+from hexshards.stopping import EarlyStopping, Standing
+from hexshards.trainer import Trainer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    train(run)
+    return run
+
+
+def weights(run: Path, name: str) -> Any:
+    return plain(checkpoint.read(run / "checkpoints" / name)["model_state_dict"])
+
+
+def stopped_at(at: int, run: Path, **changes: Any) -> Outcome:
+    """Train until a real signal arrives after batch ``at`` of the run."""
+    small = SmallLoader()
+    small.on_batch = lambda number: os.kill(os.getpid(), signal.SIGTERM) if number == at else None
+    return train(run, train_loader=small, **changes)
+
+
+# --- limits ---
+
+
+def test_a_limit_of_samples_cuts_a_mini_epoch_short_and_may_be_raised(tmp_path, whole):
+    outcome = train(tmp_path, max_samples=16)
+    assert (outcome.samples_seen, outcome.mini_epochs, outcome.stopped) == (16, 2, "16 samples were the limit")
+    lines = log_lines(tmp_path)
+    assert [line["train"]["samples"] for line in lines] == [12, 4]
+    assert all(line["val"] for line in lines)
+    assert train(tmp_path, max_samples=16).summary().startswith("ended after 16 samples")
+    train(tmp_path)
+    last = names(tmp_path)[-1]
+    assert weights(tmp_path, last) == weights(whole, WHOLE[-1])
+
+
+def test_epochs_end_a_run_that_may_have_more_samples(tmp_path):
+    outcome = train(tmp_path, max_samples=1000)
+    assert (outcome.samples_seen, outcome.stopped) == (52, None)
+
+
+def test_a_limit_of_time_ends_the_run_saved_and_validated_and_counts_all_starts(tmp_path, whole):
+    slow = SmallLoader()
+    slow.on_batch = lambda number: time.sleep(0.1)
+    outcome = train(tmp_path, train_loader=slow, max_time_s=0.35)
+    assert outcome.stopped == "the time is used up"
+    assert 0 < outcome.samples_seen < 52
+    assert outcome.metrics["samples_seen"] == outcome.samples_seen
+    assert outcome.metrics["val"]
+    assert outcome.checkpoint
+    used_s = checkpoint.read(outcome.checkpoint)["standing"]["used_s"]
+    assert used_s > 0.09
+    assert train(tmp_path, max_time_s=used_s / 2).mini_epochs == 0
+    train(tmp_path)
+    assert weights(tmp_path, names(tmp_path)[-1]) == weights(whole, WHOLE[-1])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5h", 5400), ("11h30m", 41_400), ("2d", 172_800)])
+def test_times_are_written_as_people_do(text, seconds):
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "h", "1h 2m", "-1h", "1h2"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ValueError, match="a time is written like"):
+        duration_s(text)
+
+
+# --- early stopping ---
+
+
+class Scripted:
+    """Learns nothing; its validation losses follow a script."""
+
+    def __init__(self, *losses: float) -> None:
+        self.losses = iter(losses)
+
+    def train_on_batches(self, batches: Any) -> dict[str, Any]:
+        list(batches)
+        return {}
+
+    def validate(self, batches: Any) -> dict[str, float]:
+        loss = next(self.losses)
+        return {"loss": loss, "value_accuracy": -loss}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        pass
+
+
+def minis(run: Path) -> int:
+    return len(log_lines(run))
+
+
+@pytest.mark.parametrize(
+    ("early", "expected", "best"),
+    [
+        (EarlyStopping(patience=2), 5, 3),
+        (EarlyStopping(patience=1), 2, 1),
+        (EarlyStopping(patience=2, min_improvement=1.5), 3, 1),
+        (EarlyStopping(patience=2, metric="val.value_accuracy"), 5, 3),
+        (EarlyStopping(), 6, 6),
+    ],
+)
+def test_a_run_ends_when_it_no_longer_gets_better(tmp_path, early, expected, best):
+    outcome = train(tmp_path, trainer=Scripted(5.0, 6.0, 4.0, 9.0, 9.0, 1.0), early=early)
+    assert minis(tmp_path) == expected
+    assert checkpoint.read(tmp_path / "best.pt")["metrics"]["checkpoint"] == WHOLE[best - 1]
+    assert (outcome.stopped is None) is (early.patience is None)
+
+
+def test_early_stopping_is_restored_wherever_the_run_is_stopped(tmp_path):
+    early = EarlyStopping(patience=1, metric="train.samples")
+    # 12, 12, 2 samples: the second is no better
+    assert train(tmp_path / "whole", early=early).stopped
+    for at in range(1, 7):
+        run = tmp_path / str(at)
+        stopped_at(at, run, early=early)
+        train(run, early=early)
+        assert_same_run(run, tmp_path / "whole")
+    assert minis(tmp_path / "whole") == 2
+
+
+def test_more_patience_lets_an_ended_run_go_on(tmp_path):
+    early = {"metric": "train.samples"}
+    train(tmp_path, early=EarlyStopping(**early, patience=1))
+    again = train(tmp_path, early=EarlyStopping(**early, patience=1))
+    assert again.mini_epochs == 0
+    assert again.stopped == f"train.samples has not improved for 1 mini-epochs; the best: 12.0000 in {WHOLE[0]}"
+    assert train(tmp_path, early=EarlyStopping(**early, patience=9)).epochs == 2
+
+
+def test_a_metric_that_is_never_there_is_the_callers_error_and_says_which_are(tmp_path):
+    with pytest.raises(ValueError, match=r"the metric val\.elo is not in .* It has val\.batches, .*val\.loss"):
+        train(tmp_path, early=EarlyStopping(metric="val.elo", patience=1))
+
+
+def test_a_value_that_is_not_finite_is_never_the_best():
+    early, standing = EarlyStopping(), Standing()
+    for loss in (float("nan"), 2.0, float("nan"), float("-inf"), 1.0):
+        standing = standing.after({"val": {"loss": loss}, "checkpoint": str(loss)}, early)
+    assert standing == Standing(1.0, "1.0", 0)
+
+
+def test_the_best_weights_are_restored_when_asked(tmp_path):
+    trainer = seeded(Trainer)
+    early = EarlyStopping(metric="train.samples", patience=1, restore_best=True)
+    train(tmp_path, trainer=trainer, early=early)
+    assert plain(trainer.model.state_dict()) == weights(tmp_path, WHOLE[0]) != weights(tmp_path, WHOLE[1])
+
+
+def test_best_pt_is_made_again_when_a_kill_came_before_it(tmp_path):
+    train(tmp_path, num_epochs=1)
+    before = (tmp_path / "best.pt").read_bytes()
+    (tmp_path / "best.pt").unlink()
+    train(tmp_path, num_epochs=1)
+    assert (tmp_path / "best.pt").read_bytes() == before
+
+
+# --- what is kept ---
+
+
+@pytest.mark.parametrize(
+    ("retention", "kept"),
+    [
+        (Retention(), WHOLE),
+        (Retention(last=1), WHOLE[-1:]),
+        (Retention(last=2), WHOLE[-2:]),
+        (Retention(last=1, every=2), [WHOLE[1], WHOLE[3], WHOLE[5]]),
+    ],
+)
+def test_old_checkpoints_go_and_the_log_and_the_best_stay(tmp_path, whole, retention, kept):
+    train(tmp_path, retention=retention)
+    assert names(tmp_path) == kept
+    assert log_lines(tmp_path) == log_lines(whole)
+    best = checkpoint.read(tmp_path / "best.pt")
+    assert plain(best) == plain(checkpoint.read(whole / "best.pt"))
+
+
+def test_a_run_that_keeps_one_checkpoint_goes_on_from_any_batch(tmp_path):
+    train(tmp_path / "whole", retention=Retention(last=1))
+    for at in range(1, 15):
+        stopped_at(at, tmp_path / "run", retention=Retention(last=1))
+    train(tmp_path / "run", retention=Retention(last=1))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_harms_none_before_it(tmp_path, whole):
+    train(tmp_path, num_epochs=1)
+    size = (tmp_path / "checkpoints" / WHOLE[0]).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            train(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == WHOLE[:3]
+    train(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here, so this is NOT CHECKED: a disk that is full")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_the_run_before_it_writes_and_room_lets_it_go_on(small_disk, whole):
+    run = small_disk / "run"
+    train(run, num_epochs=1)
+    ballast = small_disk / "ballast"
+    free = shutil.disk_usage(small_disk).free
+    ballast.write_bytes(bytes(free - 8_192))
+    with pytest.raises(OSError, match=r"a checkpoint needs .* are free; those before it are whole"):
+        train(run)
+    assert names(run) == WHOLE[:3]
+    ballast.unlink()
+    train(run)
+    assert_same_run(run, whole)
+
+
+def test_a_folder_is_used_by_one_run_at_a_time(tmp_path):
+    with RunFolder(tmp_path).held(), pytest.raises(FileExistsError, match="another process trains in this folder"):
+        train(tmp_path)
+    train(tmp_path, num_epochs=1)
+
+
+# --- when to save and validate ---
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 here")
+@pytest.mark.parametrize("at", [1, 4, 14])
+def test_sigusr1_saves_at_the_next_batch_and_the_run_goes_on(tmp_path, whole, at):
+    small, saved = SmallLoader(), list[Saved]()
+    small.on_batch = lambda number: os.kill(os.getpid(), signal.SIGUSR1) if number == at else None
+
+    def keep(event: Event) -> None:
+        if isinstance(event, Saved) and not event.record:
+            saved.append(event)
+            shutil.copytree(tmp_path / "run", tmp_path / "copy")
+
+    assert not train(tmp_path / "run", train_loader=small, hooks=[keep]).interrupted
+    assert_same_run(tmp_path / "run", whole)
+    assert len(saved) == (at < 14)  # after the last batch there is nothing to add to its mini-epoch's checkpoint
+    if saved:
+        assert saved[0].checkpoint.stem.endswith("_partial")
+        train(tmp_path / "copy")
+        assert_same_run(tmp_path / "copy", whole)
+
+
+def test_every_second_mini_epoch_is_validated_and_an_epochs_last(tmp_path, whole):
+    train(tmp_path, val_every=2)
+    lines = log_lines(tmp_path)
+    assert [bool(line["val"]) for line in lines] == [False, True, True] * 2
+    assert lines[1] == log_lines(whole)[1]
+    assert weights(tmp_path, WHOLE[-1]) == weights(whole, WHOLE[-1])
+
+
+@pytest.mark.parametrize("sizes", [{"mini_epoch_samples": 18}, {"mini_epoch_batches": 5}])
+def test_a_mini_epoch_may_cross_the_end_of_an_epoch_and_be_stopped_anywhere(tmp_path, whole, sizes):
+    options = {"cross_epochs": True, **sizes}
+    train(tmp_path / "whole", **options)
+    lines = log_lines(tmp_path / "whole")
+    assert [line["train"]["batches"] for line in lines] == [5, 5, 4]
+    assert [(line["epoch"], line["mini_epoch"]) for line in lines] == [(1, 1), (2, 2), (2, 3)]
+    assert weights(tmp_path / "whole", names(tmp_path / "whole")[-1]) == weights(whole, WHOLE[-1])
+    for at in range(1, 15):
+        stopped_at(at, tmp_path / "run", **options)
+    train(tmp_path / "run", **options)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+# --- a loss that is no number ---
+
+
+class Breaking(Trainer):
+    """Says that a loss is not finite as the third batch is asked for: that of the first."""
+
+    def train_on_batches(self, batches):
+        for number, batch in enumerate(batches):
+            if number == 2:
+                raise NonFiniteLoss(float("nan"), batches_ago=2)
+            self._step(batch)
+        return {}
+
+
+def test_the_batch_of_a_loss_that_is_not_finite_is_written_down_and_shown(tmp_path):
+    data = dataset(tmp_path)
+    train_loader = loader(data, batch_size=50, seed=3)
+    expected = next(iter(loader(data, batch_size=50, seed=3)))
+    trainer = Breaking(TwoHeadedResNet(channels=2, blocks=1))
+    with pytest.raises(DataError, match=r"the training loss is nan in epoch 1, mini-epoch 1; .*hexshards show") as told:
+        MiniEpochOrchestrator(trainer, train_loader, None, run=tmp_path / "run").run()
+    suspect = tmp_path / "run" / "suspect"
+    assert f"hexshards show {suspect} -n 50" in str(told.value)
+    shown = CliRunner().invoke(app, ["show", str(suspect), "-n", "50"])
+    assert shown.exit_code == 0
+    assert shown.stdout.count("to move, value") == 50
+    found = next(iter(loader(suspect, batch_size=50, shuffle=False, augment="none")))
+    ours, theirs = rows_of(found), rows_of(expected)
+    # those that were shown with their colours swapped are turned back
+    same = [a == b for a, b in zip(ours, theirs, strict=True)]
+    assert same == [bool(board[2, 0, 0] == board[0].sum() - board[1].sum()) for board in expected.board]
+    lines = (suspect / "positions.txt").read_text().splitlines()
+    assert len(lines) == 50
+    for line, board in zip(lines, found.board, strict=True):
+        text = line.removeprefix("#5,").split(" ")[0]
+        cells = [(int(text[i + 1]) - 1, ord(text[i]) - ord("a")) for i in range(0, len(text), 2)]
+        assert sorted(cells[::2]) == [tuple(cell) for cell in board[0].nonzero().tolist()]
+        assert sorted(cells[1::2]) == [tuple(cell) for cell in board[1].nonzero().tolist()]
+
+
+def test_a_trainer_that_does_not_look_is_stopped_before_it_is_saved(tmp_path):
+    class Blind(Trainer):
+        def train_on_batches(self, batches):
+            return {**super().train_on_batches(batches), "loss": float("inf")}
+
+    with pytest.raises(DataError, match="the training loss is inf in epoch 1, mini-epoch 1; its batch is not known"):
+        train(tmp_path, trainer=seeded(Blind))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+# --- a dataset that grows ---
+
+
+def spec(data: Path, run: Path, **changes: Any) -> TrainSpec:
+    small = {"mini_epoch_samples": 400, "epochs": 3, "batch_size": 64, "channels": 2, "blocks": 1}
+    return TrainSpec(data=data, run=run, device="cpu", **{**small, **changes})
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory) -> tuple[Path, Path, list[Path]]:
+    """A dataset, and the same one when files were added."""
+    folder = tmp_path_factory.mktemp("growing")
+    before = dataset(folder)
+    after = shutil.copytree(before, folder / "after")
+    more = processed(folder / "more", games=20, seed=9)
+    convert(more, out=after, append=True)
+    return before, after, more
+
+
+def put(data: Path, state: Path) -> None:
+    """Make a dataset what another one is, its index last."""
+    for path in sorted(state.iterdir(), key=lambda path: path.name == "index.json"):
+        shutil.copy(path, data)
+
+
+def test_what_is_added_during_a_run_is_seen_from_the_next_epoch_on_wherever_the_run_is_stopped(growing, tmp_path):
+    before, after, _ = growing
+    sizes = [read_index(data).splits["train"].positions for data in (before, after)]
+
+    def go(name: str, *, stop_at: int = 0) -> Outcome:
+        data = tmp_path / f"data-{name}"
+        if not data.exists():
+            shutil.copytree(before, data)
+        trained = 0
+
+        def grow(event: Event) -> None:
+            nonlocal trained
+            if isinstance(event, MiniEpochTrained):
+                trained += 1
+                if (event.epoch, event.mini_epoch) == (1, 2):
+                    put(data, after)
+                if trained == stop_at:
+                    event.stop("here")
+
+        return runs.train(spec(data, tmp_path / name), hooks=[grow])
+
+    outcome = go("whole")
+    assert outcome.samples_seen == sizes[0] + 2 * sizes[1]
+    assert outcome.notices == (f"the dataset has grown: epoch 2 has {sizes[1] - sizes[0]:,} samples more",)
+    assert len({line["val"]["samples"] for line in log_lines(tmp_path / "whole")}) == 1
+    # in the middle of the epoch in which the dataset grows, at its end, and in the next
+    for at in (2, 3, 4):
+        assert go(f"run{at}", stop_at=at).stopped == "here"
+        go(f"run{at}")
+        assert log_lines(tmp_path / f"run{at}") == log_lines(tmp_path / "whole")
+        last = names(tmp_path / "whole")[-1]
+        assert weights(tmp_path / f"run{at}", last) == weights(tmp_path / "whole", last)
+
+
+def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):
+    before, _, more = growing
+    data = shutil.copytree(before, tmp_path / "data")
+    runs.train(spec(data, tmp_path / "run", epochs=1))
+    shutil.rmtree(data)
+    convert(more, out=data, val_fraction=0.2, shard_positions=96, block_positions=16)
+    with pytest.raises(DataError, match="was made on dataset"):
+        runs.train(spec(data, tmp_path / "run", epochs=2))
