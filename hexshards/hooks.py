@@ -56,7 +56,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed(Event):
-    """Batches were trained: at most ten times a second, and at a mini-epoch's end."""
+    """Batches were trained: at most ten times a second, and at a mini-epoch's first and last."""
 
     progress: Progress
 

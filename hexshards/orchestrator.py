@@ -49,7 +49,7 @@ from hexshards.trainable import Rows, Trainable, TrainLoader
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.1
-"""Progressed comes no more often, the end of a mini-epoch excepted."""
+"""Progressed comes no more often, a mini-epoch's first and last batch excepted."""
 
 REMEMBERED_BATCHES = 1_000
 """How far back the batch of a loss that is not finite can be found again; a few words each."""

@@ -13,7 +13,6 @@ class Stopwatch:
 
     def __init__(self, *, before_s: float = 0.0) -> None:
         self._begun_s = time.monotonic() - before_s
-        self._shown_s = -math.inf
         self.closing_s = 0.0
         """What the last mini-epoch took to validate and save."""
         self.begin_lap(0)
@@ -25,6 +24,7 @@ class Stopwatch:
     def begin_lap(self, samples_seen: int) -> None:
         """A mini-epoch begins, or goes on."""
         self._lap_s, self._lap_samples, self._waited_s = time.monotonic(), samples_seen, 0.0
+        self._shown_s = -math.inf
 
     def samples_per_s(self, samples_seen: int) -> float:
         """Speed since the lap began."""
@@ -51,7 +51,7 @@ class Stopwatch:
         self.closing_s = time.monotonic() - start_s
 
     def due(self, interval_s: float) -> bool:
-        """Whether ``interval_s`` seconds have passed since it last was."""
+        """Whether ``interval_s`` seconds have passed since it last was, or the lap has just begun."""
         now_s = time.monotonic()
         if now_s - self._shown_s < interval_s:
             return False
