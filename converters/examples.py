@@ -100,9 +100,10 @@ class Examples:
             # part by part: floats are 50 times as large as what is packed of them, and need not be put in order
             positions, more = admit(self._draft(part))
             admitted.append(positions)
-            kept.append(np.setdiff1d(part["number"], [_number(reject) for reject in more], assume_unique=True))
+            refused = [_number(reject) for reject in more]
+            kept.append(np.setdiff1d(part["number"], refused, assume_unique=True) if refused else part["number"])
             rejects += [*unsound, *more]
-        order = np.argsort(np.concatenate(kept))
+        order = np.argsort(np.concatenate(kept), kind="stable")  # there are long runs in order
         return concat(admitted).take(order), tuple(self.names.names), sorted(rejects, key=_number)
 
     def _parts(

@@ -102,21 +102,30 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
     )
 
 
-def assemble(plan: Plan, *, base: Index | None, spec: ConvertSpec, runner: Runner, tell: Callable[..., None]) -> Index:
+def assemble(
+    plan: Plan,
+    *,
+    base: Index | None,
+    spec: ConvertSpec,
+    runner: Runner,
+    at_once: int,
+    tell: Callable[..., None],
+) -> Index:
     """Write all shards that are not there yet, and describe the dataset; ``tell`` is told of shards and shards_done."""
     jobs = [job for split in SPLITS for job in _jobs(plan, split, base, spec.shard_positions)]
     stamp = _stamp(plan, jobs)
     _remove_stale(plan, base, {job.name for job in jobs if _written(job, plan, stamp)})
-    waiting = [(job,) for job in jobs if not _written(job, plan, stamp)]
+    waiting = [job for job in jobs if not _written(job, plan, stamp)]
     tell(shards=len(jobs), shards_done=len(jobs) - len(waiting))
-    for _ in runner.each(partial(write_one, plan=_slim(plan), stamp=stamp), waiting):
+    write = partial(write_one, plan=_slim(plan), stamp=stamp)
+    for _ in runner.each(write, list(zip(waiting, _threads(waiting, at_once), strict=True)), at_once=at_once):
         tell(shards_done=1)
     for half in plan.out.glob("*.*.partial"):  # of a worker that was killed; its task was run again
         half.unlink()
     if base:
         shards = [(shard,) for split in base.splits.values() for shard in split.shards]
         task = partial(note_games_of_shard, folder=plan.out, scratch=plan.scratch, index=base)
-        for _ in runner.each(task, shards):
+        for _ in runner.each(task, shards, at_once=at_once):
             pass
     splits = {split: _split(split, [job for job in jobs if job.split == split], plan, base, stamp) for split in SPLITS}
     added = sorted((file for spill in plan.spills for file in spill.inputs), key=lambda file: (file.name, file.sha256))
@@ -157,6 +166,12 @@ def _remove_stale(plan: Plan, base: Index | None, written: set[str]) -> None:
                 stale.unlink()
 
 
+def _threads(jobs: Sequence[Job], at_once: int) -> list[int]:
+    """How many threads each job takes: with fewer shards than workers, those that would idle are shared out."""
+    rows = sum(job.rows for job in jobs)
+    return [max(1, round(at_once * job.rows / rows)) for job in jobs]
+
+
 def _slim(plan: Plan) -> Plan:
     """The plan without what a job has no use for: it travels with every job."""
     return replace(plan, spills=tuple(replace(s, inputs=(), rejects={}, first_reject="") for s in plan.spills))
@@ -165,7 +180,7 @@ def _slim(plan: Plan) -> Plan:
 # one shard ----------------------------------------------------------------------------------------------------------
 
 
-def write_one(job: Job, *, plan: Plan, stamp: str) -> None:
+def write_one(job: Job, threads: int, *, plan: Plan, stamp: str) -> None:
     """Write a shard, the keys of its games, and last a note of what is in it."""
     counts = list[Counts]()
     games = list[Words]()
@@ -177,7 +192,7 @@ def write_one(job: Job, *, plan: Plan, stamp: str) -> None:
             yield block
 
     blocks = _merged_blocks(job, plan) if plan.dedupe else _blocks(job, plan)
-    shard = write_shard(plan.out / job.name, counted(blocks), layout=plan.layout)
+    shard = write_shard(plan.out / job.name, counted(blocks), layout=plan.layout, threads=threads)
     note_games(plan.scratch, job.name, games)
     note = {"stamp": stamp, "shard": asdict(shard), "counts": asdict(Counts.sum(counts))}
     publish(_note(plan.scratch, job.name), json.dumps(note).encode())

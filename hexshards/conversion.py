@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,18 +146,19 @@ class _Work:
     budget: Budget
     engine: Engine
 
-    def runner(self, task_bytes: int) -> AbstractContextManager[Runner]:
-        """An engine that runs as many tasks of this size at once as fit."""
-        return engines.start(self.engine, workers=self.budget.at_once(task_bytes), folder=self.scratch)
-
 
 def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: _Teller) -> Report:
     found = survey(inputs, scratch=work.scratch, base=work.base)
     if not found.groups and work.base:
         tell.passed_over(found)
         return _report(work, work.base, found=found)
-    found, repeats = _without_repeats(work, found)
-    spills, refusals, notes = _read_all(work, found, tell)
+    with engines.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
+        return _carried_out(work, found, runner, max_rejects=max_rejects, tell=tell)
+
+
+def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int, tell: _Teller) -> Report:
+    found, repeats = _without_repeats(work, found, runner)
+    spills, refusals, notes = _read_all(work, found, runner, tell)
     notes.append(_repeated_games(repeats, work.spec))
     rejects = judge(
         spills,
@@ -171,22 +172,22 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
     soft = any(spill.soft for spill in spills) if plan.dedupe else plan.layout.soft
     shard_bytes = writing_bytes(plan.layout.side, soft=soft, spec=work.spec)
     notes.append(work.budget.notice(shard_bytes, f"writing a shard of {work.spec.shard_positions:,} positions"))
-    with work.runner(shard_bytes) as runner:
-        index = assemble(plan, base=work.base, spec=work.spec, runner=runner, tell=tell.add)
+    at_once = work.budget.at_once(shard_bytes)
+    index = assemble(plan, base=work.base, spec=work.spec, runner=runner, at_once=at_once, tell=tell.add)
     index.write(work.out)
     rows = sum(sum(spill.rows.values()) for spill in spills)
     return _report(work, index, found=found, rejects=rejects, rows=rows, notes=notes)
 
 
-def _without_repeats(work: _Work, found: Survey) -> tuple[Survey, int]:
+def _without_repeats(work: _Work, found: Survey, runner: Runner) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
     files = [file for file in found.files if holds_games(file)]
     if not files:
         return found, 0
     # lists of games are kept as long as they are few; making them again takes 15 us a game
     jobs = [(file, stem_of((file,), work.scratch) if len(files) <= MAX_SPILLS else None) for file in files]
-    with work.runner(max(reading_bytes((file,), work.spec) for file, _ in jobs)) as runner:
-        told, repeats = without_repeats(jobs, spec=work.spec, runner=runner)
+    at_once = work.budget.at_once(max(reading_bytes((file,), work.spec) for file, _ in jobs))
+    told, repeats = without_repeats(jobs, spec=work.spec, runner=runner, at_once=at_once)
     return replace(
         found, groups=tuple(tuple(told.get(file, file) for file in group) for group in found.groups)
     ), repeats
@@ -199,7 +200,9 @@ def _repeated_games(count: int, spec: ConvertSpec) -> str:
     return f"{count:,} games are exact repeats of others, as they are or turned by 180 degrees: {done}"
 
 
-def _read_all(work: _Work, found: Survey, tell: _Teller) -> tuple[list[Spill], list[Refusal], list[str]]:
+def _read_all(
+    work: _Work, found: Survey, runner: Runner, tell: _Teller
+) -> tuple[list[Spill], list[Refusal], list[str]]:
     """All spills, those of an earlier try among them; what was refused; and what held the reading back."""
     tell.passed_over(found)
     known = {group: find_spill(stem_of(group, work.scratch)) for group in found.groups}
@@ -209,8 +212,9 @@ def _read_all(work: _Work, found: Survey, tell: _Teller) -> tuple[list[Spill], l
     _check_space(work, found, spills)
     waiting = [group for group in found.groups if group not in spills]
     task_bytes = max((reading_bytes(group, work.spec) for group in waiting), default=0)
-    with work.runner(task_bytes) if waiting else nullcontext() as runner:
-        refusals = list(_read_rest(work, found, waiting, spills, runner, tell)) if runner else []
+    read = partial(read_group, scratch=work.scratch, spec=work.spec)
+    results = runner.each(read, [(group,) for group in waiting], at_once=work.budget.at_once(task_bytes))
+    refusals = list(_read_rest(work, found, results, spills, tell))
     places = {str(file.path): place for place, file in enumerate(found.files)}
     refusals.sort(key=lambda refusal: places[refusal.path])
     notice = work.budget.notice(task_bytes, "reading the largest source file")
@@ -220,14 +224,12 @@ def _read_all(work: _Work, found: Survey, tell: _Teller) -> tuple[list[Spill], l
 def _read_rest(
     work: _Work,
     found: Survey,
-    waiting: Sequence[Group],
+    results: Iterable[tuple[Group, Spill | tuple[Refusal, ...]]],
     spills: dict[Group, Spill],
-    runner: Runner,
     tell: _Teller,
 ) -> Iterator[Refusal]:
-    """Read what is waiting into ``spills``; what is refused is yielded."""
-    task = partial(read_group, scratch=work.scratch, spec=work.spec)
-    for count, (group, result) in enumerate(runner.each(task, [(group,) for group in waiting]), start=1):
+    """Take what is read into ``spills``; what is refused is yielded."""
+    for count, (group, result) in enumerate(results, start=1):
         tell.read(group, result if isinstance(result, Spill) else None)
         if isinstance(result, Spill):
             spills[group] = result

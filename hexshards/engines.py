@@ -42,8 +42,11 @@ SHAPERS = ("hexshards", "numpy", "zstandard")
 class Runner(Protocol):
     """A started engine."""
 
-    def each(self, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
-        """Results of ``task(*job)`` as they come. What a task raises is raised here, as itself."""
+    def each(self, task: Callable[..., T], jobs: Sequence[Job], *, at_once: int) -> Iterator[T]:
+        """Results of ``task(*job)`` as they come, of at most so many running at once.
+
+        What a task raises is raised here, as itself.
+        """
         ...
 
 
@@ -62,39 +65,54 @@ def start(engine: Engine, *, workers: int, folder: Path) -> AbstractContextManag
 
 @contextmanager
 def local(workers: int) -> Iterator[Runner]:
-    """This process for one worker, else as many spawned ones."""
-    if workers == 1:
-        yield _Here()
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    """This process for one task at a time, else at most so many spawned ones."""
+    pools = _Pools(workers)
     try:
-        yield _Pool(pool)
+        yield pools
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pools.leave()
 
 
-class _Here:
-    def each(self, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
-        for job in jobs:
-            yield task(*job)
+class _Pools:
+    """Spawned processes, which stay for the next tasks: starting one takes as long as reading a small file."""
 
+    def __init__(self, workers: int) -> None:
+        self._workers, self._size = workers, 0
+        self._pool: ProcessPoolExecutor | None = None
 
-class _Pool:
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
-
-    def each(self, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
+    def each(self, task: Callable[..., T], jobs: Sequence[Job], *, at_once: int) -> Iterator[T]:
+        at_once = min(at_once, self._workers)
+        if at_once == 1 or len(jobs) < 2:
+            self.leave()  # what they hold is not counted any more
+            yield from (task(*job) for job in jobs)
+            return
         try:
-            with _ctrl_c_held_back():
-                futures: list[Future[T]] = [self._pool.submit(task, *job) for job in jobs]
-            for future in as_completed(futures):
-                yield future.result()
+            yield from self._each(self._of(at_once), task, jobs)
         except BrokenProcessPool:
             raise DataError(
                 "a worker process was killed, most likely for want of memory",
                 where="convert",
                 fix="Run the same command again, with fewer --workers; finished files are not read again",
             ) from None
+
+    def leave(self) -> None:
+        """End the processes."""
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+    def _of(self, size: int) -> ProcessPoolExecutor:
+        if self._pool is None or size != self._size:
+            self.leave()
+            context = multiprocessing.get_context("spawn")
+            self._pool, self._size = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker), size
+        return self._pool
+
+    def _each(self, pool: ProcessPoolExecutor, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
+        with _ctrl_c_held_back():
+            futures: list[Future[T]] = [pool.submit(task, *job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
 
 
 @contextmanager
@@ -172,11 +190,13 @@ class _Ray:
         self._ray, self._workers, self._site = ray, workers, site
         self._start = ray.remote(max_retries=RETRIES)(_work)
 
-    def each(self, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
+    def each(self, task: Callable[..., T], jobs: Sequence[Job], *, at_once: int) -> Iterator[T]:
         shared, queue, running = self._ray.put(task), iter(jobs), list[Any]()
+        at_once = min(at_once, self._workers)
         try:
             while True:
-                running += [self._start.remote(self._site, shared, job) for job in islice(queue, self._room(running))]
+                free = at_once - len(running)
+                running += [self._start.remote(self._site, shared, job) for job in islice(queue, free)]
                 if not running:
                     return
                 (done,), running = self._ray.wait(running)
@@ -184,9 +204,6 @@ class _Ray:
         finally:
             for reference in running:
                 self._ray.cancel(reference, force=True)
-
-    def _room(self, running: Sequence[object]) -> int:
-        return self._workers - len(running)
 
     def _result(self, reference: Any) -> Any:
         try:

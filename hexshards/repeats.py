@@ -44,13 +44,13 @@ _converters = cache(formats)
 
 
 def without_repeats(
-    files: Sequence[tuple[Input, Path | None]], *, spec: ConvertSpec, runner: Runner
+    files: Sequence[tuple[Input, Path | None]], *, spec: ConvertSpec, runner: Runner, at_once: int
 ) -> tuple[dict[Input, Input], int]:
     """Files of games, each with itself told which of its games are repeats; and how many those are.
 
     Each file comes with a path at which its list of games is kept, so that it is made once, or with None.
     """
-    lists = [found for found in runner.each(partial(_list_games, spec=spec), files) if found]
+    lists = [found for found in runner.each(partial(_list_games, spec=spec), files, at_once=at_once) if found]
     lists.sort(key=lambda each: (each.file.path.name, each.sha256))
     if not lists:
         return {}, 0

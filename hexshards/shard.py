@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,15 +66,17 @@ class Layout:
         return f"{number:06d}.{column}{codec.SUFFIXES[self.codec]}"
 
 
-def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout) -> Shard:
-    """Write blocks to a tar that appears at ``path`` when it is complete, and say what it holds."""
+def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout, threads: int = 1) -> Shard:
+    """Write blocks to a tar that appears at ``path`` when it is complete, and say what it holds.
+
+    ``threads`` compress blocks at once; the bytes do not depend on it.
+    """
     positions, sizes, sums, digest = 0, [], [], hashlib.sha256()
     with publishing(path) as file:
-        for number, block in enumerate(blocks):
-            data = _pack(block, number, layout)
+        for rows, data in _packed(blocks, layout, threads):
             file.write(data)
             digest.update(data)
-            positions += len(block)
+            positions += rows
             sizes.append(len(data))
             sums.append(isal_zlib.crc32(data))
         file.write(_END)
@@ -85,6 +89,22 @@ def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout) -> S
         block_bytes=tuple(sizes),
         block_crc32=tuple(sums),
     )
+
+
+def _packed(blocks: Iterable[Positions], layout: Layout, threads: int) -> Iterator[tuple[int, bytes]]:
+    """Positions and bytes of each block, in their order."""
+    if threads == 1:
+        yield from ((len(block), _pack(block, number, layout)) for number, block in enumerate(blocks))
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque[tuple[int, Future[bytes]]]()
+        for number, block in enumerate(blocks):
+            waiting.append((len(block), pool.submit(_pack, block, number, layout)))
+            if len(waiting) > threads:
+                rows, packed = waiting.popleft()
+                yield rows, packed.result()
+        for rows, packed in waiting:
+            yield rows, packed.result()
 
 
 def _pack(block: Positions, number: int, layout: Layout) -> bytes:

@@ -29,11 +29,8 @@ from hexshards.pickles import Array, Data, DType, LostError, Machine, Member, Re
 MAX_TEMPLATES, MAX_LESSONS = 16, 64
 """Kinds held at once, and dicts looked at for one, so that a file of many kinds costs no more than the slow way."""
 
-LOOK_AHEAD_BYTES = 2 << 20
+LOOK_AHEAD_BYTES = 4 << 20
 """Looked through at a time for dicts of the known kinds, while it is in the cache."""
-
-FAR_BYTES = 2048
-"""Looked through at a time for one anchor: bytes.find prepares itself longer for more."""
 
 LONG_BYTES = 64
 """Leaves of so many bytes are taken from the pickle when they are needed, all else when a dict is found."""
@@ -86,18 +83,15 @@ class Template:
 
     @cached_property
     def anchor(self) -> Anchor:
-        """The longest run of bytes before the longest leaf that all dicts of the kind share.
-
-        There is no zero in it: find skips fast over data that has no byte of what it looks for.
-        """
+        """The longest run of bytes before the longest leaf that all dicts of the kind share."""
         longest = max(self.slots, key=lambda slot: slot.width)
         shared = bytearray(self.data[: longest.offset])
         for slot in self.slots:
             opcode = self.tokens[bisect.bisect_left(self.tokens, slot.offset) - 1]
             shared[opcode : slot.end] = bytes(len(shared[opcode : slot.end]))
         text = max(bytes(shared).split(b"\0"), key=len)
-        at = shared.index(text)
-        return Anchor(text, at, longest.end - at)
+        rarest = min(range(len(text)), key=lambda place: self.data.count(text[place]), default=0)
+        return Anchor(text, shared.index(text), rarest)
 
     @cached_property
     def parts(self) -> list[tuple[int, int]]:
@@ -146,8 +140,8 @@ class Anchor:
     text: bytes
     offset: int
     """Of its first byte, from the dict's first."""
-    step: int
-    """From its first byte to where the next is looked for."""
+    rarest: int
+    """Which of the bytes is looked for first."""
 
 
 def _runs(data: Bytes, starts: Numbers, width: int) -> Bytes:
@@ -282,6 +276,7 @@ class _Repeats:
         self.key, self.data, self.lessons = key, data, 0
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         self.templates: list[Template] = []
+        self.counts: list[int] = []  # of dicts found of each kind, the most frequent of which is looked for first
         self.parts: list[list[tuple[Numbers, Bytes]]] = []  # of each kind: starts, and what lies between long leaves
         self.marks: dict[bytes, Numbers] = {}  # where a text is that no known kind has there, before ``horizon``
         self.horizon = self.known = 0  # what is looked through, and before which place no dict is missed
@@ -353,42 +348,40 @@ class _Repeats:
     def _look_ahead(self, at: int) -> None:
         low, self.horizon = max(at, self.horizon), max(at, self.horizon) + LOOK_AHEAD_BYTES
         self.known = self.horizon - max(template.anchor.offset for template in self.templates)
-        for text in self.marks:
-            self.marks[text] = self._all(text, low)
+        for anchor in {template.anchor.text: template.anchor for template in self.templates}.values():
+            self.marks[anchor.text] = self._all(anchor, low)
         self.ahead = self.ahead.after(at)
-        for kind in range(len(self.templates)):
+        for kind in sorted(range(len(self.templates)), key=lambda kind: -self.counts[kind]):
             self._find(kind)
 
     def _add(self, template: Template, at: int) -> None:
         """Take up a new kind, and find the dicts of it behind a place."""
         self.templates.append(template)
+        self.counts.append(0)
         self.parts.append([])
         if template.anchor.text not in self.marks:
-            self.marks[template.anchor.text] = self._all(template.anchor.text, at)
+            self.marks[template.anchor.text] = self._all(template.anchor, at)
         self._find(len(self.templates) - 1)
 
     def _find(self, kind: int) -> None:
         template = self.templates[kind]
         marks = self.marks[template.anchor.text]
+        if not len(marks):
+            return
         starts = marks - template.anchor.offset
         fits, short = template.matching(self.bytes, starts)
         self.marks[template.anchor.text] = marks[~fits]
+        self.counts[kind] += len(short)
         self.parts[kind].append((starts[fits], short))
         self.ahead = self.ahead.joined(starts[fits], kind, len(template.data))
 
-    def _all(self, text: bytes, low: int) -> Numbers:
-        """All places of an anchor's text before the horizon, each looked for behind the long leaf that follows."""
-        step = min(template.anchor.step for template in self.templates if template.anchor.text == text)
-        data = self.data[low : self.horizon + len(text) - 1] if low < self.horizon else b""
-        found, at = list[int](), 0
-        while at < len(data):
-            place = data.find(text, at, at + FAR_BYTES)
-            if place >= 0:
-                found.append(place)
-                at = place + step
-            else:
-                at += FAR_BYTES - len(text) + 1
-        return np.array(found, dtype=np.int64) + low
+    def _all(self, anchor: Anchor, low: int) -> Numbers:
+        """All places of an anchor before the horizon."""
+        text, window = anchor.text, self.bytes[low : self.horizon + len(anchor.text) - 1]
+        possible = window[anchor.rarest :][: max(0, len(window) - len(text) + 1)]
+        places = np.flatnonzero(possible == text[anchor.rarest])
+        found = _runs(window, places, len(text)) == np.frombuffer(text, dtype=np.uint8)
+        return np.asarray(places[found.all(axis=1)] + low)
 
     # at the end: looking back -----------------------------------------------------------------------------------------
 
@@ -403,22 +396,22 @@ class _Repeats:
         every, bases = joined(self.taken), np.concatenate(self.bases)
         for alike, mine in every.by_kind():
             _check_cuts(alike, np.array(cuts, dtype=np.int64))
+            earliest = bases[mine]
             for slot in alike.template.slots:
                 if slot.opcode in _GETS:
-                    meaning = alike.template.fixed.get(slot)
-                    meanings |= self._meanings(alike.numbers(slot), bases[mine], meaning)
+                    entries = alike.numbers(slot)
+                    if (entries >= earliest).any():
+                        raise LookupError
+                    self._look_up(distinct(entries).tolist(), meanings, alike.template.fixed.get(slot))
         self.memo, self.taken, self.bases, self.marks = meanings, [], [], {}
 
-    def _meanings(self, entries: Numbers, bases: Numbers, meaning: object) -> dict[int, object]:
-        """What memo entries stand for, each of which must mean ``meaning`` unless that is None."""
-        if (entries >= bases).any():
-            raise LookupError
-        meanings: dict[int, object] = {}
-        for entry in distinct(entries).tolist():
-            found = meanings[entry] = self._recalled(entry)
-            if meaning is not None and not _same(found, meaning):
+    def _look_up(self, entries: Sequence[int], meanings: dict[int, object], meaning: object) -> None:
+        """Add what memo entries stand for to ``meanings``; each must mean ``meaning`` unless that is None."""
+        for entry in entries:
+            if entry not in meanings:
+                meanings[entry] = self._recalled(entry)
+            if meaning is not None and not _same(meanings[entry], meaning):
                 raise LookupError
-        return meanings
 
     def _recalled(self, entry: int) -> object:
         reader = Machine(pickle.LONG_BINGET + entry.to_bytes(4, "little"), self)

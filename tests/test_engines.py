@@ -63,9 +63,11 @@ def runs(pid):
 @pytest.mark.parametrize("workers", ENGINES)
 def test_every_job_gives_its_result_once(workers):
     with engines.local(workers) as runner:
-        assert sorted(runner.each(square, [(number,) for number in range(100)])) == [n * n for n in range(100)]
-        assert list(runner.each(square, [])) == []
-        assert list(runner.each(square, [(7,)])) == [49]
+        assert sorted(runner.each(square, [(number,) for number in range(100)], at_once=2)) == [
+            n * n for n in range(100)
+        ]
+        assert list(runner.each(square, [], at_once=2)) == []
+        assert list(runner.each(square, [(7,)], at_once=2)) == [49]
 
 
 @pytest.mark.parametrize("workers", ENGINES)
@@ -76,7 +78,7 @@ def test_every_job_gives_its_result_once(workers):
 )
 def test_what_a_task_raises_arrives_as_itself(workers, error):
     with engines.local(workers) as runner, pytest.raises(type(error)) as caught:
-        list(runner.each(fail, [(error,)]))
+        list(runner.each(fail, [(error,)] * 2, at_once=2))
     assert type(caught.value) is type(error)
     assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
 
@@ -91,12 +93,25 @@ def test_an_engine_that_is_not_there_is_refused_before_anything_is_made(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def me(_):
+    return os.getpid()
+
+
+def test_processes_stay_for_the_next_tasks_unless_fewer_are_to_run():
+    jobs = [(number,) for number in range(20)]
+    with engines.local(2) as runner:
+        first, again = (set(runner.each(me, jobs, at_once=5)) for _ in range(2))
+        assert len(first) <= 2 and again <= first and os.getpid() not in first
+        assert set(runner.each(me, jobs, at_once=1)) == {os.getpid()}
+        wait_for(lambda: not any(map(runs, first)))
+
+
 # sudden ends --------------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_dies_ends_in_an_error_that_says_what_to_do():
     with engines.local(2) as runner, pytest.raises(DataError, match=r"worker process was killed.*fewer --workers"):
-        list(runner.each(die, [(number,) for number in range(20)]))
+        list(runner.each(die, [(number,) for number in range(20)], at_once=2))
 
 
 def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
@@ -107,7 +122,7 @@ def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
     killer.start()
     begun = time.monotonic()
     with engines.local(2) as runner, pytest.raises(DataError, match="killed"):
-        list(runner.each(tell_and_sleep, [(tmp_path,)] * 6))
+        list(runner.each(tell_and_sleep, [(tmp_path,)] * 6, at_once=2))
     killer.join()
     assert time.monotonic() - begun < PATIENCE_S, "the other worker was waited for"
     assert not any(runs(int(path.name)) for path in tmp_path.iterdir())
@@ -119,7 +134,7 @@ from pathlib import Path
 from test_engines import engines, tell_and_sleep
 if __name__ == "__main__":
     with engines.local(2) as runner:
-        list(runner.each(tell_and_sleep, [(Path(sys.argv[1]),)] * 6))
+        list(runner.each(tell_and_sleep, [(Path(sys.argv[1]),)] * 6, at_once=2))
 """
 
 

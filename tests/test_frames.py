@@ -125,7 +125,7 @@ def test_frames_without_number_are_not_all_remembered():
 def test_nearly_all_examples_of_a_file_are_found_alike():
     every = examples(side=13, games=30)
     data = pickle.dumps({"examples": every, "source_file": "x"}, 4)
-    assert len(data) > 5 << 20
+    assert len(data) > 5 << 20  # more than is looked through at once
     found = load_records(Unframed(pieces(data, 1 << 16), expected_bytes=len(data)), where="a", key="board")["examples"]
     assert sum(len(e) if isinstance(e, Rows) else 1 for e in found) == len(every)
     assert sum(not isinstance(e, Rows) for e in found) < 40

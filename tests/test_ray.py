@@ -161,7 +161,7 @@ def test_a_task_whose_process_is_killed_is_run_again(runner, tmp_path):
         os.kill(int(wait_for(lambda: (tmp_path / "0").exists() and (tmp_path / "0").read_text())), signal.SIGKILL)
 
     killer = in_background(kill_sleeper)
-    results = dict(runner.each(sleep_once, [(str(number),) for number in range(8)]))
+    results = dict(runner.each(sleep_once, [(str(number),) for number in range(8)], at_once=2))
     killer.join()
     assert sorted(results) == [str(number) for number in range(8)]
     assert results["0"] != int((tmp_path / "0").read_text())
@@ -172,7 +172,7 @@ def test_a_task_that_kills_every_process_ends_in_an_error_that_says_what_to_do(r
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(DataError, match=r"Ray: could not finish a task: The worker died.*docs/ray\.md"):
-        list(runner.each(die, [()]))
+        list(runner.each(die, [()], at_once=2))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_a_task_raises_arrives_as_itself(runner, error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        list(runner.each(fail, [()]))
+        list(runner.each(fail, [()], at_once=2))
     assert type(caught.value) is type(error)
     assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
 
@@ -198,7 +198,7 @@ def test_no_more_jobs_are_taken_than_there_are_workers(runner):
             taken.append(number)
             yield (number,)
 
-    for done, _ in enumerate(runner.each(lambda number: number, jobs()), start=1):
+    for done, _ in enumerate(runner.each(lambda number: number, jobs(), at_once=2), start=1):
         assert len(taken) <= done + 1
     assert len(taken) == 9
 
@@ -210,7 +210,7 @@ def test_tasks_left_behind_by_an_error_are_stopped(runner):
         time.sleep(PATIENCE_S)
 
     with pytest.raises(KeyError):
-        list(runner.each(fail_or_sleep, [(0,), (1,)]))
+        list(runner.each(fail_or_sleep, [(0,), (1,)], at_once=2))
     wait_for(lambda: not working())
 
 
@@ -221,7 +221,7 @@ def test_a_machine_that_does_not_share_the_folder_is_named(runner, tmp_path):
     (proof,) = tmp_path.iterdir()
     proof.unlink()  # as on a machine that mounts something else there
     with pytest.raises(DataError, match=r"Ray worker on .*: does not see .*every machine mounts at the same path"):
-        list(runner.each(lambda: 1, [()]))
+        list(runner.each(lambda: 1, [()], at_once=2))
     proof.touch()
 
 

@@ -51,7 +51,7 @@ def found_in(folder, spec):
     (folder.parent / "scratch").mkdir()
     jobs = [(file, folder.parent / "scratch" / file.path.name) for file in inputs]
     with local(1) as runner:
-        told, count = without_repeats(jobs, spec=spec, runner=runner)
+        told, count = without_repeats(jobs, spec=spec, runner=runner, at_once=1)
     return list(told.values()), count
 
 

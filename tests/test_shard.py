@@ -120,10 +120,14 @@ def test_the_bytes_of_a_shard_are_those_of_format_version_1(tmp_path, soft, sha2
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
-def test_the_same_blocks_are_the_same_bytes_whatever_the_file_is_called(tmp_path, codec):
-    first, _, layout, blocks = written(tmp_path, codec=codec)
-    write_shard(tmp_path / "val-000009.tar", blocks, layout=layout)
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_same_blocks_are_the_same_bytes_whatever_the_file_is_called_and_whoever_packs_them(
+    tmp_path, codec, threads
+):
+    first, shard, layout, blocks = written(tmp_path, codec=codec, rows=(9, 9, 9, 9, 3))
+    again = write_shard(tmp_path / "val-000009.tar", blocks, layout=layout, threads=threads)
     assert (tmp_path / "val-000009.tar").read_bytes() == first.read_bytes()
+    assert again == replace(shard, name="val-000009.tar")
 
 
 def test_every_single_flipped_bit_of_a_block_is_found(tmp_path):
@@ -238,7 +242,8 @@ def test_a_shard_of_another_layout_is_found(tmp_path):
             read(data, shard, 0, other)
 
 
-def test_a_shard_appears_whole_or_not_at_all(tmp_path):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_shard_appears_whole_or_not_at_all(tmp_path, threads):
     path, _, layout, _ = written(tmp_path)
     old = path.read_bytes()
 
@@ -248,6 +253,6 @@ def test_a_shard_appears_whole_or_not_at_all(tmp_path):
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        write_shard(path, blocks(), layout=layout)
+        write_shard(path, blocks(), layout=layout, threads=threads)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == [path.name]
