@@ -156,9 +156,13 @@ class Loader:
         return -(-self.samples // self._global_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        start = self._done if self._resume else 0
-        self._done, self._resume = start, False
-        return self._deliver(self.epoch, start)
+        if self._done >= self.samples and not self._resume:
+            # who counts batches need not ask for the one after the last
+            self.epoch, self._done = self.epoch + 1, 0
+        elif not self._resume:
+            self._done = 0
+        self._resume = False
+        return self._deliver()
 
     def fingerprint(self, epoch: int) -> str:
         """A short hash of an epoch's order: runs that show the same one see the same samples, one after another.
@@ -195,11 +199,16 @@ class Loader:
         self.epoch, self._done, self._resume = int(state["epoch"]), int(state["samples"]), True
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch`` at the next ``iter``. The current one changes nothing, so a resumed epoch goes on."""
+        """Begin ``epoch`` at the next first batch. The current one changes nothing, so a resumed epoch goes on."""
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
         if epoch != self.epoch:
             self.epoch, self._done, self._resume = epoch, 0, False
+
+    @property
+    def sampler(self) -> Loader:
+        """The loader itself: whose ``sampler`` PyTorch Lightning tells the epoch, to that it calls ``set_epoch``."""
+        return self
 
     @property
     def _global_batch(self) -> int:
@@ -223,7 +232,9 @@ class Loader:
                 "Turn drop_last on, or choose another batch_size"
             )
 
-    def _deliver(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _deliver(self) -> Iterator[Batch]:
+        # only now, at the first batch: Lightning sets the epoch after it has called iter
+        epoch, start = self.epoch, self._done
         windows = self.epochs.windows(epoch)
         stream = _Stream(self._read(windows, start), int(windows.plan.starts[windows.plan.window_at(start)]))
         for first in range(start, self.samples, self._global_batch):
