@@ -74,28 +74,24 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_ranks():
     """What each of so many real processes saw, that talk by torch.distributed: batch by batch, rank by rank."""
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, TESTS],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-c", LAUNCHER, TESTS]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as launcher:
 
-    def run(folder, world_size, *, state=None, batches=-1, **options):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        asked = {"folder": str(folder), "world_size": world_size, "port": port}
-        asked |= {"options": options, "state": state, "batches": batches}
-        launcher.stdin.write(json.dumps(asked) + "\n")
-        launcher.stdin.flush()
-        found = json.loads(launcher.stdout.readline())
-        assert len({each["length"] for each in found}) == 1
-        return list(zip(*(each["told"] for each in found), strict=True))
+        def run(folder, world_size, *, state=None, batches=-1, **options):
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            asked = {"folder": str(folder), "world_size": world_size, "port": port}
+            asked |= {"options": options, "state": state, "batches": batches}
+            launcher.stdin.write(json.dumps(asked) + "\n")
+            launcher.stdin.flush()
+            found = json.loads(launcher.stdout.readline())
+            assert len({each["length"] for each in found}) == 1
+            return list(zip(*(each["told"] for each in found), strict=True))
 
-    yield run
-    launcher.stdin.close()
-    assert launcher.wait(timeout=60) == 0
+        yield run
+        launcher.stdin.close()
+        assert launcher.wait(timeout=60) == 0
 
 
 def global_batches(found):
