@@ -6,29 +6,27 @@ is the simple answer, and it lets a state fit any number of ranks. Its cost: eve
 split.
 
 Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while
-a window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. An epoch's plan adds 8
-bytes per block.
+a window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. Batches on the CPU add the
+memory of four, 2.7 KB a sample at side 13, and an epoch's plan 8 bytes per block.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from hexshards import workers
+from hexshards.arrival import arriving
 from hexshards.budget import parse_bytes
+from hexshards.delivery import Rows, on_cpu, on_device
 from hexshards.epochs import CHOICES, Datasets, Epochs, State
-from hexshards.errors import DataError
-from hexshards.expand import Batch, Packed, expand, expand_on_device
-from hexshards.prefetch import check_room, fetching
+from hexshards.expand import Batch, Packed
+from hexshards.prefetch import check_room
 from hexshards.remote import home_of
 from hexshards.specs import LOADER, REMOTE, Augment, LoaderSpec, OnError, RemoteSpec
 from hexshards.storage import Home
@@ -38,6 +36,12 @@ from hexshards.window import Mixed, Windows
 __all__ = ["Batch", "Loader", "loader"]
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+Stream = Generator[Made, None, None]
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What batches may be made of."""
 
 
 def loader(
@@ -51,6 +55,8 @@ def loader(
     num_workers: int = LOADER.num_workers,
     on_error: OnError = LOADER.on_error,
     device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
     drop_last: bool = LOADER.drop_last,
     cache: str | Path | None = REMOTE.cache,
     cache_limit: int | str = REMOTE.cache_bytes,
@@ -88,7 +94,15 @@ def loader(
     )
     limit = parse_bytes(cache_limit, name="cache_limit")
     remote = RemoteSpec(cache=Path(cache).absolute() if cache else None, cache_bytes=limit)
-    return Loader(_homes(dataset, remote), spec, device=device, rank=rank, world_size=world_size)
+    return Loader(
+        _homes(dataset, remote),
+        spec,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def _homes(dataset: Datasets, spec: RemoteSpec) -> Home | Mapping[Home, float]:
@@ -118,12 +132,16 @@ class Loader:
         spec: LoaderSpec,
         *,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         self.epochs = Epochs(dataset, spec)
         self.index, self.home = self.epochs.index, self.epochs.home
-        self.spec, self.device = spec, torch.device(device)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
+        self.spec, self.device, self.dtype, self.channels_last = spec, torch.device(device), dtype, channels_last
         self.rank, self.world_size = _place(rank, world_size)
         self._check_size()
         check_room(self.epochs.selections, spec)
@@ -156,13 +174,15 @@ class Loader:
         return -(-self.samples // self._global_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._done >= self.samples and not self._resume:
-            # who counts batches need not ask for the one after the last
-            self.epoch, self._done = self.epoch + 1, 0
-        elif not self._resume:
-            self._done = 0
-        self._resume = False
-        return self._deliver()
+        return self._deliver(self._made)
+
+    def packed(self) -> Iterator[Packed]:
+        """The same batches as rows that are still packed, NumPy arrays in the CPU's memory; they count alike.
+
+        51 bytes a row at side 13, for those who expand them elsewhere. An array is a view of a window of rows, and
+        keeps it in memory.
+        """
+        return self._deliver(lambda rows: rows)
 
     def fingerprint(self, epoch: int) -> str:
         """A short hash of an epoch's order: runs that show the same one see the same samples, one after another.
@@ -232,83 +252,55 @@ class Loader:
                 "Turn drop_last on, or choose another batch_size"
             )
 
-    def _deliver(self) -> Iterator[Batch]:
+    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]]) -> Iterator[Made]:
+        """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
+        if self._done >= self.samples and not self._resume:
+            # who counts batches need not ask for the one after the last
+            self.epoch, self._done = self.epoch + 1, 0
+        elif not self._resume:
+            self._done = 0
+        self._resume = False
+        return self._counted(make)
+
+    def _counted(self, make: Callable[[Stream[Packed]], Stream[Made]]) -> Iterator[Made]:
         # only now, at the first batch: Lightning sets the epoch after it has called iter
         epoch, start = self.epoch, self._done
-        windows = self.epochs.windows(epoch)
-        stream = _Stream(self._read(windows, start), int(windows.plan.starts[windows.plan.window_at(start)]))
-        for first in range(start, self.samples, self._global_batch):
-            count = min(self._global_batch, self.samples - first)
-            low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            batch = self._expand(stream.take(low, high))
-            self._done = first + count
-            yield batch
+        with closing(self._packed(epoch, start)) as rows, closing(make(rows)) as made:
+            for first in range(start, self.samples, self._global_batch):
+                batch = next(made)
+                # what is made ahead does not count: a state is about the batches that were handed over
+                self._done = min(first + self._global_batch, self.samples)
+                yield batch
         self.epoch, self._done = epoch + 1, 0
 
-    def _read(self, windows: Windows, start: int) -> Iterator[Packed]:
-        """Windows from the one that holds sample ``start``."""
-        numbers = range(windows.plan.window_at(start), len(windows)) if start < self.samples else range(0)
-        # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
-        # would then go on with other random numbers than an uninterrupted one
-        generator = torch.Generator()
-        in_turn: DataLoader[Any] = DataLoader(
-            windows,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ and __len__ only
-            batch_size=None,
-            sampler=numbers,
-            num_workers=min(self.spec.num_workers, len(numbers)),
-            generator=generator,
-            worker_init_fn=workers.start_worker,
-        )
-        turn = iter(in_turn)
-        try:
-            with fetching(windows, numbers) as reached, workers.named():
-                for number, found in zip(numbers, turn, strict=True):
-                    reached(number)
-                    if isinstance(found, DataError):
-                        raise found
-                    self._count(found)
-                    yield Packed(*(tensor.numpy() for tensor in found.rows))
-        finally:
-            del turn  # it ends the workers, and an error's traceback would keep it
+    def _packed(self, epoch: int, start: int) -> Stream[Packed]:
+        """This rank's rows of each batch from sample ``start`` of the global stream on."""
+        windows = self.epochs.windows(epoch)
+        head = windows.plan.window_at(start)
+        with closing(self._read(windows, range(head, len(windows)))) as read:
+            rows = Rows(read, int(windows.plan.starts[head]))
+            for first in range(start, self.samples, self._global_batch):
+                count = min(self._global_batch, self.samples - first)
+                low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
+                yield rows.take(low, high)
+
+    def _read(self, windows: Windows, numbers: range) -> Stream[Packed]:
+        with closing(arriving(windows, numbers, num_workers=self.spec.num_workers)) as found:
+            for window in found:
+                self._count(window)
+                yield window.rows
+
+    def _made(self, rows: Stream[Packed]) -> Stream[Batch]:
+        side, dtype, channels_last = self.index.side, self.dtype, self.channels_last
+        if self.device.type == "cpu":
+            return on_cpu(rows, side=side, dtype=dtype, channels_last=channels_last)
+        return on_device(rows, side=side, device=self.device, dtype=dtype, channels_last=channels_last)
 
     def _count(self, window: Mixed) -> None:
         for error in window.damage:
             log.warning("skipped a damaged block: %s", error)
         before = self.skipped
         self.skipped = Skipped(before.blocks + len(window.damage), before.positions + int(window.lost))
-
-    def _expand(self, rows: Packed) -> Batch:
-        if self.device.type == "cpu":
-            return expand(rows, side=self.index.side)
-        sent = Packed(*(self._send(torch.from_numpy(column)) for column in rows))
-        return expand_on_device(sent, side=self.index.side)
-
-    def _send(self, column: torch.Tensor) -> torch.Tensor:
-        # a copy out of pinned memory overlaps the step that runs on the device
-        return (column.pin_memory() if self.device.type == "cuda" else column).to(self.device, non_blocking=True)
-
-
-class _Stream:
-    """Runs of rows out of consecutive windows; what lies before a run is let go."""
-
-    def __init__(self, windows: Iterator[Packed], start: int) -> None:
-        self.windows, self.end = windows, start
-        self.held: deque[tuple[int, Packed]] = deque()
-
-    def take(self, low: int, high: int) -> Packed:
-        """Rows ``low`` to ``high`` of the stream, contiguous and the caller's own."""
-        while self.end < high:
-            window = next(self.windows)
-            self.held.append((self.end, window))
-            self.end += len(window.stones)
-        while self.held[0][0] + len(self.held[0][1].stones) <= low:
-            self.held.popleft()
-        runs = [
-            Packed(*(column[max(low - start, 0) : high - start] for column in window))
-            for start, window in self.held
-            if start < high
-        ]
-        return Packed(*(np.concatenate(columns) for columns in zip(*runs, strict=True)))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+import warnings
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from small_data import dataset
+
+from hexshards.ahead import ahead
+from hexshards.batches import Loader
+from hexshards.buffers import Buffers
+from hexshards.delivery import BUFFERS, Rows, on_device
+from hexshards.errors import DataError
+from hexshards.expand import Packed, expand
+from hexshards.specs import LoaderSpec
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("delivery"))
+
+
+def open_loader(data, *, num_workers=0, batch_size=32, augment="random", **options):
+    spec = LoaderSpec(
+        batch_size=batch_size, window_blocks=3, group_shards=2, seed=7, num_workers=num_workers, augment=augment
+    )
+    return Loader(data, spec, rank=0, world_size=1, **options)
+
+
+# memory that is used again ------------------------------------------------------------------------------------------
+
+
+def test_batches_that_are_kept_never_change(data):
+    kept = list(open_loader(data))
+    copies = [[part.clone() for part in batch] for batch in open_loader(data)]
+    assert len(kept) > 3 * BUFFERS
+    for batch, copy in zip(kept, copies, strict=True):
+        assert all(map(torch.equal, batch, copy))
+
+
+HOLDERS = {
+    "tensor": lambda batch: batch.policy,
+    "view": lambda batch: batch.board[3:5, 1],
+    "array": lambda batch: batch.board.numpy()[::2],
+    "detached": lambda batch: batch.value.detach().view(-1),
+    "storage": lambda batch: batch.board.untyped_storage(),
+    "dlpack": lambda batch: np.from_dlpack(batch.policy),
+}
+
+
+def as_bytes(held):
+    return bytes(held) if isinstance(held, torch.UntypedStorage) else np.asarray(held).tobytes()
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_whatever_still_looks_at_a_batch_keeps_its_memory(data, holder):
+    batches = iter(open_loader(data))
+    held = HOLDERS[holder](next(batches))
+    before = as_bytes(held)
+    for _ in batches:
+        pass
+    assert as_bytes(held) == before
+
+
+def test_memory_that_nobody_looks_at_is_used_again(data):
+    addresses = {batch.board.data_ptr() for batch in open_loader(data)}
+    assert len(addresses) <= 3 < len(open_loader(data))
+
+
+def test_no_more_arrays_are_remembered_than_are_kept():
+    buffers = Buffers(keep=2)
+    lent = [buffers.lend(8) for _ in range(5)]
+    assert len({array.ctypes.data for array in lent}) == 5
+    del lent
+    again = [buffers.lend(8) for _ in range(2)]
+    assert len(buffers._known) == 2 and all(array.base is not None for array in again)
+
+
+def test_a_loan_that_is_too_small_is_not_lent_for_more():
+    buffers = Buffers(keep=3)
+    buffers.lend(4)
+    assert len(buffers.lend(9)) == 9
+    assert len(buffers.lend(5)) == 5
+
+
+# work ahead ---------------------------------------------------------------------------------------------------------
+
+
+def alive():
+    return [thread for thread in threading.enumerate() if thread.name.endswith("(_serve)")]
+
+
+def test_results_come_in_the_order_of_their_items():
+    def slowly(number):
+        time.sleep(0.001 * (number % 3))
+        return number
+
+    assert list(ahead(slowly, range(40), threads=3, depth=4)) == list(range(40))
+    assert alive() == []
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_no_more_is_begun_than_is_asked_for(depth):
+    begun = []
+    results = ahead(begun.append, range(20), threads=2, depth=depth)
+    for asked in range(1, 10):
+        next(results)
+        assert len(begun) <= asked + depth
+    results.close()
+    assert alive() == []
+
+
+def test_what_work_raises_is_raised_in_its_turn_and_ends_the_threads():
+    def work(number):
+        if number == 3:
+            raise DataError("no", where="here", fix="Do not")
+        return number
+
+    results = ahead(work, range(9), threads=2, depth=4)
+    assert list(islice(results, 3)) == [0, 1, 2]
+    with pytest.raises(DataError, match="no"):
+        next(results)
+    assert alive() == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_leaves_no_thread_however_it_is_left(data, num_workers):
+    loader = open_loader(data, num_workers=num_workers)
+    list(loader)
+    batches = iter(loader)
+    next(batches)
+    assert alive() or multiprocessing.active_children()
+    del batches
+    with pytest.raises(KeyError):
+        for _ in loader:
+            raise KeyError
+    iter(loader)
+    assert alive() == []
+    assert multiprocessing.active_children() == []
+
+
+def _in_a_child(batches, data, found):
+    try:
+        list(batches)
+    except RuntimeError as error:
+        found.put(str(error))
+    found.put(len(list(open_loader(data))))
+
+
+def test_a_process_that_forks_in_the_middle_of_an_epoch_does_not_hang(data):
+    batches = iter(open_loader(data))
+    next(batches)
+    assert alive()
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of every fork beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = context.Process(target=_in_a_child, args=(batches, data, found))
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert "begun before the process forked" in found.get()
+    assert found.get() == len(open_loader(data)) == 1 + len(list(batches))
+
+
+# packed and on a device ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_packed_rows_are_those_of_the_batches_and_count_alike(data, num_workers):
+    loader, other = open_loader(data, num_workers=num_workers), open_loader(data)
+    for packed, batch in zip(loader.packed(), other, strict=True):
+        assert all(map(torch.equal, expand(packed, side=5), batch))
+        assert loader.state_dict() == other.state_dict()
+    assert loader.epoch == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_device_and_cpu_deliver_the_same_bits(data, dtype, channels_last):
+    plain = open_loader(data)
+    cpu = open_loader(data, dtype=dtype, channels_last=channels_last)
+    rows = open_loader(data).packed()
+    there = on_device(rows, side=5, device=torch.device("cpu"), dtype=dtype, channels_last=channels_last)
+    for batch, mine, device in zip(plain, cpu, there, strict=True):
+        for expected, one, other in zip(batch, mine, device, strict=True):
+            assert one.dtype == other.dtype == dtype
+            assert torch.equal(one, expected.to(dtype)) and torch.equal(other, expected.to(dtype))
+        wanted = torch.channels_last if channels_last else torch.contiguous_format
+        assert mine.board.is_contiguous(memory_format=wanted) and device.board.is_contiguous(memory_format=wanted)
+
+
+def test_another_dtype_is_refused(data):
+    with pytest.raises(ValueError, match=r"dtype must be one of torch\.float32.*got torch\.int8"):
+        open_loader(data, dtype=torch.int8)
+
+
+def test_rows_are_the_same_whatever_the_windows_they_come_in():
+    column = np.arange(50)
+    for cuts in ([50], [7, 20, 50], list(range(1, 51))):
+        parts = np.split(column, cuts[:-1])
+        rows = Rows((Packed(*([part] * 5)) for part in parts), 0)
+        taken = [rows.take(low, min(low + 8, 50)) for low in range(0, 50, 8)]
+        assert np.concatenate([run.value for run in taken]).tolist() == column.tolist()
+        assert {len(column) for run in taken[:-1] for column in run} == {8}
