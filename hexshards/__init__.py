@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hexshards.trainer import Trainer as Trainer
     from hexshards.verification import verify as verify
     from hexshards.wds import decode_column as decode_column
+    from hexshards.wds import pipeline as pipeline
 
 _HOMES = {
     "Batch": "batches",
@@ -40,6 +41,7 @@ _HOMES = {
     "convert": "conversion",
     "decode_column": "wds",
     "loader": "batches",
+    "pipeline": "wds",
     "read_index": "index",
     "train": "runs",
     "verify": "verification",

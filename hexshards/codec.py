@@ -47,6 +47,14 @@ def decode(data: bytes, *, dtype: np.dtype[Any], shape: tuple[int, ...], codec: 
     return np.frombuffer(data, dtype=dtype, offset=len(head)).reshape(shape)
 
 
+def claimed_size(data: bytes, *, codec: Codec) -> int:
+    """Size of a column's file once decompressed, as it states it; -1 when it states none."""
+    try:
+        return len(data) if codec == "none" else int(zstandard.get_frame_parameters(data).content_size)
+    except zstandard.ZstdError:
+        return -1
+
+
 @lru_cache(maxsize=256)
 def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The ``.npy`` header, format 1.0, of a C-ordered array."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,14 +108,25 @@ def _packed(blocks: Iterable[Positions], layout: Layout, threads: int) -> Iterat
 
 
 def _pack(block: Positions, number: int, layout: Layout) -> bytes:
-    parts = []
-    for name, column in block.columns().items():
-        data = codec.encode(column, codec=layout.codec)
-        # TarInfo begins with mtime, uid and gid zero and no user names: the same header everywhere
-        head = tarfile.TarInfo(layout.member(number, name))
-        head.size = len(data)
-        parts += [head.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % tarfile.BLOCKSIZE)]
-    return b"".join(parts)
+    columns = block.columns().items()
+    return b"".join(
+        _member(layout.member(number, name), codec.encode(column, codec=layout.codec)) for name, column in columns
+    )
+
+
+def _member(name: str, data: bytes) -> bytes:
+    # TarInfo begins with mtime, uid and gid zero and no user names: the same header everywhere
+    head = tarfile.TarInfo(name)
+    head.size = len(data)
+    return head.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def block_crc32(members: Mapping[str, bytes]) -> int:
+    """Checksum that the index gives for the block of these members, for readers that have no bytes but theirs."""
+    crc = 0
+    for name, data in members.items():
+        crc = isal_zlib.crc32(_member(name, data), crc)
+    return crc
 
 
 def open_shard(home: Home, shard: Shard) -> BinaryIO:

@@ -1,16 +1,38 @@
-"""The shards are WebDataset shards: with one handler for zstd, stock ``webdataset`` reads them, a block a sample."""
+"""The shards are WebDataset shards: stock ``webdataset`` reads them, a block a sample, and does with them what it can.
+
+``pipeline`` gives up what hexshards.loader promises (an order that is a pure function, exact resume, ranks in step) for
+what webdataset is good at: stages that users compose themselves, and any URL that it can open.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import webdataset
 import zstandard
 from numpy.typing import NDArray
+from webdataset.compat import FluidWrapper
+from webdataset.utils import pytorch_worker_info
+
+from hexshards import order
+from hexshards.expand import Batch, Packed, expand
+from hexshards.index import NAME, Index, read_index
+from hexshards.members import Blocks, Columns, side_of
+from hexshards.specs import LOADER
+from hexshards.window import COLUMNS
 
 MAX_COLUMN_BYTES = 1 << 30
 """Decompressed size above which a member is refused: a million soft policies at side 19 are 722 MB."""
+
+BUFFER_POSITIONS = 131_072
+"""Positions held to be shuffled, 51 bytes each at side 13; 16 blocks, as many as a window of the loader."""
+
+_MAX_WORKERS = 1024
 
 
 def decode_column(key: str, data: bytes) -> NDArray[Any] | None:
@@ -25,3 +47,145 @@ def decode_column(key: str, data: bytes) -> NDArray[Any] | None:
         raise ValueError(f"{key} claims {size:,} bytes, more than {MAX_COLUMN_BYTES:,}")
     array: NDArray[Any] = np.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), allow_pickle=False)
     return array
+
+
+def pipeline(
+    urls: str | Sequence[str],
+    *,
+    batch_size: int | None = LOADER.batch_size,
+    shuffle: bool = LOADER.shuffle,
+    augment: Literal["none", "random"] = "random",
+    seed: int = LOADER.seed,
+    epoch: int = 0,
+    buffer_positions: int = BUFFER_POSITIONS,
+    index: str | Path | None = None,
+) -> webdataset.DataPipeline:
+    """A stock ``webdataset.DataPipeline`` over shards, of ``(board, policy, value)`` batches as the loader gives them.
+
+    ``urls`` are what webdataset opens: paths, braces, http, ``pipe:``, which runs a shell: at your own risk. Shards are
+    split by node and by worker, and shuffled anew in each epoch, the first of which is number ``epoch``; positions are
+    shuffled over ``buffer_positions``. With ``batch_size`` None single positions come out, to be batched later. Blocks
+    are compared with ``index``, the folder or URL of the dataset; None: the one beside local shards, if there is one.
+    Without an index only shapes, types and values are checked.
+
+    Raises ValueError for arguments that make no sense, DataError while iterating where a block is damaged or missing.
+    """
+    if augment not in ("none", "random"):
+        raise ValueError(f'augment must be "none" or "random" here, got {augment!r}: the others need hexshards.loader')
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, or None, got {batch_size}")
+    shards = webdataset.SimpleShardList(urls)
+    known = read_index(index) if index is not None else _index_beside(shards.urls)
+    if known and known.baked and augment != "none":
+        raise ValueError('every position is there in all four symmetries already. Pass augment="none"')
+    drawn = _Epochs(shards, seed=seed, first=epoch, shuffle=shuffle)
+    pipe = FluidWrapper(drawn)
+    for stage in (
+        webdataset.split_by_node,
+        webdataset.split_by_worker,
+        webdataset.tarfile_to_samples(),
+        Blocks(known),
+        _Shuffle(drawn, seed=seed, positions=buffer_positions if shuffle else 1, augment=augment),
+        _Batches(batch_size),
+    ):
+        pipe.append(stage)
+    return pipe
+
+
+def _index_beside(urls: Sequence[str]) -> Index | None:
+    """The index in the folder of local shards."""
+    folders = {Path(url).parent for url in urls if ":" not in url}
+    if len(folders) != 1 or any(":" in url for url in urls):
+        return None
+    (folder,) = folders
+    return read_index(folder) if (folder / NAME).is_file() else None
+
+
+class _Epochs:
+    """The shards of one epoch after another, all workers of all nodes counting alike.
+
+    A worker process lives as long as an epoch, so what it counts is in memory that it shares with those after it.
+    """
+
+    def __init__(self, shards: Iterable[dict[str, str]], *, seed: int, first: int, shuffle: bool) -> None:
+        self.shards, self.seed, self.first, self.shuffle = shards, seed, first, shuffle
+        self.begun = multiprocessing.RawArray("q", _MAX_WORKERS)
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that this worker is in."""
+        return self.first + int(self.begun[_worker()]) - 1
+
+    def __call__(self) -> Iterator[dict[str, str]]:
+        self.begun[_worker()] += 1
+        shards = list(self.shards)
+        numbers = (
+            order.permutation(len(shards), self.seed, order.SHARDS, self.epoch) if self.shuffle else range(len(shards))
+        )
+        return (shards[number] for number in numbers)
+
+
+def _worker() -> int:
+    return int(pytorch_worker_info()[2])
+
+
+class _Shuffle:
+    """Rows of many blocks held, mixed, and half of them let go, over and over; each is given its symmetry."""
+
+    def __init__(self, epochs: _Epochs, *, seed: int, positions: int, augment: str) -> None:
+        self.epochs, self.seed, self.positions, self.augment = epochs, seed, positions, augment
+
+    def __call__(self, blocks: Iterable[Columns]) -> Iterator[Packed]:
+        held, count, step = list[Columns](), 0, 0
+        for block in blocks:
+            held.append(block)
+            count += len(block["value"])
+            if count >= self.positions:
+                mixed = self._mixed(held, count, step)
+                # a row stays for two rounds on average, so neighbours part
+                cut = count - (self.positions // 2)
+                yield Packed(*(column[:cut] for column in mixed))
+                held = [dict(zip((*COLUMNS, "symmetry"), (column[cut:] for column in mixed), strict=True))]
+                count, step = count - cut, step + 1
+        if count:
+            yield self._mixed(held, count, step)
+
+    def _mixed(self, held: Sequence[Columns], count: int, step: int) -> Packed:
+        path = (self.epochs.epoch, *map(int, pytorch_worker_info()[:3:2]), step)
+        rows = np.arange(count)
+        if self.epochs.shuffle:
+            rows = order.permutation(count, self.seed, order.ROWS, *path)
+        columns = {name: np.take(np.concatenate([block[name] for block in held]), rows, axis=0) for name in COLUMNS}
+        symmetry = np.zeros(count, dtype=np.uint8)
+        if self.augment == "random":
+            symmetry = (order.raw(count, self.seed, order.SYMMETRY, *path) >> np.uint64(62)).astype(np.uint8)
+        return Packed(**columns, symmetry=symmetry)
+
+
+class _Batches:
+    """Packed rows as batches, or as single positions."""
+
+    def __init__(self, batch_size: int | None) -> None:
+        self.batch_size = batch_size
+
+    def __call__(self, parts: Iterable[Packed]) -> Iterator[Any]:
+        for rows in _recut(parts, self.batch_size or LOADER.batch_size):
+            batch = expand(rows, side=side_of(rows.stones.shape[1]))
+            if self.batch_size:
+                yield batch
+            else:
+                yield from map(Batch._make, zip(*batch, strict=True))
+
+
+def _recut(parts: Iterable[Packed], size: int) -> Iterator[Packed]:
+    held, count = list[Packed](), 0
+    for part in parts:
+        held.append(part)
+        count += len(part.value)
+        if count >= size:
+            joined = Packed(*map(np.concatenate, zip(*held, strict=True)))
+            whole = count - count % size
+            yield from (Packed(*(column[at : at + size] for column in joined)) for at in range(0, whole, size))
+            held, count = [Packed(*(column[whole:] for column in joined))], count - whole
+    if count:
+        yield Packed(*map(np.concatenate, zip(*held, strict=True)))

@@ -1,0 +1,123 @@
+"""Members that webdataset found are a block once all that is known of it holds: place, checksum, columns, values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards import codec
+from hexshards.board import MAX_SIDE, MIN_SIDE
+from hexshards.errors import DataError, printable
+from hexshards.index import Index
+from hexshards.shard import REPAIR, Layout, Shard, block_crc32
+from hexshards.specs import Codec
+from hexshards.window import COLUMNS
+
+MAX_BLOCK_POSITIONS = 1 << 19
+"""Positions above which a block of an unknown dataset is refused; none is converted with more."""
+
+_SHARD_NAME = re.compile(r"(?:train|val)-\d{6}\.tar")
+_WIDTHS = {-(-2 * side * side // 8): side for side in range(MIN_SIDE, MAX_SIDE + 1)}
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+def side_of(width: int) -> int:
+    """Side of the boards whose stones are packed into so many bytes."""
+    return _WIDTHS[width]
+
+
+class Blocks:
+    """Samples of webdataset as the columns of blocks, each compared with all that is known of it."""
+
+    def __init__(self, index: Index | None) -> None:
+        self.layout = index.layout if index else None
+        splits = index.splits.values() if index else ()
+        self.shards = {shard.name: shard for split in splits for shard in split.shards}
+
+    def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[Columns]:
+        """Columns of each block. Raises DataError at a block that is damaged, out of its place, or not there."""
+        url, count = "", 0
+        for sample in samples:
+            if count and (sample["__url__"] != url or sample["__key__"] == f"{0:06d}"):
+                self._check_end(url, count)
+                count = 0
+            url = sample["__url__"]
+            yield self._block(sample, f"{printable(url, width=300)}, block {count:06d}", count)
+            count += 1
+        if count:
+            self._check_end(url, count)
+
+    def _shard(self, url: str) -> Shard | None:
+        """What the index says of a shard, found by its name."""
+        names = _SHARD_NAME.findall(url)
+        if self.shards and (not names or names[-1] not in self.shards):
+            raise DataError("is no shard of the index", where=printable(url, width=300), fix="Name the index it is of")
+        return self.shards[names[-1]] if self.shards else None
+
+    def _check_end(self, url: str, count: int) -> None:
+        shard = self._shard(url)
+        if shard and count != len(shard.block_bytes):
+            found = f"ends after {count} of {len(shard.block_bytes)} blocks"
+            raise DataError(found, where=printable(url, width=300), fix=REPAIR)
+
+    def _block(self, sample: dict[str, Any], where: str, number: int) -> Columns:
+        key, shard = sample["__key__"], self._shard(sample["__url__"])
+        members = {f"{key}.{name}": data for name, data in sample.items() if not name.startswith("__")}
+        if key != f"{number:06d}":
+            raise DataError(f"is missing, {printable(key)} comes next", where=where, fix=REPAIR)
+        if shard is None or self.layout is None:
+            layout = _layout_of(members, key, where)
+            rows = layout.block_positions
+        else:
+            layout = self.layout
+            if number >= len(shard.block_crc32) or block_crc32(members) != shard.block_crc32[number]:
+                raise DataError("differs from what the index says", where=where, fix=REPAIR)
+            rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
+        return _checked(_columns(members, layout, number, rows, where), layout.side, where)
+
+
+def _layout_of(members: Mapping[str, bytes], key: str, where: str) -> Layout:
+    """What a block of an unknown dataset must look like, by the sizes of its columns."""
+    kind: Codec = "zstd" if f"{key}.player.npy.zst" in members else "none"
+    sizes = {name: _payload(members.get(f"{key}.{name}{codec.SUFFIXES[kind]}", b""), kind) for name in COLUMNS}
+    rows = sizes["player"]
+    width = sizes["stones"] // max(rows, 1)
+    if not 1 <= rows <= MAX_BLOCK_POSITIONS or width not in _WIDTHS:
+        raise DataError(f"has columns of {sizes} bytes, which are no positions", where=where, fix=REPAIR)
+    return Layout(side=side_of(width), soft=sizes["policy"] != 2 * rows, codec=kind, block_positions=rows)
+
+
+def _payload(data: bytes, kind: Codec) -> int:
+    """Bytes of the array in a member, as it claims; nothing is decompressed."""
+    return codec.claimed_size(data, codec=kind) - len(codec.header(np.dtype(np.uint8), (1,)))
+
+
+def _columns(members: Mapping[str, bytes], layout: Layout, number: int, rows: int, where: str) -> Columns:
+    found = {}
+    for name in COLUMNS:
+        dtype, shape = layout.columns()[name]
+        data = members.get(layout.member(number, name), b"")
+        found[name] = codec.decode(
+            data, dtype=dtype, shape=(rows, *shape), codec=layout.codec, where=f"{where}, {name}"
+        )
+    return found
+
+
+def _checked(columns: Columns, side: int, where: str) -> Columns:
+    """Values that can be shown, and learnt from; a checksum may be missing."""
+    player, policy, value = columns["player"], columns["policy"], columns["value"]
+    cells = policy if policy.ndim == 1 else np.zeros(1)
+    shares = policy if policy.ndim == 2 else np.zeros(1)
+    sound = {
+        "player": (player <= 1).all(),
+        "value": ((value >= 0) & (value <= 1)).all(),
+        "policy": ((cells >= -1) & (cells < side * side)).all() and ((shares >= 0) & (shares <= 1)).all(),
+    }
+    if bad := [name for name, holds in sound.items() if not holds]:
+        raise DataError(f"has impossible values in {', '.join(bad)}", where=where, fix=REPAIR)
+    return columns
