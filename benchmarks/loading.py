@@ -1,124 +1,206 @@
-"""Samples per second: this machine's ceiling, hexshards, and one process that unpickles, all on the same positions.
+"""Samples per second: this machine's ceilings, hexshards, and what else people load with, all on the same positions.
 
-    python benchmarks/loading.py [FOLDER_OF_PROCESSED_FILES] [--write]
+    python benchmarks/loading.py [FOLDER_OF_PROCESSED_FILES] [--peers] [--write]
 
 Every system delivers what a network takes: board float32 (B, 3, S, S), policy float32 (B, S * S), value float32 (B, 1),
-each sample in one random symmetry. Systems take turns, so that a busy moment of the machine hits them alike; the table
-shows medians. ``--write`` also puts it into benchmarks/results/loading.md.
+shuffled, each sample in one random symmetry; before it is timed it proves so. Each runs in a process of its own, and
+with ``--peers`` also those that need an environment of their own, which is made on demand. Systems take turns, so that
+a busy moment of the machine hits them alike; the table shows medians. ``--write`` also puts it, and a plot, into
+benchmarks/results/.
 """
 
 from __future__ import annotations
 
-import gzip
+import os
 import statistics
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from recording import Trusting, machine, record
+from contestants import ALL, OURS, Contestant, System, apart, contestant, source_of
+from environments import SYSTEMS, Unavailable
+from recording import arguments_of, files_of, machine, write_results
+from rich.progress import track
+from serving import Timing, served
 
-import hexshards
-from hexshards.specs import ConvertSpec
-
-BATCH, REPEATS, SECONDS = 1024, 5, 1.0
-
-System = Callable[[], Iterator[int]]
-"""Yields the number of samples each time it has delivered some; ends with its data."""
-
-
-def ceiling(side: int) -> System:
-    """One core writing constant batches into fresh memory: no loader in one thread that hands out its own is faster."""
-
-    def run() -> Iterator[int]:
-        for number in range(2_000):
-            for shape in ((BATCH, 3, side, side), (BATCH, side * side), (BATCH, 1)):
-                np.full(shape, number, dtype=np.float32)
-            yield BATCH
-
-    return run
+Config = tuple[str, int, int]
+"""A system's name, its batch size, its number of workers."""
 
 
-def shards(data: Path, workers: int) -> System:
-    """hexshards.loader with its defaults."""
-    loader = hexshards.loader(data, batch_size=BATCH, num_workers=workers)
-    return lambda: (len(batch.value) for batch in loader)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was measured, and why the rest was not."""
+
+    contestants: list[Contestant]
+    reasons: dict[str, str]
+    """By the name of a system that could not run."""
+    timings: dict[Config, list[Timing]] = field(default_factory=lambda: defaultdict(list))
+    peak_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
+    """By name and number of workers, at the largest batch."""
+
+    def speed(self, *config: object) -> float:
+        """Median samples per second; NaN where nothing was measured."""
+        runs = self.timings.get(config)  # type: ignore[call-overload]
+        return statistics.median(run.samples_per_s for run in runs) if runs else float("nan")
+
+    def first_ms(self, *config: object) -> float:
+        """Median time to the first batch; NaN where nothing was measured."""
+        runs = self.timings.get(config)  # type: ignore[call-overload]
+        return 1000 * statistics.median(run.first_s for run in runs) if runs else float("nan")
 
 
-def unpickled(files: list[Path]) -> System:
-    """Gzip and pickle, then a sample at a time through NumPy and torch.stack, one random symmetry each."""
-
-    def run() -> Iterator[int]:
-        draw = np.random.Generator(np.random.Philox(0))
-        for file in files:
-            with gzip.open(file) as opened:
-                examples = Trusting(opened).load()["examples"]
-            for start in range(0, len(examples), BATCH):
-                batch = [_sample(example, int(draw.integers(4))) for example in examples[start : start + BATCH]]
-                torch.stack([torch.from_numpy(board) for board, _, _ in batch])
-                torch.stack([torch.from_numpy(policy) for _, policy, _ in batch])
-                torch.tensor([[value] for _, _, value in batch])
-                yield len(batch)
-
-    return run
+def ready(systems: Sequence[System], files: list[Path], cache: Path) -> Found:
+    """Install, store, prove."""
+    source = source_of(files, cache=cache)
+    found = Found(contestants=[], reasons={})
+    for system in systems:
+        print(f"{system.title}: making ready", file=sys.stderr, flush=True)
+        try:
+            found.contestants.append(contestant(system, source, cache=cache))
+        except Unavailable as reason:
+            found.reasons[system.name] = str(reason)
+            print(f"  {reason}", file=sys.stderr, flush=True)
+    return found
 
 
-def _sample(example: dict, symmetry: int) -> tuple[np.ndarray, np.ndarray, float]:
-    board, side = example["board"], example["board"].shape[1]
-    policy = np.zeros(side * side, np.float32) if example["policy"] is None else example["policy"]
-    policy, player, value = policy.reshape(side, side), example["player_to_move"].value, example["value"]
-    if symmetry in (1, 3):
-        board, policy = board[:, ::-1, ::-1], policy[::-1, ::-1]
-    if symmetry >= 2:
-        board, policy, player, value = board[::-1].swapaxes(1, 2), policy.T, 1 - player, 1 - value
-    planes = np.concatenate([board, np.full((1, side, side), player, np.float32)])
-    return planes, np.ascontiguousarray(policy).reshape(-1), value
+def measure(found: Found, *, batches: list[int], workers: int, repeats: int, seconds: float, cache: Path) -> None:
+    """Time every contestant with so many workers, in turn, as often as asked."""
+    with ExitStack() as stack:
+        running = {
+            each.system.name: stack.enter_context(
+                served(
+                    each.python, each.system.name, each.folder, workers=workers, log=cache / f"{each.system.name}.log"
+                )
+            )
+            for each in found.contestants
+            if workers in each.system.workers
+        }
+        turns = [(name, 0, True) for name in running]  # the first time is for memory: looking at it takes time
+        for repeat in range(repeats):
+            names = list(running)[repeat:] + list(running)[:repeat]
+            turns += [(name, batch, False) for batch in batches for name in names]
+        for name, batch, memory in track(turns, f"{workers} workers", transient=True):
+            if name in found.reasons:
+                continue
+            try:
+                if memory:
+                    peak = running[name].peak_bytes(batch=max(batches), seconds=seconds)
+                    found.peak_bytes[name, workers] = peak
+                else:
+                    found.timings[name, batch, workers].append(running[name].time(batch=batch, seconds=seconds))
+            except Unavailable as reason:
+                found.reasons[name] = f"with {workers} workers: {reason}"
 
 
-def rate(system: System) -> tuple[float, float]:
-    """Samples per second over about SECONDS or one pass, and seconds until the first batch."""
-    start = time.perf_counter()
-    samples, first = 0, 0.0
-    for count in system():
-        samples += count
-        now = time.perf_counter() - start
-        first = first or now
-        if now > SECONDS and samples > 50 * BATCH:
-            break
-    return samples / (time.perf_counter() - start), first
+def table(found: Found, systems: Sequence[System], *, batch: int, workers: list[int], memory: bool) -> str:
+    """Rows of one batch size."""
+    heads = [f"samples/s, {count} workers" for count in workers] + [f"ratio, {count}" for count in workers]
+    heads += [f"first batch, ms, {count}" for count in workers]
+    heads += [f"peak memory, MiB, {count}" for count in workers] if memory else []
+    lines = [f"| batch {batch} | {' | '.join(heads)} | bytes/position |", "|---|" + "---:|" * (len(heads) + 1)]
+    sizes = {each.system.name: each.bytes_per_position for each in found.contestants}
+    for system in systems:
+        if system.name in found.reasons:
+            lines.append(f"| {system.title} | not measured: {found.reasons[system.name]} |{' |' * len(heads)}")
+            continue
+        speeds = [found.speed(system.name, batch, count) for count in workers]
+        ratios = [speed / found.speed(OURS, batch, count) for speed, count in zip(speeds, workers, strict=True)]
+        cells = [_shown(speed, ",.0f") for speed in speeds] + [_shown(ratio, ".3g") for ratio in ratios]
+        cells += [_shown(found.first_ms(system.name, batch, count), ",.0f") for count in workers]
+        peaks = [found.peak_bytes.get((system.name, count), float("nan")) for count in workers]
+        cells += [_shown(peak / 2**20, ",.0f") for peak in peaks] if memory else []
+        size = _shown(sizes[system.name] if system.samples else float("nan"), ",.1f")
+        lines.append(f"| {system.title} | {' | '.join(cells)} | {size} |")
+    return "\n".join(lines)
 
 
-def measure(files: list[Path], work: Path) -> str:
-    """Run all systems in turn and lay out the medians."""
-    data = work / "data"
-    report = hexshards.convert(files, out=data, val_fraction=0.0)
-    side = report.index.side
-    systems: dict[str, System] = {
-        "ceiling: one core writing fresh batches": ceiling(side),
-        "hexshards, 0 workers": shards(data, 0),
-        "hexshards, 2 workers": shards(data, 2),
-        "gzip + pickle, a sample at a time": unpickled(files),
-    }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in systems}
-    for _ in range(REPEATS):
-        for name, system in systems.items():
-            found[name].append(rate(system))
-    medians = {name: statistics.median(speed for speed, _ in runs) for name, runs in found.items()}
-    base = medians["hexshards, 0 workers"]
-    lines = [
-        f"{report.positions:,} positions of side {side}, batch {BATCH}; {REPEATS} runs, medians.",
-        machine(f"torch {torch.__version__}"),
-        f"Shards: {report.shard_bytes / report.positions:.1f} bytes per position (defaults: {ConvertSpec().codec}).",
-        "",
-        "| system | samples/s | ratio to hexshards, 0 workers | first batch, ms |",
-        "|---|---:|---:|---:|",
+def _shown(number: float, how: str) -> str:
+    return format(number, how) if number == number else "-"
+
+
+def plot(found: Found, systems: Sequence[System], *, batch: int, workers: list[int], path: Path) -> None:
+    """Samples per second as bars on a logarithmic scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [system for system in reversed(systems) if system.name not in found.reasons]
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(shown) + 1.2), layout="constrained")
+    height = 0.8 / len(workers)
+    for number, count in enumerate(workers):
+        speeds = [found.speed(system.name, batch, count) for system in shown]
+        places = [place + 0.4 - height * (number + 0.5) for place in range(len(shown))]
+        bars = axes.barh(places, speeds, height, label=f"{count} workers")
+        axes.bar_label(bars, [f" {_shown(speed, ',.0f')}" for speed in speeds], fontsize=7)
+    axes.set_yticks(range(len(shown)), [system.title.replace("*", "").replace("`", "") for system in shown], fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"samples/s, batch {batch}")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def versions(systems: Sequence[System]) -> str:
+    """What each environment of its own pins first."""
+    pins = [
+        next(line for line in (SYSTEMS / f"{each.name}.txt").read_text().splitlines() if line[:1].isalpha())
+        for each in systems
+        if apart(each)
     ]
-    for name, speed in medians.items():
-        first = 1000 * statistics.median(seconds for _, seconds in found[name])
-        lines.append(f"| {name} | {speed:,.0f} | {speed / base:.3g} | {first:,.0f} |")
-    return "\n".join(lines) + "\n"
+    return f"In environments of their own: {', '.join(pins)}." if pins else ""
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = arguments_of(__doc__, games=500)
+    parser.add_argument("--peers", action="store_true", help="also systems that need environments of their own")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", choices=[each.name for each in ALL], help="only these")
+    parser.add_argument("--batch", nargs="+", type=int, default=[256, 1024])
+    parser.add_argument("--workers", nargs="+", type=int, choices=[0, 2], default=[0, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of every measurement, once a system is warm")
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hexshards-bench"
+    parser.add_argument(
+        "--cache", type=Path, default=home, help="environments and prepared files; default: %(default)s"
+    )
+    given = parser.parse_args()
+    systems = [
+        each for each in ALL if (each.name in given.systems if given.systems else given.peers or not apart(each))
+    ]
+    files = files_of(given, given.cache / "files", games=500)
+    found = ready(systems, files, given.cache)
+    for workers in given.workers:
+        measure(
+            found,
+            batches=given.batch,
+            workers=workers,
+            repeats=given.repeats,
+            seconds=given.seconds,
+            cache=given.cache,
+        )
+    tables = [
+        table(found, systems, batch=batch, workers=given.workers, memory=batch == max(given.batch))
+        for batch in reversed(given.batch)
+    ]
+    positions = len(source_of(files, cache=given.cache).rows)
+    text = "\n".join(
+        [
+            f"{positions:,} positions; {given.repeats} runs of {given.seconds:g} s, medians; ratios are to hexshards.",
+            machine(f"torch {torch.__version__}"),
+            *filter(None, [versions(systems)]),
+            "",
+            "\n\n".join(tables),
+        ]
+    )
+    print(text)
+    if given.write:
+        written = write_results("Loading", text + "\n\n![samples per second](loading.png)\n")
+        plot(found, systems, batch=max(given.batch), workers=given.workers, path=written.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    record("Loading", measure, doc=__doc__, games=500)
+    main()

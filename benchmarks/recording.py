@@ -34,18 +34,34 @@ def machine(*versions: str) -> str:
     return ", ".join([cores, python, *versions, f"NumPy {np.__version__}", f"{datetime.now(UTC):%Y-%m-%d}"]) + "."
 
 
-def record(title: str, measure: Callable[[list[Path], Path], str], *, doc: str | None, games: int) -> None:
-    """Measure on the folder that was named, or on so many random games; print the table, and write it if asked."""
+def arguments_of(doc: str | None, *, games: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help=f"default: {games:,} random games of side 13")
     parser.add_argument("--write", action="store_true", help="write the results file too")
-    arguments = parser.parse_args()
+    return parser
+
+
+def files_of(given: argparse.Namespace, made: Path, *, games: int) -> list[Path]:
+    """The files of the folder that was named, or of so many random games, made where they are not there yet."""
+    if given.folder:
+        return sorted(given.folder.glob("*.pkl.gz"))
+    return sorted(made.glob("*.pkl.gz")) or write(made, games=games, games_per_file=100)
+
+
+def write_results(title: str, table: str) -> Path:
+    """Write the results file of the program that runs, and say where."""
+    name = Path(sys.argv[0]).name
+    path = (RESULTS / name).with_suffix(".md")
+    path.write_text(f"# {title}\n\n`{' '.join(['python', f'benchmarks/{name}', *sys.argv[1:]])}`\n\n{table}")
+    return path
+
+
+def record(title: str, measure: Callable[[list[Path], Path], str], *, doc: str | None, games: int) -> None:
+    """Measure on the folder that was named, or on so many random games; print the table, and write it if asked."""
+    given = arguments_of(doc, games=games).parse_args()
     with tempfile.TemporaryDirectory() as work:
-        folder = arguments.folder
-        files = sorted(folder.glob("*.pkl.gz")) if folder else write(Path(work) / "files", games=games)
-        table = measure(files, Path(work))
+        table = measure(files_of(given, Path(work) / "files", games=games), Path(work))
     print(table)
-    if arguments.write:
-        name = Path(sys.argv[0]).name
-        command = " ".join(["python", f"benchmarks/{name}", *sys.argv[1:]])
-        (RESULTS / name).with_suffix(".md").write_text(f"# {title}\n\n`{command}`\n\n{table}")
+    if given.write:
+        write_results(title, table)

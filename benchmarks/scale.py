@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import zstandard
+from processes import family, resident_bytes
 
 from hexshards.budget import parse_bytes, show_bytes
 from hexshards.index import read_index
@@ -66,7 +67,7 @@ def convert(files: Path, out: Path, *, memory: str, workers: int) -> Run:
     peak = most = disk = names = 0
     read_s = 0.0
     while process.poll() is None:
-        sizes = [_resident(pid) for pid in _family(process.pid)]
+        sizes = [resident_bytes(pid) for pid in family(process.pid)]
         peak, most = max(peak, sum(sizes)), max(most, len(sizes))
         if not read_s:  # while files are read only scratch grows
             found = _sizes(out / SCRATCH)
@@ -96,23 +97,6 @@ def _sizes(folder: Path) -> list[int]:
         with suppress(FileNotFoundError):
             found.append(path.stat().st_size)
     return found
-
-
-def _family(pid: int) -> list[int]:
-    """A process and all it started."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(each for child in children for each in _family(int(child)))]
-
-
-def _resident(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def table(runs: list[Run]) -> str:

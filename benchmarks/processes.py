@@ -1,0 +1,37 @@
+"""What a process and all that it started hold in memory, from /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+
+def family(pid: int) -> list[int]:
+    """A process and all it started."""
+    try:
+        threads = [path.name for path in Path(f"/proc/{pid}/task").iterdir()]
+        children = [
+            child for each in threads for child in Path(f"/proc/{pid}/task/{each}/children").read_text().split()
+        ]
+    except OSError:
+        return []
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def resident_bytes(pid: int) -> int:
+    """Its resident memory, a page that is shared counted in full; 0 when it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+def proportional_bytes(pid: int) -> int:
+    """Its resident memory, a page that is shared counted as its share; where the kernel does not tell, all of it."""
+    try:
+        found = re.search(r"^Pss: *(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
+        return resident_bytes(pid)
+    return 1024 * int(found[1]) if found else 0

@@ -1,0 +1,119 @@
+"""A system that is timed runs in a process of its own, from one measurement to the next, and ends with the block."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from environments import Unavailable
+from processes import family, proportional_bytes
+
+TRIAL = Path(__file__).parent / "trial.py"
+ANSWER_S, LOOK_S = 180.0, 0.02
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
+)
+"""Threads within one operation, alike for all; threads that a system starts to load with are its own affair."""
+
+
+class Timing(NamedTuple):
+    """One measurement."""
+
+    samples_per_s: float
+    first_s: float
+    """From ``iter`` to the first batch."""
+
+
+def ask_once(python: Path, *arguments: object, log: Path) -> dict[str, Any]:
+    """Let a process do one thing and take its answer. Raises Unavailable."""
+    with _process(python, *arguments, log=log) as process:
+        return _answer(process, log, limit_s=10 * ANSWER_S)
+
+
+class Served:
+    """A system that waits to be timed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+
+    def time(self, *, batch: int, seconds: float) -> Timing:
+        """Measure once. Raises Unavailable."""
+        self._begin(batch, seconds)
+        found = _answer(self.process, self.log, limit_s=ANSWER_S)
+        return Timing(found["samples"] / found["seconds"], found["first_s"])
+
+    def peak_bytes(self, *, batch: int, seconds: float) -> int:
+        """Memory of the process and all it starts, at its peak while it is measured. Raises Unavailable."""
+        self._begin(batch, seconds)
+        assert self.process.stdout is not None
+        peak, limit = 0, time.monotonic() + ANSWER_S
+        while not select.select([self.process.stdout], [], [], LOOK_S)[0] and time.monotonic() < limit:
+            peak = max(peak, sum(map(proportional_bytes, family(self.process.pid))))
+        _answer(self.process, self.log, limit_s=0)
+        return peak
+
+    def _begin(self, batch: int, seconds: float) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # its log is told of when no answer comes
+            self.process.stdin.write(f"{batch} {seconds}\n".encode())
+            self.process.stdin.flush()
+
+
+@contextmanager
+def served(python: Path, system: str, folder: Path, *, workers: int, log: Path) -> Iterator[Served]:
+    """A system that is ready to be timed, and ends with the block."""
+    with _process(python, "serve", system, folder, workers, log=log) as process:
+        yield Served(process, log)
+
+
+@contextmanager
+def _process(python: Path, *arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [str(python), "-W", "ignore", str(TRIAL), *map(str, arguments)]
+    # what libraries keep for themselves goes beside the log
+    home = {
+        "HF_HOME": str(log.parent / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "NUMBA_CACHE_DIR": str(log.parent / "numba"),
+    }
+    with (
+        log.open("wb") as err,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            env={**os.environ, **ONE_THREAD, **home},
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answer(process: subprocess.Popen[bytes], log: Path, *, limit_s: float) -> dict[str, Any]:
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], limit_s)[0]:
+        raise Unavailable(f"gave no answer in {limit_s:.0f} s")
+    line = process.stdout.readline()
+    if not line:
+        said = log.read_text(errors="replace").strip().splitlines()
+        raise Unavailable(f"ended: {said[-1].strip() if said else 'without a word'}")
+    found: dict[str, Any] = json.loads(line)
+    if "error" in found:
+        raise Unavailable(found["error"])
+    return found

@@ -1,0 +1,33 @@
+"""Grain over ArrayRecord: a record of packed bytes per position, batched and expanded a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import grain as grain_library
+from array_record.python.array_record_module import ArrayRecordWriter
+from rows import Dense, Source, expand, from_bytes
+
+
+def prepare(source: Source, folder: Path) -> int:
+    """Records in groups of one, as Grain asks for where reading is random; uncompressed, as they are small."""
+    writer = ArrayRecordWriter(str(folder / "rows.array_record"), "group_size:1,uncompressed")
+    for row in source.rows:
+        writer.write(row.tobytes())
+    writer.close()
+    return len(source.rows)
+
+
+def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> grain_library.IterDataset:
+    """Batches that one thread or so many processes make."""
+    records = grain_library.sources.ArrayRecordDataSource(str(folder / "rows.array_record"))
+    found = grain_library.MapDataset.source(records).seed(0).shuffle().repeat(epochs).batch(batch, batch_fn=_joined)
+    stream = found.to_iter_dataset(grain_library.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+    if workers:
+        stream = stream.mp_prefetch(grain_library.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4))
+    return stream
+
+
+def _joined(records: Sequence[bytes]) -> Dense:
+    return expand(from_bytes(records))

@@ -1,0 +1,64 @@
+"""MosaicML Streaming: an MDS record of packed bytes per position, collated and expanded a batch at a time.
+
+The library imports torchvision for its image datasets, which nothing here uses and which would bring a torch of its
+own: empty stand-ins take the place of the three names that it asks for.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import transformers.feature_extraction_utils  # noqa: F401  # looks for torchvision, so it comes before the stand-ins
+from rows import Dense, Source, expand, from_bytes
+from torch.utils.data import DataLoader, IterableDataset
+
+
+def _stand_in(name: str, *classes: str) -> None:
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    vars(module).update({each: type(each, (), {}) for each in classes})
+    sys.modules[name] = module
+
+
+_stand_in("torchvision")
+_stand_in("torchvision.datasets", "VisionDataset")
+_stand_in("torchvision.transforms")
+_stand_in("torchvision.transforms.functional", "to_tensor")
+
+import streaming  # noqa: E402
+
+
+def prepare(source: Source, folder: Path) -> int:
+    """Uncompressed shards of 64 MiB, the default."""
+    with streaming.MDSWriter(out=str(folder / "mds"), columns={"row": "bytes"}) as out:
+        for row in source.rows:
+            out.write({"row": row.tobytes()})
+    return len(source.rows)
+
+
+def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Epochs:
+    """Batches epoch after epoch."""
+    streaming.base.util.clean_stale_shared_memory()
+    found = streaming.StreamingDataset(local=str(folder / "mds"), shuffle=True, batch_size=batch)
+    loader = DataLoader(
+        found, batch_size=batch, num_workers=workers, collate_fn=_joined, persistent_workers=workers > 0
+    )
+    return Epochs(loader, epochs)
+
+
+class Epochs(IterableDataset):
+    """A loader's epochs, one after another."""
+
+    def __init__(self, loader: DataLoader, epochs: int) -> None:
+        self.loader, self.epochs = loader, epochs
+
+    def __iter__(self):
+        for _ in range(self.epochs):
+            yield from self.loader
+
+
+def _joined(samples: list[dict[str, bytes]]) -> Dense:
+    return expand(from_bytes([sample["row"] for sample in samples]))
