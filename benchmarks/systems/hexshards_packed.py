@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+from rows import Dense
+from systems.hexshards_dense import prepare as prepare
 
 import hexshards
 from hexshards.expand import Packed, expand
-from systems.hexshards_dense import prepare as prepare
-from systems.hexshards_dense import through
 
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[Packed]:
     """Packed batches."""
-    return through(hexshards.loader(folder / "data", batch_size=batch, num_workers=workers).packed(), epochs)
+    loader = hexshards.loader(folder / "data", batch_size=batch, num_workers=workers)
+    return (packed for _ in range(epochs) for packed in loader.packed())
 
 
-def dense(packed: Packed, *, side: int) -> hexshards.Batch:
+def dense(packed: Packed, *, side: int) -> Dense:
     """What the device makes of a batch."""
-    return expand(Packed(*(np.asarray(column) for column in packed)), side=side)
+    board, policy, value = expand(packed, side=side)
+    return board.numpy(), policy.numpy(), value.numpy()
