@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-peers clean
 
 demo: $(INSTALLED)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
 	rm -rf demo
@@ -19,9 +19,16 @@ check: $(INSTALLED)  ## lint, format, and types of the package as it is installe
 	rm -rf $(VENV)/package && $(BIN)/pip install -q --no-deps --target $(VENV)/package .
 	cd $(VENV) && MYPYPATH=package bin/mypy --config-file $(CURDIR)/pyproject.toml -p hexshards
 
-bench: $(INSTALLED)  ## loading and converting, against what this machine can do and what users do today
+bench: $(VENV)/.bench  ## loading and converting, against what this machine can do and what users do today
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/convert.py
+
+bench-peers: $(VENV)/.bench  ## loading against all peers, each in an environment that is made for it
+	$(BIN)/python benchmarks/loading.py --peers
+
+$(VENV)/.bench: $(INSTALLED)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
 
 # constraints.txt pins every version, so that two machines test the same thing
 $(INSTALLED): pyproject.toml constraints.txt

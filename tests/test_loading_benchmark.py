@@ -112,7 +112,7 @@ def kept_value(rows):
     ("spoil", "finding"),
     [
         (lambda rows: epoch(rows)[:-1], "delivers .* samples an epoch"),
-        (lambda rows: epoch(rows[1:]) + [expand(rows[5:6])], "some positions too often"),
+        (lambda rows: [*epoch(rows[1:]), expand(rows[5:6])], "some positions too often"),
         (lambda rows: epoch(rows, show=plain), "symmetries in shares of 1.00"),
         (lambda rows: epoch(rows, show=grouped), "groups the samples"),
         (lambda rows: [expand(rows)], "in the order of the dataset"),

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rows import Dense
-from systems.hexshards_dense import prepare as prepare
 
 import hexshards
 from hexshards.expand import Packed, expand
+from systems.hexshards_dense import prepare as prepare
 
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[Packed]:
