@@ -30,6 +30,8 @@ _stand_in("torchvision.transforms.functional", "to_tensor")
 
 import streaming  # noqa: E402
 
+PREDOWNLOAD = 1 << 24
+
 
 def prepare(source: Source, folder: Path) -> int:
     """Uncompressed shards of 64 MiB, the default."""
@@ -42,7 +44,10 @@ def prepare(source: Source, folder: Path) -> int:
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Epochs:
     """Batches epoch after epoch."""
     streaming.base.util.clean_stale_shared_memory()
-    found = streaming.StreamingDataset(local=str(folder / "mds"), shuffle=True, batch_size=batch)
+    # all is here: threads that only look so far ahead would wake up for every batch
+    found = streaming.StreamingDataset(
+        local=str(folder / "mds"), shuffle=True, batch_size=batch, predownload=PREDOWNLOAD
+    )
     loader = DataLoader(
         found, batch_size=batch, num_workers=workers, collate_fn=_joined, persistent_workers=workers > 0
     )
