@@ -42,7 +42,7 @@ PARTS: dict[str, type] = {
 FREE_OPTIONS = frozenset(
     {
         *("data", "run", "epochs", "max_samples", "max_time", "num_workers", "on_error", "device", "resume"),
-        *("patience", "keep_last", "keep_every"),
+        *("patience", "keep_last", "keep_every", "diagnose"),
     }
 )
 """Options that may change between two starts of a run; all others shape the weights or the samples' order."""

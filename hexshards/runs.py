@@ -12,6 +12,7 @@ from hexshards import workers
 from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.checkpoint import newest_first
+from hexshards.diagnosis import Diagnosis
 from hexshards.growth import Growth
 from hexshards.hooks import Hook
 from hexshards.networks import network
@@ -35,10 +36,13 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     growth = Growth(spec.data, spec.run, lambda home: _loader(spec, home, split="train", device=device))
     train_loader = _loader(spec, spec.data, split="train", device=device)
     growth.put_aside(train_loader.index)
+    val_loader = _val_loader(spec, growth, train_loader, device=device)
+    trainer = _trainer(spec, train_loader, device)
+    diagnoses = [Diagnosis(trainer, val_loader, positions=spec.diagnose)] if val_loader and spec.diagnose else []
     orchestrator = MiniEpochOrchestrator(
-        _trainer(spec, train_loader, device),
+        trainer,
         train_loader,
-        _val_loader(spec, growth, train_loader, device=device),
+        val_loader,
         run=spec.run,
         mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
         mini_epoch_batches=spec.mini_epoch_batches,
@@ -51,7 +55,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
         retention=Retention(last=spec.keep_last, every=spec.keep_every),
         options=plain(spec),
         resume=spec.resume,
-        hooks=hooks,
+        hooks=[*diagnoses, *hooks],
         supply=None if spec.mix else growth,
     )
     with workers.named():

@@ -273,6 +273,12 @@ class TrainSpec(StepSpec):
     val_samples: int | None = option(
         None, "Validate on at most so many positions, always the same, taken evenly.", least=1, panel=PACE
     )
+    diagnose: int = option(
+        8_192,
+        "Validation positions to look into after each validation: by ply, calibration, the hardest; 0: none.",
+        least=0,
+        panel=PACE,
+    )
     epochs: int = option(1, "Passes over the data.", least=1, panel=ENDS)
     max_samples: int | None = option(None, "End after so many samples, over all starts.", least=1, panel=ENDS)
     max_time: str | None = option(None, "End in time, over all starts: 90s, 30m, 12h, 2d or 11h30m.", panel=ENDS)

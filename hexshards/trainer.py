@@ -95,6 +95,15 @@ class Trainer:
                         self._score(net, moved, sums[name])
         return {f"{name}{key}": value for name, each in sums.items() for key, value in self._validation(each).items()}
 
+    @torch.no_grad()
+    def answer(self, board_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """Policy logits (B, C) and the logit of RED winning (B, 1), as in validation; changes nothing.
+
+        Other than ``validate``, this is for one process alone.
+        """
+        with _evaluating(self.model):
+            return self._answers(self.model, board_B3SS.to(self.device, memory_format=self._layout))
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for torch's random state.
 

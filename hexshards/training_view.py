@@ -40,6 +40,8 @@ class TrainingView:
                 self._move(now)
             case Saved(record=record) if record:
                 display.say(mini_epoch_line(record))
+                if warning := record.get("diagnosis", {}).get("warning"):
+                    display.warn(f"warning: {warning}")
             case Noticed(text=text):
                 display.warn(text)
 

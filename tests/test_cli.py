@@ -32,8 +32,8 @@ SURFACE = {
     "train": "dataset --run "
     "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "
     "--warmup-samples --schedule-samples --schedule-factor --precision --accumulate --compile --channels-last "
-    "--mini-epoch-samples --mini-epoch-batches --cross-epochs --val-every --val-samples --epochs --max-samples "
-    "--max-time --patience --best-by --min-improvement --keep-last --keep-every "
+    "--mini-epoch-samples --mini-epoch-batches --cross-epochs --val-every --val-samples --diagnose "
+    "--epochs --max-samples --max-time --patience --best-by --min-improvement --keep-last --keep-every "
     "--batch-size --channels --blocks --model --init-from --augment --seed --num-workers "
     "--mix --where --positions --on-error --device --resume",
     "synth": "--out --games --format --side --seed",

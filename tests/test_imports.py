@@ -50,7 +50,7 @@ RANK = [
     *("team", "expand", "window", "prefetch", "workers", "epochs", "verification", "leakage"),
     *("ahead", "buffers", "arrival", "delivery", "batches", "mixing"),
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
-    *("runfolder", "growth", "suspects", "orchestrator", "runs"),
+    *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
 ]
 """Every module of the package. Each imports only from those before it."""

@@ -1,0 +1,248 @@
+"""What the means of validation hide: at which ply a network errs, how sure it is, what it knows by heart.
+
+The same validation positions are looked at after every mini-epoch, in the dataset's order. A hook: it draws nothing at
+random, changes nothing that training depends on, and only rank 0 does it, without a word to the others.
+
+Legend of shapes: P positions, C cells (side * side).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hexshards.batches import Loader
+from hexshards.board import SWAPS_COLOURS, move_name, symmetry_cells
+from hexshards.errors import DataError, printable
+from hexshards.expand import Packed, expand
+from hexshards.hooks import Event, Validated
+from hexshards.losses import losses
+from hexshards.selection import Filter, Selection
+from hexshards.trainer import Trainer
+
+HARDEST = 8
+"""Positions with the largest losses that are listed."""
+
+CALIBRATION_BINS = 10
+
+TURNED_POSITIONS = 1024
+"""Positions, evenly taken from those looked at, that are also shown in the three other symmetries."""
+
+MEMORY_RATIO, MEMORY_GAP = 2.0, 0.05
+"""Games look memorised where validation's value loss is twice training's and 0.05 above it.
+
+All positions of a game share one value, so a network that tells games apart can learn their winners by heart: 0.03 in
+training against 0.24 in validation was seen. Without that, training's loss is the higher one, as its weights were still
+learning while it was measured; chance on a few hundred validation games makes less than 0.05.
+"""
+
+_ROWS_AT_ONCE = 1024
+_COLUMNS = ("stones", "player", "policy", "value", "source", "game", "ply", "plies")
+
+
+class Diagnosis:
+    """After each validation, adds ``diagnosis`` to the mini-epoch's record: see docs/diagnostics.md.
+
+    positions: at most so many are looked at, spread evenly over the shards of the split, and no more than validation
+    looks at. They are read once, and held packed: about 70 bytes each at side 13.
+    """
+
+    def __init__(self, trainer: Trainer, val_loader: Loader, *, positions: int) -> None:
+        self._trainer, self._skip = trainer, val_loader.spec.on_error == "skip"
+        self._index, self._limit = val_loader.index, min(positions, val_loader.samples)
+        self._home = val_loader.home
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def __call__(self, event: Event, /) -> Mapping[str, Any] | None:
+        """Look at a network that was validated."""
+        if not isinstance(event, Validated) or event.run.rank:
+            return None
+        self._held = self._held or self._read()
+        return {"diagnosis": {**self._answers(), **memory(event.train, event.val)}}
+
+    def _read(self) -> dict[str, NDArray[Any]]:
+        """Columns of the positions. Raises DataError where they are damaged and nothing may be skipped."""
+        selection = Selection(self._home, self._index, "val", where=Filter(), limit=self._limit)
+        parts = []
+        for block in np.flatnonzero(selection.block_rows):
+            (found,) = selection.read(np.array([block]), _COLUMNS)
+            if not isinstance(found, DataError):
+                # a copy: a slice would keep the whole block
+                parts.append({name: found[name].copy() for name in _COLUMNS})
+            elif not self._skip:
+                raise found
+        if not parts:
+            raise DataError("no validation position can be read", where=str(self._home), fix="Run `hexshards verify`")
+        return {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
+
+    def _answers(self) -> dict[str, Any]:
+        held, side = self._held, self._index.side
+        untouched = np.zeros(len(held["ply"]), dtype=np.uint8)
+        packed = Packed(held["stones"], held["player"], held["policy"], held["value"], symmetry=untouched)
+        scores = scored(self._trainer, packed, side=side)
+        width = max(1, side**2 // 16)  # ten plies at side 13
+        return {
+            "positions": len(held["ply"]),
+            "by_ply": grouped(held["ply"] // width * width, scores),
+            "by_length": grouped(np.where(held["plies"] < 0, -1, held["plies"] // width * width), scores),
+            "by_player": grouped(held["player"], scores),
+            "calibration": calibration(scores.red_P, held["value"]),
+            "equivariance": equivariance(self._trainer, _spread(packed, TURNED_POSITIONS), side=side),
+            "hardest": self._hardest(scores),
+        }
+
+    def _hardest(self, scores: Scores) -> list[dict[str, Any]]:
+        spec = self._trainer.spec
+        loss_P = spec.policy_weight * scores.policy_loss_P + spec.value_weight * scores.value_loss_P
+        rows = np.argsort(-loss_P, kind="stable")[:HARDEST].tolist()
+        return [{"loss": _short(loss_P[row]), **self._described(row, scores)} for row in rows]
+
+    def _described(self, row: int, scores: Scores) -> dict[str, Any]:
+        held, side, sources = self._held, self._index.side, self._index.sources
+        source = int(held["source"][row])
+        return {
+            "source": printable(sources[source]) if source < len(sources) else f"file {source}",
+            "line": int(held["game"][row]),
+            "ply": int(held["ply"][row]),
+            "player": ("BLUE", "RED")[int(held["player"][row])],
+            "value": _short(held["value"][row]),
+            "red_wins": _short(scores.red_P[row]),
+            "move": move_name(int(scores.target_P[row]), side=side) if scores.has_policy_P[row] else None,
+            "move_probability": _short(scores.target_probability_P[row]) if scores.has_policy_P[row] else None,
+            "preferred": move_name(int(scores.move_P[row]), side=side),
+        }
+
+
+class Scores(NamedTuple):
+    """What a network answers on each position, and what that costs."""
+
+    policy_loss_P: NDArray[Any]
+    """0 where there is no policy target."""
+    value_loss_P: NDArray[Any]
+    has_policy_P: NDArray[Any]
+    target_P: NDArray[Any]
+    """The cell of the target's largest entry."""
+    target_probability_P: NDArray[Any]
+    move_P: NDArray[Any]
+    """The cell that the network would play."""
+    right_P: NDArray[Any]
+    """Whether the winner is the likelier one."""
+    red_P: NDArray[Any]
+    """The probability that RED wins."""
+
+
+@torch.no_grad()
+def scored(trainer: Trainer, rows: Packed, *, side: int) -> Scores:
+    """A network's answers on packed rows, each in the symmetry it says."""
+    return Scores(*map(np.concatenate, zip(*(_scored(trainer, part, side) for part in _parts(rows)), strict=True)))
+
+
+def _scored(trainer: Trainer, rows: Packed, side: int) -> Scores:
+    batch = expand(rows, side=side)
+    logits_BC, value_B1 = (part.cpu() for part in trainer.answer(batch.board))
+    found = losses(logits_BC, value_B1, batch)
+    target_B = batch.policy.argmax(dim=1)
+    likely_B = logits_BC.softmax(dim=1).gather(1, target_B[:, None])[:, 0]
+    right_B = ((value_B1 > 0) == (batch.value > 0.5))[:, 0]
+    red_B = value_B1.sigmoid()[:, 0]
+    counted = (found.policy_B, found.value_B, found.has_policy_B, target_B, likely_B, logits_BC.argmax(dim=1))
+    return Scores(*(part.numpy() for part in (*counted, right_B, red_B)))
+
+
+def grouped(group_P: NDArray[Any], scores: Scores) -> dict[str, list[float | None]]:
+    """Means over the positions of each group, a column of numbers for each of them; ``from`` is the group's number.
+
+    policy_loss and policy_top1 are over the positions that have a policy target; None where a group has none.
+    """
+    table: dict[str, list[float | None]] = {
+        name: [] for name in ("from", "positions", "policy_loss", "policy_top1", "value_loss", "value_accuracy")
+    }
+    hit_P = scores.move_P == scores.target_P
+    for group in np.unique(group_P).tolist():
+        rows = group_P == group
+        target = rows & scores.has_policy_P
+        line = (scores.policy_loss_P[target], hit_P[target], scores.value_loss_P[rows], scores.right_P[rows])
+        for name, value in zip(table, (group, int(rows.sum()), *map(_mean, line)), strict=True):
+            table[name].append(value)
+    return table
+
+
+def calibration(red_P: NDArray[Any], value_P: NDArray[Any]) -> dict[str, Any]:
+    """Positions by the probability that RED wins: what is said, and what comes true.
+
+    expected_error: the difference of both, a mean over the positions; 0 for a network whose probabilities are honest.
+    """
+    bin_P = np.minimum((red_P * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bins = np.unique(bin_P).tolist()
+    said, found = (
+        [float(np.mean(part[bin_P == each], dtype=np.float64)) for each in bins] for part in (red_P, value_P)
+    )
+    counts = [int((bin_P == each).sum()) for each in bins]
+    apart = sum(n * abs(s - f) for n, s, f in zip(counts, said, found, strict=True)) / len(red_P)
+    table = {"positions": counts, "said": [*map(_short, said)], "found": [*map(_short, found)]}
+    return {"expected_error": _short(apart), **table}
+
+
+@torch.no_grad()
+def equivariance(trainer: Trainer, rows: Packed, *, side: int) -> dict[str, float | None]:
+    """How far answers move when a position is shown in another symmetry, a mean over the three; 0: not at all.
+
+    policy: the share of probability that goes to other cells, over the positions that have a policy target. value: the
+    difference in the probability that RED wins.
+    """
+    apart = [_turned(trainer, part, side) for part in _parts(rows)]
+    policy, value = (np.concatenate(found) for found in zip(*apart, strict=True))
+    return {"positions": len(rows.value), "policy": _mean(policy), "value": _mean(value)}
+
+
+def _turned(trainer: Trainer, rows: Packed, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Differences of the policy and of the value, of each row that counts, in each symmetry but the first."""
+    shown = [expand(rows._replace(symmetry=np.full_like(rows.symmetry, s)), side=side) for s in range(4)]
+    said = [_back(trainer.answer(batch.board), s, side) for s, batch in enumerate(shown)]
+    has_policy = (shown[0].policy > 0).any(dim=1)
+    policy = [(likely - said[0][0]).abs().sum(dim=1)[has_policy] / 2 for likely, _ in said[1:]]
+    value = [(red - said[0][1]).abs() for _, red in said[1:]]
+    return torch.cat(policy).numpy(), torch.cat(value).numpy()
+
+
+def _back(answer: tuple[Tensor, Tensor], symmetry: int, side: int) -> tuple[Tensor, Tensor]:
+    """Probabilities of cells and of RED's winning, as of the position that was not turned."""
+    logits_BC, value_B1 = (part.cpu() for part in answer)
+    likely_BC = logits_BC.softmax(dim=1)[:, torch.from_numpy(symmetry_cells(side)[symmetry].copy())]
+    red_B = value_B1.sigmoid()[:, 0]
+    return likely_BC, 1 - red_B if SWAPS_COLOURS[symmetry] else red_B
+
+
+def memory(train: Mapping[str, Any], val: Mapping[str, Any]) -> dict[str, Any]:
+    """How much lower the value loss is in training, and a warning where it looks as if games were learned by heart."""
+    known, unseen = train.get("value_loss", math.nan), val.get("value_loss", math.nan)
+    found = {"value_gap": _short(unseen - known)}
+    if not (unseen > MEMORY_RATIO * known and unseen - known > MEMORY_GAP):
+        return found
+    says = f"value loss {known:.3f} in training, {unseen:.3f} in validation: this looks like games learned by heart"
+    return {**found, "warning": f"{says}. Train on more games, fewer epochs, or fewer positions of each game"}
+
+
+def _parts(rows: Packed) -> Iterator[Packed]:
+    for first in range(0, len(rows.value), _ROWS_AT_ONCE):
+        yield Packed(*(column[first : first + _ROWS_AT_ONCE] for column in rows))
+
+
+def _spread(rows: Packed, most: int) -> Packed:
+    step = -(-len(rows.value) // most)
+    return Packed(*(column[::step] for column in rows))
+
+
+def _mean(numbers: NDArray[Any]) -> float | None:
+    return _short(np.mean(numbers, dtype=np.float64)) if len(numbers) else None
+
+
+def _short(number: float) -> float | None:
+    """Five digits, as a line of metrics.jsonl holds hundreds of these; None for what is no number."""
+    return float(f"{number:.5g}") if math.isfinite(number) else None
