@@ -216,6 +216,8 @@ class Loader:
         ]
         if differ:
             raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
+        if not 0 <= int(state["samples"]) <= self.samples or int(state["epoch"]) < 0:
+            raise ValueError(f"not a loader's state: {state['samples']} samples of epoch {state['epoch']}")
         self.epoch, self._done, self._resume = int(state["epoch"]), int(state["samples"]), True
 
     def set_epoch(self, epoch: int) -> None:

@@ -111,7 +111,9 @@ class Epochs:
         total, epoch = sum(blend.parts), given(blend.parts, self.samples).tolist()
         return [
             f"{selection.home}: {part / total:.1%} of the samples, {count:,} an epoch, which are "
-            f"{count / selection.positions / blend.passes:.2f} passes; {selection}"
+            f"{count / selection.positions / blend.passes:.2f} passes over {selection.positions:,} positions"
+            + f" ({selection})"
+            * bool(selection.where)
             for selection, part, count in zip(self.selections, blend.parts, epoch, strict=True)
         ]
 

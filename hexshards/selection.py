@@ -119,7 +119,7 @@ class Selection:
         parts = [f"{self.kept:,} of {self.total:,} positions meet {str(self.where)!r}"] * bool(self.where)
         if self.positions < self.kept:
             parts.append(f"{self.positions:,} of {self.kept:,} positions are used, evenly over the shards")
-        return "; ".join(parts) or f"all {self.total:,} positions are used"
+        return "; ".join(parts)
 
     def _used(self, block: int, columns: Columns, names: Sequence[str]) -> Columns:
         count = int(self.block_rows[block])

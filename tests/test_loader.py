@@ -334,6 +334,17 @@ def test_a_state_of_another_dataset_is_refused(data, tmp_path):
         other.load_state_dict(open_loader(data).state_dict())
 
 
+def test_a_state_of_another_version_of_the_order_is_refused(data):
+    with pytest.raises(ValueError, match="version is 1, the state's 2"):
+        open_loader(data).load_state_dict({**open_loader(data).state_dict(), "version": 2})
+
+
+@pytest.mark.parametrize("place", [{"samples": -1}, {"samples": 1118}, {"epoch": -1}])
+def test_a_place_that_no_epoch_has_is_refused(data, place):
+    with pytest.raises(ValueError, match=r"not a loader's state: -?\d+ samples of epoch -?\d"):
+        open_loader(data).load_state_dict({**open_loader(data).state_dict(), **place})
+
+
 def test_what_is_no_state_is_refused(data):
     with pytest.raises(ValueError, match=r"lacks .*samples, seed"):
         open_loader(data).load_state_dict({"epoch": 1})
