@@ -3,25 +3,42 @@
     python benchmarks/convert.py [FOLDER_OF_PROCESSED_FILES] [--write]
 
 ``gzip + pickle`` is what a user's own script begins with: no checks, one process. ``convert`` also validates, packs,
-splits, shuffles, compresses and checksums. Systems take turns; the table shows medians of wall time. ``--write`` also
-puts it into benchmarks/results/convert.md.
+splits, shuffles, compresses and checksums. Systems take turns; the table shows medians of wall time, and of processor
+time with that of workers. Raw games come from the folder ``trmph`` beside the one that is named, or are random ones;
+making a processed file of such games with hex_ai runs at 3,200 positions a second. The blocks of the shards are read,
+checked and decompressed with all their columns. ``--write`` also puts all of it into benchmarks/results/convert.md.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 from recording import Trusting, machine, record
 
 import hexshards
 from hexshards.converters.processed import ProcessedFiles
+from hexshards.converters.trmph import TrmphFiles
+from hexshards.index import Index
+from hexshards.reading import Blocks
+from hexshards.storage import Folder
+from hexshards.synth import write
 
 REPEATS = 5
+
+HEX_AI = 3200
+"""Positions per second at which hex_ai makes a processed file of raw games."""
+
+BASE = "gzip + pickle, unchecked, 1 process"
+
+Seconds = tuple[float, float]
+"""Of wall time, and of processor time, workers included."""
 
 
 def unpickled(files: list[Path]) -> None:
@@ -31,11 +48,13 @@ def unpickled(files: list[Path]) -> None:
             Trusting(opened).load()
 
 
-def read(files: list[Path]) -> None:
-    """The converter alone: decompress, check, pack."""
-    for file in files:
-        for _ in ProcessedFiles().read(file.read_bytes(), name=file.name, where=file.name):
-            pass
+def read(files: list[Path], converter: ProcessedFiles | TrmphFiles) -> int:
+    """The converter alone: decompress, check, pack. Positions."""
+    return sum(
+        len(chunk.positions)
+        for file in files
+        for chunk in converter.read(file.read_bytes(), name=file.name, where=file.name)
+    )
 
 
 def converted(files: list[Path], out: Path, workers: int) -> None:
@@ -44,36 +63,73 @@ def converted(files: list[Path], out: Path, workers: int) -> None:
     hexshards.convert(files, out=out, workers=workers)
 
 
-def measure(files: list[Path], work: Path) -> str:
-    """Run all systems in turn and lay out the medians."""
-    systems: dict[str, Callable[[], None]] = {
-        "gzip + pickle, unchecked, 1 process": lambda: unpickled(files),
-        "our reader, checked, 1 process": lambda: read(files),
-        "whole convert, 1 worker": lambda: converted(files, work / "one", 1),
-        "whole convert, 2 workers": lambda: converted(files, work / "two", 2),
-    }
-    found: dict[str, list[float]] = {name: [] for name in systems}
+def decompressed(out: Path, index: Index) -> None:
+    """All columns of all blocks, one after another."""
+    for split in index.splits:
+        blocks = Blocks(Folder(out), index, split)
+        for number in range(len(blocks)):
+            blocks.read(np.array([number]), list(index.layout.columns()))
+
+
+def taken(system: Callable[[], object]) -> Seconds:
+    """What running something takes."""
+    start, before = time.perf_counter(), sum(os.times()[:4])
+    system()
+    return time.perf_counter() - start, sum(os.times()[:4]) - before
+
+
+def in_turn(systems: Mapping[str, Callable[[], object]]) -> dict[str, Seconds]:
+    """Medians of what each takes."""
+    found: dict[str, list[Seconds]] = {name: [] for name in systems}
     for _ in range(REPEATS):
         for name, system in systems.items():
-            start = time.perf_counter()
-            system()
-            found[name].append(time.perf_counter() - start)
+            found[name].append(taken(system))
+    return {name: _medians(runs) for name, runs in found.items()}
+
+
+def _medians(runs: list[Seconds]) -> Seconds:
+    wall, processor = zip(*runs, strict=True)
+    return statistics.median(wall), statistics.median(processor)
+
+
+def measure(files: list[Path], work: Path) -> str:
+    """Run all systems in turn and lay out the medians."""
+    games = sorted((files[0].parent.parent / "trmph").glob("*.trmph"))
+    origin = "of the games beside those files" if games else "of random games"
+    games = games or write(work / "games", games=1000, format="trmph")
+    converted(files, work / "one", 1)
     index = hexshards.read_index(work / "one")
-    splits = index.splits.values()
-    positions = sum(split.positions for split in splits)
-    size = sum(shard.size_bytes for split in splits for shard in split.shards)
-    medians = {name: positions / statistics.median(times) for name, times in found.items()}
-    base = medians["gzip + pickle, unchecked, 1 process"]
+    found = in_turn(
+        {
+            BASE: lambda: unpickled(files),
+            "our reader, checked, 1 process": lambda: read(files, ProcessedFiles()),
+            "whole convert, 1 worker": lambda: converted(files, work / "one", 1),
+            "whole convert, 2 workers": lambda: converted(files, work / "two", 2),
+        }
+    )
+    rest = in_turn({"games": lambda: read(games, TrmphFiles()), "blocks": lambda: decompressed(work / "one", index)})
+    positions, played = sum(split.positions for split in index.splits.values()), read(games, TrmphFiles())
+    size = sum(shard.size_bytes for split in index.splits.values() for shard in split.shards)
+    by_games, by_blocks = played / rest["games"][0], positions / rest["blocks"][0]
     lines = [
         f"{positions:,} positions of side {index.side} in {len(files)} files; {REPEATS} runs, medians.",
         machine(),
-        f"Shards: {size / positions:.1f} bytes per position.",
         "",
-        "| system | positions/s | ratio to gzip + pickle |",
-        "|---|---:|---:|",
+        "| system | positions/s | ratio to gzip + pickle | processor, µs a position |",
+        "|---|---:|---:|---:|",
+        *(_row(name, found[name], found[BASE], positions) for name in found),
+        "",
+        f"- Shards: {size / positions:.1f} bytes per position.",
+        f"- Blocks read, checked and decompressed: {by_blocks:,.0f} positions/s, 1 process.",
+        f"- Raw games, {played:,} positions {origin}: {by_games:,.0f} positions/s, 1 process, "
+        f"{by_games / HEX_AI:,.0f} times hex_ai's {HEX_AI:,}.",
     ]
-    lines += [f"| {name} | {speed:,.0f} | {speed / base:.2f} |" for name, speed in medians.items()]
     return "\n".join(lines) + "\n"
+
+
+def _row(name: str, seconds: Seconds, base: Seconds, positions: int) -> str:
+    wall, processor = seconds
+    return f"| {name} | {positions / wall:,.0f} | {base[0] / wall:.2f} | {1e6 * processor / positions:.1f} |"
 
 
 if __name__ == "__main__":
