@@ -24,6 +24,7 @@ import torch
 from hexshards.budget import show_bytes
 from hexshards.errors import DataError, printable
 from hexshards.storage import publish
+from hexshards.team import Team
 
 FORMAT = 1
 """Version of the layout, raised when an older program could misread a newer file."""
@@ -41,6 +42,7 @@ PARTS: dict[str, type] = {
 
 FREE_OPTIONS = frozenset(
     {
+        *("accumulate", "compile", "channels_last"),
         *("data", "run", "epochs", "max_samples", "max_time", "num_workers", "on_error", "device", "resume"),
         *("patience", "keep_last", "keep_every", "diagnose"),
     }
@@ -128,6 +130,19 @@ def random_state() -> dict[str, Any]:
     """State of torch's global generators: the CPU's, and each CUDA device's once CUDA is in use."""
     cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def random_states(team: Team) -> dict[str, Any]:
+    """The random state of each process of a team, by rank."""
+    mine = random_state()
+    cpu, cuda = team.gather(mine["cpu"]), [team.gather(each) for each in mine["cuda"]]
+    return {"ranks": [{"cpu": cpu[rank], "cuda": [each[rank] for each in cuda]} for rank in range(team.size)]}
+
+
+def set_random_states(states: Mapping[str, Any], team: Team) -> None:
+    """Put this process back to its own; one that the team did not have then goes on with what it has."""
+    if team.rank < len(states["ranks"]):
+        set_random_state(states["ranks"][team.rank])
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:

@@ -353,7 +353,7 @@ class MiniEpochOrchestrator:
             "counters": asdict(self._cursor) | {"finished": finished},
             "standing": asdict(self._standing) | {"used_s": self._watch.used_s()},
             "loader_state": self.train_loader.state_dict(),
-            "random_state": checkpoint.random_state(),
+            "random_state": checkpoint.random_states(self.team),
             "metrics": metrics,
         }
         if self._writes:
@@ -398,7 +398,7 @@ class MiniEpochOrchestrator:
             self._cursor = Cursor(**{name: counters[name] for name in Cursor.__slots__})
             self._standing = Standing(**{name: standing[name] for name in Standing.__slots__})
             self._watch = Stopwatch(before_s=standing["used_s"])
-            checkpoint.set_random_state(state["random_state"])
+            checkpoint.set_random_states(state["random_state"], self.team)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             found = f"does not fit this run ({printable(error)})"
             fix = "Use the model and trainer that wrote it, or another run folder"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hexshards.specs import Augment, LoaderSpec
 
-CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND = range(6)
+CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING = range(7)
 """First steps of the paths: what a stream of random numbers is for."""
 
 PASSES = 4

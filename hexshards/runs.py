@@ -17,29 +17,42 @@ from hexshards.growth import Growth
 from hexshards.hooks import Hook
 from hexshards.networks import network
 from hexshards.orchestrator import MiniEpochOrchestrator
+from hexshards.order import TRAINING, raw
 from hexshards.reports import Outcome
 from hexshards.retention import Retention
 from hexshards.runfolder import RunFolder
 from hexshards.specs import LOADER, TrainSpec, duration_s, plain
 from hexshards.stopping import EarlyStopping
 from hexshards.storage import Home
+from hexshards.team import Team, joined
 from hexshards.trainer import Trainer
 
 
 def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
-    """Train a TwoHeadedResNet as the spec says, in one process, from the folder's newest good checkpoint on.
+    """Train as the spec says, from the folder's newest good checkpoint on, with the others that torchrun started.
 
     Raises DataError when the dataset has no training split or cannot be read, or when the folder holds the
-    run of another dataset or of other options; WorkerDied when a process that reads was killed.
+    run of another dataset or of other options; WorkerDied when a process that reads was killed; ConnectionError
+    when one that trains with this one was.
     """
     device = _device(spec.device)
-    growth = Growth(spec.data, spec.run, lambda home: _loader(spec, home, split="train", device=device))
-    train_loader = _loader(spec, spec.data, split="train", device=device)
+    with joined(cuda=device.startswith("cuda")) as team, workers.named():
+        if team.size > 1 and device == "cuda":
+            device = f"cuda:{team.local_rank}"
+            torch.cuda.set_device(device)
+        # what a network draws while it trains, such as dropout, is another thing in each process
+        torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
+        return _orchestrator(spec, hooks, device, team).run()
+
+
+def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team) -> MiniEpochOrchestrator:
+    growth = Growth(spec.data, spec.run, lambda home: _loader(spec, home, split="train", device=device, team=team))
+    train_loader = _loader(spec, spec.data, split="train", device=device, team=team)
     growth.put_aside(train_loader.index)
-    val_loader = _val_loader(spec, growth, train_loader, device=device)
-    trainer = _trainer(spec, train_loader, device)
+    val_loader = _val_loader(spec, growth, train_loader, device=device, team=team)
+    trainer = _trainer(spec, train_loader, device, team)
     diagnoses = [Diagnosis(trainer, val_loader, positions=spec.diagnose)] if val_loader and spec.diagnose else []
-    orchestrator = MiniEpochOrchestrator(
+    return MiniEpochOrchestrator(
         trainer,
         train_loader,
         val_loader,
@@ -53,16 +66,21 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
         val_every=spec.val_every,
         early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
         retention=Retention(last=spec.keep_last, every=spec.keep_every),
-        options=plain(spec),
+        options=_options(spec, team),
         resume=spec.resume,
         hooks=[*diagnoses, *hooks],
+        team=team,
         supply=None if spec.mix else growth,
     )
-    with workers.named():
-        return orchestrator.run()
 
 
-def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str) -> Loader:
+def _options(spec: TrainSpec, team: Team) -> dict[str, int | float | str | bool]:
+    """What a checkpoint records: the batch of all processes, so that their number may change."""
+    recorded = {name: value for name, value in plain(spec).items() if name != "batch_size"}
+    return {**recorded, "global_batch_size": spec.batch_size * team.size}
+
+
+def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, team: Team) -> Loader:
     training = split == "train"
     mix = mixed_in(str(spec.data), spec.mix) if training else {}
     return loader(
@@ -79,24 +97,25 @@ def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str
         where=spec.where if training else "",
         positions=spec.positions if training else spec.val_samples,
         device=device,
-        rank=0,
-        world_size=1,
+        # all processes see all of a validation, and deal its batches out among them
+        rank=team.rank if training else 0,
+        world_size=team.size if training else 1,
     )
 
 
-def _val_loader(spec: TrainSpec, growth: Growth, train_loader: Loader, *, device: str) -> Loader | None:
+def _val_loader(spec: TrainSpec, growth: Growth, train_loader: Loader, *, device: str, team: Team) -> Loader | None:
     if "val" not in train_loader.index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
     begun = bool(newest_first(RunFolder(spec.run).checkpoints))
-    return _loader(spec, growth.first("validation", anew=not begun), split="val", device=device)
+    return _loader(spec, growth.first("validation", anew=not begun), split="val", device=device, team=team)
 
 
-def _trainer(spec: TrainSpec, train_loader: Loader, device: str) -> Trainer:
+def _trainer(spec: TrainSpec, train_loader: Loader, device: str, team: Team) -> Trainer:
     if not spec.schedule_samples:
         planned = spec.epochs * train_loader.samples
         spec = replace(spec, schedule_samples=min(planned, spec.max_samples or planned))
-    return Trainer(network(spec, side=train_loader.index.side), spec, device=device)
+    return Trainer(network(spec, side=train_loader.index.side), spec, device=device, team=team)
 
 
 def _device(name: str) -> str:

@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,18 +25,22 @@ def train(
     """Train a policy and value network on a dataset, in mini-epochs that each end with validation and a checkpoint.
 
     Given again, the same command goes on from the newest good checkpoint, bit for bit as if it had not stopped. Ctrl-C
-    or SIGTERM finishes the batch, saves, and exits with 130.
+    or SIGTERM finishes the batch, saves, and exits with 130. For several processes: `torchrun --nproc-per-node N -m
+    hexshards train ...`.
     """
     from hexshards import display
 
     with told():
         spec = TrainSpec(data=dataset, run=run, **options)
         from hexshards.runs import train as start
+        from hexshards.team import place
         from hexshards.training_view import TrainingView
 
-        with TrainingView() as view:
-            outcome = start(spec, hooks=[view])
-        display.say(outcome.summary())
+        rank, _ = place()
+        with TrainingView() if rank == 0 else nullcontext() as view:
+            outcome = start(spec, hooks=[view] if view else [])
+        if rank == 0:
+            display.say(outcome.summary())
         if outcome.interrupted:
             raise typer.Exit(INTERRUPTED)
 
