@@ -358,6 +358,7 @@ class MiniEpochOrchestrator:
         }
         if self._writes:
             checkpoint.write(path, state, trainer_state=trainer_state)
+        self.team.any(False)  # nobody leaves while rank 0 writes: torchrun would end it with them
         self._newest = path
 
     def _begin_anew(self) -> None:

@@ -36,7 +36,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     when one that trains with this one was.
     """
     device = _device(spec.device)
-    with joined(cuda=device.startswith("cuda")) as team, workers.named():
+    with joined() as team, workers.named():
         if team.size > 1 and device == "cuda":
             device = f"cuda:{team.local_rank}"
             torch.cuda.set_device(device)

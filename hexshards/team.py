@@ -89,7 +89,7 @@ def here() -> Team:
 
 
 @contextmanager
-def joined(*, cuda: bool = False, timeout_s: float = TIMEOUT_S) -> Iterator[Team]:
+def joined(*, timeout_s: float = TIMEOUT_S) -> Iterator[Team]:
     """The team that torchrun started this process for, while entered; without torchrun, this process alone.
 
     Gloo carries what is on the CPU, NCCL what is on a GPU. Raises ConnectionError, in place of whatever
@@ -99,12 +99,24 @@ def joined(*, cuda: bool = False, timeout_s: float = TIMEOUT_S) -> Iterator[Team
         if _grouped() or place()[1] == 1:
             yield here()
             return
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        timeout = timedelta(seconds=timeout_s)
+        rank, size = place()
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, store=_store(timeout), rank=rank, world_size=size, timeout=timeout)
         try:
             yield here()
         finally:
             distributed.destroy_process_group()
+
+
+def _store(timeout: timedelta) -> Any:
+    """Where the processes of one start find each other."""
+    from torch.distributed.rendezvous import rendezvous  # missing where torch was built without
+
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    # torchrun's store outlives the processes that it starts again, and would give them the addresses of the dead
+    start = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return distributed.PrefixStore(start, store)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def train(
     """Train a policy and value network on a dataset, in mini-epochs that each end with validation and a checkpoint.
 
     Given again, the same command goes on from the newest good checkpoint, bit for bit as if it had not stopped. Ctrl-C
-    or SIGTERM finishes the batch, saves, and exits with 130. For several processes: `torchrun --nproc-per-node N -m
+    or SIGTERM finishes the batch, saves, and exits with 130. For several processes: `torchrun --nproc-per-node N -m --
     hexshards train ...`.
     """
     from hexshards import display
@@ -33,14 +33,16 @@ def train(
     with told():
         spec = TrainSpec(data=dataset, run=run, **options)
         from hexshards.runs import train as start
-        from hexshards.team import place
+        from hexshards.team import joined
         from hexshards.training_view import TrainingView
 
-        rank, _ = place()
-        with TrainingView() if rank == 0 else nullcontext() as view:
-            outcome = start(spec, hooks=[view] if view else [])
-        if rank == 0:
-            display.say(outcome.summary())
+        with joined() as team:
+            speaks = team.rank == 0
+            with TrainingView() if speaks else nullcontext() as view:
+                outcome = start(spec, hooks=[view] if view else [])
+            if speaks:
+                display.say(outcome.summary())
+            team.any(False)  # torchrun ends all when one has ended with 130: not before everything is said
         if outcome.interrupted:
             raise typer.Exit(INTERRUPTED)
 

@@ -6,7 +6,10 @@ B global batch: rows ``r * B / processes`` and on are those of process r, as hex
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +18,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_data import dataset
 from test_steps import Bare, Batch, Drawing, Spoiled, assert_equal, batch, weights
-from torch import nn
+from torch import Tensor, nn
 
-from hexshards.errors import NonFiniteLoss
+from hexshards import runs
+from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.model import TwoHeadedResNet
-from hexshards.specs import StepSpec
+from hexshards.specs import StepSpec, TrainSpec
 from hexshards.team import Team, here, joined
 from hexshards.trainer import Trainer
 
@@ -30,15 +35,16 @@ PROCESSES = 3
 WHOLE = [batch(seed, rows=10 if seed == 5 else 12, without_policy=5) for seed in range(6)]
 """Global batches: of the first process's rows few have a policy target."""
 
-EVERYTHING: dict[str, Any] = {"precision": "float16", "ema": 0.9, "clip_norm": 0.1, "accumulate": 2, "compile": True}
+EVERYTHING: dict[str, Any] = {"precision": "float16", "ema": 0.9, "clip_norm": 0.1, "accumulate": 2}
 DEADLINE_S = 240
 
 
-def torchrun(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+def torchrun(processes: int, *command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
         [*torchrun, *map(str, command)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -110,6 +116,111 @@ def test_a_loss_that_is_no_number_in_one_process_is_told_in_all(answers):
     assert [answer["spoiled"] for answer in answers] == [[3, 0]] * PROCESSES
 
 
+# --- the command ---
+
+
+class Dying(Bare):
+    """A network that kills process 1 at its first start, and asks process 0 to stop after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        place = os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")
+        self.signals = {("1", "0"): signal.SIGKILL, ("0", "1"): signal.SIGTERM} if "DYING" in os.environ else {}
+        self.signal, self.steps = self.signals.get(place), 0
+
+    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
+        self.steps += self.training
+        if self.steps == 8 and self.signal:
+            os.kill(os.getpid(), self.signal)
+            self.signal = None
+        return super().forward(board)
+
+
+OPTIONS: dict[str, Any] = {
+    "mini_epoch_samples": 300,
+    "epochs": 2,
+    "model": "test_distributed:Dying",
+    "warmup_samples": 0,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "ema": 0.9,
+    "device": "cpu",
+}
+
+
+def command(data: Path, run: Path, *, batch_size: int) -> list[str]:
+    options = {"run": run, "batch_size": batch_size, **OPTIONS}
+    spelled = [str(part) for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    return ["-m", "--", "hexshards", "train", str(data), *spelled]
+
+
+def in_one_process(data: Path, run: Path) -> None:
+    assert not runs.train(TrainSpec(data=data, run=run, batch_size=64, **OPTIONS)).interrupted
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in ("samples_seen", "train", "val", "learning_rate")} for line in lines]
+
+
+def assert_same_log(run: Path, expected: Path) -> None:
+    found, wanted = log_of(run), log_of(expected)
+    assert len(found) == len(wanted) == 8
+    for ours, theirs in zip(found, wanted, strict=True):
+        for part in ("train", "val"):
+            assert ours.pop(part) == pytest.approx(theirs.pop(part), rel=1e-5)
+        assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """A folder with a dataset, and a run of one process that never stopped."""
+    folder = tmp_path_factory.mktemp("distributed")
+    dataset(folder)
+    in_one_process(folder / "data", folder / "straight")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(straight) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run of two processes, of which one was killed; torchrun started them again, and one was asked to stop."""
+    run = straight / "stopped"
+    arguments = ["--max-restarts", "1", *command(straight / "data", run, batch_size=32)]
+    return run, torchrun(2, *arguments, DYING="")
+
+
+def test_a_killed_process_ends_the_others_which_say_so_and_torchrun_may_start_them_again(stopped):
+    _run, ended = stopped
+    assert "error: process 0 of 2 lost another, which ended or did not answer" in ended.stderr
+    # each of the two starts is from the beginning or from a checkpoint, and what one process prints is there once
+    told = [line.split(" · ")[0] for line in ended.stdout.splitlines() if line.startswith("epoch ")]
+    assert told == ["epoch 1 mini-epoch 1", "epoch 1 mini-epoch 2"]
+    assert "resumed from" in ended.stdout
+
+
+def test_a_signal_to_one_process_stops_all_with_130_and_the_state_saved(stopped):
+    run, ended = stopped
+    assert ended.returncode == 1 and "exitcode  : 130" in ended.stderr
+    assert ended.stdout.count("interrupted after ") == 1
+    assert list((run / "checkpoints").glob("*_partial.pt"))
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_run_of_two_processes_goes_on_with_another_number_and_ends_as_that_of_one(straight, stopped, processes):
+    run = shutil.copytree(stopped[0], straight / f"on-{processes}")
+    if processes == 1:
+        in_one_process(straight / "data", run)
+    else:
+        ended = torchrun(processes, *command(straight / "data", run, batch_size=64 // processes))
+        assert ended.returncode == 0, ended.stderr
+    assert_same_log(run, straight / "straight")
+
+
+def test_another_global_batch_is_refused(straight):
+    with pytest.raises(DataError, match="global_batch_size was 64, is 16"):
+        runs.train(TrainSpec(data=straight / "data", run=straight / "straight", batch_size=16, **OPTIONS))
+
+
 # --- one of several processes ---
 
 
@@ -155,8 +266,6 @@ def spoiled(batches: list[Batch], team: Team) -> list[int]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    plain_compile = torch.compile
-    torch.compile = lambda model: plain_compile(model, backend="eager")  # no compiler, which takes long
     with joined() as team:
         batches = [mine(whole, team) for whole in WHOLE]
         answer = {
