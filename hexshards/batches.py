@@ -28,6 +28,7 @@ from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.expand import Batch, Packed
 from hexshards.prefetch import check_room
 from hexshards.remote import home_of
+from hexshards.resident import Resident
 from hexshards.specs import LOADER, REMOTE, Augment, LoaderSpec, OnError, RemoteSpec
 from hexshards.storage import Home
 from hexshards.team import place
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 Stream = Generator[Made, None, None]
+Source = Callable[[Windows, range], Generator[Packed, None, None]]
+"""Rows of windows, window by window."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What batches may be made of."""
@@ -57,6 +60,7 @@ def loader(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    resident: bool = False,
     drop_last: bool = LOADER.drop_last,
     cache: str | Path | None = REMOTE.cache,
     cache_limit: int | str = REMOTE.cache_bytes,
@@ -73,6 +77,9 @@ def loader(
 
     ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
     choose what is used of each: see specs.LoaderSpec.
+
+    Batches are made on ``device``, of ``dtype`` (float32, float16 or bfloat16), boards in memory as PyTorch's
+    channels_last on request. ``resident`` keeps the whole split of one dataset there, packed: 50 bytes a position.
 
     ``rank`` and ``world_size`` come from torch.distributed where it is initialised, else from torchrun's environment,
     else they are 0 and 1. With ``on_error="skip"`` a damaged block is replaced by other positions of its window and
@@ -100,6 +107,7 @@ def loader(
         device=device,
         dtype=dtype,
         channels_last=channels_last,
+        resident=resident,
         rank=rank,
         world_size=world_size,
     )
@@ -134,6 +142,7 @@ class Loader:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        resident: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -145,6 +154,10 @@ class Loader:
         self.rank, self.world_size = _place(rank, world_size)
         self._check_size()
         check_room(self.epochs.selections, spec)
+        if resident and len(self.epochs.selections) > 1:
+            raise ValueError("resident keeps one dataset on the device, and this is a mix")
+        self.resident = resident
+        self._store: Resident | None = None
         self.epoch = 0
         self.skipped = Skipped()
         self._done = 0  # samples of the epoch's global stream that were delivered
@@ -174,7 +187,9 @@ class Loader:
         return -(-self.samples // self._global_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._deliver(self._made)
+        if self.resident and self._store is None:
+            self._store = Resident(self.epochs.selections[0], self.device)
+        return self._deliver(self._made, self._store.draw if self._store else self._read)
 
     def packed(self) -> Iterator[Packed]:
         """The same batches as rows that are still packed, NumPy arrays in the CPU's memory; they count alike.
@@ -182,7 +197,7 @@ class Loader:
         51 bytes a row at side 13, for those who expand them elsewhere. An array is a view of a window of rows, and
         keeps it in memory.
         """
-        return self._deliver(lambda rows: rows)
+        return self._deliver(lambda rows: rows, self._read)
 
     def fingerprint(self, epoch: int) -> str:
         """A short hash of an epoch's order: runs that show the same one see the same samples, one after another.
@@ -254,7 +269,7 @@ class Loader:
                 "Turn drop_last on, or choose another batch_size"
             )
 
-    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]]) -> Iterator[Made]:
+    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Iterator[Made]:
         """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
         if self._done >= self.samples and not self._resume:
             # who counts batches need not ask for the one after the last
@@ -262,12 +277,12 @@ class Loader:
         elif not self._resume:
             self._done = 0
         self._resume = False
-        return self._counted(make)
+        return self._counted(make, read)
 
-    def _counted(self, make: Callable[[Stream[Packed]], Stream[Made]]) -> Iterator[Made]:
+    def _counted(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Iterator[Made]:
         # only now, at the first batch: Lightning sets the epoch after it has called iter
         epoch, start = self.epoch, self._done
-        with closing(self._packed(epoch, start)) as rows, closing(make(rows)) as made:
+        with closing(self._packed(epoch, start, read)) as rows, closing(make(rows)) as made:
             for first in range(start, self.samples, self._global_batch):
                 batch = next(made)
                 # what is made ahead does not count: a state is about the batches that were handed over
@@ -275,12 +290,12 @@ class Loader:
                 yield batch
         self.epoch, self._done = epoch + 1, 0
 
-    def _packed(self, epoch: int, start: int) -> Stream[Packed]:
+    def _packed(self, epoch: int, start: int, read: Source) -> Stream[Packed]:
         """This rank's rows of each batch from sample ``start`` of the global stream on."""
         windows = self.epochs.windows(epoch)
         head = windows.plan.window_at(start)
-        with closing(self._read(windows, range(head, len(windows)))) as read:
-            rows = Rows(read, int(windows.plan.starts[head]))
+        with closing(read(windows, range(head, len(windows)))) as found:
+            rows = Rows(found, int(windows.plan.starts[head]))
             for first in range(start, self.samples, self._global_batch):
                 count = min(self._global_batch, self.samples - first)
                 low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
@@ -294,7 +309,7 @@ class Loader:
 
     def _made(self, rows: Stream[Packed]) -> Stream[Batch]:
         side, dtype, channels_last = self.index.side, self.dtype, self.channels_last
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and not self.resident:
             return on_cpu(rows, side=side, dtype=dtype, channels_last=channels_last)
         return on_device(rows, side=side, device=self.device, dtype=dtype, channels_last=channels_last)
 

@@ -81,21 +81,25 @@ def on_device(
         stream.wait_stream(torch.cuda.current_stream(device))
     begun: deque[tuple[Batch, torch.cuda.Event | None]] = deque()
     source = iter(rows)
-    while True:
-        with torch.cuda.stream(stream):  # None: the current one
-            packed = next(source, None)
-            if packed is None:
-                break
-            sent = Packed(*(_sent(column, device) for column in packed))
-            batch = expand_on_device(sent, side=side, dtype=dtype, channels_last=channels_last)
-            begun.append((batch, stream.record_event() if stream else None))
-        if len(begun) > BATCHES_AHEAD:
+    try:
+        while True:
+            with torch.cuda.stream(stream):  # None: the current one
+                if (packed := next(source, None)) is None:
+                    break
+                there = Packed(*(sent(column, device) for column in packed))
+                batch = expand_on_device(there, side=side, dtype=dtype, channels_last=channels_last)
+                begun.append((batch, stream.record_event() if stream else None))
+            if len(begun) > BATCHES_AHEAD:
+                yield _handed_over(*begun.popleft())
+        while begun:
             yield _handed_over(*begun.popleft())
-    while begun:
-        yield _handed_over(*begun.popleft())
+    finally:
+        if stream:  # what was begun may still read what its owner is about to free
+            torch.cuda.current_stream(device).wait_stream(stream)
 
 
-def _sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
+def sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A column on its way to a device; work that is asked for on the same stream finds it there."""
     tensor = column if isinstance(column, torch.Tensor) else torch.from_numpy(column)
     if tensor.device == device:
         return tensor

@@ -30,7 +30,9 @@ class Blocks:
         return len(self.rows)
 
     def read(self, blocks: NDArray[np.int64], names: Sequence[str]) -> list[Columns | DataError]:
-        """The columns of some blocks, or what is wrong with them, in the order of ``blocks``."""
+        """The columns of some blocks, or what is wrong with them, in the order of ``blocks``; no file for no names."""
+        if not names:
+            return [{} for _ in blocks]
         homes = np.searchsorted(self.first, blocks, side="right") - 1
         found: dict[int, Columns | DataError] = {}
         for home in np.unique(homes):

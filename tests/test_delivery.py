@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import threading
 import time
 import warnings
@@ -25,11 +26,10 @@ def data(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("delivery"))
 
 
-def open_loader(data, *, num_workers=0, batch_size=32, augment="random", **options):
-    spec = LoaderSpec(
-        batch_size=batch_size, window_blocks=3, group_shards=2, seed=7, num_workers=num_workers, augment=augment
-    )
-    return Loader(data, spec, rank=0, world_size=1, **options)
+def open_loader(data, *, device="cpu", dtype=torch.float32, channels_last=False, resident=False, **options):
+    spec = LoaderSpec(**{"batch_size": 32, "window_blocks": 3, "group_shards": 2, "seed": 7, **options})
+    placed = {"device": device, "dtype": dtype, "channels_last": channels_last, "resident": resident}
+    return Loader(data, spec, rank=0, world_size=1, **placed)
 
 
 # memory that is used again ------------------------------------------------------------------------------------------
@@ -194,6 +194,45 @@ def test_device_and_cpu_deliver_the_same_bits(data, dtype, channels_last):
             assert torch.equal(one, expected.to(dtype)) and torch.equal(other, expected.to(dtype))
         wanted = torch.channels_last if channels_last else torch.contiguous_format
         assert mine.board.is_contiguous(memory_format=wanted) and device.board.is_contiguous(memory_format=wanted)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"augment": "all"}, {"where": "ply=4..12"}, {"positions": 400}, {"num_workers": 2, "batch_size": 7}]
+)
+def test_a_resident_split_delivers_the_same_batches(data, options):
+    loader, resident = open_loader(data, **options), open_loader(data, resident=True, **options)
+    for _ in range(2):
+        for batch, other in zip(loader, resident, strict=True):
+            assert all(map(torch.equal, batch, other))
+            assert resident.state_dict() == loader.state_dict()
+
+
+def test_a_resident_loader_goes_on_from_a_state_and_reads_no_shard_again(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    whole = [[part.clone() for part in batch] for batch in open_loader(data)]
+    first, second = open_loader(copy, resident=True), open_loader(copy, resident=True)
+    for _ in islice(first, 13):
+        pass
+    iter(second)  # reads the split
+    for shard in copy.glob("train-*.tar"):
+        shard.unlink()
+    second.load_state_dict(first.state_dict())
+    for batch, other in zip(second, whole[13:], strict=True):
+        assert all(map(torch.equal, batch, other))
+
+
+def test_a_damaged_block_is_never_resident(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    shard = copy / "train-000002.tar"
+    shard.write_bytes(shard.read_bytes()[:-3000])
+    with pytest.raises(DataError, match=r"train-000002\.tar, block 00000"):
+        iter(open_loader(copy, resident=True))
+
+
+def test_a_mix_cannot_be_resident(data, tmp_path):
+    other = dataset(tmp_path, games=20)
+    with pytest.raises(ValueError, match="resident keeps one dataset on the device, and this is a mix"):
+        Loader({str(data): 1.0, str(other): 1.0}, LoaderSpec(batch_size=8), rank=0, world_size=1, resident=True)
 
 
 def test_another_dtype_is_refused(data):

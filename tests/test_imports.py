@@ -48,7 +48,7 @@ RANK = [
     ),
     *("space", "repeats", "conversion", "estimates"),
     *("team", "expand", "window", "prefetch", "workers", "epochs", "verification", "leakage"),
-    *("ahead", "buffers", "arrival", "delivery", "batches", "mixing"),
+    *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
     *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
     *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),

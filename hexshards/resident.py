@@ -1,0 +1,53 @@
+"""A split that stays on a device, packed: windows are drawn from there in the order in which they would be read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from hexshards.ahead import ahead
+from hexshards.delivery import sent
+from hexshards.errors import DataError
+from hexshards.expand import Packed
+from hexshards.selection import Selection
+from hexshards.window import COLUMNS, Windows
+
+BLOCKS_AT_ONCE = 64
+"""Blocks that are read before they are sent on: 27 MB with the defaults, at side 13."""
+
+
+class Resident:
+    """The columns that samples are made of, of a whole split, a row for each place: 50 bytes of memory at side 13.
+
+    Raises DataError where a block is damaged, whatever is to be skipped.
+    """
+
+    def __init__(self, selection: Selection, device: torch.device) -> None:
+        self.device = device
+        layout, blocks = selection.index.layout, selection.blocks
+        rows = len(blocks) * layout.block_positions
+        self.columns = {
+            name: torch.empty((rows, *shape), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)
+            for name, (dtype, shape) in layout.columns().items()
+            if name in COLUMNS
+        }
+        for first in range(0, len(blocks), BLOCKS_AT_ONCE):
+            numbers = np.arange(first, min(first + BLOCKS_AT_ONCE, len(blocks)))
+            for number, found in zip(numbers.tolist(), blocks.read(numbers, COLUMNS), strict=True):
+                if isinstance(found, DataError):
+                    raise found
+                start = number * layout.block_positions
+                for name, column in self.columns.items():
+                    # a copy that waits until it is there, so that any stream may read it
+                    column[start : start + len(found[name])] = torch.from_numpy(found[name].copy())
+
+    def draw(self, windows: Windows, numbers: range) -> Generator[Packed, None, None]:
+        """Rows of these windows on the device; only their order and their symmetries cross over."""
+        with closing(ahead(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
+            for found in in_turn:
+                place = sent(found.columns["place"].astype(np.int32), self.device)
+                columns = {name: column.index_select(0, place) for name, column in self.columns.items()}
+                yield Packed(**columns, symmetry=sent(found.columns["symmetry"], self.device))
