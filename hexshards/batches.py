@@ -189,9 +189,9 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if self.resident and self._store is None:
             self._store = Resident(self.epochs.selections[0], self.device)
-        return self._deliver(self._made, self._store.draw if self._store else self._read)
+        return self._deliver(self.batches_of, self._store.draw if self._store else self._read)
 
-    def packed(self) -> Iterator[Packed]:
+    def packed(self) -> Stream[Packed]:
         """The same batches as rows that are still packed, NumPy arrays in the CPU's memory; they count alike.
 
         51 bytes a row at side 13, for those who expand them elsewhere. An array is a view of a window of rows, and
@@ -269,7 +269,7 @@ class Loader:
                 "Turn drop_last on, or choose another batch_size"
             )
 
-    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Iterator[Made]:
+    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
         """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
         if self._done >= self.samples and not self._resume:
             # who counts batches need not ask for the one after the last
@@ -279,7 +279,7 @@ class Loader:
         self._resume = False
         return self._counted(make, read)
 
-    def _counted(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Iterator[Made]:
+    def _counted(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
         # only now, at the first batch: Lightning sets the epoch after it has called iter
         epoch, start = self.epoch, self._done
         with closing(self._packed(epoch, start, read)) as rows, closing(make(rows)) as made:
@@ -307,7 +307,8 @@ class Loader:
                 self._count(window)
                 yield window.rows
 
-    def _made(self, rows: Stream[Packed]) -> Stream[Batch]:
+    def batches_of(self, rows: Stream[Packed]) -> Stream[Batch]:
+        """Batches on the loader's device, of its dtype and layout, out of packed rows."""
         side, dtype, channels_last = self.index.side, self.dtype, self.channels_last
         if self.device.type == "cpu" and not self.resident:
             return on_cpu(rows, side=side, dtype=dtype, channels_last=channels_last)

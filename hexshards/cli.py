@@ -21,6 +21,7 @@ for command in (
     dataset_commands.info,
     dataset_commands.verify,
     dataset_commands.mixing,
+    dataset_commands.bench,
     dataset_commands.show,
     training_commands.train,
     dataset_commands.synth,

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from hexshards.specs import (
     LOADER,
     MEMORY,
     SYNTH,
+    TRAIN,
     Codec,
     ConvertOptions,
     Dedupe,
@@ -189,6 +190,31 @@ def mixing(
         display.say(json.dumps({**asdict(found), "sound": found.sound}) if as_json else display.mixing_text(found))
         if not found.sound:
             raise typer.Exit(FAILED)
+
+
+def bench(
+    dataset: Dataset,
+    batch_size: Annotated[int, Option(min=1, help="Samples in a batch.")] = TRAIN.batch_size,
+    channels: Annotated[int | None, Option(min=1, help="Also measure the network: its width.")] = None,
+    blocks: Annotated[int | None, Option(min=1, help="Also measure the network: its residual blocks.")] = None,
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps.")] = TRAIN.device,
+    as_json: AsJson = False,
+) -> None:
+    """Measure in a few seconds where a sample's time goes on this machine, and how many workers to train with.
+
+    With --channels or --blocks it also times training steps of that network, and says which of the two would wait.
+    """
+    from hexshards import display
+
+    with told():
+        from hexshards.pace import pace
+
+        size = replace(TRAIN, batch_size=batch_size, channels=channels or TRAIN.channels, blocks=blocks or TRAIN.blocks)
+        model = size if channels or blocks else None
+        with display.counting("measuring", "steps") as progress:
+            found = pace(dataset, replace(LOADER, batch_size=batch_size), model=model, device=device, progress=progress)
+        verdict = {"bound": found.bound, "workers": found.workers}
+        display.say(json.dumps(asdict(found) | verdict) if as_json else display.pace_text(found))
 
 
 def show(

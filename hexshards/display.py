@@ -14,7 +14,7 @@ from hexshards.budget import show_bytes
 from hexshards.errors import printable
 
 if TYPE_CHECKING:
-    from hexshards import conversion, estimates, leakage, mixing
+    from hexshards import conversion, estimates, leakage, mixing, pace
     from hexshards.index import Index, InputFile
     from hexshards.positions import Positions
 
@@ -200,6 +200,28 @@ def mixing_text(found: mixing.Mixing) -> str:
         else "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
     )
     return "\n".join(lines)
+
+
+def pace_text(found: pace.Pace) -> str:
+    """Where a sample's time goes, what the loader delivers, and what to do about it."""
+    lines = [f"batches of {found.batch_size:,} on {found.device}, side {found.side}, {found.cores} cores"]
+    lines.append("one sample, in nanoseconds: " + ", ".join(f"{name} {ns:,.0f}" for name, ns in found.stages.items()))
+    for run in found.runs:
+        lines.append(
+            f"{run.workers} workers: {run.samples_per_s:>12,.0f} samples/s, waiting {run.wait_ns:,.0f} ns a sample for "
+            f"rows, first batch after {run.first_batch_s:.2f} s"
+        )
+    best = f"{found.fastest.samples_per_s:,.0f} samples/s"
+    if found.model_samples_per_s is None:
+        batch_ms = 1000 * found.batch_size / found.fastest.samples_per_s
+        verdict = f"a step that takes {batch_ms:.2f} ms or more does not wait for the loader"
+    elif found.bound == "compute":
+        verdict = f"compute-bound: the model takes {found.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+    else:
+        verdict = (
+            f"LOADER-BOUND: the model could take {found.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+        )
+    return "\n".join([*lines, verdict, f"train with --num-workers {found.workers}"])
 
 
 def leakage_text(found: leakage.Leakage) -> str:

@@ -28,6 +28,7 @@ SURFACE = {
     "info": "dataset --json",
     "verify": "dataset --leakage --json",
     "mixing": "dataset --batch-size --split --seed --shuffle --json",
+    "bench": "dataset --batch-size --channels --blocks --device --json",
     "show": "dataset -n --split",
     "train": "dataset --run "
     "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "

@@ -51,7 +51,17 @@ RANK = [
     *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
     *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
-    *("display", "training_view", "demo", "console", "dataset_commands", "training_commands", "cli", "__main__"),
+    *(
+        "pace",
+        "display",
+        "training_view",
+        "demo",
+        "console",
+        "dataset_commands",
+        "training_commands",
+        "cli",
+        "__main__",
+    ),
 ]
 """Every module of the package. Each imports only from those before it."""
 

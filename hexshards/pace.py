@@ -1,0 +1,225 @@
+"""Where a sample's time goes is measured on the user's machine, stage by stage, and so is what a model needs.
+
+Every figure is a median or a count over a few tenths of a second, of this process alone: what else the machine does
+slows it down. What was read before comes out of the system's memory; the first epoch also waits for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from hexshards.arrival import arriving
+from hexshards.batches import Loader
+from hexshards.networks import network
+from hexshards.order import Plan, Window
+from hexshards.reading import Blocks
+from hexshards.shard import open_shard
+from hexshards.specs import TRAIN, LoaderSpec, TrainSpec
+from hexshards.trainer import Trainer
+from hexshards.window import COLUMNS, Windows
+
+STAGE_S, RUN_S = 0.3, 1.0
+"""How long a stage, and a run of the loader or of the model, is measured."""
+
+ROOM = 1.2
+"""How much faster than the model a loader must be so that a step never waits for it."""
+
+MOST_WORKERS = 8
+
+CROSSINGS, EXPANDED = 6, 32
+"""Windows that cross from a worker, and batches that are expanded, to measure it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The whole loader with so many workers."""
+
+    workers: int
+    samples_per_s: float
+    first_batch_s: float
+    wait_ns: float
+    """Of a sample's time, what this process does not expand: it waits for packed rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What was measured; stages are in nanoseconds per sample."""
+
+    positions: int
+    side: int
+    batch_size: int
+    device: str
+    cores: int
+    stages: dict[str, float]
+    """read, checksum, decompress and permute, by whoever makes windows; cross, from a worker; expand."""
+    runs: tuple[Run, ...]
+    model_samples_per_s: float | None
+    """Training steps of the model on a batch that is there already."""
+
+    @property
+    def fastest(self) -> Run:
+        """The run that delivers most."""
+        return max(self.runs, key=lambda run: run.samples_per_s)
+
+    @property
+    def bound(self) -> str | None:
+        """What training would wait for: ``loader`` or ``compute``; None without a model."""
+        if self.model_samples_per_s is None:
+            return None
+        return "compute" if self.fastest.samples_per_s >= ROOM * self.model_samples_per_s else "loader"
+
+    @property
+    def workers(self) -> int:
+        """The fewest workers that are enough for the model; without one, or where none are enough, the fastest."""
+        needed = ROOM * self.model_samples_per_s if self.bound == "compute" and self.model_samples_per_s else None
+        enough = [run for run in self.runs if needed is not None and run.samples_per_s >= needed]
+        return (enough or [self.fastest])[0].workers
+
+
+def pace(
+    dataset: str | Path,
+    spec: LoaderSpec,
+    *,
+    model: TrainSpec | None = None,
+    device: str = TRAIN.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Pace:
+    """Measure a dataset's loader with several numbers of workers, and the steps of the network that ``model`` names.
+
+    ``device`` auto is cuda where there is one, else cpu. It takes a few seconds. Errors are those of the loader and of
+    training.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    numbers = sorted({0, *(2**power for power in range(4) if 2**power <= min(cores, MOST_WORKERS))})
+    total = 2 + len(numbers)
+    loader = Loader(dataset, spec, device=device)
+    stages = _stages(loader)
+    progress(1, total)
+    runs = []
+    for done, workers in enumerate(numbers, start=2):
+        runs.append(_run(Loader(dataset, replace(spec, num_workers=workers), device=device), stages["expand"]))
+        progress(done, total)
+    steps = None if model is None else _steps(loader, model, device)
+    progress(total, total)
+    return Pace(
+        positions=loader.positions,
+        side=loader.index.side,
+        batch_size=spec.batch_size,
+        device=device,
+        cores=cores,
+        stages=stages,
+        runs=tuple(runs),
+        model_samples_per_s=steps,
+    )
+
+
+def _stages(loader: Loader) -> dict[str, float]:
+    """Each stage on an epoch's first window; where one can't be had without another, the other's time is taken off."""
+    windows = loader.epochs.windows(0)
+    (selection,) = loader.epochs.selections
+    first, count = windows.plan.windows[0], int(windows.plan.starts[1])
+    assert isinstance(first, Window)  # of one dataset
+    wanted = first.blocks
+    data = list(_as_on_disk(selection.blocks, wanted))
+    read = _ns(lambda: list(_as_on_disk(selection.blocks, wanted)), count)
+    checksum = _ns(lambda: [isal_zlib.crc32(each) for each in data], count)
+    blocks = _ns(lambda: selection.blocks.read(wanted, COLUMNS), count)
+    window = _ns(lambda: windows[0], count)
+    return {
+        "read": read,
+        "checksum": checksum,
+        "decompress": max(blocks - read - checksum, 0.0),
+        "permute": max(window - blocks, 0.0),
+        "cross": max(_from_a_worker(windows, count) - window, 0.0),
+        "expand": _expand_ns(loader),
+    }
+
+
+def _as_on_disk(blocks: Blocks, wanted: NDArray[np.int64]) -> Iterator[bytes]:
+    for number, shard in enumerate(blocks.shards):
+        first, end = blocks.first[number : number + 2].tolist()
+        members = [block - first for block in wanted.tolist() if first <= block < end]
+        if members:
+            with open_shard(blocks.home, shard) as file:
+                for member in members:
+                    file.seek(sum(shard.block_bytes[:member]))
+                    yield file.read(shard.block_bytes[member])
+
+
+def _from_a_worker(windows: Windows, count: int) -> float:
+    """Nanoseconds per sample until a window that one worker made over and over has been seen by this process."""
+    again = Plan((windows.plan.windows[0],) * CROSSINGS, count * np.arange(CROSSINGS + 1))
+    with closing(arriving(Windows(windows.selections, again, windows.spec), range(CROSSINGS), num_workers=1)) as found:
+        next(found)  # the worker is there
+        start = time.perf_counter()
+        for window in found:
+            for column in window.rows:
+                column.max()  # every page is looked at
+        return (time.perf_counter() - start) * 1e9 / ((CROSSINGS - 1) * count)
+
+
+def _expand_ns(loader: Loader) -> float:
+    """From packed rows to batches on the loader's device."""
+    with closing(loader.packed()) as packed:
+        rows = [found for found, _ in zip(packed, range(EXPANDED), strict=False)]
+
+    def expand() -> None:
+        for batch in loader.batches_of(found for found in rows):
+            last = batch
+        last.value.cpu()  # a device is done when it answers
+
+    return _ns(expand, sum(len(found.value) for found in rows))
+
+
+def _ns(work: Callable[[], object], samples: int) -> float:
+    """Median time of some work in nanoseconds per sample, after a first time that warms it up."""
+    work()
+    times = list[float]()
+    end = time.perf_counter() + STAGE_S
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e9 / samples
+
+
+def _run(loader: Loader, expand_ns: float) -> Run:
+    """Epoch after epoch until the time is over, the start of every epoch included but not that of the first."""
+    start = time.perf_counter()
+    samples, first_s, took_s = 0, 0.0, 0.0
+    while took_s < RUN_S:
+        for batch in loader:
+            took_s = time.perf_counter() - start
+            samples += len(batch.value) if first_s else 0
+            first_s = first_s or took_s
+            if took_s - first_s >= RUN_S:
+                break
+    batch.value.cpu()
+    took_s = time.perf_counter() - start - first_s
+    return Run(
+        workers=loader.spec.num_workers,
+        samples_per_s=samples / took_s,
+        first_batch_s=first_s,
+        wait_ns=max(took_s * 1e9 / max(samples, 1) - expand_ns, 0.0),
+    )
+
+
+def _steps(loader: Loader, spec: TrainSpec, device: str) -> float:
+    """Samples per second of training steps on one batch, over and over."""
+    trainer = Trainer(network(spec, side=loader.index.side), spec, device=device)
+    batch = next(iter(loader))
+    seconds = _ns(lambda: trainer.train_on_batches([batch]), len(batch.value)) / 1e9
+    return 1 / seconds

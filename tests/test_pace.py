@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_data import dataset
+from typer.testing import CliRunner
+
+from hexshards import pace as module
+from hexshards.cli import app
+from hexshards.display import pace_text
+from hexshards.pace import Pace, Run, pace
+from hexshards.specs import LoaderSpec, TrainSpec
+
+STAGES = ["read", "checksum", "decompress", "permute", "cross", "expand"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("pace"))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(module, "STAGE_S", 0.01)
+    monkeypatch.setattr(module, "RUN_S", 0.05)
+
+
+def test_every_stage_and_every_number_of_workers_is_measured(data):
+    model = TrainSpec(data=data, run=Path(), batch_size=32, channels=4, blocks=1)
+    steps = []
+    found = pace(data, LoaderSpec(batch_size=32), model=model, progress=lambda done, total: steps.append((done, total)))
+    assert list(found.stages) == STAGES
+    assert all(ns >= 0 for ns in found.stages.values())
+    assert found.stages["read"] > 0 and found.stages["expand"] > 0
+    assert [run.workers for run in found.runs][:2] == [0, 1]
+    assert all(run.samples_per_s > 0 and run.first_batch_s > 0 and run.wait_ns >= 0 for run in found.runs)
+    assert found.model_samples_per_s > 0
+    assert steps == [(done, steps[-1][1]) for done in range(1, len(steps))] + [(steps[-1][1],) * 2]
+
+
+RUNS = tuple(Run(workers=n, samples_per_s=rate, first_batch_s=0.1, wait_ns=1.0) for n, rate in ((0, 100), (1, 300)))
+FOUND = Pace(
+    positions=9,
+    side=5,
+    batch_size=30,
+    device="cpu",
+    cores=2,
+    stages=dict.fromkeys(STAGES, 1.0),
+    runs=RUNS,
+    model_samples_per_s=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "bound", "workers", "says"),
+    [
+        (None, None, 1, "a step that takes 100.00 ms or more does not wait"),
+        (50.0, "compute", 0, "compute-bound: the model takes 50 samples/s, the loader gives 300"),
+        (90.0, "compute", 1, "compute-bound"),
+        (290.0, "loader", 1, "LOADER-BOUND: the model could take 290 samples/s, the loader gives 300"),
+    ],
+)
+def test_the_verdict_follows_from_what_was_measured(model, bound, workers, says):
+    found = replace(FOUND, model_samples_per_s=model)
+    assert (found.bound, found.workers) == (bound, workers)
+    text = pace_text(found)
+    assert says in text
+    assert text.endswith(f"train with --num-workers {workers}")
+
+
+def test_the_command_prints_the_figures_or_one_object(data):
+    given = ["bench", str(data), "--batch-size", "32", "--channels", "4"]
+    shown = CliRunner().invoke(app, given)
+    assert shown.exit_code == 0, shown.output
+    assert "nanoseconds: read" in shown.output and "bound" in shown.output.lower()
+    printed = CliRunner().invoke(app, [*given, "--json"])
+    found = json.loads(printed.stdout)
+    assert found["bound"] in ("loader", "compute") and found["workers"] in (0, 1, 2, 4, 8)
+    assert list(found["stages"]) == STAGES
+
+
+def test_where_there_is_no_dataset_the_command_says_so(tmp_path):
+    assert CliRunner().invoke(app, ["bench", str(tmp_path)]).exit_code == 2
