@@ -125,7 +125,7 @@ def estimate_text(found: estimates.Estimate) -> str:
         f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH"),
         f"memory: about {show_bytes(found.memory_bytes)}, {found.readers} files read and {found.writers} shards "
         "written at once",
-        f"time: about {_duration(found.seconds)}",
+        f"time: about {duration(found.seconds)}",
         *found.notes,
     ]
     if samples:
@@ -143,7 +143,8 @@ def _passed_over(found: conversion.Report | estimates.Estimate) -> list[str]:
     return lines + [f"passed over {printable(path)}: already in the dataset" for path in found.already]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -44,15 +43,13 @@ from hexshards.stopping import EarlyStopping, Limits, Standing
 from hexshards.stopwatch import Stopwatch
 from hexshards.suspects import write_suspect
 from hexshards.team import Team
+from hexshards.trail import Trail
 from hexshards.trainable import Rows, Trainable, TrainLoader
 
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.1
 """Progressed comes no more often, a mini-epoch's first and last batch excepted."""
-
-REMEMBERED_BATCHES = 1_000
-"""How far back the batch of a loss that is not finite can be found again; a few words each."""
 
 ALONE, NEVER, ALL = Team(), EarlyStopping(), Retention()
 
@@ -74,8 +71,7 @@ class MiniEpochOrchestrator:
     _cursor: Cursor
     _standing: Standing
     _stream: Iterator[Rows] | None
-    _given: deque[tuple[TrainLoader, dict[str, Any]]]
-    """The loader and its state before each of the last batches."""
+    _trail: Trail
     _trained: dict[str, Any] | None
     """Training metrics of a mini-epoch that only lacks its validation."""
     _metrics: dict[str, Any]
@@ -248,8 +244,8 @@ class MiniEpochOrchestrator:
 
     def _next_batch(self) -> Rows | None:
         loader = self.train_loader
+        self._trail.before_batch(loader, anew=self._stream is None)
         with self._watch.waited():
-            before = loader.state_dict()
             if self._stream is not None:
                 batch = next(self._stream, None)
             else:
@@ -258,7 +254,7 @@ class MiniEpochOrchestrator:
                     self._stream = iter(loader)
                     batch = next(self._stream, None)
         if batch is not None:
-            self._given.append((loader, before))
+            self._trail.after_batch()
         return batch
 
     def _global_rows(self, batch: Rows) -> int:
@@ -364,7 +360,7 @@ class MiniEpochOrchestrator:
     def _begin_anew(self) -> None:
         self._stop, self._watch, self._cursor, self._standing = StopSignals(), Stopwatch(), Cursor(), Standing()
         self._stream = self._trained = self._newest = self._resumed_from = self._reason = None
-        self._given = deque(maxlen=REMEMBERED_BATCHES)
+        self._trail = Trail()
         self._metrics, self._finished, self._notices = {}, 0, []
         self._stopping = self._time_up = False
 
@@ -432,14 +428,13 @@ class MiniEpochOrchestrator:
         """The batch whose loss is not finite is written out; the checkpoint before it is the newest."""
         self._stream = None
         cursor, ago = self._cursor, error.batches_ago
+        batch = None if ago is None else self._trail.batch(ago)
         found = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}"
-        where, seen = self._folder.path, "its batch is not known"
-        if ago is not None and ago < len(self._given):
-            loader, before = self._given[-1 - ago]
-            loader.load_state_dict(before)
-            seen = write_suspect(next(iter(loader)), self._folder.suspect(self.team.rank, self.team.size))
+        seen = "its batch is not known"
+        if batch is not None:
+            seen = write_suspect(batch, self._folder.suspect(self.team.rank, self.team.size))
         fix = "Lower the learning rate, and start again to go on from the newest checkpoint"
-        return DataError(f"{found}; {seen}", where=str(where), fix=fix)
+        return DataError(f"{found}; {seen}", where=str(self._folder.path), fix=fix)
 
     # --- telling ---
 
@@ -458,7 +453,7 @@ class MiniEpochOrchestrator:
         )
 
     def _tell_start(self) -> None:
-        history = self._folder.log.records()
+        history = self.team.same(self._folder.log.records() if self._writes else None)
         seen = self._cursor.samples_seen
         event = RunStarted(run=self._run, resumed_from=self._resumed_from, samples_seen=seen, history=history)
         self._listeners.tell(event)

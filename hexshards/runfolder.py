@@ -79,7 +79,7 @@ class RunFolder:
         self.log.append(record)
         self._link_best(best)
         self._remove_partials(before=(record["epoch"], record["mini_epoch"], True))
-        for name in self._retention.superseded([str(line["checkpoint"]) for line in self.log.records()]):
+        for name in self._retention.superseded(self.log.checkpoints):
             if checkpoint.place(Path(name)):
                 (self.checkpoints / name).unlink(missing_ok=True)
 
@@ -112,31 +112,35 @@ class RunFolder:
 
 
 class MetricsLog:
-    """metrics.jsonl: a line per finished mini-epoch, rewritten whole each time, so none is torn or double."""
+    """metrics.jsonl: a line per finished mini-epoch. One that a kill tore is cut off; the checkpoint has it whole."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._lines = path, list[str]()
+        self.path = path
+        self.checkpoints: list[str] = []
+        """Names of the checkpoints of all lines."""
 
     def cut(self, *, until: tuple[int, int], last: Mapping[str, Any]) -> None:
         """Keep the lines before the mini-epoch ``until``, then ``last``: its own record, where it is done."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        self._lines = [line for line in text.splitlines() if _place_in_run(line) < until]
+        lines = [line for line in text.splitlines() if _place_in_run(line) < until]
         # a kill between checkpoint and log leaves the line in the checkpoint alone
-        self._lines += [_json_line(last)] if last else []
-        if text or self._lines:
-            self._publish()
+        lines += [_json_line(last)] if last else []
+        if text or lines:
+            publish(self.path, "".join(f"{line}\n" for line in lines).encode())
+        self.checkpoints = [str(record.get("checkpoint")) for record in self.records()]
 
     def records(self) -> list[dict[str, Any]]:
         """The records of all lines."""
-        return [json.loads(line) for line in self._lines]
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the record of the next mini-epoch."""
-        self._lines.append(_json_line(record))
-        self._publish()
-
-    def _publish(self) -> None:
-        publish(self.path, "".join(f"{line}\n" for line in self._lines).encode())
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{_json_line(record)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.checkpoints.append(str(record["checkpoint"]))
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

@@ -80,6 +80,15 @@ def _options(spec: TrainSpec, team: Team) -> dict[str, int | float | str | bool]
     return {**recorded, "global_batch_size": spec.batch_size * team.size}
 
 
+def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
+    """What a run is made of, as at its beginning, in one process: trainer, training loader, validation loader."""
+    device, team = _device(spec.device), Team()
+    train_loader = _loader(spec, spec.data, split="train", device=device, team=team)
+    has_val = "val" in train_loader.index.splits
+    val_loader = _loader(spec, spec.data, split="val", device=device, team=team) if has_val else None
+    return _trainer(spec, train_loader, device, team), train_loader, val_loader
+
+
 def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, team: Team) -> Loader:
     training = split == "train"
     mix = mixed_in(str(spec.data), spec.mix) if training else {}

@@ -30,7 +30,7 @@ SURFACE = {
     "mixing": "dataset --batch-size --split --seed --shuffle --json",
     "bench": "dataset --batch-size --channels --blocks --device --json",
     "show": "dataset -n --split",
-    "train": "dataset --run "
+    "train": "dataset --run --dry-run --overfit-batch --tensorboard "
     "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "
     "--warmup-samples --schedule-samples --schedule-factor --precision --accumulate --compile --channels-last "
     "--mini-epoch-samples --mini-epoch-batches --cross-epochs --val-every --val-samples --diagnose "
@@ -94,7 +94,7 @@ def test_every_command_has_help_that_names_its_options(command):
 
 def test_every_default_of_train_is_that_of_its_spec():
     for parameter in typer.main.get_command(app).commands["train"].params:
-        if parameter.name not in ("dataset", "run", "help"):
+        if parameter.name not in ("dataset", "run", "dry_run", "overfit_batch", "tensorboard", "help"):
             assert parameter.default == getattr(TRAIN, parameter.name), parameter.name
 
 

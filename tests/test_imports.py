@@ -29,6 +29,7 @@ RANK = [
         "retention",
         "reports",
         "trainable",
+        "trail",
     ),
     *("storage", "cache", "remote"),
     *("positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),
@@ -51,6 +52,7 @@ RANK = [
     *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
     *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
+    *("rehearsal", "overfitting", "tensorboard_log"),
     *(
         "pace",
         "display",

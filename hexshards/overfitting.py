@@ -1,0 +1,47 @@
+"""A network that can't learn one batch by heart will not learn a dataset: the check before the first long run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hexshards.runs import parts_of
+from hexshards.specs import TrainSpec
+
+STEPS, TOLD_STEPS = 600, 50
+"""Steps on the batch at most, and between two looks at it."""
+
+LEARNED = 0.9
+"""Share of the moves and of the winners that must be right. Some can't be: equal positions with different moves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overfit:
+    """How well one batch was learned."""
+
+    steps: int
+    val: dict[str, Any]
+    """Metrics of the batch, as validation has them."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether moves and winners are known by heart; a batch without a move to learn has winners alone."""
+        moves = self.val["policy_top1"] >= LEARNED or not self.val["policy_samples"]
+        return bool(moves and self.val["value_accuracy"] >= LEARNED)
+
+
+def overfit(spec: TrainSpec, *, tell: Callable[[Overfit], None] = lambda found: None) -> Overfit:
+    """Take steps on the run's first batch until it is learned; write nothing.
+
+    The learning rate is constant and the positions are shown as they are; all else is as ``spec`` says.
+    """
+    trainer, loader, _ = parts_of(replace(spec, schedule="constant", warmup_samples=0, augment="none"))
+    batch = next(iter(loader))
+    found = Overfit(steps=0, val=dict(trainer.validate([batch])))
+    tell(found)
+    while not found.learned and found.steps < STEPS:
+        trainer.train_on_batches([batch] * TOLD_STEPS)
+        found = Overfit(steps=found.steps + TOLD_STEPS, val=dict(trainer.validate([batch])))
+        tell(found)
+    return found

@@ -1,0 +1,127 @@
+"""What a run will count, write and take is told before it begins, from its own parts and a few seconds of them."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hexshards.batches import Loader
+from hexshards.runs import parts_of
+from hexshards.space import free_bytes
+from hexshards.specs import TrainSpec
+from hexshards.trainer import Trainer
+
+MEASURED_S = 3.0
+"""How long training is measured; validation a third of it."""
+
+FIRST_BATCHES = 3
+"""Not measured: they are slower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What a run would be."""
+
+    positions: int
+    epoch_samples: int
+    """With ``augment="all"`` four times the positions."""
+    samples: int
+    """Of the whole run."""
+    steps: int
+    mini_epochs: int
+    val_samples: int
+    validations: int
+    parameters: int
+    checkpoint_bytes: int
+    checkpoints: int
+    """Those kept at the end; ``best.pt`` is another name of one, and may be one more."""
+    free_bytes: int
+    samples_per_s: float
+    val_samples_per_s: float
+    """Not a number without validation."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the checkpoints take, with the best one and one that is being written."""
+        return (self.checkpoints + 2) * self.checkpoint_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk has room for them."""
+        return self.disk_bytes <= self.free_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Training and validating."""
+        validating_s = self.validations * self.val_samples / self.val_samples_per_s if self.validations else 0.0
+        return self.samples / self.samples_per_s + validating_s
+
+
+def rehearse(spec: TrainSpec) -> Rehearsal:
+    """Open everything a run needs, measure a few seconds of it, and write nothing."""
+    trainer, train_loader, val_loader = parts_of(spec)
+    samples = min(spec.epochs * train_loader.samples, spec.max_samples or spec.epochs * train_loader.samples)
+    steps, minis, validations = _counts(spec, train_loader, samples)
+    speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)
+    return Rehearsal(
+        positions=train_loader.positions,
+        epoch_samples=train_loader.samples,
+        samples=samples,
+        steps=steps,
+        mini_epochs=minis,
+        val_samples=val_loader.samples if val_loader else 0,
+        validations=validations if val_loader else 0,
+        parameters=sum(weight.numel() for weight in trainer.model.parameters()),
+        checkpoint_bytes=_state_bytes(trainer),  # an optimizer has no state before its first step
+        checkpoints=_kept(spec, minis),
+        free_bytes=free_bytes(spec.run),
+        samples_per_s=speed,
+        val_samples_per_s=_speed(trainer.validate, val_loader, MEASURED_S / 3) if val_loader else float("nan"),
+    )
+
+
+def _counts(spec: TrainSpec, loader: Loader, samples: int) -> tuple[int, int, int]:
+    """Steps, mini-epochs and validations of a run."""
+    batch = loader.batch_size * loader.world_size
+    full = spec.mini_epoch_batches or -(-spec.mini_epoch_samples // batch)
+    epochs, rest = divmod(samples, loader.samples)
+    steps = [len(loader)] * epochs + [-(-rest // batch)] * (rest > 0)
+    if spec.cross_epochs:
+        steps = [sum(steps)]
+    minis = [-(-each // full) for each in steps]
+    return sum(steps), sum(minis), sum(-(-each // spec.val_every) for each in minis)
+
+
+def _kept(spec: TrainSpec, minis: int) -> int:
+    if spec.keep_last is None or minis <= spec.keep_last:
+        return minis
+    return spec.keep_last + ((minis - spec.keep_last) // spec.keep_every if spec.keep_every else 0)
+
+
+def _state_bytes(trainer: Trainer) -> int:
+    buffer = io.BytesIO()
+    torch.save(trainer.state_dict(), buffer)
+    return len(buffer.getvalue())
+
+
+def _speed(work: Callable[[Iterable[Any]], object], loader: Loader, seconds: float) -> float:
+    """Samples a second, of all ranks, over some seconds or the whole split."""
+    seen, start_s = 0, time.monotonic()
+
+    def timed() -> Iterator[Any]:
+        nonlocal seen, start_s
+        for number, batch in enumerate(loader):
+            if number == FIRST_BATCHES:
+                seen, start_s = 0, time.monotonic()
+            yield batch
+            seen += len(batch.value) * loader.world_size
+            if number > FIRST_BATCHES and time.monotonic() - start_s > seconds:
+                return
+
+    work(timed())
+    return seen / (time.monotonic() - start_s)

@@ -1,0 +1,54 @@
+"""A run's records as TensorBoard shows them: each number by its name, over the samples seen. A hook."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hexshards.hooks import Event, RunEnded, RunStarted, Saved
+
+FOLDER = "tensorboard"
+"""In the run's folder."""
+
+NOT_METRICS = {"epoch", "mini_epoch", "samples_seen", "seconds", "checkpoint", "time"}
+"""What tells mini-epochs apart, and is no curve."""
+
+
+class TensorBoardLog:
+    """Writes after each mini-epoch; what a run wrote past the checkpoint it goes on from is no longer shown.
+
+    Raises ValueError, saying what to install, when it is made without TensorBoard.
+    """
+
+    def __init__(self) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of its own imports
+                from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(f"TensorBoard is not installed ({error}): pip install 'hexshards[tensorboard]'") from None
+        self._open = SummaryWriter
+
+    def __call__(self, event: Event, /) -> None:
+        """Write what happened; rank 0 alone."""
+        if event.run.rank:
+            return
+        match event:
+            case RunStarted(run=run, samples_seen=seen):
+                self._writer = self._open(str(run.folder / FOLDER), purge_step=seen + 1)
+            case Saved(record=record) if record:
+                for name, value in numbers(record):
+                    self._writer.add_scalar(name, value, record["samples_seen"])
+                self._writer.flush()
+            case RunEnded():
+                self._writer.close()
+
+
+def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a record, those of its parts under ``part/name``."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and prefix + name not in NOT_METRICS:
+            yield prefix + name, value

@@ -1,0 +1,170 @@
+"""What a person is told of training, before it, during it and in TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from small_data import dataset
+from small_runs import SmallLoader, train
+from typer.testing import CliRunner
+
+from hexshards import display
+from hexshards.cli import app
+from hexshards.rehearsal import rehearse
+from hexshards.specs import TrainSpec
+from hexshards.tensorboard_log import numbers
+from hexshards.training_view import TrainingView
+
+TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return dataset(tmp_path_factory.mktemp("view"))
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    result = CliRunner().invoke(app, ["train", *map(str, arguments), *options])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+# --- the view ---
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> io.StringIO:
+    """What a terminal of 160 columns is sent."""
+    screen = io.StringIO()
+    monkeypatch.setattr(display, "err", Console(file=screen, force_terminal=True, width=160, highlight=False))
+    return screen
+
+
+def test_a_terminal_shows_mini_epoch_epoch_and_run_and_what_they_bring(tmp_path, terminal):
+    with TrainingView() as view:
+        train(tmp_path, hooks=[view])
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    for text in ("mini-epoch 3", "epoch 2 of 2", "52/52", "samples/s · waiting ", "policy "):
+        assert text in shown
+    assert re.search(r"(memory|GPU) [\d.]+ [MG]iB", shown)
+    assert re.search(r"best \d\.\d{4}", shown)
+
+
+def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
+    with TrainingView() as view:
+        train(tmp_path, hooks=[view], num_epochs=1)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines = shown.out.splitlines()
+    assert [line.split(" · ")[:2] for line in lines] == [
+        [f"epoch 1 mini-epoch {number}", f"{samples} samples"] for number, samples in ((1, 12), (2, 24), (3, 26))
+    ]
+    assert all(re.search(r"samples/s, \d+% waiting$", line) for line in lines)
+
+
+def test_a_slow_run_without_a_terminal_says_now_and_then_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hexshards.training_view.PLAIN_INTERVAL_S", 0.0)
+    with TrainingView() as view:
+        train(tmp_path, hooks=[view], num_epochs=1)
+    assert "epoch 1 mini-epoch 1 · 4 of 26 samples · " in capsys.readouterr().err
+
+
+def test_time_spent_waiting_for_data_is_recorded_as_a_share(tmp_path):
+    class Slow(SmallLoader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.sleep(0.05)
+                yield batch
+
+    train(tmp_path, train_loader=Slow(), num_epochs=1)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        assert 0.5 < json.loads(line)["waiting"] <= 1
+
+
+# --- before a run ---
+
+
+def slow_counts(samples: int, batch: int, mini: int, epochs: int, val_every: int) -> tuple[int, int, int]:
+    steps = minis = validations = 0
+    for _ in range(epochs):
+        left, number = samples, 0
+        while left:
+            number, done = number + 1, 0
+            while left and done < mini:
+                taken = min(batch, left)
+                left, done, steps = left - taken, done + taken, steps + 1
+            minis += 1
+            validations += number % val_every == 0 or not left
+    return steps, minis, validations
+
+
+@pytest.mark.parametrize(("mini", "epochs", "val_every"), [(500, 1, 1), (120, 2, 2), (10_000, 3, 1), (1, 1, 5)])
+def test_a_rehearsal_counts_what_the_run_then_does(data, tmp_path, monkeypatch, mini, epochs, val_every):
+    monkeypatch.setattr("hexshards.rehearsal.MEASURED_S", 0.1)
+    counts = {"mini_epoch_samples": mini, "epochs": epochs, "val_every": val_every, "keep_last": 2}
+    spec = TrainSpec(data=data, run=tmp_path / "run", **counts, **TINY)
+    found = rehearse(spec)
+    assert not spec.run.exists()
+    expected = slow_counts(1117, 50, mini, epochs, val_every)
+    assert (found.steps, found.mini_epochs, found.validations) == expected
+    assert (found.samples, found.epoch_samples, found.val_samples) == (epochs * 1117, 1117, 192)
+    assert found.checkpoints == min(found.mini_epochs, 2)
+    assert found.fits
+    assert 0 < found.seconds < 1e6
+
+
+def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
+    call(data, "--run", tmp_path / "run", "--max-samples", 100)
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    told = call(data, "--run", tmp_path / "other", "--dry-run")
+    assert not (tmp_path / "other").exists()
+    assert "would train " in told and "in 23 steps and 1 mini-epoch," in told
+    found = rehearse(TrainSpec(data=data, run=tmp_path, **TINY))
+    # a run's place, its record and random state, 11 KB, come on top
+    assert 0 < path.stat().st_size - found.checkpoint_bytes < 15_000
+
+
+def test_a_batch_is_learned_by_heart_or_the_command_fails(data, tmp_path):
+    options = [data, "--run", tmp_path / "run", "--overfit-batch", "--learning-rate"]
+    assert call(*options, 1e-2).splitlines()[-1] == "the batch was learned by heart"
+    assert "error: the batch was not learned by heart" in call(*options, 1e-9, code=1)
+    assert not (tmp_path / "run").exists()
+
+
+# --- tensorboard ---
+
+
+def test_the_numbers_of_a_record_have_the_names_of_its_parts():
+    record = {"epoch": 1, "samples_seen": 5, "train": {"loss": 0.5}, "mine": 2, "skipped": None, "time": "now"}
+    assert dict(numbers(record)) == {"train/loss": 0.5, "mine": 2}
+
+
+def test_tensorboard_has_each_mini_epoch_once_after_a_restart_too(data, tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="no TensorBoard here, so this is NOT CHECKED: that it reads what is written for it",
+    )
+    options = [data, "--run", tmp_path, "--mini-epoch-samples", 300, "--tensorboard"]
+    for epochs in (1, 2):
+        call(*options, "--epochs", epochs)
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    curve = [(event.step, event.value) for event in found.Scalars("val/loss")]
+    assert curve == [(each["samples_seen"], pytest.approx(each["val"]["loss"])) for each in records]
+    assert "samples_per_s" in found.Tags()["scalars"]
