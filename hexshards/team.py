@@ -77,10 +77,20 @@ class Team:
 
 
 def place() -> tuple[int, int]:
-    """(rank, size) by torch.distributed, else by torchrun's environment, else (0, 1)."""
+    """(rank, size) by torch.distributed, else by torchrun's environment, else (0, 1).
+
+    Raises ValueError where the environment says that there are others, and not which of them this is: all would be the
+    first, and see the same samples.
+    """
     if _grouped():
         return distributed.get_rank(), distributed.get_world_size()
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and "RANK" not in os.environ:
+        raise ValueError(
+            f"WORLD_SIZE is {size} and RANK is not set. Make the loader once the process group is there (with PyTorch "
+            "Lightning: in train_dataloader), or give rank and world_size"
+        )
+    return int(os.environ.get("RANK", "0")), size
 
 
 def here() -> Team:

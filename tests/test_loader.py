@@ -88,6 +88,14 @@ def test_the_place_among_ranks_comes_from_torchrun_where_none_is_given(data, mon
     assert stream(loader) == stream(given)
 
 
+def test_a_process_that_is_not_told_which_of_several_it_is_is_refused(data, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as PyTorch Lightning leaves it until its process group is there
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2 and RANK is not set"):
+        hexshards.loader(data, batch_size=16)
+    assert hexshards.loader(data, batch_size=16, rank=1, world_size=2).rank == 1
+
+
 @pytest.mark.parametrize(
     ("place", "fault"), [({"rank": 1}, "both"), ({"world_size": 2}, "both"), ({"rank": 2, "world_size": 2}, "2 of 2")]
 )
