@@ -172,6 +172,12 @@ def test_epochs_differ_and_equal_ones_are_equal(folders):
     assert mix(folders, weights=(0.6, 0.4)).fingerprint(1) not in prints
 
 
+def test_the_mix_of_version_1_stays(folders):
+    first = next(iter(mix(folders)))
+    assert "".join(map(str, odd(first))) == "1001000010001110001000000101000000010000010010110010010100000101"
+    assert mix(folders).fingerprint(1) == "5c73d5f5fcd0"
+
+
 def test_without_shuffle_every_epoch_is_the_first(folders):
     loader = mix(folders, shuffle=False)
     first, second = epochs(loader, 1), epochs(loader, 1)

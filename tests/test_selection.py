@@ -131,6 +131,17 @@ def test_a_limit_takes_so_many_positions_evenly_from_the_shards_and_the_same_in_
     assert (np.abs(shards - exact) < 1).all()
 
 
+def test_what_a_limit_takes_are_the_first_of_each_shard_that_the_filter_keeps(data, columns, samples):
+    loader = open_loader(data, where="ply=4..12", positions=200, shuffle=False)
+    selection, kept = loader.epochs.selections[0], met(columns, loader.index.sources, Filter.parse("ply=4..12"))
+    expected, start = [], 0
+    shares = np.add.reduceat(selection.block_rows, selection.blocks.first[:-1])
+    for shard, share in zip(selection.blocks.shards, shares.tolist(), strict=True):
+        expected += [row for row in kept if start <= row < start + shard.positions][:share]
+        start += shard.positions
+    assert given(loader) == [samples[row] for row in expected]
+
+
 def test_a_limit_beyond_the_dataset_changes_nothing(data):
     assert given(open_loader(data, positions=5000)) == given(open_loader(data))
 
