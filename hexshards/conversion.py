@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -20,14 +20,16 @@ from hexshards import engines
 from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.engines import Runner
-from hexshards.index import Index, InputFile, read_index
+from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.publication import publish, published, written_in
+from hexshards.remote import is_url
 from hexshards.repeats import holds_games, without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
 from hexshards.shard import Shard
 from hexshards.sources import Input, collect
 from hexshards.space import check_space
-from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec, Engine
+from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec, Engine, plain
 from hexshards.spill import Spill, find_spill
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,13 +46,15 @@ class Progress:
     positions: int
     shards: int = 0
     shards_done: int = 0
+    uploads: int = 0
+    uploads_done: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a conversion kept, and what it did not."""
 
-    out: Path
+    out: str | Path
     index: Index
     """The whole dataset, with what it held before files were added."""
     rejects: dict[str, int]
@@ -95,6 +99,9 @@ def convert(
     cut off goes on when it is called again with the same arguments. ``memory``, in bytes or as ``512MiB``, bounds how
     many workers run at once (hexshards.budget).
 
+    ``out`` may be an s3, gs or hf URL: the dataset is made in this user's cache folder and then published, its index
+    last; a publication that was cut off goes on when it is called again.
+
     With ``append`` the files become new shards of the dataset at ``out``, made with the dataset's own options.
 
     Raises ValueError or FileNotFoundError for arguments that make no sense, FileExistsError when ``out`` holds
@@ -104,18 +111,41 @@ def convert(
     """
     if max_rejects < 0 or workers < 1:
         raise ValueError(f"max_rejects must be at least 0 and workers at least 1, got {max_rejects} and {workers}")
-    out = Path(out)
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
+    url, out = (str(out) if is_url(out) else ""), written_in(out)
+    if url and append:
+        raise ValueError(f"{url}: files are added to a dataset in a folder. Add to a copy of it, and publish that")
     spec, base = settled(options, out=out, append=append)
     inputs = collect([sources] if isinstance(sources, (str, Path)) else sources)
     engines.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
+    if url and (waiting := _on_its_way(url, out, spec, inputs)):
+        return _published(url, _again(out, waiting), _Teller(inputs, progress))
     if not append and (done := finished(out, spec)) and _made_from(done, inputs):
         return _tidied(out, done, spec)
     with _disk_named(out), held(out, spec, base=base) as scratch:
         work = _Work(out=out, scratch=scratch, spec=spec, base=base, budget=budget, engine=engine)
-        report = _converted(work, inputs, max_rejects=max_rejects, tell=_Teller(inputs, progress))
+        tell = _Teller(inputs, progress)
+        report = _converted(work, inputs, max_rejects=max_rejects, tell=tell)
         clear(scratch)
-    return report
+    return _published(url, report, tell) if url else report
+
+
+def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Input]) -> Index | None:
+    """The dataset that was made for a URL and is not published yet. Raises FileExistsError where another one is."""
+    waiting = read_index(folder) if (folder / NAME).exists() else None
+    if waiting and (waiting.options != plain(spec) or not _made_from(waiting, inputs)):
+        raise FileExistsError(
+            f"{folder} holds a dataset on its way to {url}, of other options or files. Give that command again, or "
+            "remove the folder"
+        )
+    if not waiting and published(url):
+        raise FileExistsError(f"{url} holds a finished dataset. Choose another --out")
+    return waiting
+
+
+def _published(url: str, report: Report, tell: _Teller) -> Report:
+    publish(Path(report.out), url, tell=tell.published)
+    return replace(report, out=url)
 
 
 def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[ConvertSpec, Index | None]:
@@ -254,12 +284,15 @@ class _Teller:
 
     def add(self, **counts: int) -> None:
         self.counts.update(counts)
-        names = ("files", "files_done", "bytes", "bytes_done", "positions", "shards", "shards_done")
-        self.tell(Progress(**{name: self.counts[name] for name in names}))
+        self.tell(Progress(**{each.name: self.counts[each.name] for each in fields(Progress)}))
 
     def read(self, group: Group, spill: Spill | None) -> None:
         kept = sum(file.positions for file in spill.inputs) if spill else 0
         self.add(files_done=len(group), bytes_done=sum(file.path.stat().st_size for file in group), positions=kept)
+
+    def published(self, done: int, total: int) -> None:
+        self.counts.update(uploads=total - self.counts["uploads"], uploads_done=done - self.counts["uploads_done"])
+        self.add()
 
     def passed_over(self, found: Survey) -> None:
         paths = [*found.repeated, *found.already]
@@ -310,6 +343,11 @@ def _tidied(out: Path, index: Index, spec: ConvertSpec) -> Report:
     """The report of a conversion that was cut off after its dataset was whole."""
     with held(out, spec, base=None, tidying=True) as scratch:
         clear(scratch)
+    return _again(out, index)
+
+
+def _again(out: Path, index: Index) -> Report:
+    """The report of a conversion whose dataset was whole when it was given again."""
     path = out / REJECTS
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return Report(
@@ -320,7 +358,7 @@ def _tidied(out: Path, index: Index, spec: ConvertSpec) -> Report:
         positions=sum(shard.positions for shard in _shards(index)),
         shard_bytes=sum(shard.size_bytes for shard in _shards(index)),
         added=index.inputs,
-        notes=("it was whole already; only its scratch folder was left to remove",),
+        notes=("it was whole already: nothing was converted again",),
     )
 
 

@@ -38,7 +38,7 @@ from hexshards.specs import (
 
 def convert(
     sources: Annotated[list[str], Argument(metavar="SOURCE...", help="Files, folders or quoted globs.")],
-    out: Annotated[Path, Option(help="Folder of the new dataset.")],
+    out: Annotated[str, Option(help="Folder of the new dataset, or a URL to publish it to.")],
     val_fraction: Annotated[
         float, Option(min=0, max=1, help="Share of the games kept for validation.")
     ] = CONVERT.val_fraction,

@@ -62,6 +62,7 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
     with bar("") as progress:
         read = progress.add_task("reading files", total=None, note="")
         write = progress.add_task("writing shards", total=None, note="", visible=False)
+        publish = progress.add_task("publishing files", total=None, note="", visible=False)
 
         def show(now: conversion.Progress) -> None:
             elapsed = progress.tasks[read].elapsed or 0.0
@@ -74,6 +75,8 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
             )
             if now.shards:
                 progress.update(write, total=now.shards, completed=now.shards_done, visible=True)
+            if now.uploads:
+                progress.update(publish, total=now.uploads, completed=now.uploads_done, visible=True)
 
         yield show
 

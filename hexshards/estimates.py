@@ -13,6 +13,7 @@ from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.conversion import settled
 from hexshards.intake import read_file, survey
 from hexshards.positions import Positions
+from hexshards.publication import written_in
 from hexshards.scratch import SCRATCH
 from hexshards.sources import Input, collect
 from hexshards.space import dataset_bytes, free_bytes, images, scratch_bytes
@@ -81,7 +82,7 @@ def estimate(
 
     Raises DataError when the file that is read, of middle size among its kind, would be refused.
     """
-    out = Path(out)
+    out = written_in(out)
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
     spec, base = settled(options, out=out, append=append)
     found = survey(

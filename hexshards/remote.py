@@ -35,7 +35,7 @@ OPENING_S = 30
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SQUEEZED = re.compile(rf"({'|'.join(EXTRAS)}):/[^/]")
-_CHECK = "Check the URL, the network and your rights to read it; what has come down is kept for the next try"
+_CHECK = "Check the URL, the network and your rights there; what was transferred is kept for the next try"
 
 
 class Unreachable(DataError):
@@ -96,7 +96,8 @@ def _filesystem(url: str, _process: int) -> tuple[Any, str]:
 class Patience:
     """The attempts at one file that failed: each makes the next one wait longer, until the time is up."""
 
-    def __init__(self, where: str, *, give_up_s: float, first_wait_s: float) -> None:
+    def __init__(self, where: str, *, give_up_s: float, first_wait_s: float, doing: str = "be read") -> None:
+        self.doing = doing
         self.where, self.give_up_s, self.wait_s = where, give_up_s, first_wait_s
         self.attempts, self.start_s = 0, time.monotonic()
 
@@ -117,7 +118,7 @@ class Patience:
         elapsed_s = time.monotonic() - self.start_s
         if lasting or elapsed_s + self.wait_s > self.give_up_s:
             tried = f"{self.attempts} attempt{'s' * (self.attempts > 1)} in {elapsed_s:.0f} s"
-            raise Unreachable(f"could not be read, {tried}: {cause}", where=self.where, fix=_CHECK)
+            raise Unreachable(f"could not {self.doing}, {tried}: {cause}", where=self.where, fix=_CHECK)
         log.warning("%s: attempt %d failed (%s); again in %.1f s", self.where, self.attempts, cause, self.wait_s)
         time.sleep(self.wait_s)
         self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,28 @@ def real(request: pytest.FixtureRequest) -> Path:
     if not (REAL / "golden").is_dir():
         pytest.skip(f"no real files at {REAL}, so this is NOT CHECKED: {request.node.name.replace('_', ' ')}")
     return REAL
+
+
+@pytest.fixture
+def s3_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, Path]]:
+    """Make a server of tests/small_server.py the S3 endpoint; a bucket's URL, and its folder behind the server."""
+    pytest.importorskip("s3fs", reason="without s3fs NOTHING OF S3 IS CHECKED")
+
+    def make(server: Any) -> tuple[str, Path]:
+        for name, value in {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            monkeypatch.setenv(name, value)
+        # a bucket of its own, as a process keeps its connections to one
+        bucket = tmp_path.name.replace("_", "-")
+        (server.root / bucket).mkdir()
+        return f"s3://{bucket}", server.root / bucket
+
+    return make
 
 
 @pytest.fixture

@@ -70,7 +70,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.dechunked() if "aws-chunked" in self.headers.get("Content-Encoding", "") else self.rfile.read(length)
         )
         self.server.asked.append(("PUT", self.path_asked.name, len(data)))
-        if (fault := self.server.next_fault(self.path_asked.name)) != "fine":
+        fault = self.server.next_fault(self.path_asked.name)
+        if fault == "stall":
+            return self.server.ended.wait()
+        if fault == "cut":
+            data = data[: len(data) // 2]
+        if isinstance(fault, int):
             return self.status(fault)
         self.path_asked.parent.mkdir(parents=True, exist_ok=True)
         self.path_asked.write_bytes(data)

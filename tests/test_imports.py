@@ -47,7 +47,7 @@ RANK = [
         "games",
         "assembly",
     ),
-    *("space", "repeats", "conversion", "estimates"),
+    *("space", "repeats", "publication", "conversion", "estimates"),
     *("team", "expand", "window", "prefetch", "workers", "epochs", "verification", "leakage"),
     *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
