@@ -8,7 +8,7 @@ Legend of shapes: B rows, R bytes of a row, S side, C = S * S cells.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from math import isqrt
 from pathlib import Path
@@ -88,6 +88,12 @@ class Shuffled:
             yield from (order[start : start + self.batch] for start in range(0, self.count, self.batch))
 
 
+def one_after_another(loader: Iterable[Any], epochs: int) -> Iterator[Any]:
+    """The epochs of a loader that begins a new one each time it is iterated."""
+    for _ in range(epochs):
+        yield from loader
+
+
 def expand(rows_BR: NDArray[np.uint8], symmetry: NDArray[np.uint8] | None = None) -> Dense:
     """Rows as a batch, each in one of the four symmetries; they keep their order, so that a batch may be cut in two.
 
@@ -111,10 +117,21 @@ def plain(rows_BR: NDArray[np.uint8]) -> Dense:
     return expand(rows_BR, np.zeros(len(rows_BR), np.uint8))
 
 
-def expand_one(row: NDArray[np.uint8]) -> Dense:
+def expand_one(row: NDArray[np.uint8], symmetry: int | None = None) -> Dense:
     """One row as a sample in one random symmetry: (3, S, S), (C,), (1,)."""
-    board, policy, value = expand(row[None])
-    return board[0], policy[0], value[0]
+    symmetry = int(_draw().integers(4)) if symmetry is None else symmetry
+    side, swapped = isqrt(4 * (len(row) - TAIL)), symmetry >= 2
+    planes = np.unpackbits(row[:-TAIL], count=2 * side * side).reshape(2, side, side)
+    if symmetry in (1, 3):
+        planes = planes[:, ::-1, ::-1]
+    if swapped:
+        planes = planes[::-1].swapaxes(1, 2)
+    board, policy = np.empty((3, side, side), np.float32), np.zeros(side * side, np.float32)
+    board[:2], board[2] = planes, row[-TAIL] ^ swapped
+    move, value = tail(row[None])
+    if move[0] >= 0:
+        policy[cells(side)[symmetry, move[0]]] = 1
+    return board, policy, 1 - value if swapped else value
 
 
 def _shown(stones: NDArray[np.uint8], symmetry: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

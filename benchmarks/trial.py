@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import proof
-import torch
 from rows import Source, row_side
 
 ENDLESS = 1_000_000
@@ -89,7 +88,6 @@ def answer(found: dict[str, Any]) -> None:
 if __name__ == "__main__":
     _answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    torch.set_num_threads(1)
     command, *arguments = sys.argv[1:]
     try:
         found = {"prepare": prepare, "prove": prove, "serve": serve}[command](*arguments)

@@ -17,7 +17,7 @@ import proof  # noqa: E402
 from contestants import ALL, apart, source_of  # noqa: E402
 from environments import Unavailable, python_of  # noqa: E402
 from loading import Found, table  # noqa: E402
-from rows import Shuffled, expand, plain  # noqa: E402
+from rows import Shuffled, expand, expand_one, plain  # noqa: E402
 
 HERE = [system for system in ALL if system.samples and not apart(system)]
 
@@ -74,6 +74,8 @@ def test_rows_are_shown_as_the_slow_reader_shows_them(positions):
     for symmetry in range(4):
         shown = expand(few, np.full(len(few), symmetry, np.uint8))
         assert _bytes(shown) == [each[symmetry] for each in whole]
+        ones = [expand_one(row, symmetry) for row in few]
+        assert _bytes([np.stack(parts) for parts in zip(*ones, strict=True)]) == _bytes(shown)
 
 
 def _bytes(batch):

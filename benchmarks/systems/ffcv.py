@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,7 @@ from ffcv.pipeline.state import State
 from ffcv.transforms import ToTensor
 from ffcv.writer import DatasetWriter
 from numba import njit
-from rows import TAIL, Dense, Source, cells, row_side, tail
-
-from systems.hexshards_dense import through
+from rows import TAIL, Dense, Source, cells, one_after_another, row_side, tail
 
 
 class Samples:
@@ -48,22 +47,26 @@ def prepare(source: Source, folder: Path) -> int:
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[Dense]:
     """Batches epoch after epoch."""
+    return one_after_another(_loader(folder, batch, max(workers, 1)), epochs)
+
+
+@cache  # each compiles its pipelines anew, and numba fails at that after it has let go of one
+def _loader(folder: Path, batch: int, threads: int) -> Loader:
     side = int((folder / "side").read_text())
     pipelines = {
         "board": [NDArrayDecoder(), Shown(_board(side), (3, side, side)), ToTensor()],
         "policy": [IntDecoder(), Shown(_policy(side), (side * side,)), ToTensor()],
         "value": [FloatDecoder(), Shown(_value(), (1,)), ToTensor()],
     }
-    loader = Loader(
+    return Loader(
         str(folder / "rows.beton"),
         batch_size=batch,
-        num_workers=max(workers, 1),
+        num_workers=threads,
         order=OrderOption.RANDOM,
         os_cache=True,
         drop_last=False,
         pipelines=pipelines,
     )
-    return through(loader, epochs)
 
 
 class Shown(Operation):
@@ -75,7 +78,7 @@ class Shown(Operation):
 
     def generate_code(self) -> Callable:
         """The step, to be compiled."""
-        self.code.is_parallel = self.code.with_indices = True
+        self.code.with_indices = True
         return self.code
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
@@ -103,7 +106,7 @@ def _board(side: int) -> Callable:
         for row in each(stones.shape[0]):
             symmetry = _symmetry(indices, row)
             swaps = symmetry >= 2
-            bits = np.empty(2 * size + 8, np.uint8)
+            bits = np.empty(2 * size + 8, np.float32)  # of uint8, numba takes it for read-only in a second loader
             for at in range((2 * size + 7) // 8):
                 for shift in range(8):
                     bits[8 * at + shift] = stones[row, at] >> (7 - shift) & 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from rows import Source
+from rows import Source, one_after_another
 
 import hexshards
 
@@ -17,10 +17,4 @@ def prepare(source: Source, folder: Path) -> int:
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[hexshards.Batch]:
     """Float32 batches on the CPU."""
-    return through(hexshards.loader(folder / "data", batch_size=batch, num_workers=workers), epochs)
-
-
-def through(loader: Iterable, epochs: int) -> Iterator:
-    """One epoch after another, as an iterator that begins with the first ``next``."""
-    for _ in range(epochs):
-        yield from loader
+    return one_after_another(hexshards.loader(folder / "data", batch_size=batch, num_workers=workers), epochs)

@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import litdata
-from rows import Dense, Source, expand, from_bytes
-
-from systems.hexshards_dense import through
+from rows import Dense, Source, expand, from_bytes, one_after_another
 
 
 def prepare(source: Source, folder: Path) -> int:
@@ -33,7 +31,7 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[
     """Batches epoch after epoch."""
     found = litdata.StreamingDataset(str(folder / "chunks"), shuffle=True, drop_last=False)
     loader = litdata.StreamingDataLoader(found, batch_size=batch, num_workers=workers, collate_fn=_joined)
-    return through(loader, epochs)
+    return one_after_another(loader, epochs)
 
 
 def _joined(rows: list[bytes]) -> Dense:

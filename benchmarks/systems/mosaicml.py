@@ -7,13 +7,14 @@ own: empty stand-ins take the place of the three names that it asks for.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import transformers.feature_extraction_utils  # noqa: F401  # looks for torchvision, so it comes before the stand-ins
-from rows import Dense, Source, expand, from_bytes
-from torch.utils.data import DataLoader, IterableDataset
+from rows import Dense, Source, expand, from_bytes, one_after_another
+from torch.utils.data import DataLoader
 
 
 def _stand_in(name: str, *classes: str) -> None:
@@ -41,9 +42,8 @@ def prepare(source: Source, folder: Path) -> int:
     return len(source.rows)
 
 
-def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Epochs:
+def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[Dense]:
     """Batches epoch after epoch."""
-    streaming.base.util.clean_stale_shared_memory()
     # all is here: threads that only look so far ahead would wake up for every batch
     found = streaming.StreamingDataset(
         local=str(folder / "mds"), shuffle=True, batch_size=batch, predownload=PREDOWNLOAD
@@ -51,18 +51,7 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Epochs:
     loader = DataLoader(
         found, batch_size=batch, num_workers=workers, collate_fn=_joined, persistent_workers=workers > 0
     )
-    return Epochs(loader, epochs)
-
-
-class Epochs(IterableDataset):
-    """A loader's epochs, one after another."""
-
-    def __init__(self, loader: DataLoader, epochs: int) -> None:
-        self.loader, self.epochs = loader, epochs
-
-    def __iter__(self):
-        for _ in range(self.epochs):
-            yield from self.loader
+    return one_after_another(loader, epochs)
 
 
 def _joined(samples: list[dict[str, bytes]]) -> Dense:
