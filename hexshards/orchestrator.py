@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards import checkpoint
+from hexshards.course import Course
 from hexshards.cursor import Cursor
 from hexshards.errors import DataError, NonFiniteLoss, printable
 from hexshards.growth import Supply
@@ -109,12 +110,16 @@ class MiniEpochOrchestrator:
     ) -> None:
         if mini_epoch_samples is None and mini_epoch_batches is None:
             mini_epoch_samples = TRAIN.mini_epoch_samples
-        _check_counts(mini_epoch_samples, mini_epoch_batches, val_every)
         self.trainer, self.train_loader, self.val_loader = trainer, train_loader, val_loader
-        self.mini_epoch_samples, self.mini_epoch_batches = mini_epoch_samples, mini_epoch_batches
-        self.cross_epochs, self.val_every, self.early = cross_epochs, val_every, early
         self.limits = Limits(epochs=num_epochs, samples=max_samples, time_s=max_time_s)
-        self.resume, self.team, self._supply = resume, team, supply
+        self.course = Course(
+            limits=self.limits,
+            mini_epoch_samples=mini_epoch_samples,
+            mini_epoch_batches=mini_epoch_batches,
+            cross_epochs=cross_epochs,
+            val_every=val_every,
+        )
+        self.early, self.resume, self.team, self._supply = early, resume, team, supply
         self._folder = RunFolder(Path(run), retention)
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": mini_epoch_batches}
         self.options = dict(options or {}) | sizes
@@ -157,7 +162,7 @@ class MiniEpochOrchestrator:
         """Whether there is no more to train; the same in all processes."""
         if self._standing.exhausted(self._metrics, self.early):
             self._end(self._standing.why(self.early))
-        if self.limits.samples is not None and self._cursor.samples_seen >= self.limits.samples:
+        if self.course.samples_over(self._cursor):
             self._end(f"{self.limits.samples:,} samples were the limit")
         if self._time_up or (self.limits.time_s is not None and self._watch.used_s() >= self.limits.time_s):
             self._end("the time is used up")
@@ -281,21 +286,10 @@ class MiniEpochOrchestrator:
         return self._stopping
 
     def _mini_epoch_over(self) -> bool:
-        cursor = self._cursor
-        if self.mini_epoch_batches is not None:
-            full = cursor.mini_batches >= self.mini_epoch_batches
-        else:
-            full = cursor.mini_samples >= (self.mini_epoch_samples or 0)
-        goes_on = self.cross_epochs and cursor.epoch < self.limits.epochs
-        return full or self._cut() or (self._epoch_over() and not goes_on)
-
-    def _cut(self) -> bool:
-        """Whether a limit ends the mini-epoch here."""
-        most = self.limits.samples
-        return self._time_up or (most is not None and self._cursor.samples_seen >= most)
+        return self._time_up or self.course.mini_epoch_over(self._cursor, self.train_loader)
 
     def _epoch_over(self) -> bool:
-        return self._cursor.epoch_batches >= len(self.train_loader)
+        return self.course.epoch_over(self._cursor, self.train_loader)
 
     def _check_interrupted(self) -> None:
         if not self._stopping:
@@ -303,7 +297,7 @@ class MiniEpochOrchestrator:
 
     def _validate(self) -> dict[str, Any] | None:
         """Metrics of the weights as they are; None when a signal came first."""
-        due = self._epoch_over() or self._cut() or self._cursor.mini_epoch % self.val_every == 0
+        due = self._time_up or self.course.validates(self._cursor, self.train_loader)
         if self.val_loader is None or not due:
             return {}
         if self._signalled():
@@ -319,15 +313,9 @@ class MiniEpochOrchestrator:
         self._save(path, finished=True, metrics=record)
         if self._writes:
             self._folder.tidy(record, best=self._standing.checkpoint)
-        self._cursor = self._next_mini_epoch()
+        self._cursor = self.course.after_mini_epoch(self._cursor, self.train_loader)
         self._finished += 1
         self._listeners.tell(Saved(run=self._run, checkpoint=path, record=record))
-
-    def _next_mini_epoch(self) -> Cursor:
-        cursor = self._cursor
-        if self._epoch_over():
-            cursor = cursor.after_epoch(crossing=self.cross_epochs)
-        return cursor.after_mini_epoch() if self.cross_epochs or cursor.epoch == self._cursor.epoch else cursor
 
     # --- saving and going on ---
 
@@ -377,7 +365,7 @@ class MiniEpochOrchestrator:
             until = (self._cursor.epoch, self._cursor.mini_epoch)
             self._folder.go_on(until=until, last=self._metrics, best=self._standing.checkpoint)
         if self._metrics:  # the mini-epoch is whole
-            self._cursor = self._next_mini_epoch()
+            self._cursor = self.course.after_mini_epoch(self._cursor, self.train_loader)
 
     def _check_fits(self, path: Path, state: dict[str, Any]) -> None:
         # a dataset that grew is gone on with as it was, to the end of the epoch
@@ -470,17 +458,17 @@ class MiniEpochOrchestrator:
             self._listeners.tell(Progressed(run=self._run, progress=self._progress()))
 
     def _progress(self) -> Progress:
-        cursor, watch = self._cursor, self._watch
+        cursor, watch, loader = self._cursor, self._watch, self.train_loader
         return Progress(
             epoch=cursor.epoch,
             epochs=self.limits.epochs,
             epoch_done=cursor.epoch_samples,
-            epoch_samples=self.train_loader.samples,
+            epoch_samples=loader.samples,
             mini_epoch=cursor.mini_epoch,
             mini_epoch_done=cursor.mini_samples,
-            mini_epoch_samples=self._planned_samples(),
+            mini_epoch_samples=self.course.mini_epoch_of(cursor, loader),
             samples_seen=cursor.samples_seen,
-            total_samples=cursor.samples_seen + self._samples_left(),
+            total_samples=cursor.samples_seen + self.course.samples_left(cursor, loader),
             samples_per_s=watch.samples_per_s(cursor.samples_seen),
             waiting=watch.waiting(),
             best=self._standing.best,
@@ -490,28 +478,6 @@ class MiniEpochOrchestrator:
     def _running_metrics(self) -> Mapping[str, Any]:
         tell: Callable[[], Mapping[str, Any]] | None = getattr(self.trainer, "running_metrics", None)
         return tell() if tell else {}
-
-    def _samples_left(self) -> int:
-        cursor, most = self._cursor, self.limits.samples
-        epochs = self.limits.epochs - cursor.epoch + 1
-        left = epochs * self.train_loader.samples - cursor.epoch_samples
-        return left if most is None else max(0, min(left, most - cursor.samples_seen))
-
-    def _planned_samples(self) -> int:
-        loader, done = self.train_loader, self._cursor.mini_samples
-        batches_samples = (self.mini_epoch_batches or 0) * loader.batch_size * loader.world_size
-        in_epoch = loader.samples - self._cursor.epoch_samples
-        left = self._samples_left() if self.cross_epochs else min(in_epoch, self._samples_left())
-        return min(self.mini_epoch_samples or batches_samples, done + left)
-
-
-def _check_counts(samples: int | None, batches: int | None, val_every: int) -> None:
-    if samples is not None and batches is not None:
-        raise ValueError("give mini_epoch_samples or mini_epoch_batches, not both")
-    counts = {"mini_epoch_samples": samples, "mini_epoch_batches": batches, "val_every": val_every}
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
 
 
 def _check_finite(train: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ RANK = [
         "reports",
         "trainable",
         "trail",
+        "course",
     ),
     *("storage", "cache", "remote"),
     *("positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),

@@ -41,6 +41,7 @@ from hexshards.retention import Retention
 from hexshards.runfolder import RunFolder
 from hexshards.specs import TrainSpec, duration_s
 from hexshards.stopping import EarlyStopping, Standing
+from hexshards.trail import Trail
 from hexshards.trainer import Trainer
 
 
@@ -210,6 +211,21 @@ def test_best_pt_is_made_again_when_a_kill_came_before_it(tmp_path):
     assert (tmp_path / "best.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (EarlyStopping, {"patience": 0}),
+        (EarlyStopping, {"min_improvement": -1.0}),
+        (EarlyStopping, {"min_improvement": float("nan")}),
+        (Retention, {"last": 0}),
+        (Retention, {"last": 1, "every": 0}),
+    ],
+)
+def test_what_makes_no_sense_is_the_callers_error(kind, wrong):
+    with pytest.raises(ValueError, match="must"):
+        kind(**wrong)
+
+
 # --- what is kept ---
 
 
@@ -367,6 +383,22 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_written_down_and_shown(tmp_pa
         cells = [(int(text[i + 1]) - 1, ord(text[i]) - ord("a")) for i in range(0, len(text), 2)]
         assert sorted(cells[::2]) == [tuple(cell) for cell in board[0].nonzero().tolist()]
         assert sorted(cells[1::2]) == [tuple(cell) for cell in board[1].nonzero().tolist()]
+
+
+def test_the_trail_leads_back_to_any_of_the_newest_batches():
+    small, trail, seen = SmallLoader(samples=300), Trail(), []
+    for epoch in range(2):
+        stream, anew = iter(small), True
+        while epoch == 0 or len(seen) < 110:
+            trail.before_batch(small, anew=anew)
+            batch, anew = next(stream, None), False
+            if batch is None:
+                break
+            trail.after_batch()
+            seen.append(rows_of(batch))
+    for ago in range(110):
+        assert rows_of(trail.batch(ago)) == seen[-1 - ago]
+    assert trail.batch(110) is None
 
 
 def test_a_trainer_that_does_not_look_is_stopped_before_it_is_saved(tmp_path):

@@ -1,0 +1,73 @@
+"""Where mini-epochs and a run end follows from the cursor and from the size of an epoch, by arithmetic alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hexshards.cursor import Cursor
+from hexshards.stopping import Limits
+from hexshards.trainable import TrainLoader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """A mini-epoch ends with the first batch that reaches its samples or batches, or with the epoch."""
+
+    limits: Limits
+    mini_epoch_samples: int | None
+    """Of all ranks; None where batches are counted."""
+    mini_epoch_batches: int | None
+    cross_epochs: bool
+    """A mini-epoch goes on over the end of an epoch, but for the last."""
+    val_every: int
+    """Each so many-th mini-epoch of an epoch is validated, and each that ends short."""
+
+    def __post_init__(self) -> None:
+        if self.mini_epoch_samples is not None and self.mini_epoch_batches is not None:
+            raise ValueError("give mini_epoch_samples or mini_epoch_batches, not both")
+        for name in ("mini_epoch_samples", "mini_epoch_batches", "val_every"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+
+    def epoch_over(self, at: Cursor, loader: TrainLoader) -> bool:
+        """Whether an epoch's last batch is done."""
+        return at.epoch_batches >= len(loader)
+
+    def mini_epoch_over(self, at: Cursor, loader: TrainLoader) -> bool:
+        """Whether a mini-epoch's last batch is done."""
+        if self.mini_epoch_batches is not None:
+            full = at.mini_batches >= self.mini_epoch_batches
+        else:
+            full = at.mini_samples >= (self.mini_epoch_samples or 0)
+        goes_on = self.cross_epochs and at.epoch < self.limits.epochs
+        return full or self.samples_over(at) or (self.epoch_over(at, loader) and not goes_on)
+
+    def samples_over(self, at: Cursor) -> bool:
+        """Whether the run has had all the samples that it may have."""
+        return self.limits.samples is not None and at.samples_seen >= self.limits.samples
+
+    def validates(self, at: Cursor, loader: TrainLoader) -> bool:
+        """Whether a mini-epoch that ends here is to be validated."""
+        return self.epoch_over(at, loader) or self.samples_over(at) or at.mini_epoch % self.val_every == 0
+
+    def after_mini_epoch(self, at: Cursor, loader: TrainLoader) -> Cursor:
+        """At the start of the next mini-epoch, or epoch."""
+        if not self.epoch_over(at, loader):
+            return at.after_mini_epoch()
+        after = at.after_epoch(crossing=self.cross_epochs)
+        return after.after_mini_epoch() if self.cross_epochs else after
+
+    def samples_left(self, at: Cursor, loader: TrainLoader) -> int:
+        """Samples that the run still will have, as far as epochs and samples limit it."""
+        left = (self.limits.epochs - at.epoch + 1) * loader.samples - at.epoch_samples
+        most = self.limits.samples
+        return left if most is None else max(0, min(left, most - at.samples_seen))
+
+    def mini_epoch_of(self, at: Cursor, loader: TrainLoader) -> int:
+        """Samples that the mini-epoch at work will have; with batches that do not divide it, up to a batch more."""
+        batches_samples = (self.mini_epoch_batches or 0) * loader.batch_size * loader.world_size
+        left = self.samples_left(at, loader)
+        if not self.cross_epochs:
+            left = min(left, loader.samples - at.epoch_samples)
+        return min(self.mini_epoch_samples or batches_samples, at.mini_samples + left)
