@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hexshards.alike import Rows, load_records
 from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, plain_value
 from hexshards.errors import DataError, printable
@@ -23,7 +24,6 @@ from hexshards.positions import Reject
 from hexshards.sources import Chunk, source_name
 from hexshards.specs import CONVERT, ConvertSpec
 from hexshards.storage import gunzipped, stated_bytes
-from hexshards.templates import Rows, load_records
 
 SAMPLE_EXAMPLES = 512
 """Examples, spread over the file, that tell its generation and side."""

@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from hexshards.alike import Rows, load_records
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
 from hexshards.frames import Unframed
 from hexshards.pickles import loads
 from hexshards.synth import examples_of, play
-from hexshards.templates import Rows, load_records
 
 
 def examples(*, side=3, games=8):

@@ -33,7 +33,7 @@ RANK = [
         "course",
     ),
     *("storage", "cache", "remote"),
-    *("positions", "order", "images", "pickles", "frames", "templates", "codec", "sources", "engines"),
+    *("positions", "order", "images", "pickles", "frames", "templates", "alike", "codec", "sources", "engines"),
     *(
         "shard",
         "index",
@@ -71,6 +71,7 @@ RANK = [
 MODULES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 
 FOR_CONVERTERS = {
+    "alike",
     "board",
     "converters",
     "errors",
