@@ -28,6 +28,14 @@ def real(request: pytest.FixtureRequest) -> Path:
     return REAL
 
 
+@pytest.fixture(scope="session")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of three processes that train together found; started once, as each of them imports torch."""
+    from three_processes import answers_in
+
+    return answers_in(tmp_path_factory.mktemp("answers"))
+
+
 @pytest.fixture
 def s3_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, Path]]:
     """Make a server of tests/small_server.py the S3 endpoint; a bucket's URL, and its folder behind the server."""

@@ -1,17 +1,12 @@
-"""Several processes take the steps of one. Run by torchrun, this file is one of them.
-
-B global batch: rows ``r * B / processes`` and on are those of process r, as hexshards.loader deals them.
-"""
+"""Several processes take the steps of one, and go on where others stopped."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,36 +14,14 @@ from typing import Any
 import pytest
 import torch
 from small_data import dataset
-from test_steps import Bare, Batch, Drawing, Spoiled, assert_equal, batch, weights
-from torch import Tensor, nn
+from test_steps import Bare, assert_equal
+from three_processes import PROCESSES, WHOLE, torchrun, trained
+from torch import Tensor
 
 from hexshards import runs
-from hexshards.errors import DataError, NonFiniteLoss
+from hexshards.errors import DataError
 from hexshards.model import TwoHeadedResNet
-from hexshards.specs import StepSpec, TrainSpec
-from hexshards.team import Team, here, joined
-from hexshards.trainer import Trainer
-
-PROCESSES = 3
-"""Sums of three numbers depend on their order; of two they do not."""
-
-WHOLE = [batch(seed, rows=10 if seed == 5 else 12, without_policy=5) for seed in range(6)]
-"""Global batches: of the first process's rows few have a policy target."""
-
-EVERYTHING: dict[str, Any] = {"precision": "float16", "ema": 0.9, "clip_norm": 0.1, "accumulate": 2}
-DEADLINE_S = 240
-
-
-def torchrun(processes: int, *command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [*torchrun, *map(str, command)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
+from hexshards.specs import TrainSpec
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,27 +30,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def made(kind: type[nn.Module], **options: Any) -> Trainer:
-    torch.manual_seed(0)
-    model = TwoHeadedResNet(channels=2, blocks=1) if kind is TwoHeadedResNet else kind()
-    return Trainer(model, StepSpec(**{"warmup_samples": 0, "learning_rate": 1e-2, **options}))
-
-
-def trained(kind: type[nn.Module], batches: list[Batch], **options: Any) -> dict[str, Any]:
-    trainer = made(kind, **options)
-    metrics = trainer.train_on_batches(batches)
-    return {"train": metrics, "weights": weights(trainer.model), "val": trainer.validate(WHOLE)}
-
-
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory) -> list[dict[str, Any]]:
-    """What each process found."""
-    folder = tmp_path_factory.mktemp("answers")
-    ended = torchrun(PROCESSES, __file__, folder)
-    assert ended.returncode == 0, ended.stderr
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
 
 @pytest.mark.parametrize("what", ["bare", "norms"])
@@ -144,6 +96,7 @@ OPTIONS: dict[str, Any] = {
     "learning_rate": 0.01,
     "schedule": "cosine",
     "ema": 0.9,
+    "diagnose": 0,
     "device": "cpu",
 }
 
@@ -219,63 +172,3 @@ def test_a_run_of_two_processes_goes_on_with_another_number_and_ends_as_that_of_
 def test_another_global_batch_is_refused(straight):
     with pytest.raises(DataError, match="global_batch_size was 64, is 16"):
         runs.train(TrainSpec(data=straight / "data", run=straight / "straight", batch_size=16, **OPTIONS))
-
-
-# --- one of several processes ---
-
-
-def mine(whole: Batch, team: Team) -> Batch:
-    low, high = (len(whole.value) * rank // team.size for rank in (team.rank, team.rank + 1))
-    return Batch(*(column[low:high] for column in whole))
-
-
-def straight_and_gone_on(batches: list[Batch]) -> dict[str, Any]:
-    trainer = made(Drawing, **EVERYTHING)
-    torch.manual_seed(here().rank)
-    trainer.train_on_batches(batches[:3])
-    drawn, half = torch.get_rng_state(), io.BytesIO()
-    torch.save(trainer.state_dict(), half)
-    trainer.validate(WHOLE)
-    straight = trainer.train_on_batches(batches[3:]), trainer.validate(WHOLE), weights(trainer.model)
-    second = made(Drawing, **EVERYTHING)
-    half.seek(0)
-    second.load_state_dict(torch.load(half, weights_only=True))
-    torch.set_rng_state(drawn)
-    gone_on = second.train_on_batches(batches[3:]), second.validate(WHOLE), weights(second.model)
-    return {"straight": straight, "gone on": gone_on, "drawn": drawn.tolist()}
-
-
-def spoiled(batches: list[Batch], team: Team) -> list[int]:
-    """How many batches were asked for, and how many ago the bad one was."""
-    if team.rank == 1:
-        batches[2].board[:, 0, 0, 0] = float("nan")
-    asked = 0
-
-    def counted() -> Iterator[Batch]:
-        nonlocal asked
-        for each in batches:
-            asked += 1
-            yield each
-
-    try:
-        made(Spoiled).train_on_batches(counted())
-    except NonFiniteLoss as error:
-        return [asked, error.batches_ago]
-    raise AssertionError("nothing was told")
-
-
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    with joined() as team:
-        batches = [mine(whole, team) for whole in WHOLE]
-        answer = {
-            "bare": trained(Bare, batches, optimizer="sgd"),
-            "norms": trained(TwoHeadedResNet, batches, optimizer="sgd"),
-            **straight_and_gone_on(batches),
-            "spoiled": spoiled([Batch(*(column.clone() for column in each)) for each in batches], team),
-        }
-    torch.save(answer, folder / f"{team.rank}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
