@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hexshards.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
     from hexshards.runs import train as train
     from hexshards.specs import TrainSpec as TrainSpec
+    from hexshards.sweeps import sweep as sweep
     from hexshards.trainer import Trainer as Trainer
     from hexshards.verification import verify as verify
     from hexshards.wds import decode_column as decode_column
@@ -43,6 +44,7 @@ _HOMES = {
     "loader": "batches",
     "pipeline": "wds",
     "read_index": "index",
+    "sweep": "sweeps",
     "train": "runs",
     "verify": "verification",
 }

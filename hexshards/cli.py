@@ -24,6 +24,8 @@ for command in (
     dataset_commands.bench,
     dataset_commands.show,
     training_commands.train,
+    training_commands.sweep,
+    training_commands.plot,
     dataset_commands.synth,
     training_commands.demo,
 ):

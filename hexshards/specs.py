@@ -368,18 +368,24 @@ def changed(options: ConvertOptions) -> ConvertOptions:
 
 
 def _check_options(spec: StepSpec) -> None:
-    kinds = get_type_hints(type(spec))
     for each in fields(spec):
-        value, bounds = getattr(spec, each.name), each.metadata
-        if bounds and value is not None:
-            least, above, below = bounds["least"], bounds["above"], bounds["below"]
-            choices = get_args(kinds[each.name])
-            _require(least is None or value >= least, f"{each.name} must be at least {least}", value)
-            _require(above is None or value > above, f"{each.name} must be more than {above}", value)
-            _require(below is None or value < below, f"{each.name} must be less than {below}", value)
-            # the arguments of Literal are words, those of a union are types
-            literal = bool(choices) and all(isinstance(choice, str) for choice in choices)
-            _require(not literal or value in choices, f"{each.name} must be one of {choices}", value)
+        if each.metadata:
+            check_option(type(spec), each.name, getattr(spec, each.name))
+
+
+def check_option(spec: type[StepSpec], name: str, value: Any) -> None:
+    """Raise ValueError where a value is beyond the bounds or the choices of an option. None is not looked at."""
+    if value is None:
+        return
+    bounds = next(each.metadata for each in fields(spec) if each.name == name)
+    least, above, below = bounds["least"], bounds["above"], bounds["below"]
+    choices = get_args(get_type_hints(spec)[name])
+    _require(least is None or value >= least, f"{name} must be at least {least}", value)
+    _require(above is None or value > above, f"{name} must be more than {above}", value)
+    _require(below is None or value < below, f"{name} must be less than {below}", value)
+    # the arguments of Literal are words, those of a union are types
+    literal = bool(choices) and all(isinstance(choice, str) for choice in choices)
+    _require(not literal or value in choices, f"{name} must be one of {choices}", value)
 
 
 def _require(holds: bool, rule: str, value: object) -> None:

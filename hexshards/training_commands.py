@@ -5,14 +5,16 @@ Heavy modules are imported inside the commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
-from hexshards.console import FAILED, INTERRUPTED, Dataset, options_of, told
+from hexshards.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, told
 from hexshards.specs import TrainSpec
 
 
@@ -92,3 +94,65 @@ def demo(out: Annotated[Path, Option(help="Folder for everything the demo makes.
         from hexshards.demo import run
 
         run(out)
+
+
+def plot(
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of runs, begun by `hexshards train`.")],
+    out: Annotated[
+        Path | None,
+        Option(help="The picture: png, pdf or svg.", show_default="plot.png in the run; of several, here"),
+    ] = None,
+) -> None:
+    """Draw losses, accuracies, throughput and diagnostics of runs: here in the terminal, and as a picture."""
+    from hexshards import display
+
+    with told():
+        from hexshards.curves import curves_text
+        from hexshards.history import read_history
+        from hexshards.plots import runs_figure, save_figure
+
+        histories = [read_history(run) for run in runs]
+        display.say(curves_text(histories))
+        out = out or (runs[0] / "plot.png" if len(runs) == 1 else Path("plot.png"))
+        save_figure(runs_figure(histories), out)
+        display.say(f"picture {out}")
+
+
+def sweep(
+    dataset: Dataset,
+    config: Annotated[Path, Option(help="TOML file of what to search and what is fixed: see docs/sweep.md.")],
+    out: Annotated[Path, Option(help="Folder of the trials, and of their database.")],
+    trials: Annotated[int | None, Option(min=1, help="Trials in all.", show_default="what the file says")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the best train options over many runs, which are pruned between mini-epochs.
+
+    The same command goes on with a sweep that was cut off; given in several terminals, or on several machines that
+    share a database, it works in all of them. A trial whose process was killed goes on from its checkpoint.
+    """
+    from hexshards import display
+
+    with told():
+        from hexshards.sweep_view import sweep_json, sweep_text, trial_line
+        from hexshards.sweeps import sweep as run
+
+        tell = display.warn if as_json else display.say
+        found = run(dataset, config, out=out, trials=trials, on_trial=lambda trial: tell(trial_line(trial)))
+        display.say(json.dumps(sweep_json(found)) if as_json else sweep_text(found))
+        if found.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        if not found.best:
+            raise typer.Exit(FAILED)
+        _draw_sweep(found, tell)
+
+
+def _draw_sweep(found: Any, tell: Callable[[str], None]) -> None:
+    from hexshards.plots import save_figure
+    from hexshards.sweep_view import sweep_figure
+
+    try:
+        save_figure(sweep_figure(found), found.out / "sweep.png")
+    except ValueError as error:
+        # the search is what took the time
+        return tell(f"no picture: {error}")
+    tell(f"picture {found.out / 'sweep.png'}")

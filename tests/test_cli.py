@@ -37,6 +37,8 @@ SURFACE = {
     "--epochs --max-samples --max-time --patience --best-by --min-improvement --keep-last --keep-every "
     "--batch-size --channels --blocks --model --init-from --augment --seed --num-workers "
     "--mix --where --positions --on-error --device --resume",
+    "sweep": "dataset --config --out --trials --json",
+    "plot": "runs --out",
     "synth": "--out --games --format --side --seed",
     "demo": "--out",
 }

@@ -54,6 +54,7 @@ RANK = [
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
     *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
     *("rehearsal", "overfitting", "tensorboard_log"),
+    *("history", "curves", "plots", "searchspace", "trials", "sweeps", "sweep_view"),
     *(
         "pace",
         "display",
@@ -85,7 +86,7 @@ FOR_CONVERTERS = {
 }
 """What a source format may build on: nothing of shards, datasets or training."""
 
-HEAVY = {"torch", "webdataset", "numpy", "zstandard", "ray", "multiprocessing", "fsspec"}
+HEAVY = {"optuna", "matplotlib", "torch", "webdataset", "numpy", "zstandard", "ray", "multiprocessing", "fsspec"}
 """What a person who asks for help should not wait for."""
 
 
@@ -156,6 +157,9 @@ def test_nobody_imports_a_converter():
     [
         ("zstandard", {"codec.py", "wds.py"}),
         ("tarfile", {"shard.py"}),
+        ("optuna", {"trials.py"}),
+        ("sqlalchemy", {"trials.py"}),
+        ("matplotlib", {"plots.py"}),
         ("webdataset", {"wds.py"}),
         ("fsspec", {"remote.py"}),
         ("hex_ai", set()),

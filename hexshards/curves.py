@@ -1,0 +1,84 @@
+"""Runs at a glance, in a terminal: each curve a line of blocks, then its first, last and best number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.errors import printable
+from hexshards.history import History
+
+LINES = (
+    ("training policy loss", "train.policy_loss", min, "{:.3f}"),
+    ("policy loss", "val.policy_loss", min, "{:.3f}"),
+    ("training value loss", "train.value_loss", min, "{:.3f}"),
+    ("value loss", "val.value_loss", min, "{:.3f}"),
+    ("policy top-1", "val.policy_top1", max, "{:.1%}"),
+    ("value accuracy", "val.value_accuracy", max, "{:.1%}"),
+    ("samples/s", "samples_per_s", max, "{:,.0f}"),
+)
+"""Name, path in a record, which of two numbers is the better one, and how it is shown."""
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+WIDTH = 32
+"""Columns of a line of blocks; more mini-epochs than that share columns."""
+
+
+def curves_text(histories: list[History]) -> str:
+    """A few lines for each run."""
+    return "\n\n".join("\n".join(_lines(history)) for history in histories)
+
+
+def _lines(history: History) -> Iterator[str]:
+    samples = history.column("samples_seen")
+    yield f"{history.name}: {len(samples)} mini-epochs, {samples[-1]:,.0f} samples"
+    for name, path, better, shown in LINES:
+        numbers = history.column(path)
+        if (there := np.isfinite(numbers)).any():
+            kept = numbers[there]
+            best = better(kept)
+            at = samples[there][kept.tolist().index(best)]
+            first, last, top = (shown.format(each) for each in (kept[0], kept[-1], best))
+            yield f"  {name:<20} {sparkline(numbers):<{WIDTH}} {first} → {last}, best {top} at {at:,.0f}"
+    yield from _diagnosis(history)
+
+
+def _diagnosis(history: History) -> Iterator[str]:
+    paths = {
+        "calibration error": "calibration.expected_error",
+        "value gap": "value_gap",
+        "lopsided policy": "equivariance.policy",
+        "value": "equivariance.value",
+    }
+    numbers = {name: history.column(f"diagnosis.{path}") for name, path in paths.items()}
+    found = [f"{name} {column[-1]:.3f}" for name, column in numbers.items() if np.isfinite(column[-1])]
+    if found:
+        yield "  " + " · ".join(found)
+    if warning := history.newest("diagnosis.warning"):
+        yield f"  warning: {printable(warning, width=300)}"
+    hardest = history.newest("diagnosis.hardest")
+    for position in hardest if isinstance(hardest, list) else ():
+        if isinstance(position, dict):
+            yield "  hard: " + _hard(position)
+
+
+def _hard(position: Mapping[str, Any]) -> str:
+    names = ("source", "line", "ply", "player", "value", "red_wins", "move", "move_probability", "preferred")
+    says = {name: printable(position.get(name)) for name in names}
+    return (
+        "{source} line {line}, ply {ply}, {player} to move: value {value}, said {red_wins}; move {move} had "
+        "{move_probability}, it would play {preferred}".format(**says)
+    )
+
+
+def sparkline(numbers: NDArray[np.float64]) -> str:
+    """Numbers as blocks between the lowest and the highest; a blank where there is none."""
+    parts = np.array_split(numbers, min(WIDTH, len(numbers)))
+    means = np.array([np.mean(part[np.isfinite(part)]) if np.isfinite(part).any() else np.nan for part in parts])
+    there = means[np.isfinite(means)]
+    low, span = (there.min(), np.ptp(there)) if len(there) else (0.0, 0.0)
+    heights = [1 + round(7 * float(mean - low) / float(span or 1)) if np.isfinite(mean) else 0 for mean in means]
+    return "".join(BLOCKS[height] for height in heights)

@@ -1,0 +1,95 @@
+"""What a run brought is read back from its ``metrics.jsonl``; a number that is not there is NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.errors import DataError, printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The records of a run's mini-epochs (M), in their order; there is one at least."""
+
+    name: str
+    records: tuple[Mapping[str, Any], ...]
+
+    def column(self, path: str) -> NDArray[np.float64]:
+        """A number of each record, by its path, such as ``val.policy_loss``: (M,) float64."""
+        return np.array([number(record, path) for record in self.records])
+
+    def newest(self, path: str) -> Any:
+        """What stands at a path in the newest record that has it; None where none does."""
+        found = (entry(record, path) for record in reversed(self.records))
+        return next((each for each in found if each is not None), None)
+
+    def table(self, path: str) -> dict[str, NDArray[np.float64]]:
+        """The newest table of equally long columns of numbers at a path; empty where there is none."""
+        found = self.newest(path)
+        columns = {name: _numbers(part) for name, part in _mapping(found).items() if isinstance(part, list)}
+        return columns if len({len(part) for part in columns.values()}) == 1 else {}
+
+
+def read_history(run: str | Path) -> History:
+    """The history of the run in a folder.
+
+    Raises FileNotFoundError where no mini-epoch ended, DataError for a line that is not one of ours.
+    """
+    path = Path(run) / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        lines = []
+    except UnicodeDecodeError:
+        raise _damaged("holds bytes that are no text", path) from None
+    if not lines:
+        raise FileNotFoundError(f"{run}: no run here with a finished mini-epoch (no metrics.jsonl, or an empty one)")
+    records = tuple(_record(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1))
+    return History(name=printable(run, width=40), records=records)
+
+
+def entry(record: Mapping[str, Any], path: str) -> Any:
+    """What stands at a path of names with dots between them; None where nothing does."""
+    found: Any = record
+    for name in path.split("."):
+        found = _mapping(found).get(name)
+    return found
+
+
+def number(record: Mapping[str, Any], path: str) -> float:
+    """The number at a path; NaN where there is none."""
+    return _number(entry(record, path))
+
+
+def _record(line: str, where: str) -> Mapping[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or math.isnan(number(record, "samples_seen")):
+        raise _damaged(f"is not the record of a mini-epoch: {printable(line, width=40)}", where)
+    return record
+
+
+def _damaged(found: str, where: object) -> DataError:
+    return DataError(found, where=str(where), fix="Start the run again, which writes the log anew, or remove the line")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(values: list[Any]) -> NDArray[np.float64]:
+    return np.array([_number(value) for value in values])
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan

@@ -1,0 +1,117 @@
+"""What a person sees of a sweep: a line per trial as it ends, a table with the best first, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hexshards.errors import printable
+from hexshards.history import read_history
+from hexshards.plots import label_samples, new_figure, plain_label
+from hexshards.sweeps import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from hexshards.trials import Trial
+
+ERROR_WIDTH = 200
+
+
+def trial_line(trial: Trial) -> str:
+    """One trial that ended."""
+    if trial.error:
+        return f"trial {trial.number} failed: {printable(trial.error, width=ERROR_WIDTH)}"
+    options = " · ".join(f"{name} {_shown(value)}" for name, value in trial.options.items())
+    found = "no number" if trial.value is None else f"{trial.value:.4f}"
+    return f"trial {trial.number} {trial.state} after {trial.mini_epochs} mini-epochs: {found} · {options}"
+
+
+def sweep_text(found: Sweep) -> str:
+    """All trials, and where the best one is."""
+    names = sorted({name for trial in found.trials for name in trial.options})
+    rows = [["trial", found.metric, "state", "mini-epochs", "samples", *names]]
+    rows += [_row(trial, names) for trial in found.trials]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    failed = [trial_line(trial) for trial in found.trials if trial.error]
+    ending = ["interrupted; give the same command again to go on"] if found.interrupted else []
+    if found.best:
+        ending.append(f"best: trial {found.best.number}, run {found.folder(found.best)}")
+    return "\n".join([*lines, *failed, *ending])
+
+
+def _row(trial: Trial, names: Sequence[str]) -> list[str]:
+    value = "" if trial.value is None else f"{trial.value:.4f}"
+    options = [_shown(trial.options.get(name, "")) for name in names]
+    return [str(trial.number), value, trial.state, str(trial.mini_epochs), f"{trial.samples:,}", *options]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else printable(value, width=40)
+
+
+def sweep_json(found: Sweep) -> dict[str, Any]:
+    """A sweep for programs."""
+    trials = [{**asdict(trial), "run": str(found.folder(trial))} for trial in found.trials]
+    best = found.best.number if found.best else None
+    return {
+        "out": str(found.out),
+        "metric": found.metric,
+        "interrupted": found.interrupted,
+        "best": best,
+        "trials": trials,
+    }
+
+
+def sweep_figure(found: Sweep) -> Figure:
+    """The curves of all trials, and for each option what its values brought. Raises ValueError without matplotlib."""
+    names = sorted({name for trial in found.trials for name in trial.options})
+    figure = new_figure(1 + len(names))
+    _curves(figure.axes[0], found)
+    for axes, name in zip(figure.axes[1:], names, strict=True):
+        _option(axes, found, name)
+    states = {trial.state for trial in found.trials}
+    says = "red: the best trial" + " · pale: pruned" * ("pruned" in states)
+    figure.suptitle(f"{plain_label(str(found.out))}: {len(found.trials)} trials · {says}", fontsize=11)
+    return figure
+
+
+def _curves(axes: Axes, found: Sweep) -> None:
+    for trial in reversed(found.trials):
+        try:
+            history = read_history(found.folder(trial))
+        except FileNotFoundError:  # it ran on another machine, or failed at once
+            continue
+        axes.plot(
+            history.column("samples_seen"), history.column(found.metric), marker="o", ms=3, **_style(trial, found)
+        )
+    label_samples(axes)
+    axes.set_title("All trials", fontsize=11, loc="left")
+    axes.set_ylabel(found.metric)
+
+
+def _option(axes: Axes, found: Sweep, name: str) -> None:
+    there = [trial for trial in reversed(found.trials) if trial.value is not None and name in trial.options]
+    values = [trial.options[name] for trial in there]
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    places = values if len(numbers) == len(values) else [str(value) for value in values]
+    for trial, place in zip(there, places, strict=True):
+        axes.plot([place], [trial.value], ls="", marker="o", ms=6, **_style(trial, found))
+    if len(numbers) == len(values) and numbers and min(numbers) > 0 and max(numbers) >= 20 * min(numbers):
+        axes.set_xscale("log")
+    axes.set_title(name, fontsize=11, loc="left")
+    axes.set_xlabel(name)
+    axes.set_ylabel(f"best {found.metric}")
+
+
+def _style(trial: Trial, found: Sweep) -> dict[str, Any]:
+    best = trial is found.best
+    colour = "tab:red" if best else "tab:blue"
+    return {
+        "color": colour,
+        "alpha": 1.0 if best else 0.25 if trial.state == "pruned" else 0.7,
+        "zorder": 3 if best else 2,
+    }

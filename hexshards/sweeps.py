@@ -1,0 +1,93 @@
+"""One call over many runs: each trial is an ordinary run in the sweep's folder, and the best is known at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hexshards.hooks import Hook
+from hexshards.index import read_index
+from hexshards.searchspace import SweepSpec, read_sweep
+
+if TYPE_CHECKING:
+    from hexshards.trials import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What a sweep found so far."""
+
+    out: Path
+    metric: str
+    trials: tuple[Trial, ...]
+    """The best first; those without a metric last."""
+    interrupted: bool
+    """A signal ended it here; the same call goes on."""
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial that ran to its end."""
+        return next((trial for trial in self.trials if trial.state == "complete"), None)
+
+    def folder(self, trial: Trial) -> Path:
+        """The folder of a trial's run: ``hexshards plot`` draws it, and best.pt in it holds the weights."""
+        return self.out / "trials" / f"{trial.number:04d}"
+
+
+def sweep(
+    dataset: str | Path,
+    config: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path,
+    trials: int | None = None,
+    hooks: Sequence[Hook] = (),
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> Sweep:
+    """Search over train options, as a TOML file or what it would hold says: see docs/sweep.md.
+
+    The same call goes on with a sweep that was cut off, and may run in several processes at once, on one machine or
+    on several that share a database; each returns when all trials have ended. trials: more or fewer than the file
+    says. hooks: of every run. on_trial: is told each trial that ends here. Raises ValueError where Optuna is missing,
+    the file makes no sense, or ``out`` holds another sweep; FileNotFoundError where there is no dataset.
+    """
+    spec, folder = read_sweep(config), Path(out)
+    spec = replace(spec, trials=spec.trials if trials is None else trials)
+    index = read_index(dataset)
+    begun = _opened(spec, dataset, folder)
+    try:
+        begun.agree(_identity(spec, index.fingerprint))
+        for trial in begun.work(hooks):
+            on_trial(trial)
+        return Sweep(out=folder, metric=spec.metric, trials=_ranked(spec, begun.all()), interrupted=begun.interrupted)
+    finally:
+        begun.close()
+
+
+def _opened(spec: SweepSpec, dataset: str | Path, out: Path) -> Any:
+    try:
+        from hexshards.trials import Trials
+    except ModuleNotFoundError as error:
+        if error.name not in ("optuna", "sqlalchemy"):
+            raise
+        raise ValueError("optuna is not installed. Run: pip install 'hexshards[sweep]'") from None
+    out.mkdir(parents=True, exist_ok=True)
+    most = min(spec.trials, spec.combinations or spec.trials) if spec.sampler == "grid" else spec.trials
+    return Trials(spec, dataset=dataset, out=out, name=spec.name or out.resolve().name, trials=most)
+
+
+def _identity(spec: SweepSpec, fingerprint: str) -> str:
+    """What makes trials comparable: all of the file but for how many, where and in which order."""
+    entry = {"search": {name: _plain(part) for name, part in spec.search.items()}, "fixed": dict(spec.fixed)}
+    return json.dumps({**entry, "dataset": fingerprint}, sort_keys=True, default=str)
+
+
+def _plain(part: Any) -> Any:
+    return list(part) if isinstance(part, tuple) else asdict(part)
+
+
+def _ranked(spec: SweepSpec, trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    sign = -1 if spec.maximize else 1
+    return tuple(sorted(trials, key=lambda trial: (trial.value is None, sign * (trial.value or 0.0), trial.number)))
