@@ -87,6 +87,8 @@ class RunFolder:
         """Make ``best.pt`` another name of a checkpoint, which costs no room and outlives the first."""
         if name is None or not (path := self.checkpoints / name).exists():
             return
+        if self.best.exists() and self.best.samefile(path):
+            return  # to rename one name of a file to another would leave both
         link = self.path / "best.pt.partial"
         link.unlink(missing_ok=True)
         try:

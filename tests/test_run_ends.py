@@ -229,6 +229,13 @@ def test_what_makes_no_sense_is_the_callers_error(kind, wrong):
 # --- what is kept ---
 
 
+def test_a_runs_folder_holds_what_the_docs_say_and_nothing_else(tmp_path):
+    # 12, 12, 2 samples an epoch: those after the third mini-epoch are no better
+    train(tmp_path, early=EarlyStopping(metric="train.samples"))
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "best.pt", "checkpoints", "metrics.jsonl"}
+    assert (tmp_path / "best.pt").samefile(tmp_path / "checkpoints" / WHOLE[2])
+
+
 @pytest.mark.parametrize(
     ("retention", "kept"),
     [
