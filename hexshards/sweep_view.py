@@ -75,7 +75,8 @@ def sweep_figure(found: Sweep) -> Figure:
         _option(axes, found, name)
     states = {trial.state for trial in found.trials}
     says = "red: the best trial" + " · pale: pruned" * ("pruned" in states)
-    figure.suptitle(f"{plain_label(str(found.out))}: {len(found.trials)} trials · {says}", fontsize=11)
+    title = f"{plain_label(str(found.out))}: {len(found.trials)} trials · {says}"
+    figure.text(0.5, 0.99, title, ha="center", va="top", fontsize=11)
     return figure
 
 
