@@ -38,8 +38,8 @@ MEMORY_RATIO, MEMORY_GAP = 2.0, 0.05
 """Games look memorised where validation's value loss is twice training's and 0.05 above it.
 
 All positions of a game share one value, so a network that tells games apart can learn their winners by heart: 0.03 in
-training against 0.24 in validation was seen. Without that, training's loss is the higher one, as its weights were still
-learning while it was measured; chance on a few hundred validation games makes less than 0.05.
+training against 0.24 in validation was seen. Without that, training's loss is rather the higher one, as its weights
+were still learning while it was measured. The second number keeps losses near 0, whose ratio says little, from warning.
 """
 
 _ROWS_AT_ONCE = 1024
