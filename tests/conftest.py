@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,17 @@ def real(request: pytest.FixtureRequest) -> Path:
     if not (REAL / "golden").is_dir():
         pytest.skip(f"no real files at {REAL}, so this is NOT CHECKED: {request.node.name.replace('_', ' ')}")
     return REAL
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and on busy machines those of tiny layers wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import sys
 import time
 
 import pytest
-import torch
 import typer
 from small_data import CUT, dataset, examples, processed, write_examples
 from typer.testing import CliRunner
@@ -45,12 +44,7 @@ SURFACE = {
 """Every command and what it takes, in the order of its help. A change here is a change for every user."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,7 @@ from hexshards.trainer import Trainer
 TINY = {"channels": 4, "blocks": 1, "batch_size": 64, "mini_epoch_samples": 600, "warmup_samples": 0}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

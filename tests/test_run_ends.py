@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from small_data import dataset, processed, rows_of
 from small_runs import (
     WHOLE,
@@ -44,13 +43,7 @@ from hexshards.stopping import EarlyStopping, Standing
 from hexshards.trail import Trail
 from hexshards.trainer import Trainer
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -57,13 +57,7 @@ class Bare(nn.Module):
         return self.policy(seen).flatten(1), self.value(seen.mean(dim=(2, 3)))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads, and on busy machines those of tiny layers wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import time
 from itertools import product
 
 import pytest
-import torch
 from small_data import dataset
 from typer.testing import CliRunner
 
@@ -43,12 +42,7 @@ main()
 """The command, in a process whose death is noticed soon."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

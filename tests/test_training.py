@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -23,13 +22,7 @@ class Batch(NamedTuple):
     value: Tensor
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads, and on busy machines those of tiny layers wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_batch(rows: int, *, side: int = 5, seed: int = 0, without_policy: int = 0, soft: bool = False) -> Batch:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 from small_data import dataset
 from small_runs import SmallLoader, train
@@ -25,12 +24,7 @@ from hexshards.training_view import TrainingView
 TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
