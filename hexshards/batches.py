@@ -7,7 +7,8 @@ split.
 
 Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while
 a window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. Batches on the CPU add the
-memory of four, 2.7 KB a sample at side 13, a worker process about 35 MB, and an epoch's plan 8 bytes per block.
+memory of four, of six where compiled code expands them, 2.7 KB a sample at side 13; a worker process about 35 MB, and
+an epoch's plan 8 bytes per block.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 
 from hexshards.arrival import arriving
 from hexshards.budget import parse_bytes
-from hexshards.delivery import Rows, on_cpu, on_device
+from hexshards.delivery import Rows, compiled, on_cpu, on_device
 from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.expand import Batch, Packed
 from hexshards.prefetch import check_room
@@ -157,6 +158,7 @@ class Loader:
         if resident and len(self.epochs.selections) > 1:
             raise ValueError("resident keeps one dataset on the device, and this is a mix")
         self.resident = resident
+        self._compiled = compiled() if self.device.type == "cpu" and not resident else None
         self._store: Resident | None = None
         self.epoch = 0
         self.skipped = Skipped()
@@ -311,7 +313,7 @@ class Loader:
         """Batches on the loader's device, of its dtype and layout, out of packed rows."""
         side, dtype, channels_last = self.index.side, self.dtype, self.channels_last
         if self.device.type == "cpu" and not self.resident:
-            return on_cpu(rows, side=side, dtype=dtype, channels_last=channels_last)
+            return on_cpu(rows, side=side, by=self._compiled, dtype=dtype, channels_last=channels_last)
         return on_device(rows, side=side, device=self.device, dtype=dtype, channels_last=channels_last)
 
     def _count(self, window: Mixed) -> None:

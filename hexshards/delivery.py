@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 
@@ -9,15 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hexshards.ahead import ahead
 from hexshards.buffers import Buffers
-from hexshards.expand import Batch, Packed, batch_floats, expand, expand_on_device
+from hexshards.expand import Batch, Fill, Packed, batch_floats, expand, expand_on_device
+
+log = logging.getLogger(__name__)
 
 BUFFERS = 4
-"""Batches whose memory is used in turn: the caller's, the one before, and the next. A row takes 280 ns into memory that
+"""Batches whose memory is used in turn: the caller's, the one before, and the next. A row takes NumPy 280 ns into memory that
 is still in cache, 510 ns into that of eight batches in turn (side 13, 1,024 rows)."""
 
 BATCHES_AHEAD = 2
-"""Batches that wait on a device."""
+"""Batches that are begun before they are asked for, on a device and by compiled code."""
+
+THREADS = 2
+"""Threads that run compiled code."""
 
 
 class Rows:
@@ -47,20 +54,48 @@ def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -
     return torch.cat(parts) if isinstance(parts[0], torch.Tensor) else np.concatenate(parts)
 
 
-def on_cpu(
-    rows: Iterable[Packed], *, side: int, dtype: torch.dtype = torch.float32, channels_last: bool = False
-) -> Generator[Batch, None, None]:
-    """Batches in CPU memory, expanded in the caller's thread.
+def compiled() -> Fill | None:
+    """The compiled twin of ``expand.fill``; None where numba is not installed or has no folder for what it compiles.
 
-    A thread of its own would make every one of some fifty NumPy calls a batch wait for Python's lock: measured, a
+    Compiling takes seconds, once on a machine, and loading it again some tenths of one.
+    """
+    try:
+        from hexshards.kernel import fill
+    except ImportError:
+        return None
+    except RuntimeError as error:
+        log.warning("batches are expanded by NumPy: %s. Set NUMBA_CACHE_DIR to a folder that can be written", error)
+        return None
+    return fill
+
+
+def on_cpu(
+    rows: Iterable[Packed],
+    *,
+    side: int,
+    by: Fill | None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> Generator[Batch, None, None]:
+    """Batches in CPU memory, expanded by compiled code in threads, ahead of the caller; without it, in the caller's.
+
+    In a thread of its own every one of NumPy's some fifty calls a batch would wait for Python's lock: measured, a
     sample then takes 1.4 times the processor time.
     """
-    buffers = Buffers(keep=BUFFERS)
+    buffers = Buffers(keep=BUFFERS + (BATCHES_AHEAD if by else 0))
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    for packed in rows:
-        out = buffers.lend(batch_floats(len(packed.stones), side=side))
-        board, policy, value = expand(packed, side=side, out=out)
-        yield Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
+
+    def lent() -> Iterator[tuple[Packed, NDArray[np.float32]]]:
+        # in the caller's thread, which is the only one that lends
+        for packed in rows:
+            yield packed, buffers.lend(batch_floats(len(packed.stones), side=side))
+
+    def made(task: tuple[Packed, NDArray[np.float32]]) -> Batch:
+        packed, out = task
+        board, policy, value = expand(packed, side=side, out=out, by=by)
+        return Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
+
+    yield from ahead(made, lent(), threads=THREADS, depth=BATCHES_AHEAD) if by else map(made, lent())
 
 
 def on_device(

@@ -1,11 +1,13 @@
 """Packed rows become float planes at the last moment, each shown in its symmetry; rows keep their order.
 
-Two ways to the same bits: NumPy on the CPU, and plain torch operations on whatever device the rows are on.
+Ways to the same bits: NumPy on the CPU, compiled code there in ``kernel``, and plain torch operations on whatever
+device the rows are on.
 Legend of shapes: B rows, S side, C = S * S cells, W bytes of packed stones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -46,13 +48,20 @@ class Batch(NamedTuple):
     value: torch.Tensor
 
 
+Fill = Callable[[Packed, int, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None]
+"""Writes packed rows of a side as floats: see ``fill``."""
+
+
 def batch_floats(rows: int, *, side: int) -> int:
     """Float32 numbers in a batch: three planes, a policy and a value per row."""
     return rows * (4 * side * side + 1)
 
 
-def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None) -> Batch:
-    """Rows of NumPy arrays as a batch in CPU memory: in ``out``, of ``batch_floats`` numbers, or in fresh memory."""
+def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None, by: Fill | None = None) -> Batch:
+    """Rows of NumPy arrays as a batch in CPU memory: in ``out``, of ``batch_floats`` numbers, or in fresh memory.
+
+    ``by`` is what writes the numbers, ``fill`` or its compiled twin.
+    """
     count, cells = len(rows.stones), side * side
     if out is None:
         out = np.empty(batch_floats(count, side=side), dtype=np.float32)
@@ -61,19 +70,20 @@ def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None) -
     value = out[4 * count * cells :]
     for first in range(0, count, CHUNK_ROWS):
         part = slice(first, first + CHUNK_ROWS)
-        _expand(Packed(*(column[part] for column in rows)), side, board_BC[part], policy_BC[part], value[part])
+        (by or fill)(Packed(*(column[part] for column in rows)), side, board_BC[part], policy_BC[part], value[part])
     board = torch.from_numpy(board_BC).view(count, 3, side, side)
     return Batch(board, torch.from_numpy(policy_BC), torch.from_numpy(value).view(count, 1))
 
 
-def _expand(
+def fill(
     rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
 ) -> None:
+    """Write what rows show: board (B, 3 * C), policy (B, C) and value (B,), each in full."""
     swapped = SWAPS_COLOURS[rows.symmetry]
     stones = 2 * side * side
     board[:, :stones] = _shown(rows.stones, rows.symmetry, side)
     board[:, stones:] = (rows.player ^ swapped).astype(np.float32)[:, None]
-    _show_policy(rows.policy, rows.symmetry, side, policy)
+    show_policy(rows.policy, rows.symmetry, side, policy)
     value[...] = rows.value
     np.subtract(1, value, out=value, where=swapped)
 
@@ -118,7 +128,8 @@ _SHOW = (_same, _turned, _transposed, _anti_transposed)
 """For each symmetry, packed stones (B, W) as planes (B, 2, S, S)."""
 
 
-def _show_policy(policy: NDArray[Any], symmetry: NDArray[np.uint8], side: int, shown_BC: NDArray[np.float32]) -> None:
+def show_policy(policy: NDArray[Any], symmetry: NDArray[np.uint8], side: int, shown_BC: NDArray[np.float32]) -> None:
+    """Targets under each row's symmetry, moves (B,) or soft (B, C), written to ``shown_BC`` in full."""
     cells = symmetry_cells(side)
     if policy.ndim == 2:
         np.put_along_axis(shown_BC, cells[symmetry], policy.astype(np.float32), axis=1)

@@ -15,7 +15,7 @@ from small_data import dataset
 from hexshards.ahead import ahead
 from hexshards.batches import Loader
 from hexshards.buffers import Buffers
-from hexshards.delivery import BUFFERS, Rows, on_device
+from hexshards.delivery import BATCHES_AHEAD, BUFFERS, Rows, compiled, on_cpu, on_device
 from hexshards.errors import DataError
 from hexshards.expand import Packed, expand
 from hexshards.specs import LoaderSpec
@@ -69,7 +69,7 @@ def test_whatever_still_looks_at_a_batch_keeps_its_memory(data, holder):
 
 def test_memory_that_nobody_looks_at_is_used_again(data):
     addresses = {batch.board.data_ptr() for batch in open_loader(data)}
-    assert len(addresses) <= 3 < len(open_loader(data))
+    assert len(addresses) <= BUFFERS + BATCHES_AHEAD < len(open_loader(data))
 
 
 def test_no_more_arrays_are_remembered_than_are_kept():
@@ -194,6 +194,39 @@ def test_device_and_cpu_deliver_the_same_bits(data, dtype, channels_last):
             assert torch.equal(one, expected.to(dtype)) and torch.equal(other, expected.to(dtype))
         wanted = torch.channels_last if channels_last else torch.contiguous_format
         assert mine.board.is_contiguous(memory_format=wanted) and device.board.is_contiguous(memory_format=wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_the_same_with_compiled_code_and_without(data, num_workers, dtype):
+    ways = [
+        on_cpu(open_loader(data, num_workers=num_workers).packed(), side=5, by=by, dtype=dtype, channels_last=True)
+        for by in (compiled(), None)
+    ]
+    for batch, other in zip(*ways, strict=True):
+        assert all(map(torch.equal, batch, other))
+        assert batch.board.stride() == other.board.stride()
+
+
+def test_without_compiled_code_memory_is_used_again_and_no_thread_expands(data):
+    addresses = set()
+    for batch in on_cpu(open_loader(data).packed(), side=5, by=None):
+        addresses.add(batch.board.data_ptr())
+        assert len(alive()) <= 1  # which reads
+    assert len(addresses) <= 3
+
+
+def test_a_state_counts_no_batch_that_was_only_begun(data):
+    whole = [[part.clone() for part in batch] for batch in open_loader(data)]
+    loader = open_loader(data)
+    for number, _ in enumerate(loader, start=1):
+        assert loader.state_dict()["samples"] == 32 * number
+        if number == 9:
+            break
+    second = open_loader(data)
+    second.load_state_dict(loader.state_dict())
+    for batch, other in zip(second, whole[9:], strict=True):
+        assert all(map(torch.equal, batch, other))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "publication", "conversion", "estimates"),
-    *("team", "expand", "window", "prefetch", "workers", "epochs", "verification", "leakage"),
+    *("team", "expand", "kernel", "window", "prefetch", "workers", "epochs", "verification", "leakage"),
     *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "model", "networks", "losses", "schedules", "trainer", "checkpoint", "hooks"),
     *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
@@ -86,7 +86,18 @@ FOR_CONVERTERS = {
 }
 """What a source format may build on: nothing of shards, datasets or training."""
 
-HEAVY = {"optuna", "matplotlib", "torch", "webdataset", "numpy", "zstandard", "ray", "multiprocessing", "fsspec"}
+HEAVY = {
+    "numba",
+    "optuna",
+    "matplotlib",
+    "torch",
+    "webdataset",
+    "numpy",
+    "zstandard",
+    "ray",
+    "multiprocessing",
+    "fsspec",
+}
 """What a person who asks for help should not wait for."""
 
 
@@ -160,6 +171,8 @@ def test_nobody_imports_a_converter():
         ("optuna", {"trials.py"}),
         ("sqlalchemy", {"trials.py"}),
         ("matplotlib", {"plots.py"}),
+        ("numba", {"kernel.py"}),
+        ("llvmlite", {"kernel.py"}),
         ("webdataset", {"wds.py"}),
         ("fsspec", {"remote.py"}),
         ("hex_ai", set()),

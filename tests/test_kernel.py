@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_data import dataset
+
+import hexshards
+from hexshards import kernel
+from hexshards.board import MAX_SIDE, MIN_SIDE
+from hexshards.expand import Packed, batch_floats, expand
+
+SIDES = range(MIN_SIDE, MAX_SIDE + 1)
+
+
+def rng(*path):
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(29, spawn_key=path)))
+
+
+def rows_of(side, count, *, symmetry=None, soft=False):
+    """Any rows: stones on any cells, also on those of the other colour; the bits behind them are zero, as in shards."""
+    random, cells = rng(side, count), side * side
+    policy = random.integers(-1, cells, size=count).astype(np.int16)
+    drawn = random.integers(0, 4, size=count) if symmetry is None else np.full(count, symmetry)
+    return Packed(
+        np.packbits(random.integers(0, 2, size=(count, 2 * cells)).astype(bool), axis=1),
+        random.integers(0, 2, size=count).astype(np.uint8),
+        random.random((count, cells)).astype(np.float16) if soft else policy,
+        random.choice(np.array([0, 1, 0.25], dtype=np.float32), size=count),
+        drawn.astype(np.uint8),
+    )
+
+
+def written(rows, side, by):
+    """Every byte of the batch, and of the memory behind it."""
+    size = batch_floats(len(rows.stones), side=side)
+    memory = np.full(size + 32, 7, dtype=np.float32)
+    expand(rows, side=side, out=memory[:size], by=by)
+    assert (memory[size:] == 7).all()
+    return memory.tobytes()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_compiled_code_makes_the_same_bits_in_every_symmetry(side):
+    for symmetry in (0, 1, 2, 3, None):
+        for count in (1, 2, 255, 256, 257):
+            rows = rows_of(side, count, symmetry=symmetry)
+            assert written(rows, side, kernel.fill) == written(rows, side, None)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_soft_policies_are_the_same_bits(side):
+    rows = rows_of(side, 40, soft=True)
+    assert written(rows, side, kernel.fill) == written(rows, side, None)
+
+
+@pytest.mark.parametrize("side", [3, 8, 9, 13, 16, 17, 19])
+def test_each_bit_alone_comes_where_numpy_puts_it(side):
+    cells = side * side
+    stones = np.packbits(np.eye(2 * cells, dtype=bool), axis=1)
+    for symmetry in range(4):
+        rows = rows_of(side, 2 * cells, symmetry=symmetry)._replace(stones=stones)
+        assert written(rows, side, kernel.fill) == written(rows, side, None)
+
+
+def test_rows_need_be_neither_aligned_nor_in_one_piece():
+    rows = rows_of(13, 300)
+    padded = np.frombuffer(b"." + rows.value.tobytes(), dtype=np.uint8)
+    value = padded[1:].view(np.float32)
+    assert not value.flags.aligned
+    spread = Packed(*(np.repeat(column, 2, axis=0)[::2] for column in rows))._replace(value=value)
+    assert written(spread, 13, kernel.fill) == written(rows, 13, None)
+
+
+def test_no_rows_are_an_empty_batch():
+    rows = Packed(*(column[:0] for column in rows_of(5, 3)))
+    assert [tuple(part.shape) for part in expand(rows, side=5, by=kernel.fill)] == [(0, 3, 5, 5), (0, 25), (0, 1)]
+
+
+# where there is no compiled code ------------------------------------------------------------------------------------
+
+BATCHES = """
+import hashlib, sys
+{before}
+import hexshards
+loader = hexshards.loader(sys.argv[1], batch_size=32, seed=3)
+seen = hashlib.sha256()
+for batch in loader:
+    for part in batch:
+        seen.update(part.numpy().tobytes())
+print(loader._compiled is not None, seen.hexdigest())
+"""
+
+
+def batches_in_a_process(data, before="", **environment):
+    ended = subprocess.run(
+        [sys.executable, "-c", BATCHES.format(before=before), data],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=data,  # python -c imports from where it is first
+    )
+    assert ended.returncode == 0, ended.stderr
+    compiled, digest = ended.stdout.split()
+    return compiled == "True", digest, ended.stderr
+
+
+def test_a_loader_delivers_the_same_where_numba_is_missing_or_can_write_nowhere(tmp_path):
+    data = dataset(tmp_path / "data")
+    compiled, digest, told = batches_in_a_process(data)
+    assert compiled and told == ""
+    assert batches_in_a_process(data, before="sys.modules['numba'] = None") == (False, digest, "")
+    # a copy whose __pycache__ is a file, and no other folder to write to
+    home = tmp_path / "copy" / "hexshards"
+    shutil.copytree(Path(hexshards.__file__).parent, home, ignore=shutil.ignore_patterns("__pycache__"))
+    (home / "__pycache__").touch()
+    nowhere = {"PYTHONPATH": str(home.parent), "XDG_CACHE_HOME": os.devnull, "HOME": os.devnull}
+    compiled, other, told = batches_in_a_process(data, PYTHONDONTWRITEBYTECODE="1", **nowhere)
+    assert (compiled, other) == (False, digest)
+    assert "batches are expanded by NumPy" in told and "Set NUMBA_CACHE_DIR" in told
