@@ -17,8 +17,8 @@ from hexshards.expand import Batch, Fill, Packed, batch_floats, expand, expand_o
 log = logging.getLogger(__name__)
 
 BUFFERS = 4
-"""Batches whose memory is used in turn: the caller's, the one before, and the next. A row takes NumPy 280 ns into memory that
-is still in cache, 510 ns into that of eight batches in turn (side 13, 1,024 rows)."""
+"""Batches whose memory is used in turn: the caller's, the one before, and the next. NumPy takes 280 ns a row into
+memory that is still in cache, 510 ns into that of eight batches in turn (side 13, 1,024 rows)."""
 
 BATCHES_AHEAD = 2
 """Batches that are begun before they are asked for, on a device and by compiled code."""

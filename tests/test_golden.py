@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hexshards import kernel
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.expand import Packed, expand, expand_on_device
 from hexshards.positions import concat
@@ -37,11 +38,15 @@ def by_numpy(rows):
     return expand(rows, side=13)
 
 
+def by_compiled_code(rows):
+    return expand(rows, side=13, by=kernel.fill)
+
+
 def by_torch(rows):
     return expand_on_device(Packed(*(torch.from_numpy(np.array(column)) for column in rows)), side=13)
 
 
-@pytest.mark.parametrize("spread", [by_numpy, by_torch])
+@pytest.mark.parametrize("spread", [by_numpy, by_compiled_code, by_torch])
 @pytest.mark.parametrize("name", ROWS)
 def test_every_golden_row_is_made_bit_for_bit(real, name, spread):
     with np.load(real / "golden" / f"{name}.npz") as golden:
