@@ -199,6 +199,7 @@ def test_device_and_cpu_deliver_the_same_bits(data, dtype, channels_last):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_are_the_same_with_compiled_code_and_without(data, num_workers, dtype):
+    assert compiled() is not None
     ways = [
         on_cpu(open_loader(data, num_workers=num_workers).packed(), side=5, by=by, dtype=dtype, channels_last=True)
         for by in (compiled(), None)
