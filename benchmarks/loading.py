@@ -139,6 +139,7 @@ def plot(found: Found, systems: Sequence[System], *, batch: int, workers: list[i
         axes.bar_label(bars, [f" {_shown(speed, ',.0f')}" for speed in speeds], fontsize=7)
     axes.set_yticks(range(len(shown)), [system.title.replace("*", "").replace("`", "") for system in shown], fontsize=8)
     axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.01)  # room for the numbers
     axes.set_xlabel(f"samples/s, batch {batch}")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=110)
