@@ -134,9 +134,9 @@ def epochs_of(data: Path, *, workers: int) -> Epochs:
 
 
 def bound_bytes(workers: int) -> int:
-    """The formula of docs/loading.md at side 13: windows, six batches, and what a worker has of its own."""
+    """The formula of docs/loading.md at side 13: windows, four batches, and what a worker has of its own."""
     window = LOADER.window_blocks * CONVERT.block_positions * 51
-    return 2 * (2 * workers + 3) * window + 6 * BATCH * 4 * (4 * 169 + 1) + 35_000_000 * workers
+    return 2 * (2 * workers + 3) * window + 4 * BATCH * 4 * (4 * 169 + 1) + 35_000_000 * workers
 
 
 def measure(millions: float, work: Path) -> str:

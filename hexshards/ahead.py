@@ -26,13 +26,13 @@ def ahead(
     forked process has none of the threads: there, going on raises RuntimeError.
     """
     tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
-    crew = list[threading.Thread]()
+    crew = [threading.Thread(target=_serve, args=(work, tasks), daemon=True) for _ in range(threads)]
     pending: deque[Future[Result]] = deque()
     owner = os.getpid()
+    for thread in crew:
+        thread.start()
     try:
         for item in items:
-            # only now: to draw the first item may fork processes, which should find no thread of ours
-            crew = crew or _begun(threads, work, tasks)
             _check_owner(owner)
             pending.append(Future())
             tasks.put((pending[-1], item))
@@ -49,15 +49,6 @@ def ahead(
         for thread in crew:
             if thread is not threading.current_thread():  # the garbage collector may run in any of them
                 thread.join(JOIN_S)
-
-
-def _begun(
-    threads: int, work: Callable[[Item], Result], tasks: SimpleQueue[tuple[Future[Result], Item] | None]
-) -> list[threading.Thread]:
-    crew = [threading.Thread(target=_serve, args=(work, tasks), daemon=True) for _ in range(threads)]
-    for thread in crew:
-        thread.start()
-    return crew
 
 
 def _serve(work: Callable[[Item], Result], tasks: SimpleQueue[tuple[Future[Result], Item] | None]) -> None:

@@ -7,8 +7,7 @@ split.
 
 Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while
 a window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. Batches on the CPU add the
-memory of four, of six where compiled code expands them, 2.7 KB a sample at side 13; a worker process about 35 MB, and
-an epoch's plan 8 bytes per block.
+memory of four, 2.7 KB a sample at side 13, a worker process about 35 MB, and an epoch's plan 8 bytes per block.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hexshards.ahead import ahead
 from hexshards.buffers import Buffers
 from hexshards.expand import Batch, Fill, Packed, batch_floats, expand, expand_on_device
 
@@ -21,10 +20,7 @@ BUFFERS = 4
 memory that is still in cache, 510 ns into that of eight batches in turn (side 13, 1,024 rows)."""
 
 BATCHES_AHEAD = 2
-"""Batches that are begun before they are asked for, on a device and by compiled code."""
-
-THREADS = 2
-"""Threads that run compiled code."""
+"""Batches that wait on a device."""
 
 
 class Rows:
@@ -77,25 +73,18 @@ def on_cpu(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> Generator[Batch, None, None]:
-    """Batches in CPU memory, expanded by compiled code in threads, ahead of the caller; without it, in the caller's.
+    """Batches in CPU memory, expanded in the caller's thread ``by`` compiled code, or by NumPy where that is None.
 
-    In a thread of its own every one of NumPy's some fifty calls a batch would wait for Python's lock: measured, a
-    sample then takes 1.4 times the processor time.
+    A thread of its own costs more than it saves. Compiled code leaves Python to the thread that reads the next window,
+    and handing every batch over took 1.4 times as long; each of NumPy's some fifty calls a batch would wait for
+    Python's lock.
     """
-    buffers = Buffers(keep=BUFFERS + (BATCHES_AHEAD if by else 0))
+    buffers = Buffers(keep=BUFFERS)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-
-    def lent() -> Iterator[tuple[Packed, NDArray[np.float32]]]:
-        # in the caller's thread, which is the only one that lends
-        for packed in rows:
-            yield packed, buffers.lend(batch_floats(len(packed.stones), side=side))
-
-    def made(task: tuple[Packed, NDArray[np.float32]]) -> Batch:
-        packed, out = task
+    for packed in rows:
+        out = buffers.lend(batch_floats(len(packed.stones), side=side))
         board, policy, value = expand(packed, side=side, out=out, by=by)
-        return Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
-
-    yield from ahead(made, lent(), threads=THREADS, depth=BATCHES_AHEAD) if by else map(made, lent())
+        yield Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
 
 
 def on_device(

@@ -15,8 +15,9 @@ from numba import njit, types, void
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from hexshards.board import symmetry_cells
+from hexshards.board import SYMMETRIES, symmetry_cells
 from hexshards.expand import Packed, show_policy
+from hexshards.positions import stone_bytes
 
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 
@@ -36,10 +37,16 @@ _BEFORE = 8
 def fill(
     rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
 ) -> None:
-    """What ``expand.fill`` does: board (B, 3 * C), policy (B, C) and value (B,) are written in full."""
+    """What ``expand.fill`` does: board (B, 3 * C), policy (B, C) and value (B,) are written in full.
+
+    Raises IndexError for a move beyond the board, which would be written beyond the batch.
+    """
     rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows))
     soft = rows.policy.ndim == 2
     moves = np.full(len(rows.policy), -1, dtype=np.int16) if soft else rows.policy
+    assert rows.stones.shape[1] == stone_bytes(side) and rows.symmetry.max(initial=0) < len(SYMMETRIES)
+    if moves.max(initial=-1) >= side * side:
+        raise IndexError(f"move {moves.max()} is beyond a board of {side * side} cells")
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
     tables = (_FLOATS, _TURNED, _SPREAD, symmetry_cells(side))
     _fill(*inputs, side, *tables, board.reshape(-1), policy.reshape(-1), value)

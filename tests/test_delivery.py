@@ -15,7 +15,7 @@ from small_data import dataset
 from hexshards.ahead import ahead
 from hexshards.batches import Loader
 from hexshards.buffers import Buffers
-from hexshards.delivery import BATCHES_AHEAD, BUFFERS, Rows, compiled, on_cpu, on_device
+from hexshards.delivery import BUFFERS, Rows, compiled, on_cpu, on_device
 from hexshards.errors import DataError
 from hexshards.expand import Packed, expand
 from hexshards.specs import LoaderSpec
@@ -69,7 +69,7 @@ def test_whatever_still_looks_at_a_batch_keeps_its_memory(data, holder):
 
 def test_memory_that_nobody_looks_at_is_used_again(data):
     addresses = {batch.board.data_ptr() for batch in open_loader(data)}
-    assert len(addresses) <= BUFFERS + BATCHES_AHEAD < len(open_loader(data))
+    assert len(addresses) <= BUFFERS < len(open_loader(data))
 
 
 def test_no_more_arrays_are_remembered_than_are_kept():
@@ -209,9 +209,10 @@ def test_batches_are_the_same_with_compiled_code_and_without(data, num_workers, 
         assert batch.board.stride() == other.board.stride()
 
 
-def test_without_compiled_code_memory_is_used_again_and_no_thread_expands(data):
+@pytest.mark.parametrize("by", [None, compiled()], ids=["NumPy", "compiled"])
+def test_memory_is_used_again_and_no_thread_expands(data, by):
     addresses = set()
-    for batch in on_cpu(open_loader(data).packed(), side=5, by=None):
+    for batch in on_cpu(open_loader(data).packed(), side=5, by=by):
         addresses.add(batch.board.data_ptr())
         assert len(alive()) <= 1  # which reads
     assert len(addresses) <= 3

@@ -82,6 +82,14 @@ def test_no_rows_are_an_empty_batch():
     assert [tuple(part.shape) for part in expand(rows, side=5, by=kernel.fill)] == [(0, 3, 5, 5), (0, 25), (0, 1)]
 
 
+@pytest.mark.parametrize("by", [None, kernel.fill], ids=["NumPy", "compiled"])
+def test_a_move_beyond_the_board_is_an_error_and_writes_nothing_elsewhere(by):
+    rows = rows_of(5, 4)
+    rows.policy[2] = 25
+    with pytest.raises(IndexError):
+        expand(rows, side=5, by=by)
+
+
 # where there is no compiled code ------------------------------------------------------------------------------------
 
 BATCHES = """
