@@ -68,9 +68,7 @@ def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None, b
     board_BC = out[: 3 * count * cells].reshape(count, 3 * cells)
     policy_BC = out[3 * count * cells : 4 * count * cells].reshape(count, cells)
     value = out[4 * count * cells :]
-    for first in range(0, count, CHUNK_ROWS):
-        part = slice(first, first + CHUNK_ROWS)
-        (by or fill)(Packed(*(column[part] for column in rows)), side, board_BC[part], policy_BC[part], value[part])
+    (by or fill)(rows, side, board_BC, policy_BC, value)
     board = torch.from_numpy(board_BC).view(count, 3, side, side)
     return Batch(board, torch.from_numpy(policy_BC), torch.from_numpy(value).view(count, 1))
 
@@ -79,6 +77,14 @@ def fill(
     rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
 ) -> None:
     """Write what rows show: board (B, 3 * C), policy (B, C) and value (B,), each in full."""
+    for first in range(0, len(rows.stones), CHUNK_ROWS):
+        part = slice(first, first + CHUNK_ROWS)
+        _fill_at_once(Packed(*(column[part] for column in rows)), side, board[part], policy[part], value[part])
+
+
+def _fill_at_once(
+    rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
+) -> None:
     swapped = SWAPS_COLOURS[rows.symmetry]
     stones = 2 * side * side
     board[:, :stones] = _shown(rows.stones, rows.symmetry, side)

@@ -1,7 +1,8 @@
 """Packed rows become floats in one pass of compiled code, without Python's lock: the same bits as NumPy makes.
 
-It needs numba, ``hexshards[fast]``; importing it compiles, or loads what was compiled before. All goes eight cells at a
-time: a byte of stones is eight floats of a table, and a symmetry says which bits make that byte.
+It needs numba, ``hexshards[fast]``; importing it compiles, or loads what was compiled before. Sixteen cells are written
+at a time, ones where words and masks share a bit: one word under sixteen masks for cells that follow one another, and
+sixteen words, a row of the board each, under one mask for a column, which is a row of the transposed board.
 Legend of shapes: B rows, S side, C = S * S cells, W bytes of packed stones.
 """
 
@@ -11,27 +12,26 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types, void
+from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from hexshards.board import SYMMETRIES, symmetry_cells
+from hexshards import expand
+from hexshards.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.expand import Packed, show_policy
 from hexshards.positions import stone_bytes
 
-_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+LANES = 16
+"""Cells that are written at a time."""
 
-_FLOATS = _BITS.astype(np.float32)
-"""(256, 8): the bits of a byte, its first bit first."""
+_ROWS = -(-MAX_SIDE // LANES) * LANES
+"""Words for the rows of one plane."""
 
-_TURNED = np.ascontiguousarray(_FLOATS[:, ::-1])
-"""The same, last bit first."""
+_BESIDE = 8
+"""Bytes of zeros on either side of a row's stones: up to four are asked for that are not the row's own."""
 
-_SPREAD = (_BITS.astype(np.uint64) << (8 * np.arange(8, dtype=np.uint64) + np.uint64(7))).sum(axis=1, dtype=np.uint64)
-"""(256,): the bits of a byte as the highest bits of the bytes of a word, the first bit in its lowest byte."""
-
-_BEFORE = 8
-"""Zero bytes before a row's stones, and more behind them: bits may be asked for that are beside the board."""
+_MASKS = np.uint32(1) << np.array([range(31, 31 - LANES, -1), range(32 - LANES, 32)], dtype=np.uint32)
+"""(2, LANES): the highest bits of a word, one to a lane, from the highest down and upwards to the highest."""
 
 
 def fill(
@@ -39,101 +39,139 @@ def fill(
 ) -> None:
     """What ``expand.fill`` does: board (B, 3 * C), policy (B, C) and value (B,) are written in full.
 
-    Raises IndexError for a move beyond the board, which would be written beyond the batch.
+    Raises IndexError for a move beyond the board or a symmetry beyond the four, which would be written beyond the
+    batch.
     """
-    rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows))
+    if side * side < LANES:
+        return expand.fill(rows, side, board, policy, value)
+    if not all(column.flags.c_contiguous and column.flags.aligned for column in rows):
+        rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows))
     soft = rows.policy.ndim == 2
     moves = np.full(len(rows.policy), -1, dtype=np.int16) if soft else rows.policy
-    assert rows.stones.shape[1] == stone_bytes(side) and rows.symmetry.max(initial=0) < len(SYMMETRIES)
-    if moves.max(initial=-1) >= side * side:
-        raise IndexError(f"move {moves.max()} is beyond a board of {side * side} cells")
+    assert rows.stones.shape[1] == stone_bytes(side)
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
-    tables = (_FLOATS, _TURNED, _SPREAD, symmetry_cells(side))
-    _fill(*inputs, side, *tables, board.reshape(-1), policy.reshape(-1), value)
+    wrong = _fill(*inputs, side, _MASKS, symmetry_cells(side), board.reshape(-1), policy.reshape(-1), value)
+    if wrong >= 0:
+        found = f"move {moves[wrong]} in symmetry {rows.symmetry[wrong]}"
+        raise IndexError(f"{found} is beyond {side * side} cells in {len(SYMMETRIES)} symmetries")
     if soft:
         show_policy(rows.policy, rows.symmetry, side, policy)
+    return None
+
+
+_WORD, _INDEX = ir.IntType(32), ir.IntType(64)
+_WORDS, _FLOATS = ir.VectorType(_WORD, LANES), ir.VectorType(ir.FloatType(), LANES)
+
+
+def _at(context: Any, builder: Any, array: Any, value: Any, place: Any, kind: Any) -> Any:
+    """Pointer to the vector that begins at an element of an array."""
+    data = context.make_array(array)(context, builder, value).data
+    return builder.bitcast(builder.gep(data, [place]), kind.as_pointer())
+
+
+def _everywhere(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of one value."""
+    unset, first = ir.Constant(kind, ir.Undefined), ir.Constant(_WORD, 0)
+    return builder.shuffle_vector(builder.insert_element(unset, value, first), unset, ir.Constant(_WORDS, [0] * LANES))
+
+
+def _ones(builder: Any, words: Any, masks: Any) -> Any:
+    """1.0 in the lanes where words and masks share a bit, and 0.0 in the others."""
+    shared = builder.icmp_unsigned("!=", builder.and_(words, masks), ir.Constant(_WORDS, [0] * LANES))
+    return builder.select(shared, ir.Constant(_FLOATS, [1.0] * LANES), ir.Constant(_FLOATS, [0.0] * LANES))
 
 
 @intrinsic
-def _put(typingctx: Any, floats: Any, place: Any, table: Any, byte: Any) -> Any:
-    """Eight floats of a table to a place, in one load and one store: of a loop numba makes eight of each."""
+def _word(typingctx: Any, address: Any, bit: Any) -> Any:
+    """The 32 bits of packed bytes from any bit on, of which the last seven may be zero; the first is the highest."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def address(number: int, index: Any) -> Any:
-            array = context.make_array(signature.args[number])(context, builder, args[number])
-            return builder.bitcast(builder.gep(array.data, [index]), ir.VectorType(ir.FloatType(), 8).as_pointer())
+        byte = builder.add(args[0], builder.ashr(args[1], ir.Constant(_INDEX, 3)))
+        word = builder.bswap(builder.load(builder.inttoptr(byte, _WORD.as_pointer()), align=1))
+        return builder.shl(word, builder.trunc(builder.and_(args[1], ir.Constant(_INDEX, 7)), _WORD))
 
-        eight = builder.load(address(2, builder.shl(args[3], args[3].type(3))), align=4)
-        builder.store(eight, address(0, args[1]), align=4)
+    return types.uint32(types.int64, types.int64), emit
+
+
+@intrinsic
+def _put_bits(typingctx: Any, floats: Any, place: Any, word: Any, masks: Any, first: Any) -> Any:
+    """Sixteen bits of a word, as many masks say which."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        masks = builder.load(_at(context, builder, signature.args[3], args[3], args[4], _WORDS), align=4)
+        shown = _ones(builder, _everywhere(builder, args[2], _WORDS), masks)
+        builder.store(shown, _at(context, builder, signature.args[0], args[0], args[1], _FLOATS), align=4)
         return context.get_dummy_value()
 
-    return types.void(floats, types.int64, table, types.int64), emit
+    return types.void(floats, types.int64, types.uint32, masks, types.int64), emit
 
 
 @intrinsic
-def _byte(typingctx: Any, packed: Any, first: Any) -> Any:
-    """Eight bits of packed bytes, from any bit on."""
+def _put_column(typingctx: Any, floats: Any, place: Any, words: Any, first: Any, mask: Any) -> Any:
+    """The same bit of sixteen words."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        start = builder.gep(array.data, [builder.lshr(args[1], args[1].type(3))])
-        pair = builder.bswap(builder.load(builder.bitcast(start, ir.IntType(16).as_pointer()), align=1))
-        shift = builder.sub(args[1].type(8), builder.and_(args[1], args[1].type(7)))
-        return builder.and_(builder.lshr(builder.zext(pair, args[1].type), shift), args[1].type(255))
+        words = builder.load(_at(context, builder, signature.args[2], args[2], args[3], _WORDS), align=4)
+        shown = _ones(builder, words, _everywhere(builder, args[4], _WORDS))
+        builder.store(shown, _at(context, builder, signature.args[0], args[0], args[1], _FLOATS), align=4)
+        return context.get_dummy_value()
 
-    return types.int64(packed, types.int64), emit
+    return types.void(floats, types.int64, words, types.int64, types.uint32), emit
+
+
+@intrinsic
+def _put_same(typingctx: Any, floats: Any, place: Any, value: Any) -> Any:
+    """Sixteen times one number."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        same = _everywhere(builder, args[2], _FLOATS)
+        builder.store(same, _at(context, builder, signature.args[0], args[0], args[1], _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.int64, types.float32), emit
 
 
 @njit(nogil=True)
-def _all(floats, first, count, table, byte):  # type: ignore[no-untyped-def]
-    """The same byte everywhere in ``count`` floats, of which the last eight may be written twice."""
-    for place in range(first, first + count - 8, 8):
-        _put(floats, place, table, byte)
-    _put(floats, first + count - 8, table, byte)
+def _all(floats, first, count, value):  # type: ignore[no-untyped-def]
+    """``count`` times one number; the last ones may be written twice."""
+    for place in range(first, first + count - LANES, LANES):
+        _put_same(floats, place, value)
+    _put_same(floats, first + count - LANES, value)
 
 
 @njit(nogil=True)
-def _turn(row, cells, table, board, place):  # type: ignore[no-untyped-def]
+def _same(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
+    """Both planes as they are."""
+    for cell in range(0, 2 * cells, LANES):
+        _put_bits(board, place + cell, _word(address, cell), masks, 0)
+
+
+@njit(nogil=True)
+def _turn(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
     """Both planes from their last cell to their first."""
     for plane in range(2):
-        last = 8 * _BEFORE + (plane + 1) * cells - 8
-        for cell in range(0, cells, 8):
-            _put(board, place + plane * cells + cell, table, _byte(row, last - cell))
+        last = (plane + 1) * cells - LANES
+        for cell in range(0, cells, LANES):
+            _put_bits(board, place + plane * cells + cell, _word(address, last - cell), masks, LANES)
 
 
 @njit(nogil=True)
-def _column(row, bit, step, count, spread):  # type: ignore[no-untyped-def]
-    """Eight columns of up to eight rows of a board, ``step`` bits apart, each column a byte of a word."""
-    word = np.uint64(0)
-    for number in range(min(count, 8)):
-        word |= spread[_byte(row, bit)] >> np.uint64(number)
-        bit += step
-    return word
-
-
-@njit(nogil=True)
-def _transpose(row, side, anti, table, spread, board, place):  # type: ignore[no-untyped-def]
-    """Columns become rows, RED's plane the first; ``anti``: from the last bit to the first.
-
-    What a row has beyond its end is written over by the next one, and by the third plane.
-    """
+def _transpose(address, side, anti, words, board, place):  # type: ignore[no-untyped-def]
+    """Columns become rows, RED's plane the first; ``anti``: from the last column to the first, and so the rows."""
     cells = side * side
-    sign = -1 if anti else 1
     for plane in range(2):
-        start = 8 * _BEFORE + (1 - plane) * cells + (cells - 8 if anti else 0)
-        for column in range(0, side, 8):
-            bit, step = start + sign * column, sign * side
-            top = _column(row, bit, step, side, spread)
-            middle = _column(row, bit + 8 * step, step, side - 8, spread)
-            bottom = _column(row, bit + 16 * step, step, side - 16, spread)
-            for number in range(min(8, side - column)):
-                shift = np.uint64(56 - 8 * number if anti else 8 * number)
-                to = place + plane * cells + (column + number) * side
-                _put(board, to, table, np.int64(top >> shift & np.uint64(255)))
-                if side > 8:
-                    _put(board, to + 8, table, np.int64(middle >> shift & np.uint64(255)))
-                if side > 16:
-                    _put(board, to + 16, table, np.int64(bottom >> shift & np.uint64(255)))
+        bit = (1 - plane) * cells + (cells - side if anti else 0)
+        for row in range(side):
+            words[plane * _ROWS + row] = _word(address, bit)
+            bit += -side if anti else side
+    for plane in range(2):
+        mask = np.uint32(1) << np.uint32(32 - side if anti else 31)
+        for column in range(side):
+            to = place + plane * cells + column * side
+            _put_column(board, to, words, plane * _ROWS, mask)
+            if side > LANES:
+                _put_column(board, to + LANES, words, plane * _ROWS + LANES, mask)
+            mask = mask << np.uint32(1) if anti else mask >> np.uint32(1)
 
 
 def _read(dtype: Any, dimensions: int) -> Any:
@@ -141,30 +179,41 @@ def _read(dtype: Any, dimensions: int) -> Any:
 
 
 _INPUTS = (_read(types.uint8, 2), *(_read(each, 1) for each in (types.uint8, types.int16, types.float32, types.uint8)))
-_TABLES = (*(_read(types.float32, 2),) * 2, _read(types.uint64, 1), _read(types.int64, 2))
+_TABLES = (types.uint32[:, ::1], _read(types.int64, 2))
 
 
-@njit(void(*_INPUTS, types.int64, *_TABLES, *(types.float32[::1],) * 3), nogil=True, cache=True)
+@njit(types.int64(*_INPUTS, types.int64, *_TABLES, *(types.float32[::1],) * 3), nogil=True, cache=True)
 def _fill(  # type: ignore[no-untyped-def]
-    stones, player, moves, wins, symmetry, side, floats, turned, spread, sends, board, policy, value
+    stones, player, moves, wins, symmetry, side, masks, sends, board, policy, value
 ):
-    """Row by row; ``board`` and ``policy`` are flat."""
+    """Row by row; ``board`` and ``policy`` are flat. Returns the first row that cannot be shown, or -1.
+
+    What a store has beyond the end of a row or a plane is written over by the next one, up to the third plane, which
+    ends where it should.
+    """
     count, width = stones.shape
     cells = side * side
-    row = np.zeros(_BEFORE + width + 8, dtype=np.uint8)
+    # beside all rows but the first and the last there are others
+    edge = np.zeros(_BESIDE + width + _BESIDE, dtype=np.uint8)
+    words = np.zeros(2 * _ROWS, dtype=np.uint32)
     for number in range(count):
-        row[_BEFORE : _BEFORE + width] = stones[number]
-        place, shown = 3 * cells * number, symmetry[number]
+        shown, move = symmetry[number], moves[number]
+        if shown > 3 or move >= cells:
+            return number
+        address = stones.ctypes.data + number * width
+        if number == 0 or number == count - 1:
+            edge[_BESIDE : _BESIDE + width] = stones[number]
+            address = edge.ctypes.data + _BESIDE
+        place, swapped = 3 * cells * number, shown >= 2
         if shown == 0:
-            for byte in range(width):
-                _put(board, place + 8 * byte, floats, np.int64(row[_BEFORE + byte]))
+            _same(address, cells, masks, board, place)
         elif shown == 1:
-            _turn(row, cells, turned, board, place)
+            _turn(address, cells, masks, board, place)
         else:
-            _transpose(row, side, shown == 3, floats, spread, board, place)
-        swapped = shown >= 2
-        _all(board, place + 2 * cells, cells, floats, 255 if (player[number] != 0) != swapped else 0)
-        _all(policy, cells * number, cells, floats, 0)
-        if moves[number] >= 0:
-            policy[cells * number + sends[shown, moves[number]]] = 1
+            _transpose(address, side, shown == 3, words, board, place)
+        _all(board, place + 2 * cells, cells, np.float32((player[number] != 0) != swapped))
+        _all(policy, cells * number, cells, np.float32(0))
+        if move >= 0:
+            policy[cells * number + sends[shown, move]] = 1
         value[number] = np.float32(1) - wins[number] if swapped else wins[number]
+    return -1

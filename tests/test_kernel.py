@@ -83,11 +83,15 @@ def test_no_rows_are_an_empty_batch():
 
 
 @pytest.mark.parametrize("by", [None, kernel.fill], ids=["NumPy", "compiled"])
-def test_a_move_beyond_the_board_is_an_error_and_writes_nothing_elsewhere(by):
+@pytest.mark.parametrize(("column", "beyond"), [("policy", 25), ("symmetry", 4)])
+def test_what_is_beyond_the_board_is_an_error_and_writes_nothing_elsewhere(by, column, beyond):
     rows = rows_of(5, 4)
-    rows.policy[2] = 25
+    getattr(rows, column)[2] = beyond
+    size = batch_floats(4, side=5)
+    memory = np.full(size + 200, 7, dtype=np.float32)
     with pytest.raises(IndexError):
-        expand(rows, side=5, by=by)
+        expand(rows, side=5, out=memory[:size], by=by)
+    assert (memory[size:] == 7).all()
 
 
 # where there is no compiled code ------------------------------------------------------------------------------------
