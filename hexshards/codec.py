@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,15 @@ def encode(column: NDArray[Any], *, codec: Codec) -> bytes:
     return data if codec == "none" else zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data)
 
 
-def decode(data: bytes, *, dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec, where: str) -> NDArray[Any]:
+def decode(
+    data: bytes | memoryview, *, dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec, where: str
+) -> NDArray[Any]:
     """The column of this dtype and shape that ``data`` holds, read-only. Raises DataError when it holds another one."""
     head = header(dtype, shape)
-    size = len(head) + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    size = len(head) + dtype.itemsize * prod(shape)
     if codec == "zstd":
         data = _decompress(data, size, where)
-    if len(data) != size or not data.startswith(head):
+    if len(data) != size or data[: len(head)] != head:
         raise DataError(f"is not a {dtype} array of shape {shape}", where=where, fix=_REMEDY)
     return np.frombuffer(data, dtype=dtype, offset=len(head)).reshape(shape)
 
@@ -63,7 +66,7 @@ def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return out.getvalue()
 
 
-def _decompress(data: bytes, size: int, where: str) -> bytes:
+def _decompress(data: bytes | memoryview, size: int, where: str) -> bytes:
     if not hasattr(_local, "zstd"):
         _local.zstd = zstandard.ZstdDecompressor()
     try:
