@@ -1,8 +1,12 @@
-"""Windows arrive in the order in which they were asked for, read ahead by a thread or by worker processes."""
+"""Windows arrive in the order in which they were asked for, read ahead by a thread or by worker processes.
+
+A DataLoader hands them back in that order, whatever the number of its workers, so the order of samples never depends on
+workers. Rows are written where this process reads them: next to nothing crosses between processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -11,35 +15,73 @@ from torch.utils.data import DataLoader
 
 from hexshards import workers
 from hexshards.ahead import ahead
+from hexshards.buffers import Slots
 from hexshards.errors import DataError
 from hexshards.expand import Packed
 from hexshards.prefetch import fetching
-from hexshards.window import Mixed, Windows
+from hexshards.window import NOWHERE, Mixed, Windows
+
+Task = tuple[int, int | None]
+"""Which window, and the slot for its rows, or None for fresh memory."""
+
+Landed = tuple[int | None, Mixed | DataError]
+"""The slot that a window is in, and the rest of it; or what is wrong with it."""
+
+_IN_ITS_SLOT = Packed(*(None for _ in Packed._fields))
 
 
 def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator[Mixed, None, None]:
-    """Windows of these numbers, their rows as NumPy arrays. Raises the DataError that a window has in its place."""
+    """Windows of these numbers, their rows as NumPy arrays. Raises the DataError that a window has in its place.
+
+    The memory of a window's rows is used again when nothing refers to them any more.
+    """
     processes = min(num_workers, len(numbers))
+    # a worker has two windows to make; one is in use here, one may be next to it in a batch, one has just come
+    slots = Slots(windows.columns, windows.most_rows, count=2 * processes + 3, shared=processes > 0)
+    tasks = ((number, slots.lend()) for number in numbers)
+    landing = Landing(windows, slots)
     # without workers a thread makes the next window while this one is used: nearly all that takes long in it leaves
     # Python to other threads
-    one_by_one = ahead(windows.__getitem__, numbers, threads=1, depth=1)
-    in_turn = _from_processes(windows, numbers, processes) if processes else one_by_one
+    one_by_one = ahead(landing.__getitem__, tasks, threads=1, depth=1)
+    in_turn = _from_processes(landing, tasks, processes) if processes else one_by_one
     with closing(in_turn), fetching(windows, numbers) as reached:
-        for number, found in zip(numbers, in_turn, strict=True):
+        for number, (slot, found) in zip(numbers, in_turn, strict=True):
             reached(number)
             if isinstance(found, DataError):
                 raise found
+            if slot is not None:
+                found = found._replace(rows=Packed(**slots.landed(slot, windows.rows_of(number))))
             yield found
 
 
-def _from_processes(windows: Windows, numbers: range, processes: int) -> Generator[Mixed | DataError, None, None]:
+class Landing:
+    """Windows for a DataLoader without batching of its own: each is written to its slot by whoever makes it."""
+
+    def __init__(self, windows: Windows, slots: Slots) -> None:
+        self.windows, self.slots = windows, slots
+
+    def __getitem__(self, task: Task) -> Landed:
+        """A window, of which a slot has the rows; damage is returned, not raised.
+
+        What a DataLoader's worker raises comes home as a RuntimeError around the text of a traceback.
+        """
+        number, slot = task
+        into = NOWHERE if slot is None else self.slots.views(slot, self.windows.rows_of(number))
+        try:
+            mixed = self.windows.mix(number, into)
+        except DataError as error:
+            return slot, error
+        return slot, mixed if slot is None else mixed._replace(rows=_IN_ITS_SLOT)
+
+
+def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> Generator[Landed, None, None]:
     # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
     # would then go on with other random numbers than an uninterrupted one
     generator = torch.Generator()
     in_turn: DataLoader[Any] = DataLoader(
-        windows,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ and __len__ only
+        landing,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ only, when it is told what to get
         batch_size=None,
-        sampler=numbers,
+        sampler=tasks,  # drawn in this process, one when another was handed over
         num_workers=processes,
         generator=generator,
         worker_init_fn=workers.start_worker,
@@ -47,11 +89,9 @@ def _from_processes(windows: Windows, numbers: range, processes: int) -> Generat
     turn = iter(in_turn)
     try:
         with workers.named():
-            for found in turn:
-                yield found if isinstance(found, DataError) else found._replace(rows=_as_arrays(found.rows))
+            for slot, found in turn:
+                if slot is None and not isinstance(found, DataError):
+                    found = found._replace(rows=Packed(*(column.numpy() for column in found.rows)))
+                yield slot, found
     finally:
         del turn  # it ends the workers, and an error's traceback would keep it
-
-
-def _as_arrays(rows: Packed) -> Packed:
-    return Packed(*(column.numpy() for column in rows))

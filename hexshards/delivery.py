@@ -80,11 +80,15 @@ def on_cpu(
     Python's lock.
     """
     buffers = Buffers(keep=BUFFERS)
+    as_made = dtype == torch.float32 and not channels_last
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for packed in rows:
         out = buffers.lend(batch_floats(len(packed.stones), side=side))
-        board, policy, value = expand(packed, side=side, out=out, by=by)
-        yield Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
+        batch = expand(packed, side=side, out=out, by=by)
+        if not as_made:
+            board, policy, value = batch
+            batch = Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
+        yield batch
 
 
 def on_device(
@@ -127,8 +131,10 @@ def sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> to
     tensor = column if isinstance(column, torch.Tensor) else torch.from_numpy(column)
     if tensor.device == device:
         return tensor
-    # only a copy out of pinned memory overlaps anything; torch keeps that memory until the copy is done
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    if device.type == "cuda":
+        # only a copy out of pinned memory overlaps anything; torch keeps that memory until the copy is done
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _handed_over(batch: Batch, made: torch.cuda.Event | None) -> Batch:

@@ -19,8 +19,9 @@ import torch
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from hexshards.arrival import arriving
+from hexshards.arrival import Landing, arriving
 from hexshards.batches import Loader
+from hexshards.buffers import Slots
 from hexshards.networks import network
 from hexshards.order import Plan, Window
 from hexshards.reading import Blocks
@@ -137,7 +138,8 @@ def _stages(loader: Loader) -> dict[str, float]:
     read = _ns(lambda: list(_as_on_disk(selection.blocks, wanted)), count)
     checksum = _ns(lambda: [isal_zlib.crc32(each) for each in data], count)
     blocks = _ns(lambda: selection.blocks.read(wanted, COLUMNS), count)
-    window = _ns(lambda: windows[0], count)
+    landing = Landing(windows, Slots(windows.columns, count, count=1, shared=False))
+    window = _ns(lambda: landing[0, 0], count)
     return {
         "read": read,
         "checksum": checksum,

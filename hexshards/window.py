@@ -1,8 +1,4 @@
-"""A window is the unit of reading: its blocks are fetched, checked, decompressed and mixed in one place, at one time.
-
-A DataLoader hands windows back in the order in which they were asked for, whatever the number of its workers, so the
-order of samples never depends on workers; and a window crosses between processes as a handful of packed columns.
-"""
+"""A window is the unit of reading: its blocks are fetched, checked, decompressed and mixed in one place, at once."""
 
 from __future__ import annotations
 
@@ -32,6 +28,9 @@ DERIVED = ("place", "symmetry")
 """What is known of a row besides: a number of its own in the split, and the symmetry that it is to be shown in."""
 
 
+NOWHERE: Columns = {}
+
+
 class Mixed(NamedTuple):
     """The rows of a window in the order in which they are delivered, and what others stand in for."""
 
@@ -43,37 +42,51 @@ class Mixed(NamedTuple):
 
 
 class Windows:
-    """The windows of one epoch by number: a map-style dataset for a DataLoader without batching of its own."""
+    """The windows of one epoch by number. One thread at a time may read."""
 
     def __init__(self, selections: Sequence[Selection], plan: Plan, spec: LoaderSpec) -> None:
         self.selections, self.spec, self.plan = selections, spec, plan
-        self.softened = len({selection.index.layout.soft for selection in selections}) > 1
+        layouts = [selection.index.layout for selection in selections]
+        self.softened = len({layout.soft for layout in layouts}) > 1
+        softest = max(layouts, key=lambda layout: layout.soft).columns()
+        self.columns = {**{name: softest[name] for name in COLUMNS}, "symmetry": (np.dtype(np.uint8), ())}
+        """Dtype and shape per row of what a batch is made of."""
+        self._joined = dict[str, NDArray[Any]]()
 
     def __len__(self) -> int:
         return len(self.plan.windows)
 
-    def __getitem__(self, number: int) -> Mixed | DataError:
-        """Window ``number``; damage is returned, not raised.
+    def rows_of(self, number: int) -> int:
+        """How many rows window ``number`` delivers."""
+        return int(self.plan.starts[number + 1] - self.plan.starts[number])
 
-        What a DataLoader's worker raises comes home as a RuntimeError around the text of a traceback.
-        """
-        try:
-            found = self.read(number, COLUMNS)
-        except DataError as error:
-            return error
-        rows = Packed(**{name: found.columns[name] for name in Packed._fields})
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest window."""
+        return int(np.diff(self.plan.starts).max())
+
+    def mix(self, number: int, into: Columns) -> Mixed:
+        """Window ``number``, its rows in arrays of the right size that are given, or in fresh ones."""
+        found = self.read(number, COLUMNS, into)
+        for name, column in into.items():
+            if found.columns[name] is not column:
+                column[...] = found.columns[name]
+        rows = Packed(**{name: into.get(name, found.columns[name]) for name in Packed._fields})
         return Mixed(rows, found.damage, found.lost)
 
-    def read(self, number: int, names: Sequence[str]) -> Found:
-        """Any columns of window ``number``, and those of DERIVED, in the order in which its rows are delivered."""
+    def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> Found:
+        """Any columns of window ``number``, and those of DERIVED, in the order in which its rows are delivered.
+
+        Those for which there is a fitting array ``into`` which they can go are written there.
+        """
         names = tuple(name for name in names if name not in DERIVED)
         window = self.plan.windows[number]
         if isinstance(window, Window):
-            return self._shuffled(window, names)
-        runs = [self._shuffled(run, names) for run in window.runs]
+            return self._shuffled(window, names, into)
+        runs = [self._shuffled(run, names, NOWHERE) for run in window.runs]
         rows = blend.sequence(window, spec=self.spec)
         return Found(
-            {name: _taken([run.columns[name] for run in runs], rows) for name in (*names, *DERIVED)},
+            {name: self._taken(name, [run.columns[name] for run in runs], rows, into) for name in (*names, *DERIVED)},
             tuple(error for run in runs for error in run.damage),
             sum(run.lost for run in runs),
         )
@@ -86,7 +99,7 @@ class Windows:
             for shard in np.unique(np.searchsorted(blocks.first, run.blocks, side="right") - 1):
                 yield blocks.home, blocks.shards[shard]
 
-    def _shuffled(self, window: Window, names: Sequence[str]) -> Found:
+    def _shuffled(self, window: Window, names: Sequence[str], into: Columns) -> Found:
         """Rows of one dataset."""
         selection = self.selections[window.dataset]
         found = selection.read(window.blocks, names)
@@ -98,12 +111,28 @@ class Windows:
         rows = order.window_rows(window, count, spec=self.spec)
         if window.skip:
             rows += window.skip
-        columns = {name: _taken([block[name] for block in blocks], rows) for name in (*names, "place")}
+        columns = {name: self._taken(name, [block[name] for block in blocks], rows, into) for name in (*names, "place")}
         if self.softened and "policy" in names and columns["policy"].ndim == 1:
             columns["policy"] = as_distributions(columns["policy"], cells=selection.index.side**2)
         places = columns["place"]
         columns["symmetry"] = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
         return Found(columns, damage, lost)
+
+    def _taken(self, name: str, parts: Sequence[NDArray[Any]], rows: NDArray[np.int64], into: Columns) -> NDArray[Any]:
+        """Rows of a column whose parts lie one after another."""
+        whole, out = parts[0], into.get(name)
+        if len(parts) > 1:
+            # in memory that is kept: a page fault for every 4 KiB of a fresh window costs as much as the copy
+            count = sum(map(len, parts))
+            kept = self._joined.get(name)
+            if kept is None or len(kept) < count or kept.dtype != whole.dtype or kept.shape[1:] != whole.shape[1:]:
+                kept = self._joined[name] = np.empty((count, *whole.shape[1:]), whole.dtype)
+            whole = np.concatenate(parts, out=kept[:count])
+        # take copies whole rows: 4 ns each at side 13, where indexing takes 80. The rows are those of the window: none
+        # is clipped, but to ask for an error would make NumPy write elsewhere first
+        if out is None or out.dtype != whole.dtype or out.shape[1:] != whole.shape[1:]:
+            return np.take(whole, rows, axis=0)
+        return np.take(whole, rows, axis=0, out=out, mode="clip")
 
     def _without_gaps(
         self, selection: Selection, window: Window, found: Sequence[Columns | DataError]
@@ -139,11 +168,6 @@ class Found(NamedTuple):
     columns: dict[str, NDArray[Any]]
     damage: tuple[DataError, ...]
     lost: int
-
-
-def _taken(parts: Sequence[NDArray[Any]], rows: NDArray[np.int64]) -> NDArray[Any]:
-    # take copies whole rows: 4 ns each at side 13, where indexing takes 80
-    return np.take(np.concatenate(parts), rows, axis=0)
 
 
 def first_positions(home: Home, index: Index, *, split: str, count: int) -> Positions:

@@ -230,6 +230,10 @@ def test_moves_and_distributions_mix_into_distributions(folders, tmp_path):
     assert not single.all()
     sums = policies.sum(dim=1)
     assert (((sums - 1).abs() < 1e-2) | (sums == 0)).all()
+    windows = loader.epochs.windows(0)
+    read = [windows.read(number, ("policy",)).columns["policy"] for number in range(len(windows))]
+    loader.set_epoch(0)
+    assert (np.concatenate([rows.policy for rows in loader.packed()]) == np.concatenate(read)).all()
 
 
 # training ------------------------------------------------------------------------------------------------------------

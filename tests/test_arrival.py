@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from small_data import dataset
+
+from hexshards.batches import Loader
+from hexshards.buffers import Slots
+from hexshards.epochs import Epochs
+from hexshards.expand import Packed
+from hexshards.specs import LoaderSpec
+
+COLUMNS = {"stones": (np.dtype("u1"), (7,)), "policy": (np.dtype("<i2"), ()), "value": (np.dtype("<f4"), ())}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("arrival"))
+
+
+def spec(**options):
+    """Windows of two blocks: many more of them than two workers have slots."""
+    return LoaderSpec(batch_size=10, window_blocks=2, seed=5, **options)
+
+
+def copied(rows):
+    return Packed(*(column.copy() for column in rows))
+
+
+def same(some, others):
+    return all(
+        len(left) == len(right) and (left == right).all()
+        for rows, other in zip(some, others, strict=True)
+        for left, right in zip(rows, other, strict=True)
+    )
+
+
+def as_read(data, asked):
+    """Every window as Windows.read makes it, in fresh memory, one after another."""
+    windows = Epochs(data, asked).windows(0)
+    found = [windows.read(number, Packed._fields).columns for number in range(len(windows))]
+    return [Packed(**{name: columns[name] for name in Packed._fields}) for columns in found]
+
+
+# windows in slots ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_windows_arrive_in_slots_as_they_are_read_elsewhere_and_no_slot_is_missed(data, num_workers, monkeypatch):
+    lent = []
+    lend = Slots.lend
+    monkeypatch.setattr(Slots, "lend", lambda slots: (lent.append(lend(slots)), lent[-1])[1])
+    loader = Loader(data, spec(num_workers=num_workers))
+    found = [copied(rows) for rows in loader.packed()]
+    whole = as_read(data, loader.spec)
+    assert len(lent) == len(whole) >= 35 and None not in lent
+    assert same(
+        [Packed(*(np.concatenate(parts) for parts in zip(*found, strict=True)))],
+        [Packed(*(np.concatenate(parts) for parts in zip(*whole, strict=True)))],
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_rows_that_are_held_never_change_and_others_take_fresh_memory(data, num_workers, monkeypatch):
+    lent = []
+    lend = Slots.lend
+    monkeypatch.setattr(Slots, "lend", lambda slots: (lent.append(lend(slots)), lent[-1])[1])
+    loader = Loader(data, spec(num_workers=num_workers))
+    held, before = [], []
+    for rows in loader.packed():
+        held.append(rows)
+        before.append(copied(rows))
+    assert None in lent
+    assert same(held, before)
+
+
+# slots --------------------------------------------------------------------------------------------------------------
+
+
+def viewed(holder, views):
+    return {
+        "view": lambda: views["stones"][2:, 1:3],
+        "tensor": lambda: torch.from_numpy(views["value"])[1:],
+        "reshaped": lambda: views["policy"].reshape(2, -1).view(np.uint8),
+    }[holder]()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("holder", ["view", "tensor", "reshaped"])
+def test_a_slot_is_lent_again_when_the_last_look_at_it_is_gone(holder, shared):
+    slots = Slots(COLUMNS, 10, count=1, shared=shared)
+    assert slots.lend() == 0
+    assert slots.lend() is None  # it is away
+    slots.views(0, 10)["value"][:] = 3
+    assert slots.lend() is None
+    views = slots.landed(0, 10)
+    assert slots.lend() is None  # it is looked at
+    held = viewed(holder, views)
+    del views
+    assert slots.lend() is None
+    del held
+    assert slots.lend() == 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_columns_of_slots_have_their_shapes_share_no_byte_and_are_aligned(shared):
+    slots = Slots(COLUMNS, 9, count=2, shared=shared)
+    columns = [column for number in range(2) for column in slots.views(number, 9).values()]
+    for number, column in enumerate(columns):
+        column.view(np.uint8)[:] = number
+    for number, column in enumerate(columns):
+        assert (column.view(np.uint8) == number).all()
+        assert column.flags.aligned and column.flags.c_contiguous
+    assert [(column.dtype, column.shape[1:]) for column in columns[:3]] == list(COLUMNS.values())
+    assert len(slots.views(1, 4)["stones"]) == 4
+
+
+def fill(slots):
+    slots.views(1, 10)["policy"][:] = np.arange(10)
+
+
+def test_a_process_that_is_not_forked_fills_the_same_memory():
+    slots = Slots(COLUMNS, 10, count=2, shared=True)
+    process = multiprocessing.get_context("spawn").Process(target=fill, args=(slots,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert slots.views(1, 10)["policy"].tolist() == list(range(10))
+    assert not slots.views(0, 10)["policy"].any()
