@@ -43,7 +43,8 @@ def fill(
     batch.
     """
     if side * side < LANES:
-        return expand.fill(rows, side, board, policy, value)
+        expand.fill(rows, side, board, policy, value)
+        return
     if not all(column.flags.c_contiguous and column.flags.aligned for column in rows):
         rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows))
     soft = rows.policy.ndim == 2
@@ -56,7 +57,6 @@ def fill(
         raise IndexError(f"{found} is beyond {side * side} cells in {len(SYMMETRIES)} symmetries")
     if soft:
         show_policy(rows.policy, rows.symmetry, side, policy)
-    return None
 
 
 _WORD, _INDEX = ir.IntType(32), ir.IntType(64)

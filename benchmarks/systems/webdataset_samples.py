@@ -1,4 +1,4 @@
-"""webdataset as its documentation has it: a sample is a member of a tar, mixed in a buffer of 10,000."""
+"""webdataset at its best with a sample a member: packed bytes, mixed in a buffer of 10,000, expanded by batches."""
 
 from __future__ import annotations
 

@@ -1,0 +1,50 @@
+"""webdataset as its documentation has it: arrays that are members, decoded, augmented and batched one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from rows import Dense, Source, plain
+
+from systems.webdataset_samples import BUFFER, SHARDS, members
+
+CHUNK = 4096
+
+
+def prepare(source: Source, folder: Path) -> int:
+    """Three members per position, as webdataset encodes arrays: planes, moves and value."""
+    rows = source.rows
+    pattern, size = str(folder / "train-%06d.tar"), -(-len(rows) // SHARDS)
+    with webdataset.ShardWriter(pattern, maxcount=size, mtime=0, verbose=0) as shards:
+        for first in range(0, len(rows), CHUNK):
+            for number, (board, policy, value) in enumerate(
+                zip(*plain(rows[first : first + CHUNK]), strict=True), first
+            ):
+                arrays = {
+                    "board.npy": board.astype(np.uint8),
+                    "policy.npy": policy.astype(np.uint8),
+                    "value.npy": value,
+                }
+                shards.write({"__key__": f"{number:08d}", **arrays})
+    return len(rows)
+
+
+def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> webdataset.WebLoader:
+    """Samples that webdataset collates."""
+    found = members(folder, epochs).shuffle(BUFFER, initial=BUFFER).decode()
+    found = found.to_tuple("board.npy", "policy.npy", "value.npy").map(_shown).batched(batch)
+    return webdataset.WebLoader(found, batch_size=None, num_workers=workers)
+
+
+def _shown(sample: Dense) -> Dense:
+    """A sample in one random symmetry."""
+    board, policy, value = sample
+    stones, player, moves = board[:2], board[2:], policy.reshape(board.shape[1:])
+    symmetry = np.random.randint(4)
+    if symmetry in (1, 3):
+        stones, moves = stones[:, ::-1, ::-1], moves[::-1, ::-1]
+    if symmetry >= 2:
+        stones, player, moves, value = stones[::-1].swapaxes(1, 2), 1 - player, moves.T, 1 - value
+    return np.concatenate([stones, player]).astype(np.float32), moves.astype(np.float32).reshape(-1), value
