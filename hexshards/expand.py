@@ -69,8 +69,8 @@ def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None, b
     policy_BC = out[3 * count * cells : 4 * count * cells].reshape(count, cells)
     value = out[4 * count * cells :]
     (by or fill)(rows, side, board_BC, policy_BC, value)
-    board = torch.from_numpy(board_BC).view(count, 3, side, side)
-    return Batch(board, torch.from_numpy(policy_BC), torch.from_numpy(value).view(count, 1))
+    board = board_BC.reshape(count, 3, side, side)
+    return Batch(torch.from_numpy(board), torch.from_numpy(policy_BC), torch.from_numpy(value.reshape(count, 1)))
 
 
 def fill(

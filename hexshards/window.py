@@ -27,8 +27,8 @@ COLUMNS = ("stones", "player", "policy", "value")
 DERIVED = ("place", "symmetry")
 """What is known of a row besides: a number of its own in the split, and the symmetry that it is to be shown in."""
 
-
 NOWHERE: Columns = {}
+"""No arrays to write to: fresh ones are made."""
 
 
 class Mixed(NamedTuple):
@@ -51,7 +51,7 @@ class Windows:
         softest = max(layouts, key=lambda layout: layout.soft).columns()
         self.columns = {**{name: softest[name] for name in COLUMNS}, "symmetry": (np.dtype(np.uint8), ())}
         """Dtype and shape per row of what a batch is made of."""
-        self._joined = dict[str, NDArray[Any]]()
+        self._joined = np.empty(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self.plan.windows)
@@ -77,7 +77,7 @@ class Windows:
     def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> Found:
         """Any columns of window ``number``, and those of DERIVED, in the order in which its rows are delivered.
 
-        Those for which there is a fitting array ``into`` which they can go are written there.
+        A column for which there is an array ``into`` which it fits is written there.
         """
         names = tuple(name for name in names if name not in DERIVED)
         window = self.plan.windows[number]
@@ -123,11 +123,11 @@ class Windows:
         whole, out = parts[0], into.get(name)
         if len(parts) > 1:
             # in memory that is kept: a page fault for every 4 KiB of a fresh window costs as much as the copy
-            count = sum(map(len, parts))
-            kept = self._joined.get(name)
-            if kept is None or len(kept) < count or kept.dtype != whole.dtype or kept.shape[1:] != whole.shape[1:]:
-                kept = self._joined[name] = np.empty((count, *whole.shape[1:]), whole.dtype)
-            whole = np.concatenate(parts, out=kept[:count])
+            size = sum(part.nbytes for part in parts)
+            if len(self._joined) < size:
+                self._joined = np.empty(size, np.uint8)
+            whole = self._joined[:size].view(whole.dtype).reshape(-1, *whole.shape[1:])
+            np.concatenate(parts, out=whole)
         # take copies whole rows: 4 ns each at side 13, where indexing takes 80. The rows are those of the window: none
         # is clipped, but to ask for an error would make NumPy write elsewhere first
         if out is None or out.dtype != whole.dtype or out.shape[1:] != whole.shape[1:]:
