@@ -4,8 +4,7 @@
 
 The large dataset is its index alone: nothing else is read to open one. Memory is that of a process and all that it
 started, shared pages counted once, looked at every 20 ms; what the interpreter and its libraries take before is taken
-off. The bound is the formula of docs/loading.md. The first epoch of workers takes less than those that follow, whose
-workers take over what this process held when they were forked.
+off. The bound is the formula of docs/loading.md.
 """
 
 from __future__ import annotations

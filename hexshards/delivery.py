@@ -75,9 +75,8 @@ def on_cpu(
 ) -> Generator[Batch, None, None]:
     """Batches in CPU memory, expanded in the caller's thread ``by`` compiled code, or by NumPy where that is None.
 
-    A thread of its own costs more than it saves. Compiled code leaves Python to the thread that reads the next window,
-    and handing every batch over took 1.4 times as long; each of NumPy's some fifty calls a batch would wait for
-    Python's lock.
+    A thread of its own would cost more than it saves: compiled code already leaves Python to the thread that reads the
+    next window, and each of NumPy's some fifty calls a batch would wait for Python's lock.
     """
     buffers = Buffers(keep=BUFFERS)
     as_made = dtype == torch.float32 and not channels_last

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from multiprocessing import heap, util
 
 import numpy as np
 import pytest
@@ -75,6 +76,17 @@ def test_rows_that_are_held_never_change_and_others_take_fresh_memory(data, num_
         before.append(copied(rows))
     assert None in lent
     assert same(held, before)
+
+
+def test_where_shared_memory_has_no_room_windows_cross_in_a_file_without_a_name(data, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(heap.BufferWrapper, "_heap", heap.Heap())  # holds no memory yet
+    monkeypatch.setattr(heap.Arena, "_dir_candidates", [])  # /dev/shm, where there is one
+    monkeypatch.setattr(util, "get_temp_dir", lambda: asked.append(tmp_path) or tmp_path)
+    found = [copied(rows) for rows in Loader(data, spec(num_workers=2)).packed()]
+    assert asked
+    assert same(found, [copied(rows) for rows in Loader(data, spec()).packed()])
+    assert list(tmp_path.iterdir()) == []
 
 
 # slots --------------------------------------------------------------------------------------------------------------
