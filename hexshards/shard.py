@@ -190,6 +190,6 @@ def _header(head: bytes, where: str) -> tuple[str, int]:
             return head[:100].rstrip(b"\0").decode("ascii"), int(digits, 8)
     try:
         read = tarfile.TarInfo.frombuf(head, "ascii", "strict")
-    except tarfile.HeaderError as error:
+    except (tarfile.HeaderError, UnicodeDecodeError) as error:
         raise DataError(f"has a damaged tar header ({error})", where=where, fix=REPAIR) from None
     return read.name, read.size

@@ -192,12 +192,12 @@ def resized(size):
     return change
 
 
-def sized_in_words(digits):
-    """The first member's size as these characters, in a header whose own checksum agrees."""
+def headed(place, letters):
+    """These bytes at a place of the first member's header, whose own checksum agrees."""
 
     def change(block):
         head = bytearray(block[:512])
-        head[124:136], head[148:156] = digits, b" " * 8
+        head[place : place + len(letters)], head[148:156] = letters, b" " * 8
         head[148:156] = b"%06o\0 " % sum(head)
         return bytes(head) + block[512:]
 
@@ -215,8 +215,10 @@ def sized_in_words(digits):
         (lambda block: block + b"\xff" * 512, "damaged tar header"),
         (resized(1 << 40), "reaches beyond it"),
         (resized(-512), "reaches beyond it|damaged tar header"),
-        (sized_in_words(b"00000000009\0"), "damaged tar header"),
-        (sized_in_words(b"0000000000-\0"), "damaged tar header"),
+        (headed(124, b"00000000009\0"), "damaged tar header"),
+        (headed(124, b"0000000000-\0"), "damaged tar header"),
+        (headed(3, b"\xe9"), "damaged tar header"),
+        (headed(265, b"Zo\xeb"), "damaged tar header"),
         (resized(3), "is not a uint8 array of shape"),
         (lambda block: b"", "has no member"),
     ],
