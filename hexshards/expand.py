@@ -138,7 +138,9 @@ def show_policy(policy: NDArray[Any], symmetry: NDArray[np.uint8], side: int, sh
     """Targets under each row's symmetry, moves (B,) or soft (B, C), written to ``shown_BC`` in full."""
     cells = symmetry_cells(side)
     if policy.ndim == 2:
-        np.put_along_axis(shown_BC, cells[symmetry], policy.astype(np.float32), axis=1)
+        for first in range(0, len(policy), CHUNK_ROWS):
+            part = slice(first, first + CHUNK_ROWS)
+            np.put_along_axis(shown_BC[part], cells[symmetry[part]], policy[part].astype(np.float32), axis=1)
         return
     shown_BC.fill(0)
     rows = np.flatnonzero(policy >= 0)
