@@ -37,7 +37,8 @@ def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator
     """
     processes = min(num_workers, len(numbers))
     # a worker has two windows to make; one is in use here, one may be next to it in a batch, one has just come
-    slots = Slots(windows.columns, windows.most_rows, count=2 * processes + 3, shared=processes > 0)
+    count = min(2 * processes + 3, len(numbers))
+    slots = Slots(windows.columns, windows.most_rows, count=count, shared=processes > 0)
     tasks = ((number, slots.lend()) for number in numbers)
     landing = Landing(windows, slots)
     # without workers a thread makes the next window while this one is used: nearly all that takes long in it leaves

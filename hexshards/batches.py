@@ -196,7 +196,8 @@ class Loader:
         """The same batches as rows that are still packed, NumPy arrays in the CPU's memory; they count alike.
 
         51 bytes a row at side 13, for those who expand them elsewhere. An array is a view of a window of rows, and
-        keeps it in memory.
+        keeps it in memory. With workers that memory is shared: a process that is forked must copy the rows it goes on
+        looking at, for nobody sees that it does.
         """
         return self._deliver(lambda rows: rows, self._read)
 

@@ -40,8 +40,9 @@ class Buffers:
 class Slots:
     """Places for the rows of windows, columns of ``rows`` rows at most, which worker processes fill if ``shared``.
 
-    A slot that was lent is away until its rows have landed; from then on it is in use as long as any view of them is.
-    What is shared has no name that a killed process could leave behind, and where /dev/shm is full it is in a file.
+    A slot that was lent is away until its rows have landed; from then on it is in use as long as this process has any
+    view of them. What is shared has no name that a killed process could leave behind, and is in a file where /dev/shm
+    has no room.
     """
 
     def __init__(

@@ -32,18 +32,22 @@ class Rows:
 
     def take(self, low: int, high: int) -> Packed:
         """Rows ``low`` to ``high`` of the stream; where one window holds them all, views of it."""
+        self._let_go(low)
         while self.end < high:
             window = next(self.windows)
             self.held.append((self.end, window))
             self.end += len(window.stones)
-        while self.held[0][0] + len(self.held[0][1].stones) <= low:
-            self.held.popleft()
+            self._let_go(low)
         runs = [
             Packed(*(column[max(low - start, 0) : high - start] for column in window))
             for start, window in self.held
             if start < high
         ]
         return runs[0] if len(runs) == 1 else Packed(*map(_joined, zip(*runs, strict=True)))
+
+    def _let_go(self, low: int) -> None:
+        while self.held and self.held[0][0] + len(self.held[0][1].stones) <= low:
+            self.held.popleft()
 
 
 def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -> NDArray[np.generic] | torch.Tensor:

@@ -53,7 +53,7 @@ class Blocks:
         try:
             file = open_shard(self.home, shard)
         except DataError as error:
-            return [error] * len(numbers)
+            return [_alone(error)] * len(numbers)
         with file:
             return [self._block(file, shard, number, names) for number in numbers]
 
@@ -62,4 +62,9 @@ class Blocks:
         try:
             return read_block(file, shard, number, layout=self.layout, names=names, where=where)
         except DataError as error:
-            return error
+            return _alone(error)
+
+
+def _alone(error: DataError) -> DataError:
+    # a traceback would hold on to the memory of those that called, until the garbage collector comes by
+    return error.with_traceback(None)

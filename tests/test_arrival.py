@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from multiprocessing import heap, util
 
@@ -20,6 +21,14 @@ COLUMNS = {"stones": (np.dtype("u1"), (7,)), "policy": (np.dtype("<i2"), ()), "v
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("arrival"))
+
+
+@pytest.fixture
+def lent(monkeypatch):
+    """The slots that were lent, None where there was none."""
+    numbers, lend = [], Slots.lend
+    monkeypatch.setattr(Slots, "lend", lambda slots: (numbers.append(lend(slots)), numbers[-1])[1])
+    return numbers
 
 
 def spec(**options):
@@ -50,10 +59,7 @@ def as_read(data, asked):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_windows_arrive_in_slots_as_they_are_read_elsewhere_and_no_slot_is_missed(data, num_workers, monkeypatch):
-    lent = []
-    lend = Slots.lend
-    monkeypatch.setattr(Slots, "lend", lambda slots: (lent.append(lend(slots)), lent[-1])[1])
+def test_windows_arrive_in_slots_as_they_are_read_elsewhere_and_no_slot_is_missed(data, num_workers, lent):
     loader = Loader(data, spec(num_workers=num_workers))
     found = [copied(rows) for rows in loader.packed()]
     whole = as_read(data, loader.spec)
@@ -65,10 +71,7 @@ def test_windows_arrive_in_slots_as_they_are_read_elsewhere_and_no_slot_is_misse
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_rows_that_are_held_never_change_and_others_take_fresh_memory(data, num_workers, monkeypatch):
-    lent = []
-    lend = Slots.lend
-    monkeypatch.setattr(Slots, "lend", lambda slots: (lent.append(lend(slots)), lent[-1])[1])
+def test_rows_that_are_held_never_change_and_others_take_fresh_memory(data, num_workers, lent):
     loader = Loader(data, spec(num_workers=num_workers))
     held, before = [], []
     for rows in loader.packed():
@@ -76,6 +79,23 @@ def test_rows_that_are_held_never_change_and_others_take_fresh_memory(data, num_
         before.append(copied(rows))
     assert None in lent
     assert same(held, before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damage_that_is_skipped_keeps_no_slot(tmp_path, num_workers, lent):
+    copy = dataset(tmp_path)
+    for shard in list(copy.glob("train-*.tar"))[:6]:
+        data = bytearray(shard.read_bytes())
+        data[1000] ^= 1
+        shard.write_bytes(data)
+    loader = Loader(copy, spec(num_workers=num_workers, on_error="skip"))
+    gc.disable()
+    try:
+        assert sum(len(rows.stones) for rows in loader.packed()) == loader.samples
+    finally:
+        gc.enable()
+    assert loader.skipped.blocks == 6
+    assert len(lent) >= 35 and None not in lent
 
 
 def test_where_shared_memory_has_no_room_windows_cross_in_a_file_without_a_name(data, tmp_path, monkeypatch):

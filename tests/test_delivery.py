@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 import warnings
+import weakref
 from itertools import islice
 
 import numpy as np
@@ -86,6 +87,24 @@ def test_a_loan_that_is_too_small_is_not_lent_for_more():
     buffers.lend(4)
     assert len(buffers.lend(9)) == 9
     assert len(buffers.lend(5)) == 5
+
+
+def test_a_run_of_rows_beyond_several_windows_holds_none_of_those_it_passes():
+    begun = []
+
+    def windows():
+        for first in range(0, 100, 10):
+            held = [number for number, window in enumerate(begun) if window() is not None]
+            assert len(held) <= 2  # the last one may still be in the hands of the loop
+            window = Packed(*(np.arange(first, first + 10) for _ in Packed._fields))
+            begun.append(weakref.ref(window.stones))
+            yield window
+            del window
+
+    rows = Rows(windows(), 0)
+    for low in (5, 45, 85):
+        assert rows.take(low, low + 5).stones.tolist() == list(range(low, low + 5))
+    assert len(begun) == 9
 
 
 # work ahead ---------------------------------------------------------------------------------------------------------
