@@ -75,12 +75,6 @@ def _everywhere(builder: Any, value: Any, kind: Any) -> Any:
     return builder.shuffle_vector(builder.insert_element(unset, value, first), unset, ir.Constant(_WORDS, [0] * LANES))
 
 
-def _ones(builder: Any, words: Any, masks: Any) -> Any:
-    """1.0 in the lanes where words and masks share a bit, and 0.0 in the others."""
-    shared = builder.icmp_unsigned("!=", builder.and_(words, masks), ir.Constant(_WORDS, [0] * LANES))
-    return builder.select(shared, ir.Constant(_FLOATS, [1.0] * LANES), ir.Constant(_FLOATS, [0.0] * LANES))
-
-
 @intrinsic
 def _word(typingctx: Any, address: Any, bit: Any) -> Any:
     """The 32 bits of packed bytes from any bit on, of which the last seven may be zero; the first is the highest."""
@@ -94,25 +88,14 @@ def _word(typingctx: Any, address: Any, bit: Any) -> Any:
 
 
 @intrinsic
-def _put_bits(typingctx: Any, floats: Any, place: Any, word: Any, masks: Any, first: Any) -> Any:
-    """Sixteen bits of a word, as many masks say which."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        masks = builder.load(_at(context, builder, signature.args[3], args[3], args[4], _WORDS), align=4)
-        shown = _ones(builder, _everywhere(builder, args[2], _WORDS), masks)
-        builder.store(shown, _at(context, builder, signature.args[0], args[0], args[1], _FLOATS), align=4)
-        return context.get_dummy_value()
-
-    return types.void(floats, types.int64, types.uint32, masks, types.int64), emit
-
-
-@intrinsic
-def _put_column(typingctx: Any, floats: Any, place: Any, words: Any, first: Any, mask: Any) -> Any:
-    """The same bit of sixteen words."""
+def _put_shared(typingctx: Any, floats: Any, place: Any, words: Any, first: Any, word: Any) -> Any:
+    """1.0 for each of sixteen words that shares a bit with one more, 0.0 for the others."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         words = builder.load(_at(context, builder, signature.args[2], args[2], args[3], _WORDS), align=4)
-        shown = _ones(builder, words, _everywhere(builder, args[4], _WORDS))
+        shared = builder.and_(words, _everywhere(builder, args[4], _WORDS))
+        which = builder.icmp_unsigned("!=", shared, ir.Constant(_WORDS, [0] * LANES))
+        shown = builder.select(which, ir.Constant(_FLOATS, [1.0] * LANES), ir.Constant(_FLOATS, [0.0] * LANES))
         builder.store(shown, _at(context, builder, signature.args[0], args[0], args[1], _FLOATS), align=4)
         return context.get_dummy_value()
 
@@ -143,7 +126,7 @@ def _all(floats, first, count, value):  # type: ignore[no-untyped-def]
 def _same(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
     """Both planes as they are."""
     for cell in range(0, 2 * cells, LANES):
-        _put_bits(board, place + cell, _word(address, cell), masks, 0)
+        _put_shared(board, place + cell, masks, 0, _word(address, cell))
 
 
 @njit(nogil=True)
@@ -152,7 +135,7 @@ def _turn(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
     for plane in range(2):
         last = (plane + 1) * cells - LANES
         for cell in range(0, cells, LANES):
-            _put_bits(board, place + plane * cells + cell, _word(address, last - cell), masks, LANES)
+            _put_shared(board, place + plane * cells + cell, masks, LANES, _word(address, last - cell))
 
 
 @njit(nogil=True)
@@ -168,9 +151,9 @@ def _transpose(address, side, anti, words, board, place):  # type: ignore[no-unt
         mask = np.uint32(1) << np.uint32(32 - side if anti else 31)
         for column in range(side):
             to = place + plane * cells + column * side
-            _put_column(board, to, words, plane * _ROWS, mask)
+            _put_shared(board, to, words, plane * _ROWS, mask)
             if side > LANES:
-                _put_column(board, to + LANES, words, plane * _ROWS + LANES, mask)
+                _put_shared(board, to + LANES, words, plane * _ROWS + LANES, mask)
             mask = mask << np.uint32(1) if anti else mask >> np.uint32(1)
 
 
