@@ -71,7 +71,8 @@ class Windows:
         for name, column in into.items():
             if found.columns[name] is not column:
                 column[...] = found.columns[name]
-        rows = Packed(**{name: into.get(name, found.columns[name]) for name in Packed._fields})
+        columns = {**found.columns, **into}
+        rows = Packed(**{name: columns[name] for name in Packed._fields})
         return Mixed(rows, found.damage, found.lost)
 
     def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> Found:
