@@ -38,8 +38,8 @@ ROOM = 1.2
 
 MOST_WORKERS = 8
 
-CROSSINGS, EXPANDED = 6, 32
-"""Windows that cross from a worker, and batches that are expanded, to measure it."""
+SETTLED, CROSSINGS, EXPANDED = 6, 12, 32
+"""Windows that a worker writes to memory which is new, windows that cross after them, and batches that are expanded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,14 +163,15 @@ def _as_on_disk(blocks: Blocks, wanted: NDArray[np.int64]) -> Iterator[bytes]:
 
 def _from_a_worker(windows: Windows, count: int) -> float:
     """Nanoseconds per sample until a window that one worker made over and over has been seen by this process."""
-    again = Plan((windows.plan.windows[0],) * CROSSINGS, count * np.arange(CROSSINGS + 1))
-    with closing(arriving(Windows(windows.selections, again, windows.spec), range(CROSSINGS), num_workers=1)) as found:
-        next(found)  # the worker is there
-        start = time.perf_counter()
-        for window in found:
+    numbers = range(SETTLED + CROSSINGS)
+    again = Plan((windows.plan.windows[0],) * len(numbers), count * np.arange(len(numbers) + 1))
+    with closing(arriving(Windows(windows.selections, again, windows.spec), numbers, num_workers=1)) as found:
+        for number, window in enumerate(found, start=1):
             for column in window.rows:
                 column.max()  # every page is looked at
-        return (time.perf_counter() - start) * 1e9 / ((CROSSINGS - 1) * count)
+            if number == SETTLED:
+                start = time.perf_counter()
+    return (time.perf_counter() - start) * 1e9 / (CROSSINGS * count)
 
 
 def _expand_ns(loader: Loader) -> float:
