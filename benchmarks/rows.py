@@ -134,6 +134,17 @@ def expand_one(row: NDArray[np.uint8], symmetry: int | None = None) -> Dense:
     return board, policy, 1 - value if swapped else value
 
 
+def show_one(
+    stones: NDArray[Any], moves: NDArray[Any], player: Any, value: Any, symmetry: int
+) -> tuple[NDArray[Any], NDArray[Any], Any, Any]:
+    """A sample in a symmetry, as whoever has planes would write it: stones (2, S, S), moves (S, S), player, value."""
+    if symmetry in (1, 3):
+        stones, moves = stones[:, ::-1, ::-1], moves[::-1, ::-1]
+    if symmetry >= 2:
+        return stones[::-1].swapaxes(1, 2), moves.T, 1 - player, 1 - value
+    return stones, moves, player, value
+
+
 def _shown(stones: NDArray[np.uint8], symmetry: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     grouped = np.argsort(symmetry, kind="stable")
     bits = np.unpackbits(np.take(stones, grouped, axis=0), axis=1, count=2 * side * side).reshape(-1, 2, side, side)

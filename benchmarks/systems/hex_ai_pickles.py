@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from recording import Trusting
-from rows import Source
+from rows import Source, show_one
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -57,11 +57,8 @@ def sample(example: dict[str, Any], symmetry: int) -> Sample:
     """One example as tensors, shown in a symmetry."""
     board, side = example["board"], example["board"].shape[1]
     policy = np.zeros(side * side, np.float32) if example["policy"] is None else example["policy"]
-    policy, player, value = policy.reshape(side, side), example["player_to_move"].value, example["value"]
-    if symmetry in (1, 3):
-        board, policy = board[:, ::-1, ::-1], policy[::-1, ::-1]
-    if symmetry >= 2:
-        board, policy, player, value = board[::-1].swapaxes(1, 2), policy.T, 1 - player, 1 - value
+    player, value = example["player_to_move"].value, example["value"]
+    board, policy, player, value = show_one(board, policy.reshape(side, side), player, value, symmetry)
     planes = np.concatenate([board, np.full((1, side, side), player, np.float32)])
     moves = np.ascontiguousarray(policy).reshape(-1)
     return torch.from_numpy(planes), torch.from_numpy(moves), torch.tensor([value], dtype=torch.float32)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from rows import Dense, Source, plain
+from rows import Dense, Source, plain, show_one
 
 from systems.webdataset_samples import BUFFER, SHARDS, members
 
@@ -41,10 +41,6 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> webdatase
 def _shown(sample: Dense) -> Dense:
     """A sample in one random symmetry."""
     board, policy, value = sample
-    stones, player, moves = board[:2], board[2:], policy.reshape(board.shape[1:])
-    symmetry = np.random.randint(4)
-    if symmetry in (1, 3):
-        stones, moves = stones[:, ::-1, ::-1], moves[::-1, ::-1]
-    if symmetry >= 2:
-        stones, player, moves, value = stones[::-1].swapaxes(1, 2), 1 - player, moves.T, 1 - value
+    moves = policy.reshape(board.shape[1:])
+    stones, moves, player, value = show_one(board[:2], moves, board[2:], value, np.random.randint(4))
     return np.concatenate([stones, player]).astype(np.float32), moves.astype(np.float32).reshape(-1), value
