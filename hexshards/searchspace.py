@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 from hexshards.errors import printable
-from hexshards.specs import TRAIN, TrainSpec, check_option
+from hexshards.specs import TRAIN, TrainSpec, check_option, hints_of
 from hexshards.stopping import HIGHER_IS_BETTER
 
 Sampler = Literal["tpe", "random", "grid"]
@@ -157,7 +157,7 @@ def _value(name: str, value: Any) -> Any:
     """A value as the option has it. Raises ValueError where its kind or bounds forbid it."""
     options = [each.name for each in fields(TrainSpec) if each.metadata and each.name not in NOT_SEARCHED]
     _known(name, options, of="no option of `hexshards train` that can be searched: ")
-    kind = get_type_hints(TrainSpec)[name]
+    kind = hints_of(TrainSpec)[name]
     kinds = [each for each in get_args(kind) or (kind,) if each is not type(None)]
     if kinds == [Path] and isinstance(value, str):
         value = Path(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
@@ -373,13 +374,19 @@ def _check_options(spec: StepSpec) -> None:
             check_option(type(spec), each.name, getattr(spec, each.name))
 
 
+@cache
+def hints_of(spec: type[StepSpec]) -> dict[str, Any]:
+    """The types of a spec's fields. To work them out takes half a millisecond, and every option asks."""
+    return get_type_hints(spec)
+
+
 def check_option(spec: type[StepSpec], name: str, value: Any) -> None:
     """Raise ValueError where a value is beyond the bounds or the choices of an option. None is not looked at."""
     if value is None:
         return
     bounds = next(each.metadata for each in fields(spec) if each.name == name)
     least, above, below = bounds["least"], bounds["above"], bounds["below"]
-    choices = get_args(get_type_hints(spec)[name])
+    choices = get_args(hints_of(spec)[name])
     _require(least is None or value >= least, f"{name} must be at least {least}", value)
     _require(above is None or value > above, f"{name} must be more than {above}", value)
     _require(below is None or value < below, f"{name} must be less than {below}", value)
