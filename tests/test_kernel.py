@@ -13,7 +13,7 @@ from small_data import dataset
 import hexshards
 from hexshards import kernel
 from hexshards.board import MAX_SIDE, MIN_SIDE
-from hexshards.expand import Packed, batch_floats, expand
+from hexshards.expand import CHUNK_ROWS, Packed, batch_floats, expand
 
 SIDES = range(MIN_SIDE, MAX_SIDE + 1)
 
@@ -55,8 +55,9 @@ def test_compiled_code_makes_the_same_bits_in_every_symmetry(side):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_soft_policies_are_the_same_bits(side):
-    rows = rows_of(side, 40, soft=True)
-    assert written(rows, side, kernel.fill) == written(rows, side, None)
+    for count in (40, CHUNK_ROWS + 3):
+        rows = rows_of(side, count, soft=True)
+        assert written(rows, side, kernel.fill) == written(rows, side, None)
 
 
 @pytest.mark.parametrize("side", [3, 8, 9, 13, 16, 17, 19])
@@ -75,6 +76,36 @@ def test_rows_need_be_neither_aligned_nor_in_one_piece():
     assert not value.flags.aligned
     spread = Packed(*(np.repeat(column, 2, axis=0)[::2] for column in rows))._replace(value=value)
     assert written(spread, 13, kernel.fill) == written(rows, 13, None)
+
+
+BETWEEN_WALLS = """
+import ctypes, mmap, sys
+import numpy as np
+from hexshards import kernel
+from hexshards.expand import Packed, batch_floats, expand
+
+PAGE = mmap.PAGESIZE
+walled = mmap.mmap(-1, 5 * PAGE)
+start = ctypes.addressof(ctypes.c_char.from_buffer(walled))
+for wall in (0, 4 * PAGE):
+    assert ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(start + wall), PAGE, 0) == 0
+inside = np.frombuffer(walled, np.uint8)[PAGE : 4 * PAGE]
+for side in range(3, 20):
+    width = (2 * side * side + 7) // 8
+    for count in (1, 2, 3, 7):
+        for symmetry in range(4):
+            for place in (0, len(inside) - count * width):
+                stones = inside[place : place + count * width].reshape(count, width)
+                zeros = [np.zeros(count, kind) for kind in (np.uint8, np.int16, np.float32)]
+                expand(Packed(stones, *zeros, np.full(count, symmetry, np.uint8)), side=side, by=kernel.fill)
+print("nothing else was read")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="walls around memory are put up by Linux's mprotect")
+def test_nothing_beside_the_stones_is_read():
+    ended = subprocess.run([sys.executable, "-c", BETWEEN_WALLS], capture_output=True, text=True)
+    assert ended.stdout == "nothing else was read\n", (ended.returncode, ended.stderr)
 
 
 def test_no_rows_are_an_empty_batch():
