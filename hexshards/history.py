@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
 
+_NAME = 40
+"""Letters of a run's path that stand beside its curves."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
@@ -53,7 +56,7 @@ def read_history(run: str | Path) -> History:
     if not lines:
         raise FileNotFoundError(f"{run}: no run here with a finished mini-epoch (no metrics.jsonl, or an empty one)")
     records = tuple(_record(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1))
-    return History(name=printable(run, width=40), records=records)
+    return History(name=_name(run), records=records)
 
 
 def entry(record: Mapping[str, Any], path: str) -> Any:
@@ -67,6 +70,12 @@ def entry(record: Mapping[str, Any], path: str) -> Any:
 def number(record: Mapping[str, Any], path: str) -> float:
     """The number at a path; NaN where there is none."""
     return _number(entry(record, path))
+
+
+def _name(run: str | Path) -> str:
+    # runs differ at the end of their paths
+    path = str(run)
+    return printable(path if len(path) <= _NAME else "…" + path[1 - _NAME :])
 
 
 def _record(line: str, where: str) -> Mapping[str, Any]:

@@ -28,26 +28,26 @@ def runs_figure(histories: Sequence[History]) -> Figure:
     panels = [*CURVES, *(DIAGNOSES if any(history.newest("diagnosis") for history in histories) else ())]
     figure = new_figure(len(panels))
     colours = line_colours(len(histories))
-    for axes, panel in zip(figure.axes, panels, strict=False):
+    for axes, panel in zip(figure.axes, panels, strict=True):
         panel(axes, histories, colours)
     _legend(figure, histories, colours)
     return figure
 
 
-def new_figure(panels: int, *, across: int = ACROSS) -> Figure:
+def new_figure(panels: int) -> Figure:
     """A figure with so many panels, and room for a legend above them. Raises ValueError without matplotlib."""
     try:
         # a Figure of its own needs no display, and leaves no global state
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError("matplotlib is not installed. Run: pip install 'hexshards[plot]'") from None
-    rows = -(-panels // across)
+    rows = -(-panels // ACROSS)
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * across, height * rows + LEGEND_INCHES), layout="constrained")
+    figure = Figure(figsize=(width * ACROSS, height * rows + LEGEND_INCHES), layout="constrained")
     top = LEGEND_INCHES / (height * rows + LEGEND_INCHES)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top), h_pad=0.08, w_pad=0.08)
     for place in range(panels):
-        axes = figure.add_subplot(rows, across, place + 1)
+        axes = figure.add_subplot(rows, ACROSS, place + 1)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

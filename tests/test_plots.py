@@ -97,11 +97,17 @@ def test_the_diagnosis_of_a_real_run_is_drawn(run):
     assert line.get_ydata().tolist() == newest["calibration"]["found"]
 
 
-def test_names_that_matplotlib_would_take_for_something_else_are_shown_as_they_are(tmp_path):
-    folder = written(tmp_path / "_a$b$", [record(1), record(2)])
-    history = read_history(folder)
-    save_figure(runs_figure([history]), tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").exists()
+def test_names_that_matplotlib_would_take_for_something_else_are_shown_as_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figure = runs_figure([read_history(written(Path("_a$b$"), [record(1), record(2)]))])
+    save_figure(figure, Path("plot.png"))
+    assert figure.legends[0].get_texts()[0].get_text() == r"a\$b\$"
+
+
+def test_runs_under_one_long_path_are_told_apart_by_its_end(tmp_path):
+    for last in ("first", "second"):
+        name = read_history(written(tmp_path / ("long" * 10) / last, [record(1)])).name
+        assert name.startswith("…") and name.endswith(f"long/{last}") and len(name) == 40
 
 
 def test_numbers_that_are_missing_or_null_leave_a_gap(tmp_path):
