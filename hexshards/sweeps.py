@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hexshards.hooks import Hook
 from hexshards.index import read_index
-from hexshards.searchspace import SweepSpec, read_sweep
+from hexshards.searchspace import Range, SweepSpec, read_sweep
 
 if TYPE_CHECKING:
     from hexshards.trials import Trial
@@ -80,12 +80,10 @@ def _opened(spec: SweepSpec, dataset: str | Path, out: Path) -> Any:
 
 def _identity(spec: SweepSpec, fingerprint: str) -> str:
     """What makes trials comparable: all of the file but for how many, where and in which order."""
-    entry = {"search": {name: _plain(part) for name, part in spec.search.items()}, "fixed": dict(spec.fixed)}
-    return json.dumps({**entry, "dataset": fingerprint}, sort_keys=True, default=str)
-
-
-def _plain(part: Any) -> Any:
-    return list(part) if isinstance(part, tuple) else asdict(part)
+    entry = {"search": dict(spec.search), "fixed": dict(spec.fixed), "dataset": fingerprint}
+    return json.dumps(
+        entry, sort_keys=True, default=lambda part: asdict(part) if isinstance(part, Range) else str(part)
+    )
 
 
 def _ranked(spec: SweepSpec, trials: Sequence[Trial]) -> tuple[Trial, ...]:

@@ -136,7 +136,7 @@ class Trials:
         except KeyboardInterrupt:
             self.interrupted = True
             raise _Interrupted from None
-        except (optuna.TrialPruned, _Interrupted):
+        except optuna.TrialPruned:
             raise
         except Exception as error:
             trial.set_user_attr(_ERROR, f"{type(error).__name__}: {error}"[:500])
@@ -152,8 +152,7 @@ class Trials:
         trial.set_user_attr(_SAMPLES, outcome.samples_seen)
         trial.set_user_attr(_MINIS, pruning.mini_epochs)
         if outcome.interrupted:
-            self.interrupted = True
-            raise _Interrupted
+            raise KeyboardInterrupt  # which a signal would have been, had the run not seen to it
         if pruning.pruned:
             raise optuna.TrialPruned
         if pruning.best is None:
@@ -188,7 +187,6 @@ class _Pruning:
 
     def __init__(self, trial: optuna.Trial, spec: SweepSpec) -> None:
         self._trial, self._metric = trial, EarlyStopping(metric=spec.metric)
-        self._better = max if spec.maximize else min
         self._over = False
         self.best: float | None = None
         self.mini_epochs = 0
@@ -213,7 +211,7 @@ class _Pruning:
         value = self._metric.value(record)
         if value is not None and math.isfinite(value):
             self._trial.report(value, self.mini_epochs)
-            self.best = value if self.best is None else self._better(self.best, value)
+            self.best = value if self._metric.better(value, self.best) else self.best
 
 
 class _InTurn(optuna.samplers.BaseSampler):  # type: ignore[misc]  # it is Any where optuna is not looked into

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 from small_data import dataset
@@ -187,7 +188,6 @@ def test_a_trial_that_is_worse_than_the_median_ends_between_mini_epochs(data, tm
 def test_more_trials_are_asked_for_later_and_ranges_keep_to_their_bounds(data, tmp_path):
     config = {
         "trials": 2,
-        "metric_is": None,
         "search": {
             "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
             "channels": {"low": 2, "high": 6, "step": 2},
@@ -195,7 +195,6 @@ def test_more_trials_are_asked_for_later_and_ranges_keep_to_their_bounds(data, t
         "fixed": {name: value for name, value in TINY.items() if name != "channels"}
         | {"positions": 300, "best_by": "val.value_accuracy"},
     }
-    del config["metric_is"]
     assert len(hexshards.sweep(data, config, out=tmp_path / "out").trials) == 2
     found = hexshards.sweep(data, config, out=tmp_path / "out", trials=4)
     assert len(found.trials) == 4
@@ -316,3 +315,15 @@ def test_without_optuna_the_command_that_installs_it_is_named(data, tmp_path, mo
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"pip install 'hexshards\[sweep\]'"):
         hexshards.sweep(data, GRID, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val.loss", 1.0), ("val.value_accuracy", 3.0)])
+def test_what_a_trial_is_worth_is_its_best_mini_epoch_not_its_last(metric, best):
+    reported = {}
+    trial = SimpleNamespace(report=lambda value, step: reported.update({step: value}))
+    pruning = trials._Pruning(trial, SweepSpec(search={"channels": (2, 4)}, fixed={"best_by": metric}))
+    name = metric.partition(".")[2]
+    for record in ({name: 2.0}, {name: 1.0}, {}, {name: float("nan")}, {name: 3.0}, {name: 2.5}):
+        pruning._report({"val": record})
+    assert pruning.best == best
+    assert reported == {1: 2.0, 2: 1.0, 5: 3.0, 6: 2.5}
