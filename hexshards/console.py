@@ -9,12 +9,13 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from hexshards.errors import DataError, InputRejected, WorkerDied
+from hexshards.specs import hints_of
 
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
@@ -28,7 +29,7 @@ def options_of(spec: type) -> Callable[[Callable[..., None]], Callable[..., None
     def change(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        kinds = get_type_hints(spec)
+        kinds = hints_of(spec)
         added = [_parameter(each, kinds[each.name]) for each in fields(spec) if each.metadata]
         command.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in own + added}

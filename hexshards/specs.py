@@ -375,7 +375,7 @@ def _check_options(spec: StepSpec) -> None:
 
 
 @cache
-def hints_of(spec: type[StepSpec]) -> dict[str, Any]:
+def hints_of(spec: Any) -> dict[str, Any]:
     """The types of a spec's fields. To work them out takes half a millisecond, and every option asks."""
     return get_type_hints(spec)
 
