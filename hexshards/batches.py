@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arrival import arriving
 from hexshards.budget import parse_bytes
@@ -127,11 +128,47 @@ class Skipped:
     positions: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class _Pass:
+    """An iterator's way through an epoch, or where the next one is to begin."""
+
+    epoch: int
+    samples: int = 0
+    """Of the epoch's global stream that were delivered."""
+    begun: bool = False
+    loaded: bool = False
+    """It is out of a state, and the next iterator goes on from it."""
+
+
+class _Samples(IterableDataset[Batch]):
+    """What loops ask a DataLoader's ``dataset`` for: how many samples there are, and each alone."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return self.loader.samples
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            yield from map(Batch._make, zip(*batch, strict=True))
+
+
+class _InOrder(SequentialSampler):
+    """Lightning's ``overfit_batches`` takes a loader that has one as it is, and refuses any other."""
+
+    def __init__(self, loader: Loader) -> None:
+        super().__init__(range(loader.samples))
+        self.set_epoch = loader.set_epoch
+
+
 class Loader:
     """Batches of one split, epoch after epoch; made by ``hexshards.loader``.
 
-    Each ``iter`` begins at the start of the current epoch, or where a loaded state left off, and when it is exhausted
-    the loader moves on to the next epoch.
+    Each ``iter`` is a pass of its own through the epoch that is current then: from the start, or, the first one after a
+    state was loaded, from where that left off. Several at once do not disturb one another. ``epoch`` and
+    ``state_dict`` are of the iterator that was made, or handed over a batch, last; when that is exhausted the loader
+    moves on to the next epoch.
     """
 
     def __init__(
@@ -159,10 +196,13 @@ class Loader:
         self.resident = resident
         self._compiled = compiled() if self.device.type == "cpu" and not resident else None
         self._store: Resident | None = None
-        self.epoch = 0
         self.skipped = Skipped()
-        self._done = 0  # samples of the epoch's global stream that were delivered
-        self._resume = False
+        self._at = _Pass(0)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+        return self._at.epoch
 
     @property
     def batch_size(self) -> int:
@@ -214,7 +254,7 @@ class Loader:
 
     def state_dict(self) -> State:
         """Where the loader is: the batches already delivered of the current epoch, and what fixes their order."""
-        return {**self._identity(), "epoch": self.epoch, "samples": self._done}
+        return {**self._identity(), "epoch": self._at.epoch, "samples": self._at.samples}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
         """Go on right after the last batch that a state had seen; ranks and workers may be others than then.
@@ -235,19 +275,38 @@ class Loader:
             raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
         if not 0 <= int(state["samples"]) <= self.samples or int(state["epoch"]) < 0:
             raise ValueError(f"not a loader's state: {state['samples']} samples of epoch {state['epoch']}")
-        self.epoch, self._done, self._resume = int(state["epoch"]), int(state["samples"]), True
+        self._at = _Pass(int(state["epoch"]), int(state["samples"]), loaded=True)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch`` at the next first batch. The current one changes nothing, so a resumed epoch goes on."""
+        """Begin ``epoch`` at the next first batch. The current one changes nothing, so a resumed epoch goes on.
+
+        The newest iterator is of that epoch too, if it has not begun: PyTorch Lightning tells the epoch after ``iter``.
+        """
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
-        if epoch != self.epoch:
-            self.epoch, self._done, self._resume = epoch, 0, False
+        if epoch == self._at.epoch:
+            return
+        if self._at.begun:
+            self._at = _Pass(epoch)
+        else:
+            self._at.epoch, self._at.samples, self._at.loaded = epoch, 0, False
+
+    # --- what loops that know torch's DataLoader ask for ---
 
     @property
-    def sampler(self) -> Loader:
-        """The loader itself: whose ``sampler`` PyTorch Lightning tells the epoch, to that it calls ``set_epoch``."""
-        return self
+    def dataset(self) -> IterableDataset[Batch]:
+        """The samples, one by one; its length is that of an epoch over all ranks."""
+        return _Samples(self)
+
+    @property
+    def sampler(self) -> Loader | SequentialSampler:
+        """What PyTorch Lightning tells the epoch; one of torch's own where the order is the dataset's."""
+        return self if self.spec.shuffle else _InOrder(self)
+
+    @property
+    def batch_sampler(self) -> None:
+        """There is none: batches are what comes out."""
+        return None
 
     @property
     def _global_batch(self) -> int:
@@ -273,24 +332,26 @@ class Loader:
 
     def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
         """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
-        if self._done >= self.samples and not self._resume:
+        at = self._at
+        if at.loaded:
+            self._at = _Pass(at.epoch, at.samples)
+        else:
             # who counts batches need not ask for the one after the last
-            self.epoch, self._done = self.epoch + 1, 0
-        elif not self._resume:
-            self._done = 0
-        self._resume = False
-        return self._counted(make, read)
+            self._at = _Pass(at.epoch + (at.samples >= self.samples))
+        return self._counted(self._at, make, read)
 
-    def _counted(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
+    def _counted(self, own: _Pass, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
         # only now, at the first batch: Lightning sets the epoch after it has called iter
-        epoch, start = self.epoch, self._done
-        with closing(self._packed(epoch, start, read)) as rows, closing(make(rows)) as made:
+        own.begun, start = True, own.samples
+        with closing(self._packed(own.epoch, start, read)) as rows, closing(make(rows)) as made:
             for first in range(start, self.samples, self._global_batch):
                 batch = next(made)
                 # what is made ahead does not count: a state is about the batches that were handed over
-                self._done = min(first + self._global_batch, self.samples)
+                own.samples = min(first + self._global_batch, self.samples)
+                self._at = own
                 yield batch
-        self.epoch, self._done = epoch + 1, 0
+        if self._at is own:
+            self._at = _Pass(own.epoch + 1)
 
     def _packed(self, epoch: int, start: int, read: Source) -> Stream[Packed]:
         """This rank's rows of each batch from sample ``start`` of the global stream on."""

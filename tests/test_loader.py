@@ -9,6 +9,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_data import columns_of, dataset, examples, images, rows_of, samples_of, write_examples
@@ -356,6 +357,90 @@ def test_a_place_that_no_epoch_has_is_refused(data, place):
 def test_what_is_no_state_is_refused(data):
     with pytest.raises(ValueError, match=r"lacks .*samples, seed"):
         open_loader(data).load_state_dict({"epoch": 1})
+
+
+# several iterators at once -----------------------------------------------------------------------------------------
+
+WAYS = [{}, {"num_workers": 1}, {"resident": True}, {"mix": True}, {"packed": True}]
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("another"), games=20)
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: "-".join(way) or "plain")
+def passes(request, data, another):
+    """A loader, and what makes an iterator of it, in each way that it delivers."""
+    way = dict(request.param)
+    mix, packed = way.pop("mix", False), way.pop("packed", False)
+    loader = hexshards.loader({data: 0.5, another: 0.5} if mix else data, batch_size=100, **way)
+    return loader, loader.packed if packed else loader.__iter__
+
+
+def rows_digest(batch):
+    return hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in batch)).hexdigest()
+
+
+def test_each_of_several_iterators_is_a_pass_of_its_own(passes):
+    loader, begin = passes
+    whole = [rows_digest(batch) for batch in begin()]
+    loader.set_epoch(0)
+    one = begin()
+    next(begin())  # looks, and goes away
+    assert [rows_digest(batch) for batch in one] == whole
+    assert loader.epoch == 1
+    loader.set_epoch(0)
+    pairs = [(rows_digest(a), rows_digest(b)) for a, b in zip(begin(), begin(), strict=False)]
+    assert pairs == [(each, each) for each in whole]
+    assert rows_digest(next(begin())) not in whole
+    assert loader.epoch == 1
+
+
+def test_an_iterator_stays_in_the_epoch_that_was_current_when_it_was_made(data):
+    epochs = [stream(loader) for loader in [open_loader(data)] for _ in range(3)]
+    loader = open_loader(data)
+    first = iter(loader)
+    seen = [digest(next(first))]
+    loader.set_epoch(2)
+    third = iter(loader)
+    assert digest(next(third)) == epochs[2][0]
+    assert seen + [digest(batch) for batch in first] == epochs[0]
+    assert [digest(batch) for batch in third] == epochs[2][1:]
+
+
+def test_a_state_is_of_the_iterator_that_handed_over_a_batch_last(data):
+    whole = recorded(open_loader(data))
+    loader = open_loader(data)
+    one = islice(iter(loader), 10)
+    assert [digest(batch) for batch in one] == [batch for batch, _ in whole[:10]]
+    other = iter(loader)
+    assert loader.state_dict()["samples"] == 0  # of the one that was made last
+    next(other)
+    assert loader.state_dict() == whole[0][1]
+
+
+def test_to_look_at_a_batch_in_the_middle_of_an_epoch_changes_neither_batches_nor_states(data):
+    whole = recorded(open_loader(data))
+    loader, seen = open_loader(data), []
+    for number, batch in enumerate(loader):
+        if number == 7:
+            next(iter(loader))
+        else:
+            seen.append((digest(batch), loader.state_dict()))
+    assert seen == whole[:7] + whole[8:]
+    assert loader.epoch == 1
+
+
+def test_a_loaded_place_is_for_the_first_iterator_after_it_and_no_other(data):
+    whole = recorded(open_loader(data))
+    loader = open_loader(data)
+    before = iter(loader)
+    loader.load_state_dict(whole[20][1])
+    after, fresh = iter(loader), iter(loader)
+    assert [digest(batch) for batch in after] == [batch for batch, _ in whole[21:]]
+    for each in (before, fresh):
+        assert [digest(batch) for batch in each] == [batch for batch, _ in whole]
 
 
 # damage and use -----------------------------------------------------------------------------------------------------

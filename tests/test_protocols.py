@@ -1,4 +1,4 @@
-"""The loader under the loops of others: torchdata's protocol of state, and a fit of PyTorch Lightning."""
+"""The loader under the loops of others: torchdata, PyTorch Lightning and Fabric, Accelerate, Ignite, hex_ai."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def optional(name, request):
     extra = name.partition(".")[0]
     if find_spec(extra) is None:
         asked = request.node.name.replace("_", " ")
-        pytest.skip(f"no {name} here (pip install 'hexshards[{extra}]'), so this is NOT CHECKED: {asked}")
+        needed = {"accelerate": "accelerate", "ignite": "pytorch-ignite"}.get(extra, f"'hexshards[{extra}]'")
+        pytest.skip(f"no {name} here (pip install {needed}), so this is NOT CHECKED: {asked}")
     return importlib.import_module(name)
 
 
@@ -197,3 +198,118 @@ def test_a_lightning_fit_goes_on_from_each_of_its_checkpoints_bit_for_bit(data, 
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "resumed 9"
+
+
+@pytest.fixture
+def lightning(request):
+    return optional("lightning", request)
+
+
+@pytest.fixture
+def model(lightning):
+    """Keeps the rows of each batch that it is shown, by stage."""
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.seen = torch.nn.Linear(75, 1), {}
+
+        def answer(self, batch, stage):
+            self.seen.setdefault(stage, []).append(rows_of(batch))
+            return self.layer(batch[0].flatten(1))
+
+        def training_step(self, batch, number):
+            return torch.nn.functional.binary_cross_entropy_with_logits(self.answer(batch, "fit"), batch[2])
+
+        def validation_step(self, batch, number):
+            self.answer(batch, "validate")
+
+        def test_step(self, batch, number):
+            self.answer(batch, "test")
+
+        def predict_step(self, batch, number):
+            return self.answer(batch, "predict")
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.01)
+
+    return Model()
+
+
+@pytest.fixture
+def trainer(lightning, tmp_path):
+    def made(**options):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        return lightning.Trainer(
+            accelerator="cpu", enable_checkpointing=False, default_root_dir=tmp_path, **quiet, **options
+        )
+
+    return made
+
+
+def validation(data, **options):
+    return hexshards.loader(data, split="val", batch_size=10, augment="none", **options)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_lightning_fits_with_validation_validates_tests_and_predicts(data, epochs, model, trainer, shuffle):
+    val = validation(data, shuffle=shuffle)
+    rows = sorted(row for batch in validation(data, shuffle=shuffle) for row in rows_of(batch))
+    trainer(max_epochs=2, num_sanity_val_steps=2).fit(model, open_loader(data), val)
+    assert model.seen["fit"] == epochs[0] + epochs[1]
+    assert len(model.seen["validate"]) == 2 + 2 * len(val)
+    model.seen.clear()
+    trainer().validate(model, val, verbose=False)
+    trainer().test(model, val, verbose=False)
+    answers = trainer().predict(model, val)
+    assert len(answers) == len(val)
+    for stage in ("validate", "test", "predict"):
+        assert sorted(row for batch in model.seen[stage] for row in batch) == rows
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_overfits_the_same_batches_of_a_loader_that_does_not_shuffle(data, model, trainer):
+    loader = open_loader(data, shuffle=False, augment="none")
+    trainer(overfit_batches=2, max_epochs=3).fit(model, loader, validation(data, shuffle=False))
+    first = model.seen["fit"][:2]
+    assert model.seen["fit"] == 3 * first and first[0] != first[1]
+
+
+# others -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fabric_needs_no_setup_for_a_loader_that_makes_batches_where_fabric_is(data, epochs, lightning):
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    loader = open_loader(data, device=fabric.device)
+    assert [rows_of(batch) for batch in loader] == epochs[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_accelerate_takes_a_loader_as_it_is(data, epochs, request):
+    accelerator = optional("accelerate", request).Accelerator(cpu=True)
+    model = torch.nn.Linear(75, 1)
+    model, prepared = accelerator.prepare(model, open_loader(data))
+    assert [[rows_of(batch) for batch in prepared] for _ in range(2)] == epochs[:2]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_engine_of_ignite_runs_over_epochs_of_a_loader(data, epochs, request):
+    engines = optional("ignite.engine", request)
+    seen = []
+    engine = engines.Engine(lambda engine, batch: seen.append(rows_of(batch)))
+    engine.run(open_loader(data), max_epochs=3)
+    assert seen == [batch for epoch in epochs for batch in epoch]
+    assert engine.state.epoch_length == BATCHES
+
+
+def test_what_loops_ask_of_a_data_loader_has_an_answer(data):
+    loader = open_loader(data)
+    assert (loader.batch_size, len(loader.dataset), loader.batch_sampler) == (100, loader.samples, None)
+    assert isinstance(loader.dataset, torch.utils.data.IterableDataset)
+    first = next(iter(loader.dataset))
+    again = next(iter(open_loader(data)))
+    assert all(torch.equal(one, many[0]) for one, many in zip(first, again, strict=True))
+    (board, policy, value), *_ = torch.utils.data.DataLoader(loader.dataset, batch_size=7)
+    assert (board.shape, policy.shape, value.shape) == ((7, 3, 5, 5), (7, 25), (7, 1))
