@@ -19,6 +19,7 @@ from typing import Unpack
 from hexshards import engines
 from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.discovery import discover
 from hexshards.engines import Runner
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
@@ -27,7 +28,7 @@ from hexshards.remote import is_url
 from hexshards.repeats import holds_games, without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
 from hexshards.shard import Shard
-from hexshards.sources import Input, collect
+from hexshards.sources import Input
 from hexshards.space import check_space
 from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec, Engine, plain
 from hexshards.spill import Spill, find_spill
@@ -116,7 +117,8 @@ def convert(
     if url and append:
         raise ValueError(f"{url}: files are added to a dataset in a folder. Add to a copy of it, and publish that")
     spec, base = settled(options, out=out, append=append)
-    inputs = collect([sources] if isinstance(sources, (str, Path)) else sources)
+    found = discover(sources)
+    inputs = found.inputs
     engines.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
     if url and (waiting := _on_its_way(url, out, spec, inputs)):
         return _published(url, _again(out, waiting), _Teller(inputs, progress))
@@ -126,6 +128,7 @@ def convert(
         work = _Work(out=out, scratch=scratch, spec=spec, base=base, budget=budget, engine=engine)
         tell = _Teller(inputs, progress)
         report = _converted(work, inputs, max_rejects=max_rejects, tell=tell)
+        report = replace(report, notes=(*found.passed_over, *report.notes))
         clear(scratch)
     return _published(url, report, tell) if url else report
 

@@ -11,11 +11,12 @@ from typing import Unpack
 from hexshards import codec, order
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.conversion import settled
+from hexshards.discovery import discover
 from hexshards.intake import read_file, survey
 from hexshards.positions import Positions
 from hexshards.publication import written_in
 from hexshards.scratch import SCRATCH
-from hexshards.sources import Input, collect
+from hexshards.sources import Input
 from hexshards.space import dataset_bytes, free_bytes, images, scratch_bytes
 from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec
 
@@ -85,9 +86,8 @@ def estimate(
     out = written_in(out)
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
     spec, base = settled(options, out=out, append=append)
-    found = survey(
-        collect([sources] if isinstance(sources, (str, Path)) else sources), scratch=out / SCRATCH, base=base
-    )
+    discovery = discover(sources)
+    found = survey(discovery.inputs, scratch=out / SCRATCH, base=base)
     sizes = {form: sum(_size(file) for file in found.files if file.format == form) for form in _formats(found.files)}
     samples = {form: _sample([file for file in found.files if file.format == form], spec) for form in sizes}
     positions = sum(size * samples[form].positions_per_byte for form, size in sizes.items())
@@ -116,7 +116,7 @@ def estimate(
         memory_bytes=budget.taken(reading, writing),
         seconds=read_s / readers + write_s / writers,
         samples=tuple(sample.name for sample in samples.values()),
-        notes=tuple(note for note in (budget.notice(reading, "reading the largest source file"),) if note),
+        notes=tuple(filter(None, (*discovery.passed_over, budget.notice(reading, "reading the largest source file")))),
     )
 
 

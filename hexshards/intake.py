@@ -96,10 +96,15 @@ def _grouped(files: Sequence[Input], sizes: Mapping[Input, int]) -> list[Group]:
 def stem_of(group: Group, scratch: Path) -> Path:
     """Where the spill of some files lies: another place once one of them is changed, moved, replaced or told more."""
     entries = [
-        (str(file.path.resolve()), file.format, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, file.skip, file.twins)
-        for file, stat in ((file, file.path.stat()) for file in group)
+        (str(file.path.resolve()), file.path.name, file.format, *_stamp(file.path), file.skip, file.twins)
+        for file in group
     ]
     return scratch / hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 # one group ----------------------------------------------------------------------------------------------------------

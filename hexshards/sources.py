@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -110,41 +108,3 @@ def formats() -> dict[str, Source | GameSource]:
     """The installed converters by name, in the order of their names."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     return {name: found[name].load()() for name in sorted(found)}
-
-
-def collect(sources: Sequence[str | Path]) -> list[Input]:
-    """The files that files, folders (searched to any depth) and globs stand for, each once, sorted by path.
-
-    Raises FileNotFoundError for a source that stands for nothing, ValueError for a file of no known format.
-    """
-    known = formats()
-    inputs = {path.resolve(): Input(path, form) for source in sources for path, form in _expand(str(source), known)}
-    return [inputs[path] for path in sorted(inputs)]
-
-
-def _expand(source: str, known: dict[str, Source | GameSource]) -> list[tuple[Path, str]]:
-    path = Path(source)
-    patterns = sorted({pattern for form in known.values() for pattern in _patterns(form, named=not path.is_dir())})
-    if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file() and _format(file, known, named=False)]
-        if not files:
-            raise FileNotFoundError(f"{source}: no file in this folder is named like {', '.join(patterns)}")
-    else:
-        files = [path] if path.exists() else [Path(match) for match in glob.glob(source, recursive=True)]
-        if not files:
-            raise FileNotFoundError(f"{source}: no such file, and as a pattern it matches none")
-    pairs = [(file, _format(file, known)) for file in files if not file.is_dir()]
-    for file, form in pairs:
-        if form is None:
-            raise ValueError(f"{file}: not named like any known format ({', '.join(patterns)})")
-    return [(file, form) for file, form in pairs if form]
-
-
-def _format(path: Path, known: dict[str, Source | GameSource], *, named: bool = True) -> str | None:
-    return next(
-        (name for name, form in known.items() if any(fnmatch(path.name, p) for p in _patterns(form, named=named))), None
-    )
-
-
-def _patterns(form: Source | GameSource, *, named: bool) -> tuple[str, ...]:
-    return (*form.patterns, *(getattr(form, "named_patterns", ()) if named else ()))

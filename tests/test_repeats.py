@@ -3,9 +3,9 @@ import pytest
 
 import hexshards
 from hexshards.conversion import convert
+from hexshards.discovery import discover
 from hexshards.engines import local
 from hexshards.repeats import without_repeats
-from hexshards.sources import collect
 from hexshards.specs import ConvertSpec
 from hexshards.synth import Game, play, trmph_line
 from hexshards.verification import verify
@@ -47,7 +47,7 @@ def files(tmp_path):
 
 
 def found_in(folder, spec):
-    inputs = collect([folder])
+    inputs = discover([folder]).inputs
     (folder.parent / "scratch").mkdir()
     jobs = [(file, folder.parent / "scratch" / file.path.name) for file in inputs]
     with local(1) as runner:

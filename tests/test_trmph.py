@@ -13,9 +13,10 @@ from hexshards.board import BLUE, NEIGHBOURS, RED, move_name, symmetry_cells
 from hexshards.converters import trmph
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import CHUNK_GAMES, TrmphFiles
+from hexshards.discovery import discover
 from hexshards.errors import DataError
 from hexshards.positions import NO_POLICY, UNKNOWN, Draft, admit, concat
-from hexshards.sources import collect, formats
+from hexshards.sources import formats
 from hexshards.specs import CONVERT
 from hexshards.synth import Game, play, trmph_line, write
 
@@ -486,9 +487,9 @@ def test_a_file_named_gz_that_is_not_gzip_is_refused():
 def test_the_three_names_of_such_files_lead_to_this_converter(tmp_path):
     for name in ("a.trmph", "b.trmph.gz", "c.txt", "d.bin"):
         (tmp_path / name).write_bytes(b"")
-    found = {file.path.name: file.format for file in collect([tmp_path, tmp_path / "*.txt"])}
+    found = {file.path.name: file.format for file in discover([tmp_path, tmp_path / "*.txt"]).inputs}
     assert found == {"a.trmph": "trmph", "b.trmph.gz": "trmph", "c.txt": "trmph"}
-    assert "c.txt" not in {file.path.name for file in collect([tmp_path])}, "folders hold other texts"
+    assert "c.txt" not in {file.path.name for file in discover([tmp_path]).inputs}, "folders hold other texts"
     assert isinstance(formats()["trmph"], TrmphFiles)
 
 

@@ -1,0 +1,192 @@
+"""Discovery of source files: what files, folders and globs stand for; nothing is left out without a word.
+
+Folders are searched to any depth, through links too. A file is known by the file itself: given twice, by links or by
+other spellings, it is one, under a name that does not depend on what was given first.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from hexshards.errors import printable
+from hexshards.sources import GameSource, Input, Source, formats
+
+NAMED = 3
+"""Files named in a sentence; of others it says how many."""
+
+Formats = dict[str, Source | GameSource]
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What there is to convert."""
+
+    inputs: tuple[Input, ...]
+    """Each file once, sorted by path."""
+    passed_over: tuple[str, ...]
+    """Sentences on files in the folders that are not taken, and what to do about them."""
+
+
+def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
+    """The files that files, folders and globs stand for.
+
+    Raises FileNotFoundError for a source that stands for nothing and for a link to nothing, ValueError for a file of no
+    known format and for what is no regular file, PermissionError for a folder that may not be searched.
+    """
+    known = formats()
+    chosen, others = dict[Path, Input](), dict[Path, Path]()
+    for source in [sources] if isinstance(sources, (str, Path)) else sources:
+        for path, named in _stood_for(str(source), known):
+            real = path.resolve()
+            if form := _format(path.name, known, named=named):
+                file = Input(path, form)
+                chosen[real] = min(chosen[real], file, key=_rank) if real in chosen else file
+            elif named:
+                raise ValueError(f"{path}: {_advice(path.name, known) or _unknown(known)}")
+            else:
+                others[real] = min(path, others.get(real, path))
+    if not chosen:
+        raise FileNotFoundError(f"nothing to convert: {_unknown(known, folder=True)}")
+    left = [others[real] for real in sorted(others.keys() - chosen.keys())]
+    return Discovery(tuple(chosen[real] for real in sorted(chosen)), tuple(_sentences(left, known)))
+
+
+def _rank(file: Input) -> tuple[bool, str, str]:
+    """Of several names of a file the smallest counts: its own first, then those of links to it."""
+    return file.path.name != file.path.resolve().name, file.path.name, str(file.path)
+
+
+# from sources to files ----------------------------------------------------------------------------------------------
+
+
+def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
+    """All regular files that a source stands for, and whether each was named and not only found in a folder."""
+    if os.path.lexists(source):
+        places = [Path(source)]
+    elif not (places := [Path(match) for match in sorted(glob.glob(source, recursive=True))]):
+        raise FileNotFoundError(f"{source}: no such file, and as a pattern it matches none")
+    for place in places:
+        if not stat.S_ISDIR(_mode(place)):
+            _check_regular(place)
+            yield place, True
+            continue
+        files = list(_within(place, known))
+        if place == Path(source) and not any(_format(file.name, known, named=False) for file in files):
+            told = "; ".join(_sentences(files, known))
+            raise FileNotFoundError(f"{source}: {_unknown(known, folder=True)}" + f" ({told})" * bool(told))
+        yield from ((file, False) for file in files)
+
+
+def _within(folder: Path, known: Formats) -> Iterator[Path]:
+    """The regular files of a folder and of all folders in it; each folder once, however many links lead to it."""
+    seen = set[Path]()
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        if (real := place.resolve()) in seen:
+            continue
+        seen.add(real)
+        try:
+            inside = sorted(place.iterdir())
+        except PermissionError:
+            raise PermissionError(f"{place}: this folder may not be read. Allow it, or name what to convert") from None
+        for path in inside:
+            mode = _mode(path)
+            if stat.S_ISDIR(mode):
+                waiting.append(path)
+            elif stat.S_ISREG(mode) or _format(path.name, known, named=False):
+                _check_regular(path)
+                yield path
+
+
+def _mode(path: Path) -> int:
+    """What kind of thing is at a path. Raises FileNotFoundError for a link that leads nowhere, PermissionError."""
+    try:
+        return path.stat().st_mode
+    except PermissionError:
+        raise PermissionError(f"{path}: its folder may not be entered. Allow it, or name what to convert") from None
+    except OSError as error:  # a link to itself is one that has too many levels
+        if not path.is_symlink():
+            raise
+        target = printable(os.readlink(path), width=200)
+        raise FileNotFoundError(f"{path}: a link to {target} that leads nowhere. Mend it or remove it") from error
+
+
+def _check_regular(path: Path) -> None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise ValueError(f"{path}: {kind}, not a regular file. Write what it holds into a file, and name that")
+
+
+# names --------------------------------------------------------------------------------------------------------------
+
+
+def _format(name: str, known: Formats, *, named: bool) -> str | None:
+    for form, converter in known.items():
+        if any(fnmatch(name, pattern) for pattern in _patterns(converter, named=named)):
+            return form
+    return None
+
+
+def _patterns(converter: Source | GameSource, *, named: bool) -> tuple[str, ...]:
+    return (*converter.patterns, *(getattr(converter, "named_patterns", ()) if named else ()))
+
+
+def _unknown(known: Formats, *, folder: bool = False) -> str:
+    patterns = ", ".join(sorted({pattern for form in known.values() for pattern in _patterns(form, named=not folder)}))
+    if folder:
+        return f"no file in this folder is named like {patterns}"
+    return f"not named like any known format ({patterns})"
+
+
+def _advice(name: str, known: Formats) -> str:
+    """What makes a file one of a known format, judged by its name; empty where nothing does."""
+    if _format(name, known, named=True):
+        return "name it, or a glob of such files, if it holds games"
+    lower = name.lower()
+    if lower != name and _format(lower, known, named=True):
+        return f"endings are written in small letters: rename it to {printable(_small_ending(name, known))}"
+    if _format(lower + ".gz", known, named=False):
+        return "it is not compressed: run gzip on it" + ", and write its ending in small letters" * (lower != name)
+    return ""
+
+
+def _small_ending(name: str, known: Formats) -> str:
+    """The name with the shortest part of its end in small letters that makes it one of a known format."""
+    ends = (name[:at] + name[at:].lower() for at in range(len(name) - 1, -1, -1))
+    return next(end for end in ends if _format(end, known, named=True))
+
+
+def _sentences(paths: Sequence[Path], known: Formats) -> Iterator[str]:
+    """A sentence for all files that want the same advice, and one for those that nothing can be done about."""
+    advised, rest = dict[tuple[str, str], list[Path]](), Counter[str]()
+    for path in paths:
+        ending = path.suffix.lower() if path.suffix != ".gz" else "".join(path.suffixes[-2:]).lower()
+        if advice := _advice(path.name, known):
+            advised.setdefault((ending, advice.split(":")[0]), []).append(path)
+        else:
+            rest[ending or "without ending"] += 1
+    for found in advised.values():
+        names = ", ".join(printable(path) for path in found[:NAMED])
+        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+        yield f"passed over {names}{more}: {_advice(found[0].name, known)}"
+    if rest:
+        listed = ", ".join(f"{printable(ending)} {count:,}" for ending, count in rest.most_common(5))
+        listed += ", ..." if len(rest) > 5 else ""
+        files = f"{rest.total():,} files" if rest.total() > 1 else "1 file"
+        yield f"passed over {files} of no known format ({listed})"
