@@ -81,10 +81,18 @@ def test_no_flipped_bit_changes_what_a_file_holds_without_being_found():
     assert unnoticed < 8 * 7 + 8
 
 
-@pytest.mark.parametrize("trailing", [b"\0", b"\0" * 512, b"garbage", b"\x1f", b"\x1f\x8b", zlib.compress(TEXT)])
+@pytest.mark.parametrize(
+    "trailing", [b"\0garbage", b"\0" * 512 + ZIPPED, b"garbage", b"\x1f", b"\x1f\x8b", zlib.compress(TEXT)]
+)
 def test_anything_after_the_last_member_is_a_data_error(trailing):
     with pytest.raises(DataError, match="gzip"):
         gunzip(ZIPPED + trailing, where="here")
+
+
+@pytest.mark.parametrize("zeros", [1, 512, 1 << 20])
+def test_zeros_after_the_last_member_are_passed_over_as_gzip_does(zeros):
+    assert gunzip(ZIPPED + bytes(zeros), where="here") == TEXT
+    assert gunzip(ZIPPED + ZIPPED + bytes(zeros), where="here") == TEXT + TEXT
 
 
 @pytest.mark.parametrize(
