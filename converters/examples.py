@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hexshards.alike import Alike, Rows, distinct, joined
 from hexshards.board import BLUE, RED
 from hexshards.errors import printable
-from hexshards.pickles import Array, Member
+from hexshards.pickles import Array, DType, Global, Member
 from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
 from hexshards.sources import source_name
 from hexshards.templates import Slot, Template
@@ -34,6 +34,18 @@ _META_KEYS = {"game_id", "position_in_game", "total_positions", "value_sample_ti
 _WINNERS = {"BLUE": BLUE, "RED": RED}
 _ODD = -9
 """In a column of whole numbers: this row must be looked at by itself."""
+
+_KINDS: dict[type, str] = {
+    Array: "a NumPy array",
+    Global: "the name of a function or class",
+    DType: "a NumPy type",
+    Rows: "a dict",
+    str: "text",
+    bytes: "bytes",
+    bool: "a truth value",
+    int: "an integer",
+    type(None): "None",
+}
 
 Columns = dict[str, Any]
 """Columns of a Draft, boards and policies a row each, and ``number``: which example each row is."""
@@ -154,7 +166,7 @@ class Examples:
     def _row(self, example: Any) -> tuple[Any, ...]:
         """Board, policy, value, player, ply, source, game, plies and tier of one example; arrays as float32 bytes."""
         if type(example) is not dict:
-            raise _Unsound("example is not a dict", f"a {type(example).__name__}")
+            raise _Unsound("example is not a dict", kind_of(example))
         board = _float_bytes(_need(example, "board"), (2, self.side, self.side), "board")
         policy = _need(example, "policy")
         target = None if policy is None else _float_bytes(policy, (self.side**2,), "policy")
@@ -162,7 +174,7 @@ class Examples:
         player = self._player(example)
         meta = _need(example, "metadata")
         if type(meta) is not dict:
-            raise _Unsound("metadata is not a dict", f"a {type(meta).__name__}")
+            raise _Unsound("metadata is not a dict", kind_of(meta))
         for key in sorted(_META_KEYS & self.stated.meta_keys):
             _need(meta, key)
         if "winner" in meta:
@@ -367,12 +379,24 @@ def _shown(value: Any) -> str:
         return f"{value.enum}({_shown(value.value)})"
     if type(value) is int and value.bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
-    return repr(value) if value is None or type(value) in (int, float, bool) else f"a {type(value).__name__}"
+    return repr(value) if value is None or type(value) in (int, float, bool) else kind_of(value)
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    if isinstance(value, Member):
+        return f"a member of {value.enum}"
+    for kind, words in _KINDS.items():
+        if isinstance(value, kind):
+            return words
+    return f"a {type(value).__name__}"
 
 
 def _float_bytes(array: Any, shape: tuple[int, ...], what: str) -> bytes:
     if not isinstance(array, Array) or array.data is None:
         raise _Unsound(f"{what} is not an array", _shown(array))
+    if not array.numeric:
+        raise _Unsound(f"{what} is not an array of numbers", f"elements of type {array.dtype[1:]}")
     if array.shape != shape:
         raise _Unsound(f"{what} of a wrong shape", f"{array.shape}, not {shape}")
     if array.dtype == "<f4" and not array.fortran:
@@ -385,7 +409,7 @@ def _float_bytes(array: Any, shape: tuple[int, ...], what: str) -> bytes:
 
 def plain_value(value: Any) -> Any:
     """A NumPy scalar as a float, anything else as it is."""
-    if isinstance(value, Array) and value.shape == () and value.dtype[1] == "f":
+    if isinstance(value, Array) and value.numeric and value.shape == () and value.dtype[1] == "f":
         return float(np.frombuffer(value.data or b"", dtype=value.dtype)[0])
     return value
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from hexshards.alike import Rows, load_records
 from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
-from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, plain_value
+from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, kind_of, plain_value
 from hexshards.errors import DataError, printable
 from hexshards.frames import Unframed
 from hexshards.pickles import Array
-from hexshards.positions import Reject
+from hexshards.positions import Reject, no_positions
 from hexshards.sources import Chunk, source_name
 from hexshards.specs import CONVERT, ConvertSpec
 from hexshards.storage import gunzipped, stated_bytes
@@ -40,15 +40,17 @@ class ProcessedFiles:
     def read(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Iterator[Chunk]:
         """Yield the file's positions; see hexshards.sources.Source."""
         top = _load(data, where)
-        examples = _examples(top, where)
+        own = top.get("source_file")
+        names = Names(source_name(own if isinstance(own, str) and 0 < len(own) <= MAX_NAME_CHARS else name))
+        if not (examples := _examples(top, where)):
+            yield Chunk(no_positions(MIN_SIDE), tuple(names.names), [], ["holds no examples"])
+            return
         notes = []
         if 2 * sum(isinstance(example, (dict, Rows)) for example in examples) < len(examples):
             examples, note = _from_tuples(examples, spec, where)
             notes.append(note)
         sample = _sample(examples)
         stated = Stated(sample)
-        own = top.get("source_file")
-        names = Names(source_name(own if isinstance(own, str) and 0 < len(own) <= MAX_NAME_CHARS else name))
         reader = Examples(side=_side(sample, where), names=names, stated=stated)
         notes.insert(0, stated.generation)
         positions, sources, rejects = reader.read(examples)
@@ -64,18 +66,18 @@ def _load(data: bytes, where: str) -> dict[str, Any]:
     top = load_records(pickled, where=where, key="board")
     if isinstance(top, dict):
         return top
-    kind = type(top).__name__
+    kind = kind_of(top)
     if isinstance(top, (list, tuple)):
         kind += " (a bucket of an unfinished shuffle, or examples without their file's dict)"
-    raise DataError(f"holds a {kind}, not a dict with examples", where=where, fix=_KEEP_OUT)
+    raise DataError(f"holds {kind}, not a dict with examples", where=where, fix=_KEEP_OUT)
 
 
 def _examples(top: dict[str, Any], where: str) -> Sequence[Any]:
     examples = top.get("examples")
     if "games" in top and examples is None:
         raise DataError(_SELF_PLAY, where=where, fix=_KEEP_OUT)
-    if not isinstance(examples, (list, tuple)) or not examples:
-        found = "no examples" if not examples else f"examples that are a {type(examples).__name__}"
+    if not isinstance(examples, (list, tuple)):
+        found = "no examples" if examples is None else f"examples that are {kind_of(examples)}"
         raise DataError(f"holds {found}", where=where, fix=_KEEP_OUT)
     return examples
 
@@ -125,9 +127,8 @@ def _side(sample: Sequence[dict[str, Any]], where: str) -> int:
 def _from_tuples(examples: Sequence[Any], spec: ConvertSpec, where: str) -> tuple[list[Any], str]:
     """Examples as dicts, their values 1.0 where RED won, and what was done to them."""
     if not any(type(example) is tuple and len(example) == 3 for example in examples):
-        kind = type(examples[0]).__name__
         raise DataError(
-            f"its examples are {kind}s, neither dicts nor tuples of board, policy and value",
+            f"its first example is {kind_of(examples[0])}, neither a dict nor a tuple of board, policy and value",
             where=where,
             fix=_KEEP_OUT,
         )

@@ -15,6 +15,7 @@ import gc
 import math
 import mmap
 import pickle
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,22 @@ ITEM_BYTES = {
     "u8": 8,
     "f8": 8,
 }
-"""Element types that an array may have, and their sizes."""
+"""Element types of arrays of numbers, and their sizes."""
+
+_OTHER_TYPES = re.compile(r"O8|[USVMmc][0-9]{1,9}|f16")
+"""Element types of which an array is known to exist, and nothing else."""
+
+_HEAD_BYTES, _OPCODE_BYTES = 40, 2
+_SENSE: dict[type[Exception], str] = {
+    IndexError: "something is missing there",
+    KeyError: "it refers to what it never stated",
+    UnicodeError: "a text is malformed",
+    ValueError: "a text or number is malformed",
+    TypeError: "the parts do not fit together",
+    OverflowError: "a number is too large",
+    AttributeError: "the parts do not fit together",
+    struct.error: "it ends too early",
+}
 
 _NUMPY_HOMES = {"numpy.core.multiarray": "multiarray", "numpy._core.multiarray": "multiarray"}
 _NUMPY_HOMES |= {"numpy.core.numeric": "numeric", "numpy._core.numeric": "numeric", "numpy": "numpy"}
@@ -75,7 +91,7 @@ class Member(NamedTuple):
 
 
 class DType:
-    """Element type of an array: a key of ITEM_BYTES, and ``<`` or ``>`` for the order of its bytes."""
+    """Element type of an array, a key of ITEM_BYTES or another one, and ``<`` or ``>`` for the order of its bytes."""
 
     __slots__ = ("code", "order")
 
@@ -84,7 +100,10 @@ class DType:
 
 
 class Array:
-    """A NumPy array as the pickle states it; sizes agree: ``len(data) == prod(shape) * item size``."""
+    """A NumPy array as the pickle states it; sizes agree: ``len(data) == prod(shape) * item size``.
+
+    Of an array of anything but numbers, of objects or text, the type is kept, and no contents.
+    """
 
     __slots__ = ("data", "dtype", "fortran", "shape")
 
@@ -94,13 +113,23 @@ class Array:
 
     def fill(self, shape: object, dtype: object, fortran: object, data: object) -> None:
         """Set the contents, once. Raises RefusedError when the parts do not fit together."""
-        if self.data is not None or not isinstance(dtype, DType) or not isinstance(data, bytes):
+        if self.data is not None or not isinstance(dtype, DType) or not isinstance(data, (bytes, list)):
             raise RefusedError("an array is stated in a way NumPy never writes")
+        if dtype.code not in ITEM_BYTES:
+            self.dtype, self.data = dtype.order + dtype.code, b""
+            return
+        if not isinstance(data, bytes):
+            raise RefusedError("an array of numbers is stated by a list")
         if not isinstance(shape, tuple) or len(shape) > 4 or not all(_is_size(n) for n in shape):
             raise RefusedError(f"an array claims the shape {printable(type(shape).__name__)}")
         if math.prod(shape) * ITEM_BYTES[dtype.code] != len(data):
             raise RefusedError(f"an array claims the shape {printable(shape)} but holds {len(data):,} bytes")
         self.shape, self.dtype, self.fortran, self.data = shape, dtype.order + dtype.code, bool(fortran), data
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds numbers."""
+        return self.dtype[1:] in ITEM_BYTES
 
 
 def _is_size(value: object) -> bool:
@@ -148,9 +177,22 @@ def loads(data: Data, *, where: str, shortcut: Shortcut | None = None, cuts: Seq
             "No training file of hex_ai has that: leave it out",
         )
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError, struct.error) as error:
-        problem = f"the pickle is damaged at byte {machine.at:,} of {len(data):,} ({type(error).__name__})"
+        problem = f"the pickle makes no sense at byte {machine.at:,} of {len(data):,} ({_sense(error)})"
         fix = "The file was cut or changed after it was written: make it again"
+    if machine.at <= _OPCODE_BYTES and _is_prose(head := bytes(data[:_HEAD_BYTES])):
+        problem = f"holds text that begins with {printable(head.decode())}, not a pickle"
+        fix = "Find out what the file is, or leave it out"
     raise DataError(problem, where=where, fix=fix)
+
+
+def _sense(error: Exception) -> str:
+    """What an error of the machine means to who wrote or fetched the file."""
+    return next(words for kind, words in _SENSE.items() if isinstance(error, kind))
+
+
+def _is_prose(head: bytes) -> bool:
+    """Whether a file begins like text: a pickle in letters, of protocol 0, has no blank so early."""
+    return b" " in head and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
 
 
 @contextmanager
@@ -526,7 +568,9 @@ class Machine:
         match function.name, arguments:
             case "_reconstruct", (Global(home="numpy", name="ndarray"), (0,), b"b"):
                 return Array()
-            case "dtype", (str(code), bool() | 0 | 1, bool() | 0 | 1) if code in ITEM_BYTES:
+            case "dtype", (str(code), bool() | 0 | 1, bool() | 0 | 1) if code in ITEM_BYTES or _OTHER_TYPES.fullmatch(
+                code
+            ):
                 return DType(code)
             case "_frombuffer", (data, dtype, shape, "C" | "F" as order):
                 array = Array()

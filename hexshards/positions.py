@@ -127,6 +127,12 @@ def as_distributions(moves: Array, *, cells: int) -> NDArray[np.float16]:
     return policy
 
 
+def no_positions(side: int) -> Positions:
+    """No position, of a side."""
+    none = {name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in columns(side, soft=False).items()}
+    return Positions(side=side, **none)
+
+
 def concat(parts: Sequence[Positions]) -> Positions:
     """The parts, one after another; policies become soft when any part's are. Raises ValueError for no part."""
     if not parts:

@@ -193,7 +193,7 @@ REACHING = {
     "OBJ": b"(" + by_line("numpy", "ndarray") + b"o.",
     "NEWOBJ": by_line("hex_ai.enums", "Player") + b")\x81.",
     "NEWOBJ_EX": by_line("hex_ai.enums", "Player") + b")}\x92.",
-    "PERSID": b"Psome id\n.",
+    "PERSID": b"Psome_id\n.",
     "BINPERSID": b"NQ.",
     "EXT1": b"\x82\x01.",
     "EXT2": b"\x83\x01\x00.",
@@ -262,7 +262,7 @@ ARRAY_LIES = {
     "dtype None": array_of(b"K\x01\x85", bytes(4), dtype=b"N"),
     **{
         f"dtype {code}": array_of(b"K\x01\x85", bytes(8), dtype=FLOATS.replace(b"\x02f4", bytes([len(code)]) + code))
-        for code in (b"O8", b"V8", b"S8", b"U2", b"M8", b"c8", b"f4,f4", b"O", b"")
+        for code in (b"i3", b"f4,f4", b"O", b"")
     },
     "data of text": RECONSTRUCT + NDARRAY + b"K\x00\x85C\x01b\x87R(K\x01K\x00\x85" + FLOATS + b"\x89\x8c\x00tb",
     "state set twice": array_of(b"K\x01\x85", bytes(4)) + b"(K\x01K\x01\x85" + FLOATS + b"\x89C\x04abcdtb",
@@ -284,6 +284,58 @@ ARRAY_LIES = {
 def test_an_array_stated_in_a_way_numpy_never_writes_is_refused(data):
     with pytest.raises(DataError):
         loads(data + b".", where="here")
+
+
+PICKLED_TYPES = {"O": "O8"}
+"""Names that a pickle gives to types and that are not those of ``dtype.str``."""
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1, "a", None, [2]], dtype=object),
+        np.array(["a", "bc"]),
+        np.array([b"a"]),
+        np.zeros(2, dtype=complex),
+        np.array(["2026-01-01"], dtype="M8[D]"),
+        np.zeros(2, dtype=[("a", "f4"), ("b", "i2")]),
+        np.array(["a"])[0],
+    ],
+    ids=lambda array: array.dtype.str,
+)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_of_an_array_of_anything_but_numbers_only_the_type_is_known(array, protocol):
+    found, after = loads(pickle.dumps((array, 1), protocol), where="here")
+    assert (found.dtype[1:3], found.data, found.shape, found.numeric, after) == (
+        PICKLED_TYPES.get(array.dtype.char, array.dtype.str[1:3]),
+        b"",
+        (),
+        False,
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"Dear reader, this is text", "holds text that begins with Dear reader, this is text, not a pickle"),
+        (b'{"examples": []}', r'holds text that begins with \{"examples": \[\]\}, not a pickle'),
+        (
+            pickle.dumps([1, 2], protocol=2)[:-1],
+            "the pickle makes no sense at byte .* of .* \\(something is missing there\\)",
+        ),
+        (b"\x80\x04h\x05.", "\\(it refers to what it never stated\\)"),
+        (b"\x80\x04K\x01K\x02s.", "\\(something is missing there\\)"),
+        (b"\x80\x04K\x01K\x02K\x03s.", "\\(the parts do not fit together\\)"),
+        (b"\x80\x04I1x\n.", "\\(a text or number is malformed\\)"),
+        (b"\x80\x04\x8c\x01\xff.", "\\(a text is malformed\\)"),
+        (b"\x80\x04J\x01", "\\(it ends too early\\)"),
+        (b"cposix\nsystem\n(S'echo no'\ntR.", "it names posix.system"),
+    ],
+)
+def test_what_is_no_pickle_is_refused_in_words_that_say_what_it_is(data, sentence):
+    with pytest.raises(DataError, match=sentence):
+        loads(data, where="here")
 
 
 HUGE = struct.pack("<Q", 1 << 40)

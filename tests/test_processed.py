@@ -190,7 +190,24 @@ FAULTS = {
     "policy sums to 1.5": (share(0.5), "policy does not sum to 1", "sum 1.5"),
     "policy on a stone": (on_a_stone, "policy on an occupied cell", r"cell \d+"),
     "no value": (drop("value"), "no value", "only board, policy, player_to_move, metadata"),
-    "value an array": (put("value", np.array([1.0])), "value is not a finite number", "a Array"),
+    "value an array": (put("value", np.array([1.0])), "value is not a finite number", "a NumPy array"),
+    "board of objects": (
+        put("board", np.zeros((2, SIDE, SIDE), dtype=object)),
+        "board is not an array of numbers",
+        "elements of type O8",
+    ),
+    "board an array of text": (
+        put("board", np.array(["B", "R"])),
+        "board is not an array of numbers",
+        "elements of type U1",
+    ),
+    "policy of complex numbers": (
+        put("policy", np.zeros(SIDE**2, dtype=complex)),
+        "policy is not an array of numbers",
+        "elements of type c16",
+    ),
+    "value of objects": (put("value", np.array(None, dtype=object)), "value is not a finite number", "a NumPy array"),
+    "a long double": (put("value", np.longdouble(1)), "value is not a finite number", "a NumPy array"),
     "value 10**400": (put("value", 10**400), "value outside 0 to 1", "an integer of 1329 bits"),
     "value True": (put("value", True), "value is not a finite number", "True"),
     "value None": (put("value", None), "value is not a finite number", "None"),
@@ -478,16 +495,21 @@ def test_examples_may_be_a_tuple():
 REFUSED = {
     "a self-play file": ({"games": [{"moves": ["a1"]}]}, "whole self-play games"),
     "no examples key": ({"positions": []}, "holds no examples"),
-    "an empty list": ({"examples": []}, "holds no examples"),
     "examples None": ({"examples": None}, "holds no examples"),
-    "examples a text": ({"examples": "abc"}, "examples that are a str"),
+    "examples a text": ({"examples": "abc"}, "examples that are text"),
     "a bare list": ([{"board": None}], "holds a list .*not a dict"),
-    "None": (None, "holds a NoneType, not a dict"),
-    "examples of lists": ({"examples": [[1, 2, 3], [4, 5, 6]]}, "its examples are lists"),
+    "None": (None, "holds None, not a dict"),
+    "examples of lists": ({"examples": [[1, 2, 3], [4, 5, 6]]}, "its first example is a list, neither a dict nor"),
     "no boards": ({"examples": [{"board": None}]}, "no board of shape"),
     "boards of side 2": ({"examples": [{"board": np.zeros((2, 2, 2), np.float32)}]}, "boards of side 2"),
     "boards of side 20": ({"examples": [{"board": np.zeros((2, 20, 20), np.float32)}]}, "boards of side 20"),
 }
+
+
+@pytest.mark.parametrize("none", [[], ()])
+def test_a_file_without_examples_is_read_and_said_to_hold_none(none):
+    (chunk,) = ProcessedFiles().read(gzip.compress(pickle.dumps({"examples": none})), name="a.pkl.gz", where="here")
+    assert (len(chunk.positions), chunk.rejects, chunk.notes) == (0, [], ["holds no examples"])
 
 
 @pytest.mark.parametrize(("document", "sentence"), REFUSED.values(), ids=REFUSED)
