@@ -53,6 +53,10 @@ _PLAYERS = {b"b": BLUE, b"r": RED}
 _OLD_PLAYERS = {b"1": BLUE, b"2": RED}
 _NAMES = {BLUE: "BLUE", RED: "RED"}
 
+_NOT_A_GAME, _NOT_TEXT, _NO_WINNER = "not a game", "bytes that are not UTF-8", "no winner"
+_NO_GAMES = (_NOT_A_GAME, _NOT_TEXT)
+"""Faults of lines that are of no file of games."""
+
 _Fault = tuple[int, str, str]
 """A line by its number in the file, the kind of fault, and what stood there."""
 
@@ -138,10 +142,10 @@ def _text(data: bytes, name: str, where: str) -> bytes:
 def _parse(data: bytes, where: str) -> _File:
     """The games of the side that most games of the file have."""
     lines, faults = _scan(data, where)
-    if not lines:
+    if not (lines or _of_games(data, faults)):
         raise _refusal("holds no line that reads as a game, like #13,a1b2c3 b" if data else "is empty", faults, where)
-    side = Counter(line.side for line in lines).most_common(1)[0][0]
-    old = all(line.mark in _OLD_PLAYERS for line in lines)
+    side = max(Counter(line.side for line in lines).most_common(1), default=(MIN_SIDE, 0))[0]
+    old = bool(lines) and all(line.mark in _OLD_PLAYERS for line in lines)
     players = _OLD_PLAYERS if old else _PLAYERS
     kept = []
     for line in lines:
@@ -151,8 +155,13 @@ def _parse(data: bytes, where: str) -> _File:
             faults.append((line.line, "winner 1 or 2 in a file that has b or r", line.mark.decode()))
         else:
             kept.append(line)
-    file = _File(side, kept, sorted(faults), players)
+    file = _File(side, kept, sorted(faults), players, () if lines or faults else ("holds no games",))
     return _corrected(file) if old else file
+
+
+def _of_games(data: bytes, faults: list[_Fault]) -> bool:
+    """Whether a file in which no line reads as a game is one of games all the same."""
+    return bool(data) and (not faults or any(reason not in _NO_GAMES for _, reason, _ in faults))
 
 
 def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
@@ -191,7 +200,7 @@ def _reread(content: bytes) -> re.Match[bytes] | None:
         content.decode()
     except UnicodeDecodeError as error:
         found = f"byte 0x{content[error.start]:02x} after {error.start:,} others"
-        raise _Unreadable("bytes that are not UTF-8", found) from None
+        raise _Unreadable(_NOT_TEXT, found) from None
     content = content.strip(b" \t")
     if content[:1] == b"#" and content[1:2] in (b"", b" ", b"\t"):
         return None
@@ -205,13 +214,13 @@ def _reread(content: bytes) -> re.Match[bytes] | None:
 def _unreadable(content: bytes) -> _Unreadable:
     head = _HEAD.match(content)
     if head is None:
-        return _Unreadable("not a game", _shown(content))
+        return _Unreadable(_NOT_A_GAME, _shown(content))
     if not re.fullmatch(_SIDE, head[1]):
         return _Unreadable(f"side outside {MIN_SIDE} to {MAX_SIDE}", _shown(head[1]))
     moves = _MOVES.match(content, head.end())
     rest = content[moves.end() :] if moves else b""
     if not rest.strip(b" \t"):
-        return _Unreadable("no winner", "nothing after the moves")
+        return _Unreadable(_NO_WINNER, "nothing after the moves: append b or r, who won")
     if rest[:1] in b" \t":
         return _Unreadable("unknown winner", _shown(rest.strip(b" \t")))
     if _MOVE.match(rest):

@@ -92,7 +92,7 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
         # a mean of moves is a distribution, so merged positions are soft whatever their files hold
         layout=layout
         or Layout(
-            side=spills[0].side,
+            side=next((spill.side for spill in spills if any(spill.rows.values())), spills[0].side),
             soft=bool(soft) or dedupe,
             codec=spec.codec,
             block_positions=spec.block_positions,

@@ -192,7 +192,7 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
 def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int, tell: _Teller) -> Report:
     found, repeats = _without_repeats(work, found, runner)
     spills, refusals, notes = _read_all(work, found, runner, tell)
-    notes.append(_repeated_games(repeats, work.spec))
+    notes += [_repeated_games(repeats, work.spec), _without_policy(sum(spill.without_policy for spill in spills))]
     rejects = judge(
         spills,
         refusals,
@@ -231,6 +231,13 @@ def _repeated_games(count: int, spec: ConvertSpec) -> str:
         return ""
     done = "kept, in the split of the first" if spec.keep_duplicates else "left out (--keep-duplicates keeps them)"
     return f"{count:,} games are exact repeats of others, as they are or turned by 180 degrees: {done}"
+
+
+def _without_policy(count: int) -> str:
+    if not count:
+        return ""
+    have = "position has" if count == 1 else "positions have"
+    return f"{count:,} {have} no policy although the game goes on: kept, for the value alone"
 
 
 def _read_all(

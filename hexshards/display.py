@@ -99,7 +99,7 @@ def conversion_summary(report: conversion.Report) -> str:
         lines.append(
             f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games {len(split.shards):>5} shards"
         )
-    rejected = ", ".join(f"{printable(reason)} {count:,}" for reason, count in report.rejects.items())
+    rejected = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in report.rejects.items())
     lines.append(
         f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected))
     )

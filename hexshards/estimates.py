@@ -129,10 +129,13 @@ def _size(file: Input) -> int:
 
 
 def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
-    file = sorted(files, key=_size)[len(files) // 2]
-    started = time.perf_counter()
-    positions = read_file(file, spec=spec).positions
-    read_s = time.perf_counter() - started
+    by_size = sorted(files, key=_size)
+    for file in by_size[len(files) // 2 :]:
+        started = time.perf_counter()
+        positions = read_file(file, spec=spec).positions
+        read_s = time.perf_counter() - started
+        if len(positions):  # a file may hold no examples
+            break
     rows = order.permutation(len(positions), 0)[: spec.block_positions]
     started = time.perf_counter()
     size = _compressed(positions.take(rows), spec)

@@ -15,9 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hexshards.board import BLUE, RED, connects
 from hexshards.errors import DataError, InputRejected, printable
 from hexshards.index import Index, InputFile
-from hexshards.positions import UNKNOWN, concat
+from hexshards.positions import NO_POLICY, UNKNOWN, Positions, concat
 from hexshards.sources import Input, formats
 from hexshards.specs import ConvertSpec
 from hexshards.spill import ReadFile, Spill, find_spill, reject_lines, write_spill
@@ -131,6 +134,8 @@ def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
     chunks = list(converter.read(data, name=file.path.name, where=str(file.path), spec=spec, **asked))
     positions = concat([chunk.positions for chunk in chunks])
     rejects = [reject for chunk in chunks for reject in chunk.rejects]
+    lost = positions_without_move(positions)
+    notes = [*chunks[-1].notes, *([f"{lost:,} without policy before the end of their game"] if lost else ())]
     entry = InputFile(
         name=file.path.name,
         format=file.format,
@@ -139,9 +144,19 @@ def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
         positions=len(positions),
         rejected=len(rejects),
         without_game=int((positions.game == UNKNOWN).sum()),
-        notes="; ".join(chunks[-1].notes),
+        notes="; ".join(notes),
     )
-    return ReadFile(entry, positions, chunks[-1].sources, rejects, file.twins)
+    return ReadFile(entry, positions, chunks[-1].sources, rejects, file.twins, lost)
+
+
+def positions_without_move(positions: Positions) -> int:
+    """How many positions have no policy although the game goes on: final ones never have one."""
+    policy = positions.policy
+    rows = np.flatnonzero(~policy.any(axis=1) if positions.soft else policy == NO_POLICY)
+    asked = positions.take(rows)
+    stones = asked.planes() == 1
+    ended = connects(stones[:, 0], player=BLUE) | connects(stones[:, 1], player=RED)
+    return int(np.where(asked.plies == UNKNOWN, ~ended, asked.ply < asked.plies).sum())
 
 
 # looked for once in each process: with thousands of small files that takes longer than reading them
@@ -149,8 +164,9 @@ _converters = cache(formats)
 
 
 def _check_side(reads: Sequence[ReadFile], file: Input) -> None:
-    if reads[-1].positions.side != reads[0].positions.side:
-        raise _other_side(reads[-1].positions.side, reads[0].positions.side, str(file.path))
+    sides = [read.positions.side for read in reads if len(read.positions)]
+    if sides and len(reads[-1].positions) and sides[-1] != sides[0]:
+        raise _other_side(sides[-1], sides[0], str(file.path))
 
 
 def _other_side(side: int, common: int, where: str) -> InputRejected:
@@ -173,20 +189,27 @@ def judge(
         raise InputRejected(f"{printable(refusal.problem, width=300)}{more}", where=refusal.path, fix=refusal.fix)
     reasons = sum((Counter(spill.rejects) for spill in spills), Counter[str]())
     if reasons.total() > max_rejects:
-        listed = ", ".join(f"{printable(reason)} {count:,}" for reason, count in reasons.most_common(5))
+        listed = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in reasons.most_common(5))
         first = next(spill.first_reject for spill in spills if spill.rejects)
         raise InputRejected(
-            f"{reasons.total():,} positions were rejected ({listed}), the first at {first}",
+            f"{_counted(reasons.total(), spills)} rejected ({listed}), the first at {first}",
             where=str(rejects),
-            fix=f"Look at that file; --max-rejects {reasons.total()} keeps the others",
+            fix=f"Look at that file; --max-rejects {reasons.total()} keeps all else",
         )
     if not any(file.positions for spill in spills for file in spill.inputs):
         raise InputRejected("no position was kept", where=str(rejects.parent), fix="Name files that hold some")
-    common = side or Counter(spill.side for spill in spills).most_common(1)[0][0]
-    for spill in spills:
+    filled = [spill for spill in spills if any(spill.rows.values())]
+    common = side or Counter(spill.side for spill in filled).most_common(1)[0][0]
+    for spill in filled:
         if spill.side != common:
             raise _other_side(spill.side, common, spill.inputs[0].name)
     return dict(reasons.most_common())
+
+
+def _counted(rejects: int, spills: Sequence[Spill]) -> str:
+    """So many rejects, in words for what they are: lines of game records, or examples."""
+    words = sorted({word for spill in spills for word in spill.reject_places})
+    return f"{rejects:,} {words[0]} was" if rejects == 1 else f"{rejects:,} {' and '.join(f'{w}s' for w in words)} were"
 
 
 def _write_down(spills: Sequence[Spill], refusals: Sequence[Refusal], rejects: Path) -> None:

@@ -40,6 +40,8 @@ class ReadFile(NamedTuple):
     sources: Sequence[str]
     rejects: Sequence[Reject]
     twins: Sequence[Twin] = ()
+    without_policy: int = 0
+    """Positions that have none although their game goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,10 @@ class Spill:
     """Rejected positions by reason."""
     first_reject: str
     """File and place of the first of them."""
+    reject_places: tuple[str, ...] = ()
+    """What was rejected: ``line``, ``example``, or ``statement`` of a whole file."""
+    without_policy: int = 0
+    """Positions that have none although their game goes on."""
 
     def array(self, split: str, what: str) -> NDArray[Any]:
         """``rows`` or ``keys`` of one split, read from disk as it is used."""
@@ -78,9 +84,10 @@ def row_dtype(side: int, *, soft: bool) -> np.dtype[Any]:
 def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> Spill:
     """Sort, split and store the positions of some files of one side."""
     sources = {name: number for number, name in enumerate(sorted({name for read in reads for name in read.sources}))}
-    placed = [_placed(read, sources, spec) for read in reads]
+    filled = [read for read in reads if len(read.positions)] or reads[:1]
+    placed = [_placed(read, sources, spec) for read in filled]
     positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
-    games = np.concatenate([np.tile(_game_keys(read), len(_images(spec))) for read in reads])
+    games = np.concatenate([np.tile(_game_keys(read), len(_images(spec))) for read in filled])
     val = order.in_val(games, val_fraction=spec.val_fraction)
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
@@ -97,9 +104,17 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         rows={"train": int((~val).sum()), "val": int(val.sum())},
         rejects=dict(Counter(line["reason"] for line in rejects)),
         first_reject=f"{rejects[0]['file']}, {rejects[0]['place']}" if rejects else "",
+        reject_places=tuple(sorted({_place_word(line["place"]) for line in rejects})),
+        without_policy=sum(read.without_policy for read in reads),
     )
     publish(_note(stem), json.dumps(asdict(spill)).encode())
     return spill
+
+
+def _place_word(place: str) -> str:
+    """``line`` of ``line 3``; a place without a number is something that a file states as a whole."""
+    word, _, number = place.partition(" ")
+    return word if number else "statement"
 
 
 def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tuple[Positions, Words]:
@@ -180,7 +195,7 @@ def find_spill(stem: Path) -> Spill | None:
     entry: dict[str, Any] = json.loads(_note(stem).read_bytes())
     entry["stem"] = str(stem)
     entry["inputs"] = tuple(InputFile(**file) for file in entry["inputs"])
-    entry["sources"] = tuple(entry["sources"])
+    entry |= {name: tuple(entry[name]) for name in ("sources", "reject_places")}
     return Spill(**entry)
 
 

@@ -230,7 +230,7 @@ def test_rejects_of_what_is_added_do_not_replace_those_of_before(tmp_path):
         write_examples(tmp_path / f"{name}_processed.pkl.gz", bad)
     out = tmp_path / "data"
     convert(tmp_path / "one_processed.pkl.gz", out=out, max_rejects=1, **CUT)
-    with pytest.raises(InputRejected, match="1 positions were rejected"):
+    with pytest.raises(InputRejected, match="1 example was rejected"):
         convert(tmp_path / "two_processed.pkl.gz", out=out, append=True)
     convert(tmp_path / "two_processed.pkl.gz", out=out, append=True, max_rejects=1)
     found = {name: data for name, data in files_of(out).items() if name.startswith("rejects")}

@@ -14,13 +14,13 @@ import pytest
 from small_data import CUT, columns_of, examples, files_of, processed, write_examples
 
 import hexshards
-from hexshards import order
+from hexshards import intake, order
 from hexshards.conversion import convert
 from hexshards.display import conversion_summary, info_text
 from hexshards.errors import InputRejected
 from hexshards.index import read_index
 from hexshards.specs import ConvertSpec, plain
-from hexshards.synth import examples_of, play
+from hexshards.synth import examples_of, play, trmph_line, write_processed
 from hexshards.verification import verify
 
 
@@ -235,7 +235,7 @@ def spills_watched(out):
 def test_a_rejected_position_stops_the_conversion_and_is_written_down(spoiled, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(
-        InputRejected, match=r"1 positions were rejected \(cell with two stones 1\).*example 6.*--max-rejects 1"
+        InputRejected, match=r"1 example was rejected \(cell with two stones: 1\).*example 6.*--max-rejects 1"
     ):
         convert(spoiled, out=out)
     assert not (out / "index.json").exists()
@@ -268,7 +268,7 @@ def test_one_reject_more_than_allowed_is_too_many(spoiled, tmp_path):
     for number in (0, 3):
         bad[number]["value"] = 2.0
     write_examples(spoiled / "worse_processed.pkl.gz", bad)
-    with pytest.raises(InputRejected, match="3 positions were rejected"):
+    with pytest.raises(InputRejected, match="3 examples were rejected"):
         convert(spoiled, out=tmp_path / "out", max_rejects=2)
     report = convert(spoiled, out=tmp_path / "out", max_rejects=3)
     assert report.rejects == {"value outside 0 to 1": 2, "cell with two stones": 1}
@@ -490,6 +490,63 @@ def test_positions_without_a_game_are_split_by_file_and_said_to_be(tmp_path):
     held = [split for split in ("train", "val") if ("nameless", -1) in games_of(tmp_path / "out", split)]
     assert len(held) == 1
     assert verify(tmp_path / "out").problems == ()
+
+
+def test_files_without_examples_are_lines_in_the_report_and_change_no_shard(tmp_path, sources, data):
+    holder = tmp_path / "in"
+    shutil.copytree(sources[0].parent, holder)
+    write_processed(holder / "a_processed.pkl.gz", [], source_file="a.trmph", games=0)
+    (holder / "z.trmph").write_bytes(b"# no games this month\n")
+    report = convert(holder, out=tmp_path / "out", **CUT)
+    empty = {file.name: (file.positions, file.rejected, file.notes) for file in report.added if not file.positions}
+    assert empty == {"a_processed.pkl.gz": (0, 0, "holds no examples"), "z.trmph": (0, 0, "holds no games")}
+    assert "a_processed.pkl.gz · 0 read, 0 kept, 0 rejected · holds no examples" in conversion_summary(report)
+    assert verify(tmp_path / "out").problems == ()
+    for split in ("train", "val"):
+        ours, theirs = columns_of(tmp_path / "out", split), columns_of(data, split)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs if name != "source")
+    assert games_of(tmp_path / "out", "val") == games_of(data, "val")
+    added = convert(tmp_path / "in" / "z.trmph", out=tmp_path / "out", append=True)
+    assert (added.positions, len(added.already)) == (0, 1)
+
+
+def test_nothing_but_files_without_examples_is_no_dataset(tmp_path):
+    (tmp_path / "z.trmph").write_bytes(b"# no games this month\n")
+    with pytest.raises(InputRejected, match="no position was kept"):
+        convert(tmp_path / "z.trmph", out=tmp_path / "out")
+
+
+def test_among_many_small_files_one_of_a_single_faulty_line_is_a_reject_that_says_how_to_mend_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(intake, "MAX_SPILLS", 3)  # files are read in groups
+    for number, game in enumerate(play(12, side=5)):
+        (tmp_path / f"{number:02}.trmph").write_text(trmph_line(game) + "\n")
+    line = (tmp_path / "00.trmph").read_text()
+    (tmp_path / "00.trmph").write_text(line.split()[0] + "\n")
+    with pytest.raises(InputRejected, match=r"1 line was rejected \(no winner: 1\), the first at 00\.trmph, line 1"):
+        convert(tmp_path, out=tmp_path / "out")
+    assert "append b or r" in rejects_in(tmp_path / "out")[0]["found"]
+    report = convert(tmp_path, out=tmp_path / "out", max_rejects=1)
+    assert report.rejects == {"no winner": 1} and len(report.added) == 12
+    assert verify(tmp_path / "out").problems == ()
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["length of the game stated", "not stated"])
+def test_positions_without_policy_in_the_middle_of_a_game_are_counted_by_file_and_in_all(tmp_path, stated):
+    found = examples(4)
+    first = next(number for number, example in enumerate(found) if example["metadata"]["position_in_game"] == 3)
+    for number in (first, first + 1, len(found) - 2):
+        found[number]["policy"] = None
+    for example in () if stated else found:
+        del example["metadata"]["total_positions"]
+    write_examples(tmp_path / "in" / "a_processed.pkl.gz", found)
+    write_examples(tmp_path / "in" / "b_processed.pkl.gz", examples(4, seed=1))
+    report = convert(tmp_path / "in", out=tmp_path / "out", **{**CUT, "val_fraction": 0})
+    assert "3 positions have no policy although the game goes on: kept, for the value alone" in report.notes
+    assert [file.notes.partition("; ")[2] for file in report.added] == [
+        "3 without policy before the end of their game",
+        "",
+    ]
+    assert report.index.splits["train"].without_policy == 3 + 8
 
 
 def test_codecs_hold_the_same_columns(sources, data, tmp_path):

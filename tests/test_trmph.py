@@ -337,8 +337,8 @@ FAULTS = {
     "side 999999": (b"#999999,a1 b", "side outside 3 to 19", "999999"),
     "side of 5,000 digits": (b"#" + b"9" * 5000 + b",a1 b", "side outside 3 to 19", "9" * 39 + "…"),
     "another side": (b"#6,a1b2 b", "game of another side", "side 6, most games here are of side 5"),
-    "no winner": (b"#5,a1b2", "no winner", "nothing after the moves"),
-    "a comment for a winner": (b"#5,a1b2 # b", "no winner", "nothing after the moves"),
+    "no winner": (b"#5,a1b2", "no winner", "nothing after the moves: append b or r, who won"),
+    "a comment for a winner": (b"#5,a1b2 # b", "no winner", "nothing after the moves: append b or r, who won"),
     "winner R": (b"#5,a1b2 R", "unknown winner", "R"),
     "two winners": (b"#5,a1b2 b r", "unknown winner", "b r"),
     "winner in words": (b"#5,a1b2 blue", "unknown winner", "blue"),
@@ -381,13 +381,13 @@ def test_a_faulty_line_is_rejected_with_its_place_and_the_games_around_it_are_ke
 
 REFUSED = {
     "nothing": (b"", "is empty"),
-    "blank lines": (b"\n \n\t\n", "holds no line that reads as a game, like #13,a1b2c3 b. Leave"),
-    "comments": (b"# one\n#\n# two", "holds no line that reads as a game"),
-    "a text": (b"Dear reader,\nthis is text # of some kind.\n", r"\(line 1: not a game, Dear reader,\)"),
+    "a text": (
+        b"Dear reader,\nthis is text # of some kind.\n",
+        r"reads as a game, like #13,a1b2c3 b \(line 1: not a game, Dear reader,\)\. Leave",
+    ),
     "UTF-16": ("#5,a1b2 b\n".encode("utf-16"), r"\(line 1: bytes that are not UTF-8, byte 0xff after 0 others\)"),
     "NUL bytes": (bytes(5000), r"\(line 1: not a game, \\x00"),
     "a processed file": (b"\x1f\x8b\x08\0\0\0\0\0", "gzip ends in the middle"),
-    "only other boards": (b"#20,a1b2 b\n", r"\(line 1: side outside 3 to 19, 20\)"),
 }
 
 
@@ -397,6 +397,20 @@ def test_a_file_that_holds_no_game_is_refused_in_a_sentence(kind):
     with pytest.raises(DataError, match=sentence) as refusal:
         read(data, name="notes.txt")
     assert str(refusal.value).startswith("notes.txt: ")
+
+
+@pytest.mark.parametrize("data", [b"\n \n\t\n", b"# one\n#\n# two"])
+def test_a_file_of_blanks_and_comments_holds_no_games_and_says_so(data):
+    positions, rejects, chunk = read(data)
+    assert (len(positions), rejects, chunk.notes) == (0, [], ("holds no games",))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), [(b"#20,a1b2 b", "side outside 3 to 19"), (b"#5,a1b2", "no winner"), (b"#5,a1Z b", "move that")]
+)
+def test_a_file_of_one_faulty_game_is_not_refused_but_has_a_reject(line, reason):
+    positions, ((place, found, _),), _ = read(b"# a comment\n" + line + b"\n")
+    assert (len(positions), place) == (0, 2) and found.startswith(reason)
 
 
 def test_a_file_with_a_game_and_far_more_lines_that_are_none_is_refused(monkeypatch):
