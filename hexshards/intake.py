@@ -28,6 +28,9 @@ from hexshards.storage import publishing
 
 MAX_SPILLS = 1024
 
+FEW_FILES, SMALL_GROUP_BYTES = 64, 64 << 10
+"""Of more files than few, small ones are read in groups of so many bytes: a spill takes 3 ms, whatever is in it."""
+
 Group = tuple[Input, ...]
 
 
@@ -82,15 +85,14 @@ def _sha256(file: Input, scratch: Path) -> str:
 
 
 def _grouped(files: Sequence[Input], sizes: Mapping[Input, int]) -> list[Group]:
-    if len(files) <= MAX_SPILLS:
-        return [(file,) for file in files]
-    # a group is closed when it holds so many bytes, so there are at most MAX_SPILLS / 2 + 1
-    full = 2 * sum(sizes[file] for file in files) // MAX_SPILLS
+    full = 0 if len(files) <= FEW_FILES else SMALL_GROUP_BYTES
+    if len(files) > MAX_SPILLS:  # with groups closed at so many bytes there are at most MAX_SPILLS / 2 + 1
+        full = max(full, 2 * sum(sizes[file] for file in files) // MAX_SPILLS)
     groups, group, held = list[Group](), list[Input](), 0
     for file in files:
         group.append(file)
         held += sizes[file]
-        if held > full:
+        if held >= full:
             groups.append(tuple(group))
             group, held = [], 0
     return [*groups, tuple(group)] if group else groups
@@ -116,11 +118,11 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 def read_group(group: Group, *, scratch: Path, spec: ConvertSpec) -> tuple[Group, Spill | tuple[Refusal, ...]]:
     """Read some files and spill them; with one of them refused, say so and spill none."""
     stem = stem_of(group, scratch)
-    reads, refusals = list[ReadFile](), list[Refusal]()
+    reads, refusals, side = list[ReadFile](), list[Refusal](), 0
     for file in group:
         try:
             reads.append(read_file(file, spec=spec))
-            _check_side(reads, file)
+            side = _common_side(side, reads[-1].positions, file)
         except DataError as error:
             refusals.append(Refusal(str(file.path), error.problem, error.fix))
     return group, tuple(refusals) if refusals else write_spill(stem, reads, spec=spec)
@@ -152,21 +154,29 @@ def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
 def positions_without_move(positions: Positions) -> int:
     """How many positions have no policy although the game goes on: final ones never have one."""
     policy = positions.policy
-    rows = np.flatnonzero(~policy.any(axis=1) if positions.soft else policy == NO_POLICY)
-    asked = positions.take(rows)
-    stones = asked.planes() == 1
-    ended = connects(stones[:, 0], player=BLUE) | connects(stones[:, 1], player=RED)
-    return int(np.where(asked.plies == UNKNOWN, ~ended, asked.ply < asked.plies).sum())
+    missing = ~policy.any(axis=1) if positions.soft else policy == NO_POLICY
+    stated = positions.plies != UNKNOWN
+    early = int((missing & stated & (positions.ply < positions.plies)).sum())
+    return early + _going_on(positions.take(np.flatnonzero(missing & ~stated)))
+
+
+def _going_on(positions: Positions) -> int:
+    """On how many boards nobody has connected yet."""
+    if not len(positions):
+        return 0
+    stones = positions.planes() == 1
+    return int((~connects(stones[:, 0], player=BLUE) & ~connects(stones[:, 1], player=RED)).sum())
 
 
 # looked for once in each process: with thousands of small files that takes longer than reading them
 _converters = cache(formats)
 
 
-def _check_side(reads: Sequence[ReadFile], file: Input) -> None:
-    sides = [read.positions.side for read in reads if len(read.positions)]
-    if sides and len(reads[-1].positions) and sides[-1] != sides[0]:
-        raise _other_side(sides[-1], sides[0], str(file.path))
+def _common_side(side: int, positions: Positions, file: Input) -> int:
+    """The side of the files so far, 0 for none, and of this one."""
+    if side and len(positions) and positions.side != side:
+        raise _other_side(positions.side, side, str(file.path))
+    return positions.side if len(positions) else side
 
 
 def _other_side(side: int, common: int, where: str) -> InputRejected:

@@ -530,6 +530,20 @@ def test_among_many_small_files_one_of_a_single_faulty_line_is_a_reject_that_say
     assert verify(tmp_path / "out").problems == ()
 
 
+def test_many_small_files_are_spilled_together_and_make_the_shards_that_they_make_alone(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for number, game in enumerate(play(12, side=5)):
+        (tmp_path / "in" / f"{number:02}.trmph").write_text(trmph_line(game) + "\n")
+    spilled = {}
+    for out, few in ((tmp_path / "alone", intake.FEW_FILES), (tmp_path / "together", 3)):
+        monkeypatch.setattr(intake, "FEW_FILES", few)
+        watch, seen = spills_watched(out)
+        convert(tmp_path / "in", out=out, progress=watch, **CUT)
+        spilled[out.name] = len({name.split(".")[0] for name in seen})
+    assert spilled == {"alone": 12, "together": 1}
+    assert files_of(tmp_path / "alone") == files_of(tmp_path / "together")
+
+
 @pytest.mark.parametrize("stated", [True, False], ids=["length of the game stated", "not stated"])
 def test_positions_without_policy_in_the_middle_of_a_game_are_counted_by_file_and_in_all(tmp_path, stated):
     found = examples(4)
