@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -24,14 +25,17 @@ from hexshards.window import NOWHERE, Mixed, Windows
 Task = tuple[int, int | None]
 """Which window, and the slot for its rows, or None for fresh memory."""
 
-Landed = tuple[int | None, Mixed | DataError]
+TOLD = (DataError, OSError, ValueError, MemoryError)
+"""Errors that say what a person can do. They come home as they are, others with the text of their traceback."""
+
+Landed = tuple[int | None, Mixed | Exception]
 """The slot that a window is in, and the rest of it; or what is wrong with it."""
 
 _IN_ITS_SLOT = Packed(*(None for _ in Packed._fields))
 
 
 def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator[Mixed, None, None]:
-    """Windows of these numbers, their rows as NumPy arrays. Raises the DataError that a window has in its place.
+    """Windows of these numbers, their rows as NumPy arrays. Raises in a window's place what came of making it.
 
     The memory of a window's rows is used again when nothing refers to them any more.
     """
@@ -48,7 +52,7 @@ def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator
     with closing(in_turn), fetching(windows, numbers) as reached:
         for number, (slot, found) in zip(numbers, in_turn, strict=True):
             reached(number)
-            if isinstance(found, DataError):
+            if isinstance(found, Exception):
                 raise found
             if slot is not None:
                 found = found._replace(rows=Packed(**slots.landed(slot, windows.rows_of(number))))
@@ -62,7 +66,7 @@ class Landing:
         self.windows, self.slots = windows, slots
 
     def __getitem__(self, task: Task) -> Landed:
-        """A window, of which a slot has the rows; damage is returned, not raised.
+        """A window, of which a slot has the rows; an error is returned, not raised.
 
         What a DataLoader's worker raises comes home as a RuntimeError around the text of a traceback.
         """
@@ -70,9 +74,22 @@ class Landing:
         into = NOWHERE if slot is None else self.slots.views(slot, self.windows.rows_of(number))
         try:
             mixed = self.windows.mix(number, into)
-        except DataError as error:
-            return slot, error
+        except TOLD as error:
+            return slot, _sendable(error)
         return slot, mixed if slot is None else mixed._replace(rows=_IN_ITS_SLOT)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or where another process could not make it again, one with its words."""
+    try:
+        deepcopy(error)  # as pickling does, it makes another from what the error says it is made of
+    except Exception:
+        return OSError(str(error))
+    return error
+
+
+def _as_it_is(landed: Any) -> Any:
+    return landed
 
 
 def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> Generator[Landed, None, None]:
@@ -82,6 +99,8 @@ def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> 
     in_turn: DataLoader[Any] = DataLoader(
         landing,  # type: ignore[arg-type]  # a map-style dataset needs __getitem__ only, when it is told what to get
         batch_size=None,
+        # rows without a slot come through a pipe: as tensors they would take shared memory that may not be there
+        collate_fn=_as_it_is,
         sampler=tasks,  # drawn in this process, one when another was handed over
         num_workers=processes,
         generator=generator,
@@ -90,9 +109,6 @@ def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> 
     turn = iter(in_turn)
     try:
         with workers.named():
-            for slot, found in turn:
-                if slot is None and not isinstance(found, DataError):
-                    found = found._replace(rows=Packed(*(column.numpy() for column in found.rows)))
-                yield slot, found
+            yield from turn
     finally:
         del turn  # it ends the workers, and an error's traceback would keep it

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import tempfile
+import weakref
 from collections.abc import Mapping
 from math import prod
-from multiprocessing import RawArray
+from multiprocessing.heap import Arena
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.budget import show_bytes
+from hexshards.errors import DataError
+
 ALIGNED = 64
 """Columns begin at multiples of so many bytes of a slot: enough for numbers of any kind."""
+
+SHARED_MEMORY = Path("/dev/shm")
+"""A filesystem in memory. Containers have little of it (Docker: 64 MB), and all their processes share it."""
+
+ZEROS = bytes(1 << 20)
+
+SPARED_BYTES = 1 << 20
+"""What is left of shared memory for others: locks and queues between processes lie there too."""
 
 
 class Buffers:
@@ -42,7 +58,7 @@ class Slots:
 
     A slot that was lent is away until its rows have landed; from then on it is in use as long as this process has any
     view of them. What is shared has no name that a killed process could leave behind, and is in a file where /dev/shm
-    has no room.
+    has no room. Raises DataError where files have none either.
     """
 
     def __init__(
@@ -53,8 +69,8 @@ class Slots:
         for name, (dtype, shape) in columns.items():
             self.starts[name] = size
             size += -(-rows * dtype.itemsize * prod(shape) // ALIGNED) * ALIGNED
-        self._shared = [RawArray("B", size) for _ in range(count)] if shared else []
-        self._memory = [np.frombuffer(each, np.uint8) for each in self._shared] or [
+        self._shared = [shared_memory(size) for _ in range(count)] if shared else []
+        self._memory = [np.frombuffer(each.buffer, np.uint8) for each in self._shared] or [
             np.empty(size, np.uint8) for _ in range(count)
         ]
         self._away = set[int]()
@@ -87,7 +103,54 @@ class Slots:
         return {**self.__dict__, "_memory": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _memory=[np.frombuffer(each, np.uint8) for each in state["_shared"]])
+        self.__dict__.update(state, _memory=[np.frombuffer(each.buffer, np.uint8) for each in state["_shared"]])
+
+
+def shared_memory(size: int) -> Arena:
+    """So many bytes that processes share, reserved: what is promised and not there ends its writer by SIGBUS.
+
+    Raises DataError where neither shared memory nor the folder of temporary files has room.
+    """
+    if os.name != "posix":
+        return Arena(size)
+    for folder, spared in ((SHARED_MEMORY, SPARED_BYTES), (Path(tempfile.gettempdir()), 0)):
+        try:
+            handle = _reserved(folder, size, spared)
+        except OSError:  # no room, or no such folder
+            continue
+        arena = Arena(size, handle)
+        weakref.finalize(arena, os.close, handle)
+        return arena
+    raise DataError(
+        f"no room for {show_bytes(size)} that worker processes write to",
+        where=f"{SHARED_MEMORY} and {tempfile.gettempdir()}",
+        fix="Give them more (docker run --shm-size), set TMPDIR to a folder with room, or take fewer workers",
+    )
+
+
+def _reserved(folder: Path, size: int, spared: int) -> int:
+    """An open file without a name, all of it on the disk. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix="hexshards-", dir=folder)
+    try:
+        os.unlink(name)
+        _reserve(handle, size)
+        # looked at afterwards: of two processes that reserve at once, both see what both have taken
+        left = os.fstatvfs(handle)
+        if left.f_bavail * left.f_frsize < spared:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _reserve(handle: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+        return
+    with open(handle, "wb", closefd=False) as file:  # macOS
+        for start in range(0, size, len(ZEROS)):
+            file.write(ZEROS[: size - start])
 
 
 def _references(arrays: list[NDArray[Any]], number: int) -> int:

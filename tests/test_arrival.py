@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-from multiprocessing import heap, util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from small_data import dataset
 
+from hexshards.arrival import _sendable
 from hexshards.batches import Loader
-from hexshards.buffers import Slots
+from hexshards.buffers import SPARED_BYTES, Slots
 from hexshards.epochs import Epochs
 from hexshards.expand import Packed
 from hexshards.specs import LoaderSpec
@@ -98,15 +103,77 @@ def test_damage_that_is_skipped_keeps_no_slot(tmp_path, num_workers, lent):
     assert len(lent) >= 35 and None not in lent
 
 
-def test_where_shared_memory_has_no_room_windows_cross_in_a_file_without_a_name(data, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(heap.BufferWrapper, "_heap", heap.Heap())  # holds no memory yet
-    monkeypatch.setattr(heap.Arena, "_dir_candidates", [])  # /dev/shm, where there is one
-    monkeypatch.setattr(util, "get_temp_dir", lambda: asked.append(tmp_path) or tmp_path)
-    found = [copied(rows) for rows in Loader(data, spec(num_workers=2)).packed()]
-    assert asked
-    assert same(found, [copied(rows) for rows in Loader(data, spec()).packed()])
-    assert list(tmp_path.iterdir()) == []
+READS = """
+import sys
+from hexshards.batches import Loader
+from hexshards.errors import DataError
+from hexshards.specs import LoaderSpec
+whole = Loader(sys.argv[1], LoaderSpec(batch_size=10, seed=5, window_blocks=2, num_workers=2))
+held = []
+try:
+    for rows in whole.packed():
+        held.append(rows)  # all slots, and then what crosses without one
+    assert sum(len(rows.value) for rows in held) == whole.samples
+    print("all read")
+except DataError as error:
+    print(error)
+"""
+
+
+def run_with_little_memory(data, *, shared_bytes, temporary, together=1, temporary_bytes=1 << 26):
+    """What programs say that read at the same time, with so much room in /dev/shm, and in a folder for files."""
+    mounts = f"mount -t tmpfs -o size={shared_bytes} tmpfs /dev/shm"
+    mounts += f" && mount -t tmpfs -o size={temporary_bytes} tmpfs {temporary}"
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-m", "sh", "-c", mounts], capture_output=True).returncode
+    ):
+        pytest.skip("nothing can be mounted here, so this is NOT CHECKED: shared memory that is full")
+    one = shlex.join([sys.executable, "-c", READS, str(data)])
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mounts} && {{ {' & '.join([one] * together)} & wait; }}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        timeout=120,
+    )
+    assert ended.stderr == ""
+    return ended.stdout.splitlines()
+
+
+def test_processes_that_fill_shared_memory_at_once_read_by_files(data, tmp_path):
+    said = run_with_little_memory(data, shared_bytes=SPARED_BYTES + (1 << 14), temporary=tmp_path, together=2)
+    assert said == ["all read"] * 2
+
+
+def test_where_files_have_no_room_either_one_sentence_says_so(data, tmp_path):
+    room = {"shared_bytes": SPARED_BYTES, "temporary_bytes": 4096}
+    (told,) = run_with_little_memory(data, temporary=tmp_path, **room)
+    assert told.startswith(f"/dev/shm and {tmp_path}: no room for ")
+    assert told.endswith("set TMPDIR to a folder with room, or take fewer workers")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_the_system_says_of_a_shard_is_the_same_from_a_worker(tmp_path, num_workers):
+    copy = dataset(tmp_path)
+    for shard in copy.glob("train-*.tar"):
+        shard.unlink()
+        shard.symlink_to(shard.name)
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] Too many levels of symbolic links: '.*tar'$"):
+        list(Loader(copy, spec(num_workers=num_workers)).packed())
+
+
+class Odd(OSError):
+    """Another process cannot make it again."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} {second}")
+
+
+def test_an_error_that_cannot_be_sent_is_sent_as_its_words():
+    found = _sendable(Odd("disk", "gone"))
+    assert type(found) is OSError
+    assert str(found) == "disk gone"
 
 
 # slots --------------------------------------------------------------------------------------------------------------
