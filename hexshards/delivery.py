@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ memory that is still in cache, 510 ns into that of eight batches in turn (side 1
 
 BATCHES_AHEAD = 2
 """Batches that wait on a device."""
+
+DEVICE_ROWS = 16_384
+"""Batches cross to a device, and are expanded there, so many rows at a time: 45 MB as float32 at side 13. On an H200
+the kernels of an expansion take as long for 1,024 rows as for 16,384 (benchmarks/results/gpu.md)."""
 
 
 class Rows:
@@ -104,35 +108,60 @@ def on_device(
 ) -> Generator[Batch, None, None]:
     """Batches on a device: rows cross packed, and copies and expansion overlap the step that runs there.
 
-    On CUDA they run on a stream of their own. The stream on which the caller works waits for a batch when it is handed
-    over, and its memory is not used again before that stream has come past what was asked of it by then.
+    A batch is a part of what crossed together, whose memory lasts as long as one of its batches is held. On CUDA they
+    run on a stream of their own. The stream on which the caller works waits for a batch when it is handed over, and its
+    memory is not used again before that stream has come past what was asked of it by then.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     if stream:
         stream.wait_stream(torch.cuda.current_stream(device))
     begun: deque[tuple[Batch, torch.cuda.Event | None]] = deque()
-    source = iter(rows)
+    groups = _groups(iter(rows))
     try:
         while True:
-            with torch.cuda.stream(stream):  # None: the current one
-                if (packed := next(source, None)) is None:
-                    break
-                there = Packed(*(sent(column, device) for column in packed))
-                batch = expand_on_device(there, side=side, dtype=dtype, channels_last=channels_last)
-                begun.append((batch, stream.record_event() if stream else None))
-            if len(begun) > BATCHES_AHEAD:
-                yield _handed_over(*begun.popleft())
-        while begun:
+            while len(begun) <= BATCHES_AHEAD:
+                with torch.cuda.stream(stream):  # None: the current one
+                    if (group := next(groups, None)) is None:
+                        break
+                    batch = expand_on_device(
+                        _sent_together(group, device), side=side, dtype=dtype, channels_last=channels_last
+                    )
+                    made = stream.record_event() if stream else None
+                counts = [len(packed.value) for packed in group]
+                begun.extend(
+                    (Batch(*parts), made) for parts in zip(*(torch.split(part, counts) for part in batch), strict=True)
+                )
+            if not begun:
+                return
             yield _handed_over(*begun.popleft())
     finally:
         if stream:  # what was begun may still read what its owner is about to free
             torch.cuda.current_stream(device).wait_stream(stream)
 
 
+def _groups(rows: Iterator[Packed]) -> Iterator[list[Packed]]:
+    """Consecutive batches of up to DEVICE_ROWS rows together, or one that has more."""
+    group: list[Packed] = []
+    for packed in rows:
+        if group and sum(len(each.value) for each in group) + len(packed.value) > DEVICE_ROWS:
+            yield group
+            group = []
+        group.append(packed)
+    if group:
+        yield group
+
+
+def _sent_together(group: Sequence[Packed], device: torch.device) -> Packed:
+    """The rows of several batches on the device, one after another."""
+    columns = [_joined(parts) if len(parts) > 1 else parts[0] for parts in zip(*group, strict=True)]
+    return Packed(*(sent(column, device) for column in columns))
+
+
 def sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
     """A column on its way to a device; work that is asked for on the same stream finds it there."""
     tensor = column if isinstance(column, torch.Tensor) else torch.from_numpy(column)
-    if tensor.device == device:
+    # "cuda" without a number is the current one, and no tensor says so of itself
+    if tensor.device == device or (device.index is None and tensor.device.type == device.type):
         return tensor
     if device.type == "cuda":
         # only a copy out of pinned memory overlaps anything; torch keeps that memory until the copy is done
