@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +37,27 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     when one that trains with this one was.
     """
     device = _device(spec.device)
-    with joined() as team, workers.named():
+    with joined() as team, workers.named(), _same_kernels():
         if team.size > 1 and device == "cuda":
             device = f"cuda:{team.local_rank}"
             torch.cuda.set_device(device)
         # what a network draws while it trains, such as dropout, is another thing in each process
         torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
         return _orchestrator(spec, hooks, device, team).run()
+
+
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """A GPU's convolutions add up in the same order every time; else a run that goes on ends with other bits.
+
+    Without, two equal runs in float32 differed on an H200; it costs at most 3 % of a step there.
+    """
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team) -> MiniEpochOrchestrator:
