@@ -29,6 +29,7 @@ SAMPLE_EXAMPLES = 512
 """Examples, spread over the file, that tell its generation and side."""
 
 _KEEP_OUT = "Leave this file out"
+_CUT = "The file was cut when it was written: fetch or make it again, or leave it out"
 _SELF_PLAY = "is a file of whole self-play games with a network's answers, not of positions to learn from"
 
 
@@ -60,6 +61,8 @@ class ProcessedFiles:
 
 def _load(data: bytes, where: str) -> dict[str, Any]:
     pickled = Unframed(gunzipped(data, where=where), expected_bytes=stated_bytes(data))
+    if not pickled.size:
+        raise DataError("is gzip of nothing", where=where, fix=_CUT)
     # a self-play file is refused for lists it holds twice, long before its structure is known
     if b"\x8c\x05games" in pickled.data[:64]:
         raise DataError(_SELF_PLAY, where=where, fix=_KEEP_OUT)

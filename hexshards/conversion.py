@@ -59,7 +59,7 @@ class Report:
     index: Index
     """The whole dataset, with what it held before files were added."""
     rejects: dict[str, int]
-    """Rejected positions by reason."""
+    """How many examples, or lines of game records, were rejected, by reason."""
     repeated: tuple[str, ...]
     """Files passed over because another has the same contents."""
     already: tuple[str, ...] = ()
@@ -107,8 +107,8 @@ def convert(
 
     Raises ValueError or FileNotFoundError for arguments that make no sense, FileExistsError when ``out`` holds
     something else, OSError when the disk is or becomes full, InputRejected when a file is refused or more than
-    ``max_rejects`` positions are rejected. Then nothing is published but ``rejects.jsonl``, and what was read is kept
-    for the next try.
+    ``max_rejects`` examples or lines are rejected. Then nothing is published but ``rejects.jsonl``, and what was read
+    is kept for the next try.
     """
     if max_rejects < 0 or workers < 1:
         raise ValueError(f"max_rejects must be at least 0 and workers at least 1, got {max_rejects} and {workers}")

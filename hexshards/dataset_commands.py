@@ -66,7 +66,7 @@ def convert(
     v1_value: Annotated[
         V1Value, Option(help="First-generation files: compare values with the boards, or trust them.")
     ] = CONVERT.v1_value,
-    max_rejects: Annotated[int, Option(min=0, help="Positions that may be left out as faulty.")] = 0,
+    max_rejects: Annotated[int, Option(min=0, help="Examples, or lines of games, that may be left out as faulty.")] = 0,
     memory: Annotated[str, Option(help="What all processes together may hold, like 512MiB.")] = MEMORY,
     append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,

@@ -137,8 +137,9 @@ def estimate_text(found: estimates.Estimate) -> str:
 
 
 def _file_line(file: InputFile) -> str:
-    examples = f"{file.positions + file.rejected:,} read, {file.positions:,} kept, {file.rejected:,} rejected"
-    return f"  {printable(file.name)} · {examples}" + f" · {printable(file.notes, width=300)}" * bool(file.notes)
+    # what is rejected of game records are lines, each of many positions: the two make no sum
+    counts = f"{file.positions:,} positions kept, {file.rejected:,} rejected"
+    return f"  {printable(file.name)} · {counts}" + f" · {printable(file.notes, width=300)}" * bool(file.notes)
 
 
 def _passed_over(found: conversion.Report | estimates.Estimate) -> list[str]:

@@ -195,7 +195,8 @@ def judge(
     if refusals:
         refusal, more = refusals[0], ""
         if len(refusals) > 1:
-            more = f", and {len(refusals) - 1} other files are refused (see {rejects})"
+            others = "1 other file is" if len(refusals) == 2 else f"{len(refusals) - 1:,} other files are"
+            more = f", and {others} refused (see {rejects})"
         raise InputRejected(f"{printable(refusal.problem, width=300)}{more}", where=refusal.path, fix=refusal.fix)
     reasons = sum((Counter(spill.rejects) for spill in spills), Counter[str]())
     if reasons.total() > max_rejects:

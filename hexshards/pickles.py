@@ -139,6 +139,14 @@ def _is_size(value: object) -> bool:
 class RefusedError(Exception):
     """The pickle asks for something no file of hex_ai asks for."""
 
+    fix = "No training file of hex_ai has that: leave it out"
+
+
+class _CutError(RefusedError):
+    """The pickle ends before what it announces, as one does that was cut."""
+
+    fix = "The file was cut or changed after it was written: fetch or make it again"
+
 
 class Shortcut(Protocol):
     """Something that knows a faster way through dicts that look alike."""
@@ -172,13 +180,10 @@ def loads(data: Data, *, where: str, shortcut: Shortcut | None = None, cuts: Seq
         with _garbage_kept():
             return machine.run()
     except RefusedError as error:
-        problem, fix = (
-            f"{error} (byte {machine.at:,} of the pickle)",
-            "No training file of hex_ai has that: leave it out",
-        )
+        problem, fix = f"{error} (byte {machine.at:,} of the pickle)", error.fix
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError, struct.error) as error:
         problem = f"the pickle makes no sense at byte {machine.at:,} of {len(data):,} ({_sense(error)})"
-        fix = "The file was cut or changed after it was written: make it again"
+        fix = _CutError.fix
     if machine.at <= _OPCODE_BYTES and _is_prose(head := bytes(data[:_HEAD_BYTES])):
         problem = f"holds text that begins with {printable(head.decode())}, not a pickle"
         fix = "Find out what the file is, or leave it out"
@@ -291,7 +296,7 @@ class Machine:
         start, self.at = self.at, self.at + count
         if self.at > len(self.data):
             self.at = start
-            raise RefusedError(f"{count:,} bytes are claimed where {len(self.data) - start:,} are left")
+            raise _CutError(f"{count:,} bytes are claimed where {len(self.data) - start:,} are left")
         return self.data[start : self.at]
 
     def _byte(self) -> int:
@@ -332,7 +337,7 @@ class Machine:
         size = self._u8()
         self.apart = self.at
         if size > len(self.data) - self.at:
-            raise RefusedError(f"a frame claims {size:,} bytes where {len(self.data) - self.at:,} are left")
+            raise _CutError(f"a frame claims {size:,} bytes where {len(self.data) - self.at:,} are left")
 
     def _none(self) -> None:
         self.stack.append(None)

@@ -57,7 +57,7 @@ class Spill:
     rows: dict[str, int]
     """Rows in each split: positions, times 4 with baked symmetries."""
     rejects: dict[str, int]
-    """Rejected positions by reason."""
+    """How many examples or lines were rejected, by reason."""
     first_reject: str
     """File and place of the first of them."""
     reject_places: tuple[str, ...] = ()

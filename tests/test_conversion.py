@@ -292,7 +292,7 @@ def test_a_refused_file_is_named_and_the_others_are_not_lost(spoiled, tmp_path):
 def test_two_refused_files_are_both_written_down(spoiled, tmp_path):
     (spoiled / "a_processed.pkl.gz").write_bytes(b"")
     (spoiled / "z_processed.pkl.gz").write_bytes(b"PK")
-    with pytest.raises(InputRejected, match=r"a_processed\.pkl\.gz: is empty, and 1 other file"):
+    with pytest.raises(InputRejected, match=r"a_processed\.pkl\.gz: is empty, and 1 other file is refused"):
         convert(spoiled, out=tmp_path / "out")
     refused = [line["file"] for line in rejects_in(tmp_path / "out") if line["reason"] == "refused"]
     assert refused == [str(spoiled / "a_processed.pkl.gz"), str(spoiled / "z_processed.pkl.gz")]
@@ -500,7 +500,7 @@ def test_files_without_examples_are_lines_in_the_report_and_change_no_shard(tmp_
     report = convert(holder, out=tmp_path / "out", **CUT)
     empty = {file.name: (file.positions, file.rejected, file.notes) for file in report.added if not file.positions}
     assert empty == {"a_processed.pkl.gz": (0, 0, "holds no examples"), "z.trmph": (0, 0, "holds no games")}
-    assert "a_processed.pkl.gz · 0 read, 0 kept, 0 rejected · holds no examples" in conversion_summary(report)
+    assert "a_processed.pkl.gz · 0 positions kept, 0 rejected · holds no examples" in conversion_summary(report)
     assert verify(tmp_path / "out").problems == ()
     for split in ("train", "val"):
         ours, theirs = columns_of(tmp_path / "out", split), columns_of(data, split)

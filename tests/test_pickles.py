@@ -330,6 +330,8 @@ def test_of_an_array_of_anything_but_numbers_only_the_type_is_known(array, proto
         (b"\x80\x04I1x\n.", "\\(a text or number is malformed\\)"),
         (b"\x80\x04\x8c\x01\xff.", "\\(a text is malformed\\)"),
         (b"\x80\x04J\x01", "\\(it ends too early\\)"),
+        (pickle.dumps([1, 2], protocol=4)[:-1], "a frame claims .* The file was cut or changed"),
+        (b"\x80\x04\x8c\x09abc", "9 bytes are claimed where 3 are left .* The file was cut or changed"),
         (b"cposix\nsystem\n(S'echo no'\ntR.", "it names posix.system"),
     ],
 )

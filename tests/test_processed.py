@@ -506,6 +506,11 @@ REFUSED = {
 }
 
 
+def test_gzip_of_nothing_is_called_that():
+    with pytest.raises(DataError, match=r"is gzip of nothing\. The file was cut"):
+        read_bytes(gzip.compress(b""))
+
+
 @pytest.mark.parametrize("none", [[], ()])
 def test_a_file_without_examples_is_read_and_said_to_hold_none(none):
     (chunk,) = ProcessedFiles().read(gzip.compress(pickle.dumps({"examples": none})), name="a.pkl.gz", where="here")
