@@ -45,7 +45,7 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
     """The files that files, folders and globs stand for.
 
     Raises FileNotFoundError for a source that stands for nothing and for a link to nothing, ValueError for a file of no
-    known format and for what is no regular file, PermissionError for a folder that may not be searched.
+    known format and for what is no regular file, PermissionError for what may not be read.
     """
     known = formats()
     chosen, others = dict[Path, Input](), dict[Path, Path]()
@@ -53,6 +53,7 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
         for path, named in _stood_for(str(source), known):
             real = path.resolve()
             if form := _format(path.name, known, named=named):
+                _check_readable(path)
                 file = Input(path, form)
                 chosen[real] = min(chosen[real], file, key=_rank) if real in chosen else file
             elif named:
@@ -131,6 +132,11 @@ def _check_regular(path: Path) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
         raise ValueError(f"{path}: {kind}, not a regular file. Write what it holds into a file, and name that")
+
+
+def _check_readable(path: Path) -> None:
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(f"{path}: this file may not be read. Allow it, or leave it out")
 
 
 # names --------------------------------------------------------------------------------------------------------------
