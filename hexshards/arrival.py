@@ -106,7 +106,8 @@ def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> 
         generator=generator,
         worker_init_fn=workers.start_worker,
     )
-    turn = iter(in_turn)
+    with workers.starting():
+        turn = iter(in_turn)
     try:
         with workers.named():
             yield from turn

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import typer
 
-from hexshards import dataset_commands, training_commands
+from hexshards import dataset_commands, interrupts, training_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +36,12 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    app()
+    interrupts.remember_ctrl_c()
+    try:
+        app()
+    finally:
+        # everything is said and saved: Python's own end takes a moment, in which there is nothing to interrupt
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

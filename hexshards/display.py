@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,31 @@ SHOWN_FILES = 20
 LEAKAGE_PLIES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 """Numbers of stones at which a line of the table of leaked positions begins."""
 
-out = Console(highlight=False, soft_wrap=True)
+
+class Enduring(Console):
+    """A console whose reader may leave (``| head -1``, a closed terminal): what runs goes on, and says no more."""
+
+    def on_broken_pipe(self) -> None:
+        """Send what is still to come nowhere; also what Python writes out as it ends."""
+        del self._buffer[:]
+        with suppress(OSError, ValueError):  # no file of the system's
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            self.on_broken_pipe()
+
+
+out = Enduring(highlight=False, soft_wrap=True)
 """Results: stdout."""
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Enduring(stderr=True, highlight=False, soft_wrap=True)
 """Progress, warnings and errors: stderr."""
 
 

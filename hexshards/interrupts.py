@@ -1,4 +1,4 @@
-"""The first Ctrl-C or SIGTERM is remembered, so that work can end at a good place; a second acts as ever.
+"""The first Ctrl-C, SIGTERM or SIGHUP is remembered, so that work can end at a good place; a second acts as ever.
 
 SIGUSR1 is remembered too, as often as it comes: it asks to save and go on.
 """
@@ -11,11 +11,27 @@ from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+_interrupted = threading.Event()
+
+
+def remember_ctrl_c() -> None:
+    """From here on Ctrl-C is an exception as ever, and remembered for the next StopSignals that are entered.
+
+    An exception alone may be lost: what imports a library or frees memory swallows it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _remember_and_raise)
+
+
+def _remember_and_raise(number: int, frame: FrameType | None) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is remembered and the next acts as before."""
+    """While entered, the first SIGINT, SIGTERM or SIGHUP (a closed terminal) is remembered; the next acts as before."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
     SAVE = getattr(signal, "SIGUSR1", None)
     """Windows has none."""
 
@@ -30,6 +46,9 @@ class StopSignals:
                 if (before := signal.getsignal(number)) not in (signal.SIG_IGN, None):
                     self._before[number] = before
                     signal.signal(number, self._hear)
+            if _interrupted.is_set():  # and nobody ended for it
+                _interrupted.clear()
+                self._hear(signal.SIGINT, None)
         return self
 
     def __exit__(

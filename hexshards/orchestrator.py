@@ -136,7 +136,7 @@ class MiniEpochOrchestrator:
         self._begin_anew()
 
     def run(self) -> Outcome:
-        """Train to the end, or to the first SIGINT or SIGTERM, which finishes the batch and saves the state.
+        """Train to the end, or to the first SIGINT, SIGTERM or SIGHUP, which finishes the batch and saves the state.
 
         A second signal acts as if there were no orchestrator; SIGUSR1 saves at the next batch and goes on. Signals
         are heard in the main thread alone. Raises FileExistsError when another process uses the folder; DataError

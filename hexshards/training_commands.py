@@ -35,8 +35,8 @@ def train(
 ) -> None:
     """Train a policy and value network on a dataset, in mini-epochs that each end with validation and a checkpoint.
 
-    Given again, the same command goes on from the newest good checkpoint, bit for bit as if it had not stopped. Ctrl-C
-    or SIGTERM finishes the batch, saves, and exits with 130; SIGUSR1 saves and goes on. For several processes:
+    Given again, the same command goes on from the newest good checkpoint, bit for bit as if it had not stopped. Ctrl-C,
+    SIGTERM or SIGHUP finishes the batch, saves, and exits with 130; SIGUSR1 saves and goes on. For several processes:
     `torchrun --nproc-per-node N -m -- hexshards train ...`.
     """
     with told():

@@ -15,6 +15,9 @@ from hexshards.errors import WorkerDied
 
 _DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?(.+?)\.? *", re.DOTALL)
 
+_TO_ALL = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What a terminal sends to all processes of a command: for Ctrl-C, and when it is closed."""
+
 
 @contextmanager
 def named() -> Iterator[None]:
@@ -40,14 +43,29 @@ def _end(exit_code: int | None) -> str:
     return signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
 
 
+@contextmanager
+def starting() -> Iterator[None]:
+    """Processes that are started meanwhile hear nothing of what a terminal sends to all, until ``start_worker``."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_worker(_number: int) -> None:
     """Set up a worker, in its own process.
 
-    A signal to the whole process group asks the parent to save; until it has, it needs its workers.
+    A signal to the whole process group asks the parent to save, and a second one to leave. Until it has saved it needs
+    its workers, and when it leaves they end with it.
     """
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, lambda heard, _: signal.signal(heard, signal.SIG_DFL))
+    for number in _TO_ALL:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_heed_sigterm, args=(parent,), daemon=True).start()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -245,3 +246,62 @@ def test_workers_that_wait_for_a_server_end_with_the_program_too(data, tmp_path)
         for part in list((tmp_path / "cache").glob("*.part")):
             with cache.writing(part.stem) as own:
                 assert own is not None
+
+
+def long_run(data, run):
+    small = ["--batch-size", "8", "--channels", "4", "--blocks", "1", "--mini-epoch-batches", "20"]
+    return ["-m", "hexshards", "train", data, "--run", run, "--num-workers", "2", "--epochs", "100000", *small]
+
+
+@posix
+def test_ctrl_c_twice_leaves_at_once_with_one_line(data, tmp_path):
+    with reader(*long_run(data, tmp_path / "run")) as process:
+        process.stdout.readline()
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.005)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in told.splitlines() if "interrupted" not in line] == []
+
+
+@posix
+def test_a_closed_terminal_saves_though_all_processes_hear_of_it(data, tmp_path):
+    with reader(*long_run(data, tmp_path / "run")) as process:
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGHUP)
+        said, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "")
+    assert "interrupted" in said
+    assert list((tmp_path / "run" / "checkpoints").glob("*.pt"))
+
+
+@posix
+def test_a_run_goes_on_when_nobody_reads_what_it_says(data, tmp_path):
+    with reader(*long_run(data, tmp_path / "run"), "--max-samples", "800") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdout = None
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "")
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 5
+
+
+SWALLOWS = """
+import sys, signal
+from hexshards import cli, interrupts, runs
+interrupts.remember_ctrl_c()
+class Freed:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+sys.unraisablehook = lambda _: print("swallowed", file=sys.stderr)
+Freed()
+cli.main()
+"""
+
+
+def test_ctrl_c_that_something_swallowed_before_training_began_still_stops_it(data, tmp_path):
+    command = [sys.executable, "-c", SWALLOWS, *map(str, long_run(data, tmp_path / "run")[2:])]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (130, "swallowed\n")
+    assert "interrupted" in ended.stdout

@@ -48,6 +48,7 @@ from hexshards.hooks import (
     Saved,
     Validated,
 )
+from hexshards.interrupts import StopSignals
 from hexshards.reports import Outcome
 from hexshards.specs import TrainSpec
 from hexshards.synth import write
@@ -456,13 +457,13 @@ def test_a_path_behind_newer_checkpoints_is_refused(tmp_path):
 
 
 def test_signal_handlers_are_put_back_and_left_alone_outside_the_main_thread(tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in StopSignals.SIGNALS]
     train(tmp_path / "a")
     signalled(tmp_path / "b", at=2)
     thread = threading.Thread(target=train, args=(tmp_path / "c",))
     thread.start()
     thread.join(DEADLINE_S)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in StopSignals.SIGNALS] == before
     assert names(tmp_path / "c") == WHOLE
 
 
