@@ -23,11 +23,17 @@ import torch
 
 from hexshards.budget import show_bytes
 from hexshards.errors import DataError, printable
+from hexshards.plain import plain_state, with_arrays
 from hexshards.storage import publish
 from hexshards.team import Team
 
 FORMAT = 1
 """Version of the layout, raised when an older program could misread a newer file."""
+
+
+class Unreachable(DataError):
+    """A checkpoint that may be good could not be read: no right to it, or a disk that fails."""
+
 
 PARTS: dict[str, type] = {
     "dataset": str,
@@ -48,6 +54,9 @@ FREE_OPTIONS = frozenset(
     }
 )
 """Options that may change between two starts of a run; all others shape the weights or the samples' order."""
+
+ARRAYS = "numpy_arrays"
+"""At the top level too, where there are any: the paths of tensors that the trainer gave as NumPy arrays."""
 
 COUNTERS = ("epoch", "mini_epoch", "finished")
 """Where a checkpoint stands in its run, and whether its mini-epoch is whole; the orchestrator adds more."""
@@ -82,14 +91,16 @@ def newest_first(folder: Path) -> list[Path]:
 def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, Any]) -> None:
     """Publish a checkpoint in one step; a write that fails leaves what was there.
 
-    state: the values of PARTS. The trainer's state joins them at the top level. Only tensors, numbers, text,
-    None and containers of these can be read back.
+    state: the values of PARTS. The trainer's state joins them at the top level. What both hold is made plain (see
+    hexshards.plain). Raises NotPlain, before anything is written, for what could not be read back.
     """
     own = {"format": FORMAT, **state}
-    if taken := sorted(own.keys() & trainer_state.keys()):
+    if taken := sorted((own.keys() | {ARRAYS}) & trainer_state.keys()):
         raise ValueError(f"the trainer's state uses names that a checkpoint needs itself: {', '.join(taken)}")
+    trained, arrays = plain_state(trainer_state, what="the trainer's state_dict()")
+    own, _ = plain_state(own, what="the run")
     buffer = io.BytesIO()
-    torch.save({**trainer_state, **own}, buffer)
+    torch.save({**trained, **own, **({ARRAYS: arrays} if arrays else {})}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = _sealed(buffer.getvalue())
     _check_space(path.parent, len(data))
@@ -108,7 +119,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def trainer_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint that the trainer gave."""
-    return {name: value for name, value in state.items() if name not in PARTS and name != "format"}
+    given = {name: value for name, value in state.items() if name not in PARTS and name not in ("format", ARRAYS)}
+    return dict(with_arrays(given, state.get(ARRAYS, [])))
 
 
 def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, Any], where: Path) -> None:
@@ -198,7 +210,8 @@ def _file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _refused(f"cannot be read ({error.strerror})", path) from None
+        found = f"cannot be read ({error.strerror})"
+        raise Unreachable(found, where=str(path), fix="Make it readable, or put back a good copy") from None
 
 
 def _loaded(data: bytes, path: Path) -> object:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hexshards.checkpoint import random_state_kept
+from hexshards.plain import plain_record
 from hexshards.reports import Outcome, Progress, joined
 from hexshards.trainable import Trainable, TrainLoader
 
@@ -123,10 +124,19 @@ class Listeners:
         return len(self._hooks)
 
     def tell(self, event: Event) -> dict[str, Any]:
-        """Call all hooks, and collect what they add to the record. Raises ValueError where two add the same."""
+        """Call all hooks, and collect what they add to the record, made plain.
+
+        Raises ValueError where two add the same, NotPlain for what a record cannot hold.
+        """
         added: dict[str, Any] = {}
         # the weights must not depend on what is measured
         with random_state_kept():
             for hook in self._hooks:
-                added = joined(added, hook(event) or {})
+                says = hook(event)
+                if says:
+                    added = joined(added, plain_record(says, what=f"what the hook {_name(hook)} returned"))
         return added
+
+
+def _name(hook: Hook) -> str:
+    return getattr(hook, "__qualname__", type(hook).__qualname__)

@@ -36,6 +36,7 @@ from hexshards.hooks import (
     Validated,
 )
 from hexshards.interrupts import StopSignals
+from hexshards.plain import plain_record
 from hexshards.reports import MiniEpochReport, Outcome, Progress
 from hexshards.retention import Retention
 from hexshards.runfolder import RunFolder
@@ -122,7 +123,7 @@ class MiniEpochOrchestrator:
         self.early, self.resume, self.team, self._supply = early, resume, team, supply
         self._folder = RunFolder(Path(run), retention)
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": mini_epoch_batches}
-        self.options = dict(options or {}) | sizes
+        self.options = dict(plain_record(options or {}, what="options")) | sizes
         self._run = Run(
             folder=Path(run),
             trainer=trainer,
@@ -186,7 +187,7 @@ class MiniEpochOrchestrator:
             if self._cursor.epoch_batches == 0 < self._cursor.samples_seen:
                 self._look_for_growth()
                 skipped = _skipped(self.train_loader)
-            train = dict(self.trainer.train_on_batches(self._batches()))
+            train = self._metrics_of("train_on_batches", self.trainer.train_on_batches(self._batches()))
             if not self._mini_epoch_over():
                 return self._check_interrupted()
             if not self._cursor.mini_batches:  # there was no time for one
@@ -304,8 +305,12 @@ class MiniEpochOrchestrator:
             return None
         # the weights must not depend on whether, or how often, one validates
         with checkpoint.random_state_kept():
-            val = dict(self.trainer.validate(takewhile(lambda _: not self._stop.asked, self.val_loader)))
+            batches = takewhile(lambda _: not self._stop.asked, self.val_loader)
+            val = self._metrics_of("validate", self.trainer.validate(batches))
         return None if self._signalled() else val
+
+    def _metrics_of(self, method: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(plain_record(metrics, what=f"what {type(self.trainer).__name__}.{method}() returned"))
 
     def _finish(self, record: dict[str, Any], path: Path) -> None:
         self._metrics, self._trained = record, None
@@ -342,6 +347,7 @@ class MiniEpochOrchestrator:
         }
         if self._writes:
             checkpoint.write(path, state, trainer_state=trainer_state)
+            checkpoint.read(path)  # older ones are given up for it
         self.team.any(False)  # nobody leaves while rank 0 writes: torchrun would end it with them
         self._newest = path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +118,7 @@ class Outcome:
 
 
 def joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with what hooks add to it: plain values, else TypeError, under names of their own, else ValueError."""
+    """A record with what hooks add to it, under names of their own, else ValueError."""
     if taken := sorted(record.keys() & added.keys()):
         raise ValueError(f"a hook adds names that the record has already: {', '.join(taken)}")
-    # what JSON takes, a checkpoint takes too
-    return {**record, **json.loads(json.dumps(dict(added)))}
+    return {**record, **added}

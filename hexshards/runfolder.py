@@ -43,21 +43,33 @@ class RunFolder:
         return self.path / ("suspect" if size == 1 else f"suspect-{rank}")
 
     def find(self, resume: str | Path, *, on_damage: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-        """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told."""
+        """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told.
+
+        Raises DataError where there are checkpoints and none can be read: a run is never begun over them.
+        """
         present = checkpoint.newest_first(self.checkpoints)
         if resume == "never" and present:
-            found, fix = (
-                f"already holds {len(present)} checkpoints",
-                "Resume from them, or use another run folder",
-            )
-            raise DataError(found, where=str(self.checkpoints), fix=fix)
+            found = f"already holds {len(present)} checkpoints"
+            raise DataError(found, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
         if resume not in ("auto", "never"):
             return Path(resume), checkpoint.read(Path(resume))
+        damage: list[DataError] = []
         for path in present:
             try:
-                return path, checkpoint.read(path)
+                state = checkpoint.read(path)
+            except checkpoint.Unreachable:
+                raise
             except DataError as error:
-                on_damage(f"skipped a damaged checkpoint: {error}")
+                damage.append(error)
+                continue
+            for each in damage:
+                on_damage(f"skipped a damaged checkpoint: {each}")
+            return path, state
+        if damage:
+            count = f"holds {len(damage)} checkpoint{'s' * (len(damage) > 1)}, and none can be read"
+            newest = f"the newest, {damage[0].where}, {damage[0].problem}"
+            fix = "Put back a good copy, or begin anew in another run folder; nothing here was changed"
+            raise DataError(f"{count}; {newest}", where=str(self.checkpoints), fix=fix)
         return None
 
     def check_newest(self, path: Path, counters: Mapping[str, Any]) -> None:
@@ -153,6 +165,8 @@ def _json_line(record: Mapping[str, Any]) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import resource
@@ -88,7 +89,9 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path):
             return os.mkdir, (str(tmp_path / "PWNED"),)
 
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
-    checkpoint.write(path, {**STATE, "metrics": Payload()}, trainer_state=WEIGHTS)
+    buffer = io.BytesIO()
+    torch.save({**WEIGHTS, "format": 1, **STATE, "metrics": Payload()}, buffer)
+    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
     with pytest.raises(DataError, match=r"torch\.load takes it for no checkpoint"):
         checkpoint.read(path)
     path.write_bytes(pickle.dumps(Payload()))

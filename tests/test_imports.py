@@ -29,6 +29,7 @@ RANK = [
         "retention",
         "reports",
         "trainable",
+        "plain",
         "trail",
         "course",
     ),

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from small_runs import (
@@ -234,6 +237,103 @@ def test_a_hook_may_not_take_a_name_of_the_record(tmp_path):
         train(tmp_path, hooks=[lambda event: {"epoch": 1} if isinstance(event, Validated) else None])
 
 
+# --- values that are not plain ---
+
+
+class NumPyTrainer(Trainer):
+    """Tells and keeps what people's own trainers do."""
+
+    kept: ClassVar[dict[str, Any]] = {}
+
+    def train_on_batches(self, batches):
+        return {name: np.float64(value) for name, value in super().train_on_batches(batches).items()}
+
+    def validate(self, loader):
+        found = {name: np.mean([value]) for name, value in super().validate(loader).items()}
+        return {**found, "each": [np.float32(1), float("nan")], "tensor": torch.tensor(3.0), "count": np.int64(4)}
+
+    def state_dict(self):
+        draws = np.random.Generator(np.random.MT19937(5))
+        return {
+            **super().state_dict(),
+            "number": np.float32(0.5),
+            "array": np.arange(6, dtype=np.int16).reshape(2, 3),
+            "random": draws.bit_generator.state,
+            "counts": defaultdict(int, a=np.int64(1)),
+            "file": Path("weights") / "a.pt",
+            "when": datetime(2026, 1, 2, tzinfo=UTC),
+            "pair": (np.array([1.0]), {"deep": [np.array(2)]}),
+        }
+
+    def load_state_dict(self, state):
+        type(self).kept = dict(state)
+        super().load_state_dict(state)
+
+
+def test_numbers_of_numpy_and_torch_are_saved_as_plain_ones_and_the_run_goes_on(tmp_path, whole):
+    options = {"learning_rate": np.float64(1e-3), "seed": np.int64(3), "path": Path("here")}
+    first = train(tmp_path, trainer=seeded(NumPyTrainer), options=options, num_epochs=1)
+    assert first.notices == ()
+    again = train(tmp_path, trainer=seeded(NumPyTrainer), options={**options, "seed": 3}, num_epochs=2)
+    assert again.resumed_from and again.resumed_from.name == WHOLE[2] and again.notices == ()
+    kept = NumPyTrainer.kept
+    assert type(kept["number"]) is float and kept["number"] == 0.5
+    assert kept["array"].dtype == np.int16 and kept["array"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert kept["counts"] == {"a": 1} and kept["file"] == "weights/a.pt" and kept["when"].startswith("2026-01-02T")
+    assert isinstance(kept["pair"], tuple) and kept["pair"][0].tolist() == [1.0]
+    assert kept["pair"][1]["deep"][0].shape == ()
+    np.random.Generator(np.random.MT19937()).bit_generator.state = kept["random"]
+    line = log_lines(tmp_path)[-1]
+    assert line["val"]["each"] == [1.0, None] and line["val"]["tensor"] == 3.0 and line["val"]["count"] == 4
+    plain_line = {**line, "val": {k: v for k, v in line["val"].items() if k not in ("each", "tensor", "count")}}
+    assert plain_line == log_lines(whole)[-1]
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"lock": object()}, "object of builtins.object at lock"),
+        ({"deep": [{"draws": np.random.default_rng()}]}, r"numpy.random._generator.Generator at deep.0.draws"),
+        ({"names": np.array(["a", None], dtype=object)}, "NumPy array of object at names"),
+        ({"hook": print}, "at hook"),
+    ],
+)
+def test_a_state_that_could_not_be_read_back_is_refused_by_name_before_anything_is_written(tmp_path, state, says):
+    class Keeping(Trainer):
+        def state_dict(self):
+            return {**super().state_dict(), **state}
+
+    with pytest.raises(TypeError, match=rf"the trainer's state_dict\(\) holds .*{says}, which could not be read back"):
+        train(tmp_path, trainer=seeded(Keeping))
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert not any((tmp_path / "checkpoints").glob("*"))
+
+
+def test_a_value_that_holds_itself_is_refused(tmp_path):
+    class Endless(Trainer):
+        def validate(self, loader):
+            endless: list[Any] = []
+            endless.append(endless)
+            return {"loss": endless}
+
+    with pytest.raises(TypeError, match=r"what Endless.validate\(\) returned holds lists or dicts .* without end"):
+        train(tmp_path, trainer=seeded(Endless))
+
+
+@pytest.mark.parametrize("value", [np.float32(2), np.int64(2), torch.tensor(2), np.array([2]), torch.tensor([[2.0]])])
+def test_a_hook_may_return_a_number_of_numpy_or_torch(tmp_path, value):
+    train(tmp_path, num_epochs=1, hooks=[lambda event: {"own": value} if isinstance(event, Validated) else None])
+    assert [line["own"] for line in log_lines(tmp_path)] == [2, 2, 2]
+
+
+def test_what_a_hook_returns_that_is_not_plain_is_refused_by_the_hooks_name(tmp_path):
+    def odd_hook(event: Event) -> Any:
+        return {"own": {"sheet": object()}} if isinstance(event, Validated) else None
+
+    with pytest.raises(TypeError, match=r"what the hook .*odd_hook returned holds an object .* at own.sheet"):
+        train(tmp_path, hooks=[odd_hook])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -404,13 +504,23 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_told(tmp_path, whole, damage
     assert_same_run(tmp_path, whole)
 
 
-def test_when_all_checkpoints_are_damaged_the_run_begins_anew(tmp_path, whole):
+def test_a_run_whose_checkpoints_cannot_be_read_is_never_begun_anew(tmp_path):
     train(tmp_path, num_epochs=1)
     for path in (tmp_path / "checkpoints").iterdir():
         flip(path)
-    outcome = train(tmp_path)
-    assert outcome.resumed_from is None and len(outcome.notices) == 3
-    assert_same_run(tmp_path, whole)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"holds 3 checkpoints, and none can be read; .*nothing here was changed"):
+        train(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_that_could_not_be_read_is_no_damaged_one(tmp_path):
+    train(tmp_path, num_epochs=1)
+    newest = tmp_path / "checkpoints" / WHOLE[2]
+    newest.unlink()
+    newest.mkdir()
+    with pytest.raises(DataError, match=r"cannot be read \(Is a directory\). Make it readable"):
+        train(tmp_path)
 
 
 @pytest.mark.parametrize(
