@@ -23,7 +23,7 @@ WHOLE, PART = ".tar", ".part"
 
 def default_folder() -> Path:
     """The folder ``hexshards`` where this user's caches are: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hexshards"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "hexshards"
 
 
 class Cache:

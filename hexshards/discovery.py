@@ -54,7 +54,7 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
             real = path.resolve()
             if form := _format(path.name, known, named=named):
                 _check_readable(path)
-                file = Input(path, form)
+                file = Input(path.absolute(), form)
                 chosen[real] = min(chosen[real], file, key=_rank) if real in chosen else file
             elif named:
                 raise ValueError(f"{path}: {_advice(path.name, known) or _unknown(known)}")

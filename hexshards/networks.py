@@ -5,7 +5,6 @@ The seed's weights depend on nothing drawn before, and leave torch's random stat
 
 from __future__ import annotations
 
-import os
 import pkgutil
 import sys
 from collections.abc import Mapping
@@ -37,17 +36,23 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        model = _yours(spec.model) if spec.model else TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks)
+        model = _made(spec)
         _try(model, side)
     if spec.init_from:
-        _load_weights(model, spec.init_from)
+        _load_weights(model, spec.absolute(spec.init_from))
     return model
 
 
-def _yours(name: str) -> nn.Module:
+def _made(spec: TrainSpec) -> nn.Module:
+    if spec.model:
+        return _yours(spec.model, folder=str(spec.absolute("")))
+    return TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks)
+
+
+def _yours(name: str, *, folder: str) -> nn.Module:
     # as `python -m` does; the command `hexshards` does not
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         factory = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:

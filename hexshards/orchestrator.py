@@ -39,7 +39,7 @@ from hexshards.interrupts import StopSignals
 from hexshards.plain import plain_record
 from hexshards.reports import MiniEpochReport, Outcome, Progress
 from hexshards.retention import Retention
-from hexshards.runfolder import RunFolder
+from hexshards.runfolder import RESUMES, RunFolder
 from hexshards.specs import TRAIN
 from hexshards.stopping import EarlyStopping, Limits, Standing
 from hexshards.stopwatch import Stopwatch
@@ -93,7 +93,7 @@ class MiniEpochOrchestrator:
         train_loader: TrainLoader,
         val_loader: Iterable[Any] | None,
         *,
-        run: Path,
+        run: str | Path,
         mini_epoch_samples: int | None = None,
         mini_epoch_batches: int | None = None,
         cross_epochs: bool = False,
@@ -120,12 +120,13 @@ class MiniEpochOrchestrator:
             cross_epochs=cross_epochs,
             val_every=val_every,
         )
-        self.early, self.resume, self.team, self._supply = early, resume, team, supply
-        self._folder = RunFolder(Path(run), retention)
+        self.early, self.team, self._supply = early, team, supply
+        self.resume = resume if resume in RESUMES else Path(resume).absolute()
+        self._folder = RunFolder(run, retention)
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": mini_epoch_batches}
         self.options = dict(plain_record(options or {}, what="options")) | sizes
         self._run = Run(
-            folder=Path(run),
+            folder=self._folder.path,
             trainer=trainer,
             train_loader=train_loader,
             val_loader=val_loader,

@@ -32,7 +32,7 @@ def written_in(out: str | Path) -> Path:
     Raises ValueError for a URL that can't be written to.
     """
     if not is_url(out):
-        return Path(out)
+        return Path(out).absolute()
     url = checked_url(str(out))
     if url.partition(":")[0] not in WRITABLE:
         raise ValueError(f"{shown(url)}: datasets are published to {', '.join(WRITABLE)} URLs")

@@ -79,7 +79,7 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
         parameters=sum(weight.numel() for weight in trainer.model.parameters()),
         checkpoint_bytes=_state_bytes(trainer),  # an optimizer has no state before its first step
         checkpoints=_kept(spec, minis),
-        free_bytes=free_bytes(spec.run),
+        free_bytes=free_bytes(spec.absolute(spec.run)),
         samples_per_s=speed,
         val_samples_per_s=_speed(trainer.validate, val_loader, MEASURED_S / 3) if val_loader else float("nan"),
     )

@@ -50,10 +50,15 @@ def is_url(text: object) -> bool:
 
 
 def home_of(dataset: str | Path | Home, *, spec: RemoteSpec = REMOTE) -> Home:
-    """The home that a folder or a URL names. Raises ValueError for a URL that can't be one of a dataset."""
+    """The home that a folder or a URL names, wherever this process goes later.
+
+    Raises ValueError for a URL that can't be one of a dataset.
+    """
     if not isinstance(dataset, (str, Path)):
         return dataset
-    return Remote(checked_url(dataset), spec) if is_url(dataset) and isinstance(dataset, str) else Folder(Path(dataset))
+    if is_url(dataset) and isinstance(dataset, str):
+        return Remote(checked_url(dataset), spec)
+    return Folder(Path(dataset).absolute())
 
 
 def checked_url(url: str) -> str:

@@ -21,11 +21,15 @@ from hexshards.storage import publish
 
 _LOCK, ALL = ".lock", Retention()
 
+RESUMES = ("auto", "never")
+"""What may be asked for in place of a checkpoint's path."""
+
 
 class RunFolder:
     """Finds the checkpoint to go on from, and keeps the folder free of what no longer counts."""
 
-    def __init__(self, path: Path, retention: Retention = ALL) -> None:
+    def __init__(self, path: str | Path, retention: Retention = ALL) -> None:
+        path = Path(path).absolute()
         self.path, self.checkpoints, self.best = path, path / "checkpoints", path / "best.pt"
         self.log = MetricsLog(path / "metrics.jsonl")
         self._retention = retention
@@ -51,7 +55,7 @@ class RunFolder:
         if resume == "never" and present:
             found = f"already holds {len(present)} checkpoints"
             raise DataError(found, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
-        if resume not in ("auto", "never"):
+        if resume not in RESUMES:
             return Path(resume), checkpoint.read(Path(resume))
         damage: list[DataError] = []
         for path in present:

@@ -14,14 +14,16 @@ from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.checkpoint import newest_first
 from hexshards.diagnosis import Diagnosis
+from hexshards.errors import printable
 from hexshards.growth import Growth
 from hexshards.hooks import Hook
 from hexshards.networks import network
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.order import TRAINING, raw
+from hexshards.remote import is_url
 from hexshards.reports import Outcome
 from hexshards.retention import Retention
-from hexshards.runfolder import RunFolder
+from hexshards.runfolder import RESUMES, RunFolder
 from hexshards.specs import LOADER, TrainSpec, duration_s, plain
 from hexshards.stopping import EarlyStopping
 from hexshards.storage import Home
@@ -61,8 +63,9 @@ def _same_kernels() -> Iterator[None]:
 
 
 def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team) -> MiniEpochOrchestrator:
-    growth = Growth(spec.data, spec.run, lambda home: _loader(spec, home, split="train", device=device, team=team))
-    train_loader = _loader(spec, spec.data, split="train", device=device, team=team)
+    run, data = spec.absolute(spec.run), _located(spec, spec.data)
+    growth = Growth(data, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
+    train_loader = _loader(spec, data, split="train", device=device, team=team)
     growth.put_aside(train_loader.index)
     val_loader = _val_loader(spec, growth, train_loader, device=device, team=team)
     trainer = _trainer(spec, train_loader, device, team)
@@ -71,7 +74,7 @@ def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Tea
         trainer,
         train_loader,
         val_loader,
-        run=spec.run,
+        run=run,
         mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
         mini_epoch_batches=spec.mini_epoch_batches,
         cross_epochs=spec.cross_epochs,
@@ -82,7 +85,7 @@ def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Tea
         early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
         retention=Retention(last=spec.keep_last, every=spec.keep_every),
         options=_options(spec, team),
-        resume=spec.resume,
+        resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
         hooks=[*diagnoses, *hooks],
         team=team,
         supply=None if spec.mix else growth,
@@ -98,17 +101,17 @@ def _options(spec: TrainSpec, team: Team) -> dict[str, int | float | str | bool]
 def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
     """What a run is made of, as at its beginning, in one process: trainer, training loader, validation loader."""
     device, team = _device(spec.device), Team()
-    train_loader = _loader(spec, spec.data, split="train", device=device, team=team)
+    data = _located(spec, spec.data)
+    train_loader = _loader(spec, data, split="train", device=device, team=team)
     has_val = "val" in train_loader.index.splits
-    val_loader = _loader(spec, spec.data, split="val", device=device, team=team) if has_val else None
+    val_loader = _loader(spec, data, split="val", device=device, team=team) if has_val else None
     return _trainer(spec, train_loader, device, team), train_loader, val_loader
 
 
 def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, team: Team) -> Loader:
     training = split == "train"
-    mix = mixed_in(str(spec.data), spec.mix) if training else {}
     return loader(
-        mix if len(mix) > 1 else data,
+        _mix(spec) if training and spec.mix else data,
         split=split,
         # a validation batch needs no gradients, so it may be larger
         batch_size=spec.batch_size if training else max(spec.batch_size, LOADER.batch_size),
@@ -127,11 +130,24 @@ def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str
     )
 
 
+def _mix(spec: TrainSpec) -> dict[str, float]:
+    """Datasets of a mix and their weights. Raises ValueError for one that is named twice."""
+    weights = mixed_in(str(spec.data), spec.mix)
+    located = {str(_located(spec, each)): weight for each, weight in weights.items()}
+    if len(located) < len(weights):
+        raise ValueError(f"mix: {printable(spec.mix)!r} names a dataset twice, or {printable(spec.data)}")
+    return located
+
+
+def _located(spec: TrainSpec, dataset: str | Path) -> str | Path:
+    return dataset if is_url(dataset) else spec.absolute(dataset)
+
+
 def _val_loader(spec: TrainSpec, growth: Growth, train_loader: Loader, *, device: str, team: Team) -> Loader | None:
     if "val" not in train_loader.index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
-    begun = bool(newest_first(RunFolder(spec.run).checkpoints))
+    begun = bool(newest_first(RunFolder(spec.absolute(spec.run)).checkpoints))
     return _loader(spec, growth.first("validation", anew=not begun), split="val", device=device, team=team)
 
 

@@ -261,6 +261,8 @@ class TrainSpec(StepSpec):
 
     data: str | Path
     run: Path
+    relative_to: Path | None = None
+    """Where relative paths begin; None: in the folder that is the current one when the spec is made."""
     mini_epoch_samples: int = option(
         200_000, "Samples between two validations; an epoch's last may be fewer.", least=1, panel=PACE
     )
@@ -322,12 +324,25 @@ class TrainSpec(StepSpec):
 
     def __post_init__(self) -> None:
         StepSpec.__post_init__(self)  # super() does not know a class with slots
+        if self.relative_to is None:
+            object.__setattr__(self, "relative_to", _here())
         _require(self.max_time is None or duration_s(self.max_time) > 0, "max_time must be more than 0", self.max_time)
         _require(
             not (self.mini_epoch_batches and self.mini_epoch_samples != TRAIN.mini_epoch_samples),
             "give mini_epoch_samples or mini_epoch_batches, not both",
             self.mini_epoch_samples,
         )
+
+    def absolute(self, path: str | Path) -> Path:
+        """A path of the spec, wherever this process has gone since."""
+        return (self.relative_to or Path.cwd()) / path
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it was removed, and whose paths are absolute needs none
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,8 +373,9 @@ def duration_s(text: str) -> float:
 
 
 def plain(spec: ConvertSpec | LoaderSpec | TrainSpec) -> dict[str, int | float | str | bool]:
-    """A spec as a dict that JSON and ``torch.load(weights_only=True)`` take; paths as text."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(spec).items()}
+    """A spec as a dict that JSON and ``torch.load(weights_only=True)`` take; paths as text, as they were given."""
+    named = {name: value for name, value in asdict(spec).items() if name != "relative_to"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in named.items()}
 
 
 def changed(options: ConvertOptions) -> ConvertOptions:

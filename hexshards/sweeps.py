@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hexshards.hooks import Hook
 from hexshards.index import read_index
+from hexshards.remote import is_url
 from hexshards.searchspace import Range, SweepSpec, read_sweep
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def sweep(
     says. hooks: of every run. on_trial: is told each trial that ends here. Raises ValueError where Optuna is missing,
     the file makes no sense, or ``out`` holds another sweep; FileNotFoundError where there is no dataset.
     """
-    spec, folder = read_sweep(config), Path(out)
+    spec, folder = read_sweep(config), Path(out).absolute()
+    dataset = dataset if is_url(dataset) else Path(dataset).absolute()
     spec = replace(spec, trials=spec.trials if trials is None else trials)
     index = read_index(dataset)
     begun = _opened(spec, dataset, folder)

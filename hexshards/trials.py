@@ -63,6 +63,7 @@ class Trials:
 
     def __init__(self, spec: SweepSpec, *, dataset: str | Path, out: Path, name: str, trials: int) -> None:
         self._spec, self._dataset, self._out, self._most = spec, dataset, out, trials
+        self._begun_in = Path.cwd()
         self._storage = _storage(spec.storage or _local(out))
         pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=STARTUP_MINI_EPOCHS + 1)
         with _quiet():
@@ -147,7 +148,8 @@ class Trials:
         folder = self._out / "trials" / f"{trial.user_attrs.get(_RUN, trial.number):04d}"
         pruning = _Pruning(trial, self._spec)
         outcome = train(
-            TrainSpec(data=self._dataset, run=folder, **{**self._spec.fixed, **options}), hooks=[pruning, *hooks]
+            TrainSpec(data=self._dataset, run=folder, relative_to=self._begun_in, **{**self._spec.fixed, **options}),
+            hooks=[pruning, *hooks],
         )
         trial.set_user_attr(_SAMPLES, outcome.samples_seen)
         trial.set_user_attr(_MINIS, pruning.mini_epochs)

@@ -74,7 +74,7 @@ def pipeline(
         raise ValueError(f'augment must be "none" or "random" here, got {augment!r}: the others need hexshards.loader')
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, or None, got {batch_size}")
-    shards = webdataset.SimpleShardList(urls)
+    shards = webdataset.SimpleShardList([_absolute(each) for each in webdataset.SimpleShardList(urls).urls])
     known = read_index(index) if index is not None else _index_beside(shards.urls)
     if known and known.baked and augment != "none":
         raise ValueError('every position is there in all four symmetries already. Pass augment="none"')
@@ -90,6 +90,11 @@ def pipeline(
     ):
         pipe.append(stage)
     return pipe
+
+
+def _absolute(url: str) -> str:
+    """A shard's path, wherever this process goes later; what names a protocol is left alone."""
+    return url if ":" in url or url == "-" else str(Path(url).absolute())
 
 
 def _index_beside(urls: Sequence[str]) -> Index | None:
