@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards import order
-from hexshards.errors import printable
+from hexshards.errors import printable, without_secrets
 from hexshards.order import PASSES, Blended, Plan, Window
 from hexshards.specs import LoaderSpec
 
@@ -51,14 +51,18 @@ def mixed_in(dataset: str, mix: str) -> dict[str, float]:
     Raises ValueError for other text, and for shares that leave nothing for the dataset.
     """
     shares: dict[str, Fraction] = {}
-    for part in filter(None, (part.strip() for part in mix.split(","))):
+    parts = list(filter(None, (part.strip() for part in mix.split(","))))
+    for number, part in enumerate(parts, start=1):
         other, _, share = part.rpartition("=")
         if not other or other in shares or other == dataset or not re.fullmatch(r"0?\.[0-9]{1,6}", share):
-            raise ValueError(f"mix: {printable(part)!r} is no other dataset and its share. Write it like B=0.2,C=0.1")
+            # half a URL may end in half a password
+            shown = repr(printable(part)) if ":/" not in mix else f"part {number} of {len(parts)}"
+            raise ValueError(f"mix: {shown} is no other dataset and its share. Write it like B=0.2,C=0.1")
         shares[other] = Fraction(share)
     rest = 1 - sum(shares.values())
     if rest <= 0 or not all(shares.values()):
-        raise ValueError(f"mix: the shares of {printable(mix)!r} must be more than 0 and leave some for {dataset}")
+        shown, first = without_secrets(printable(mix, width=400)), without_secrets(dataset)
+        raise ValueError(f"mix: the shares of {shown!r} must be more than 0 and leave some for {first}")
     return {dataset: float(rest), **{other: float(share) for other, share in shares.items()}}
 
 

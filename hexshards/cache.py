@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from hexshards.errors import printable
+
 try:
     import fcntl
 except ImportError:  # Windows has no flock: there every process fetches for itself, under a name of its own
@@ -21,9 +23,29 @@ except ImportError:  # Windows has no flock: there every process fetches for its
 WHOLE, PART = ".tar", ".part"
 
 
+_CHOOSE = "Name a folder that can be written to with --cache, cache=, or XDG_CACHE_HOME"
+
+
 def default_folder() -> Path:
-    """The folder ``hexshards`` where this user's caches are: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "hexshards"
+    """The folder ``hexshards`` where this user's caches are: ``$XDG_CACHE_HOME``, else ``~/.cache``.
+
+    Raises ValueError where neither is known.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "hexshards"
+    except RuntimeError:  # neither HOME nor an entry of the user, as in a container under any number
+        raise ValueError(f"this user has no home, so there is no folder for a cache. {_CHOOSE}") from None
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{printable(folder, width=400)}: is not a folder. {_CHOOSE}") from None
+    except OSError as error:
+        raise OSError(
+            error.errno, f"no folder for a cache can be made here. {_CHOOSE} ({error.strerror})", error.filename
+        ) from None
 
 
 class Cache:
@@ -64,18 +86,27 @@ class Cache:
     @contextmanager
     def writing(self, sha256: str) -> Iterator[Part | None]:
         """The file on its way to a name, once no other process writes it; None when one has just completed it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = sha256 if fcntl else f"{sha256}.{os.getpid()}"
         while True:
-            with open(self.folder / f"{name}{PART}", "a+b") as file:
+            with self._opened(f"{name}{PART}") as file:
                 part = Part(file, Path(file.name), self.path(sha256))
                 with part.locked():
-                    if part.path_is_its():
+                    done, mine = self.path(sha256).exists(), part.path_is_its()
+                    if mine and done:  # it was completed between the look for it and this file's making
+                        part.path.unlink(missing_ok=True)
+                    elif mine:
                         yield part
                         return
-            if self.path(sha256).exists():
+            if done:
                 yield None
                 return
+
+    def _opened(self, name: str) -> BinaryIO:
+        """A file of the folder, which somebody may remove at any moment: then it is made again."""
+        while True:
+            _made(self.folder)
+            with suppress(FileNotFoundError):
+                return open(self.folder / name, "a+b")
 
     def make_room(self, size_bytes: int) -> None:
         """Remove what was used longest ago, until a file of this size fits in."""
@@ -88,8 +119,8 @@ class Cache:
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """Last use, size and path of every file."""
-        with os.scandir(self.folder) as found:
-            for entry in found:
+        with suppress(FileNotFoundError):  # a folder that was removed holds nothing
+            for entry in os.scandir(self.folder):
                 with suppress(FileNotFoundError):  # another process removes files too
                     if entry.name.endswith((WHOLE, PART)):
                         about = entry.stat()
@@ -143,9 +174,13 @@ class Part:
         self.file.seek(0)
         return hashlib.file_digest(self.file, "sha256").hexdigest()  # type: ignore[arg-type]  # it asks for readinto
 
-    def publish(self) -> None:
-        """Give the file its name: it is whole."""
-        os.replace(self.path, self.whole)
+    def publish(self) -> bool:
+        """Give the file its name: it is whole. Whether it was still there; its folder may have been removed."""
+        with suppress(FileNotFoundError):
+            if self.path_is_its():
+                os.replace(self.path, self.whole)
+                return True
+        return False
 
 
 def _removed(path: Path) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from hexshards.budget import show_bytes
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, printable, without_secrets
 from hexshards.plain import plain_state, with_arrays
 from hexshards.storage import publish
 from hexshards.team import Team
@@ -49,7 +49,7 @@ PARTS: dict[str, type] = {
 FREE_OPTIONS = frozenset(
     {
         *("accumulate", "compile", "channels_last"),
-        *("data", "run", "epochs", "max_samples", "max_time", "num_workers", "on_error", "device", "resume"),
+        *("data", "run", "cache", "epochs", "max_samples", "max_time", "num_workers", "on_error", "device", "resume"),
         *("patience", "keep_last", "keep_every", "diagnose"),
     }
 )
@@ -232,6 +232,11 @@ def _check_parts(state: Mapping[str, Any], path: Path) -> None:
 
 
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    # version 0.1 kept passwords of URLs, and a password may change
+    saved, given = (
+        {name: without_secrets(value) if isinstance(value, str) else value for name, value in each.items()}
+        for each in (saved, given)
+    )
     names = sorted((saved.keys() | given.keys()) - FREE_OPTIONS)
     return [
         f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"

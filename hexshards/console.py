@@ -9,7 +9,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -17,9 +18,16 @@ from typer import Argument, Option
 from hexshards.errors import DataError, InputRejected, WorkerDied
 from hexshards.specs import hints_of
 
+if TYPE_CHECKING:
+    from hexshards.storage import Home
+
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
 Dataset = Annotated[str, Argument(metavar="DIR", help="A dataset made by `hexshards convert`: a folder, or a URL.")]
+CacheFolder = Annotated[
+    Path | None,
+    Option("--cache", help="Folder that shards of a URL come down to, else hexshards in $XDG_CACHE_HOME or ~/.cache."),
+]
 AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -45,6 +53,14 @@ def _parameter(option: Field[Any], kind: Any) -> inspect.Parameter:
     names = [name] if kind is bool and not option.default else [f"{name}/--no-{name[2:]}"] if kind is bool else [name]
     annotation = Annotated[kind, Option(*names, help=says, rich_help_panel=panel)]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
+
+
+def opened(dataset: str, cache: Path | None) -> Home:
+    """The home of a dataset whose shards, where it is a URL, come down to a folder."""
+    from hexshards.remote import home_of
+    from hexshards.specs import RemoteSpec
+
+    return home_of(dataset, spec=RemoteSpec(cache=cache.absolute() if cache else None))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from hexshards.engines import Runner
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
 from hexshards.publication import publish, published, written_in
-from hexshards.remote import is_url
+from hexshards.remote import is_url, shown
 from hexshards.repeats import holds_games, without_repeats
 from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
 from hexshards.shard import Shard
@@ -115,7 +115,9 @@ def convert(
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
     url, out = (str(out) if is_url(out) else ""), written_in(out)
     if url and append:
-        raise ValueError(f"{url}: files are added to a dataset in a folder. Add to a copy of it, and publish that")
+        raise ValueError(
+            f"{shown(url)}: files are added to a dataset in a folder. Add to a copy of it, and publish that"
+        )
     spec, base = settled(options, out=out, append=append)
     found = discover(sources)
     inputs = found.inputs
@@ -138,17 +140,17 @@ def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Inpu
     waiting = read_index(folder) if (folder / NAME).exists() else None
     if waiting and (waiting.options != plain(spec) or not _made_from(waiting, inputs)):
         raise FileExistsError(
-            f"{folder} holds a dataset on its way to {url}, of other options or files. Give that command again, or "
-            "remove the folder"
+            f"{folder} holds a dataset on its way to {shown(url)}, of other options or files. Give that command again, "
+            "or remove the folder"
         )
     if not waiting and published(url):
-        raise FileExistsError(f"{url} holds a finished dataset. Choose another --out")
+        raise FileExistsError(f"{shown(url)} holds a finished dataset. Choose another --out")
     return waiting
 
 
 def _published(url: str, report: Report, tell: _Teller) -> Report:
     publish(Path(report.out), url, tell=tell.published)
-    return replace(report, out=url)
+    return replace(report, out=shown(url))
 
 
 def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[ConvertSpec, Index | None]:

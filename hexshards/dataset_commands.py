@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from hexshards.console import FAILED, AsJson, Dataset, told
+from hexshards.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
 from hexshards.specs import (
     CONVERT,
     LOADER,
@@ -137,6 +137,7 @@ def verify(
     with_leakage: Annotated[
         bool, Option("--leakage", help="Also count validation positions that training shows too, in any symmetry.")
     ] = False,
+    cache: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a whole dataset again and check every checksum, count and column, and that no game is in two splits."""
@@ -145,14 +146,15 @@ def verify(
     with told():
         from hexshards.verification import verify as run
 
+        home = opened(dataset, cache)
         with display.counting("checking", "positions") as progress:
-            found = run(dataset, progress=progress)
+            found = run(home, progress=progress)
         leaked = None
         if with_leakage and not found.problems:
             from hexshards.leakage import leakage
 
             with display.counting("comparing", "positions") as progress:
-                leaked = leakage(dataset, progress=progress)
+                leaked = leakage(home, progress=progress)
         if as_json:
             entry = {**asdict(found), "problems": [str(problem) for problem in found.problems]}
             display.say(json.dumps({**entry, "leakage": asdict(leaked)} if leaked else entry))
@@ -173,6 +175,7 @@ def mixing(
     split: Annotated[str, Option(help="train or val.")] = LOADER.split,
     seed: Annotated[int, Option(min=0, help="Seed of the order.")] = LOADER.seed,
     shuffle: Annotated[bool, Option(help="No: the order in which the dataset was written.")] = LOADER.shuffle,
+    cache: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well the loader's batches are mixed, against what a uniform shuffle would give.
@@ -186,7 +189,7 @@ def mixing(
 
         spec = LoaderSpec(split=split, batch_size=batch_size, shuffle=shuffle, seed=seed)
         with display.counting("measuring", "samples") as progress:
-            found = run(dataset, spec, progress=progress)
+            found = run(opened(dataset, cache), spec, progress=progress)
         display.say(json.dumps({**asdict(found), "sound": found.sound}) if as_json else display.mixing_text(found))
         if not found.sound:
             raise typer.Exit(FAILED)
@@ -198,6 +201,7 @@ def bench(
     channels: Annotated[int | None, Option(min=1, help="Also measure the network: its width.")] = None,
     blocks: Annotated[int | None, Option(min=1, help="Also measure the network: its residual blocks.")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps.")] = TRAIN.device,
+    cache: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure in a few seconds where a sample's time goes on this machine, and how many workers to train with.
@@ -212,7 +216,8 @@ def bench(
         size = replace(TRAIN, batch_size=batch_size, channels=channels or TRAIN.channels, blocks=blocks or TRAIN.blocks)
         model = size if channels or blocks else None
         with display.counting("measuring", "steps") as progress:
-            found = pace(dataset, replace(LOADER, batch_size=batch_size), model=model, device=device, progress=progress)
+            home = opened(dataset, cache)
+            found = pace(home, replace(LOADER, batch_size=batch_size), model=model, device=device, progress=progress)
         verdict = {"bound": found.bound, "workers": found.workers}
         display.say(json.dumps(asdict(found) | verdict) if as_json else display.pace_text(found))
 
@@ -221,17 +226,18 @@ def show(
     dataset: Dataset,
     number: Annotated[int, Option("-n", min=1, help="How many positions.")] = 3,
     split: Annotated[str, Option(help="train or val.")] = "train",
+    cache: CacheFolder = None,
 ) -> None:
     """Draw the first positions of a dataset: B and R stones, * the move to learn."""
     from hexshards import display
 
     with told():
         from hexshards.index import read_index
-        from hexshards.remote import home_of
         from hexshards.window import first_positions
 
-        index = read_index(dataset)
-        positions = first_positions(home_of(dataset), index, split=split, count=number)
+        home = opened(dataset, cache)
+        index = read_index(home)
+        positions = first_positions(home, index, split=split, count=number)
         for row in range(len(positions)):
             mover = "BLUE" if positions.player[row] == 0 else "RED"
             source = index.sources[positions.source[row]]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from hexshards.errors import printable
+from hexshards.errors import printable, without_secrets
 from hexshards.sources import GameSource, Input, Source, formats
 
 NAMED = 3
@@ -79,7 +79,7 @@ def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
     if os.path.lexists(source):
         places = [Path(source)]
     elif not (places := [Path(match) for match in sorted(glob.glob(source, recursive=True))]):
-        raise FileNotFoundError(f"{source}: no such file, and as a pattern it matches none")
+        raise FileNotFoundError(f"{without_secrets(source)}: no such file, and as a pattern it matches none")
     for place in places:
         if not stat.S_ISDIR(_mode(place)):
             _check_regular(place)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hexshards.budget import show_bytes
-from hexshards.errors import printable
+from hexshards.errors import printable, without_secrets
 
 if TYPE_CHECKING:
     from hexshards import conversion, estimates, leakage, mixing, pace
@@ -56,12 +56,12 @@ err = Enduring(stderr=True, highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """Print a line of result as it is."""
-    out.print(text, markup=False)
+    out.print(without_secrets(text), markup=False)
 
 
 def warn(text: str) -> None:
     """Print a warning or an error as it is."""
-    err.print(text, markup=False)
+    err.print(without_secrets(text), markup=False)
 
 
 @contextmanager

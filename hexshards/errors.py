@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+# A password may hold a slash that should have been escaped; what follows the colon is no port then. A comma ends a URL
+# in a list of datasets to mix.
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/+)(?:[^\s/?#'\",]*@|[^\s/?#'\",:]+:(?!\d+(?:[/?#\s]|$))[^\s'\",]*@)")
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/+[^\s?#'\"]*)[?#][^\s'\"]*[^\s'\":;,.)]")
+
 
 class DataError(Exception):
     """Bytes on disk are not what they should be: file and place, finding, fix.
@@ -10,6 +17,7 @@ class DataError(Exception):
     """
 
     def __init__(self, problem: str, *, where: str, fix: str) -> None:
+        problem, where, fix = without_secrets(problem), without_secrets(where), without_secrets(fix)
         super().__init__(f"{where}: {problem}. {fix}")
         self.problem, self.where, self.fix = problem, where, fix
 
@@ -49,3 +57,8 @@ def printable(text: object, *, width: int = 80) -> str:
     cut = str(text)[: width + 1]
     clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
     return clean if len(clean) <= width else clean[: width - 1] + "…"
+
+
+def without_secrets(text: str) -> str:
+    """Text in which URLs have neither users, passwords, queries nor fragments; a query leaves ``?...``."""
+    return _QUERY.sub(r"\1?...", _USER.sub(r"\1", text)) if ":/" in text else text

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hexshards.batches import Loader
 from hexshards.positions import UNKNOWN
 from hexshards.specs import LoaderSpec
+from hexshards.storage import Home
 
 SUSPECT = 4.5
 """Standard deviations beyond a uniform shuffle that are no longer taken for chance: once in 300,000 such shuffles."""
@@ -62,7 +63,7 @@ class Mixing:
 
 
 def mixing(
-    dataset: str | Path, spec: LoaderSpec, *, epoch: int = 0, progress: Callable[[int, int], None] | None = None
+    dataset: str | Path | Home, spec: LoaderSpec, *, epoch: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Mixing:
     """Measure all full batches of an epoch, and those of one with ``augment="all"``. Reads the split five times.
 
@@ -72,7 +73,9 @@ def mixing(
     loader = Loader(dataset, replace(spec, augment="none", drop_last=True), rank=0, world_size=1)
     again = Loader(dataset, replace(spec, augment="all", drop_last=True), rank=0, world_size=1)
     if len(loader) < 2:
-        raise ValueError(f"{dataset}: {loader.positions:,} positions are fewer than two batches of {spec.batch_size:,}")
+        raise ValueError(
+            f"{loader.home}: {loader.positions:,} positions are fewer than two batches of {spec.batch_size:,}"
+        )
     tell, in_all = progress or (lambda *_: None), loader.samples + again.samples
     tally = _Tally(spec.batch_size)
     for number, batch in enumerate(stream(loader, ("source", "game", "value"), epoch=epoch), start=1):

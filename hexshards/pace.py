@@ -27,6 +27,7 @@ from hexshards.order import Plan, Window
 from hexshards.reading import Blocks
 from hexshards.shard import open_shard
 from hexshards.specs import TRAIN, LoaderSpec, TrainSpec
+from hexshards.storage import Home
 from hexshards.trainer import Trainer
 from hexshards.window import COLUMNS, Windows
 
@@ -89,7 +90,7 @@ class Pace:
 
 
 def pace(
-    dataset: str | Path,
+    dataset: str | Path | Home,
     spec: LoaderSpec,
     *,
     model: TrainSpec | None = None,

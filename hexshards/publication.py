@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.cache import default_folder
-from hexshards.errors import DataError
+from hexshards.errors import DataError, without_secrets
 from hexshards.index import NAME, Index, read_index
 from hexshards.remote import Patience, checked_url, filesystem, home_of, is_url, shown
 from hexshards.specs import REMOTE, RemoteSpec
@@ -36,7 +36,7 @@ def written_in(out: str | Path) -> Path:
     url = checked_url(str(out))
     if url.partition(":")[0] not in WRITABLE:
         raise ValueError(f"{shown(url)}: datasets are published to {', '.join(WRITABLE)} URLs")
-    return default_folder() / "outgoing" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return default_folder() / "outgoing" / hashlib.sha256(without_secrets(url).encode()).hexdigest()[:16]
 
 
 def published(url: str) -> Index | None:

@@ -11,16 +11,16 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from hexshards.cache import Cache, Part, default_folder
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, printable, without_secrets
 from hexshards.specs import REMOTE, RemoteSpec
-from hexshards.storage import Folder, Home
+from hexshards.storage import INDEX_BYTES, Folder, Home, too_large
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Unreachable(DataError):
 def is_url(text: object) -> bool:
     """Whether something names a place that is not on this machine's disks."""
     if _SQUEEZED.match(str(text)):
-        raise ValueError(f"{text} is a URL that went through a Path and lost a slash. Give URLs as text")
+        lost = without_secrets(printable(text, width=400))
+        raise ValueError(f"{lost} is a URL that went through a Path and lost a slash. Give URLs as text")
     return isinstance(text, str) and _URL.match(text) is not None
 
 
@@ -73,8 +74,7 @@ def checked_url(url: str) -> str:
 
 def shown(url: str) -> str:
     """A URL as it may stand in a message or a log: without user, password and query."""
-    parts = urlsplit(url)
-    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", width=400)
+    return printable(without_secrets(url).partition("?")[0], width=400)
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -91,11 +91,46 @@ def _filesystem(url: str, _process: int) -> tuple[Any, str]:
 
     try:
         # connections and event loops do not outlive a fork, and fsspec's own cache is one for each thread
-        found: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True)
+        found: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True, **_speaking(urlsplit(url).scheme))
         return found
     except ImportError as error:
         extra = EXTRAS[urlsplit(url).scheme]
         raise ValueError(f"{shown(url)}: {error}. `pip install 'hexshards[{extra}]'`") from None
+
+
+def _speaking(scheme: str) -> dict[str, Any]:
+    """What a protocol's filesystem is made with."""
+    if scheme in ("http", "https"):
+        # HTTP_PROXY, HTTPS_PROXY, NO_PROXY and .netrc are heeded as everywhere; nothing grows on its way
+        return {"client_kwargs": {"trust_env": True, "auto_decompress": False}}
+    return {}
+
+
+async def _http_bytes(system: Any, url: str, span: tuple[int, int] | None, limit_bytes: int) -> bytes:
+    """A file or a range of it. Of what a server sends no more is read than the range, or the limit where it has none.
+
+    fsspec's own would read whatever comes, and decompress it.
+    """
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {})}
+    session = await system.set_session()
+    async with session.get(system.encode_url(url), headers=headers) as response:
+        system._raise_not_found_for_status(response, url)
+        if (packed := response.headers.get("Content-Encoding", "identity")) != "identity":
+            raise ValueError(f"the server sent {packed!r}, and was asked for the file as it is")
+        most = span[1] - span[0] if span and response.status == 206 else limit_bytes
+        data = bytearray()
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > most:
+                raise _Longer(most)
+    return bytes(data)
+
+
+class _Longer(Exception):
+    """A server sent more than was asked for."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the server sent more than {most:,} bytes")
 
 
 class Patience:
@@ -112,6 +147,8 @@ class Patience:
             try:
                 return task()
             except FileNotFoundError:
+                raise FileNotFoundError(self.where) from None  # the library's own holds the URL with its password
+            except DataError:
                 raise
             # what goes wrong between here and there is of a hundred types, one library's each
             except Exception as error:
@@ -123,7 +160,8 @@ class Patience:
         elapsed_s = time.monotonic() - self.start_s
         if lasting or elapsed_s + self.wait_s > self.give_up_s:
             tried = f"{self.attempts} attempt{'s' * (self.attempts > 1)} in {elapsed_s:.0f} s"
-            raise Unreachable(f"could not {self.doing}, {tried}: {cause}", where=self.where, fix=_CHECK)
+            # the failure itself may hold the URL with its password
+            raise Unreachable(f"could not {self.doing}, {tried}: {cause}", where=self.where, fix=_CHECK) from None
         log.warning("%s: attempt %d failed (%s); again in %.1f s", self.where, self.attempts, cause, self.wait_s)
         time.sleep(self.wait_s)
         self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
@@ -132,21 +170,23 @@ class Patience:
 def _cause(error: Exception) -> str:
     status = getattr(error, "status", None)
     text = f"HTTP {status} {getattr(error, 'message', '')}" if status else str(error)
-    return printable(f"{type(error).__name__}: {text}".rstrip(": "), width=300)
+    return printable(without_secrets(f"{type(error).__name__}: {text}".rstrip(": ")), width=300)
 
 
 def _lasting(error: Exception) -> bool:
     """Whether trying again is of no use: the server understood and refused."""
     status = getattr(error, "status", 0)
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 416, 425, 429)
-    return refused or isinstance(error, (PermissionError, ValueError, NotImplementedError))
+    # botocore's have no types that can be named without it
+    without_rights = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+    return refused or without_rights or isinstance(error, (PermissionError, ValueError, NotImplementedError))
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
     """A home at a URL; its shards are read from the cache, and come down when they are not there."""
 
-    url: str
+    url: str = field(repr=False)
     spec: RemoteSpec
 
     def __str__(self) -> str:
@@ -163,9 +203,28 @@ class Remote:
 
     def read(self, file: str) -> bytes:
         """A small file, as it is there now. Raises FileNotFoundError, or Unreachable."""
-        system, path = filesystem(self.url)
         patience = self._patience(file, give_up_s=min(OPENING_S, self.spec.give_up_s))
-        data: bytes = patience.attempt(partial(system.cat_file, f"{path}/{file}", **self._limited(system)))
+        data = patience.attempt(partial(self._get, file, limit_bytes=INDEX_BYTES))
+        if len(data) > INDEX_BYTES:
+            raise too_large(self.where(file))
+        return data
+
+    def _get(self, file: str, span: tuple[int, int] | None = None, *, limit_bytes: int) -> bytes:
+        """A file or a range of it; a byte more than the limit, or an error, where it is longer."""
+        system, path = filesystem(self.url)
+        if urlsplit(self.url).scheme in ("http", "https"):
+            from fsspec.asyn import sync
+
+            url = f"{path}/{file}"
+            try:
+                found: bytes = sync(system.loop, _http_bytes, system, url, span, limit_bytes, timeout=self.spec.stall_s)
+            except _Longer:
+                if span:
+                    raise
+                raise too_large(self.where(file)) from None
+            return found
+        start, end = span or (0, limit_bytes + 1)
+        data: bytes = system.cat_file(f"{path}/{file}", start=start, end=end, **self._limited(system))
         return data
 
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
@@ -192,25 +251,32 @@ class Remote:
 
     def _fetch(self, file: str, size_bytes: int, sha256: str, *, give_up_s: float) -> None:
         patience = self._patience(file, give_up_s=give_up_s)
-        with self.cache.writing(sha256) as part:
-            if part is None:
+        while True:
+            with self.cache.writing(sha256) as part:
+                if part is None:
+                    return
+                self._fill(part, file, size_bytes, sha256, patience)
+                if part.publish():
+                    return
+            patience.failed("it was removed from the cache while it came down")
+
+    def _fill(self, part: Part, file: str, size_bytes: int, sha256: str, patience: Patience) -> None:
+        """Download until the checksum is right."""
+        while True:
+            self._download(part, file, size_bytes, patience)
+            if (found := part.sha256()) == sha256:
                 return
-            while True:
-                self._download(part, file, size_bytes, patience)
-                if (found := part.sha256()) == sha256:
-                    return part.publish()
-                part.restart()
-                patience.failed(f"its SHA-256 is {found[:12]}..., the index says {sha256[:12]}...")
+            part.restart()
+            patience.failed(f"its SHA-256 is {found[:12]}..., the index says {sha256[:12]}...")
 
     def _download(self, part: Part, file: str, size_bytes: int, patience: Patience) -> None:
         """Append what is still missing, a request at a time."""
-        system, path = filesystem(self.url)
-        limited = self._limited(system)
+        most = min(size_bytes, INDEX_BYTES)
         if part.size_bytes > size_bytes:
             part.restart()
         while (have := part.size_bytes) < size_bytes:
             end = min(have + self.spec.chunk_bytes, size_bytes)
-            data: bytes = patience.attempt(partial(system.cat_file, f"{path}/{file}", start=have, end=end, **limited))
+            data = patience.attempt(partial(self._get, file, (have, end), limit_bytes=most))
             if len(data) == size_bytes:  # a server that knows no ranges sends the whole
                 part.restart()
             elif len(data) != end - have:

@@ -20,11 +20,11 @@ from hexshards.hooks import Hook
 from hexshards.networks import network
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.order import TRAINING, raw
-from hexshards.remote import is_url
+from hexshards.remote import home_of, is_url
 from hexshards.reports import Outcome
 from hexshards.retention import Retention
 from hexshards.runfolder import RESUMES, RunFolder
-from hexshards.specs import LOADER, TrainSpec, duration_s, plain
+from hexshards.specs import LOADER, REMOTE, TrainSpec, duration_s, plain
 from hexshards.stopping import EarlyStopping
 from hexshards.storage import Home
 from hexshards.team import Team, joined
@@ -64,7 +64,8 @@ def _same_kernels() -> Iterator[None]:
 
 def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team) -> MiniEpochOrchestrator:
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
-    growth = Growth(data, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
+    came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
+    growth = Growth(came_down, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
     train_loader = _loader(spec, data, split="train", device=device, team=team)
     growth.put_aside(train_loader.index)
     val_loader = _val_loader(spec, growth, train_loader, device=device, team=team)
@@ -124,6 +125,7 @@ def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str
         where=spec.where if training else "",
         positions=spec.positions if training else spec.val_samples,
         device=device,
+        cache=_cache(spec),
         # all processes see all of a validation, and deal its batches out among them
         rank=team.rank if training else 0,
         world_size=team.size if training else 1,
@@ -137,6 +139,10 @@ def _mix(spec: TrainSpec) -> dict[str, float]:
     if len(located) < len(weights):
         raise ValueError(f"mix: {printable(spec.mix)!r} names a dataset twice, or {printable(spec.data)}")
     return located
+
+
+def _cache(spec: TrainSpec) -> Path | None:
+    return spec.absolute(spec.cache) if spec.cache else None
 
 
 def _located(spec: TrainSpec, dataset: str | Path) -> str | Path:

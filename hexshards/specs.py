@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
+from hexshards.errors import without_secrets
+
 Augment = Literal["none", "random", "cycle", "all"]
 """Which symmetry a sample shows: none of them; one of four drawn per position and epoch; four taken in turn, one an
 epoch; all four in one epoch."""
@@ -315,6 +317,9 @@ class TrainSpec(StepSpec):
     where: str = option("", "Train only on positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.")
     positions: int | None = option(None, "Train on at most so many positions an epoch, taken evenly.", least=1)
     on_error: OnError = option("raise", "At a damaged block: stop, or show other positions in its place and count.")
+    cache: Path | None = option(
+        None, "Folder that shards of a URL come down to, else hexshards in $XDG_CACHE_HOME or ~/.cache."
+    )
     device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.")
     resume: str = option(
         "auto",
@@ -373,9 +378,13 @@ def duration_s(text: str) -> float:
 
 
 def plain(spec: ConvertSpec | LoaderSpec | TrainSpec) -> dict[str, int | float | str | bool]:
-    """A spec as a dict that JSON and ``torch.load(weights_only=True)`` take; paths as text, as they were given."""
+    """A spec as a dict that JSON and ``torch.load(weights_only=True)`` take.
+
+    Paths are text, as they were given, and URLs are without secrets.
+    """
     named = {name: value for name, value in asdict(spec).items() if name != "relative_to"}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in named.items()}
+    texts = {name: str(value) for name, value in named.items() if isinstance(value, (str, Path))}
+    return {**named, **{name: without_secrets(text) for name, text in texts.items()}}
 
 
 def changed(options: ConvertOptions) -> ConvertOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
 GUNZIP_FLOOR_BYTES = 16 << 20
 GUNZIP_RATIO = 256
 """A gzip file may grow to floor + ratio * its size. Real files grow 26- to 80-fold; deflate's own limit is 1032."""
+
+INDEX_BYTES = 256 << 20
+"""The largest file that is read whole, which an index is: that of a million positions has 30 kB."""
 
 PIECE_BYTES = 256 << 10
 """Decompressed at a time. It stays in the cache, and a piece of memory is used again: 1.6 times as fast as in one."""
@@ -36,7 +40,7 @@ class Home(Protocol):
         ...
 
     def read(self, file: str) -> bytes:
-        """A small file, whole. Raises FileNotFoundError."""
+        """A small file, whole. Raises FileNotFoundError, and DataError beyond INDEX_BYTES."""
         ...
 
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
@@ -63,7 +67,13 @@ class Folder:
 
     def read(self, file: str) -> bytes:
         """A file, whole."""
-        return (self.path / file).read_bytes()
+        with open(self.path / file, "rb", opener=_waiting_for_nobody) as found:
+            if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
+                raise DataError("is no regular file", where=self.where(file), fix="Give a dataset of regular files")
+            data = found.read(INDEX_BYTES + 1)
+        if len(data) > INDEX_BYTES:
+            raise too_large(self.where(file))
+        return data
 
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
         """The file itself: its blocks are compared as they are read, so it is not read twice."""
@@ -72,6 +82,16 @@ class Folder:
     def renewed(self, file: str, *, sha256: str) -> bool:
         """There is no other copy."""
         return False
+
+
+def too_large(where: str) -> DataError:
+    """The error for a file that is not as small as one that is read whole must be."""
+    return DataError(f"holds more than {INDEX_BYTES:,} bytes", where=where, fix="No index does: look at what this is")
+
+
+def _waiting_for_nobody(path: str, flags: int) -> int:
+    # a pipe that nobody writes to would be waited for
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextmanager
