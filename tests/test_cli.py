@@ -25,17 +25,17 @@ SURFACE = {
     "--bake-symmetries --dedupe --positions --unfinished --keep-duplicates --v1-value "
     "--max-rejects --memory --append --dry-run --json",
     "info": "dataset --json",
-    "verify": "dataset --leakage --json",
-    "mixing": "dataset --batch-size --split --seed --shuffle --json",
-    "bench": "dataset --batch-size --channels --blocks --device --json",
-    "show": "dataset -n --split",
+    "verify": "dataset --leakage --cache --json",
+    "mixing": "dataset --batch-size --split --seed --shuffle --cache --json",
+    "bench": "dataset --batch-size --channels --blocks --device --cache --json",
+    "show": "dataset -n --split --cache",
     "train": "dataset --run --dry-run --overfit-batch --tensorboard "
     "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "
     "--warmup-samples --schedule-samples --schedule-factor --precision --accumulate --compile --channels-last "
     "--mini-epoch-samples --mini-epoch-batches --cross-epochs --val-every --val-samples --diagnose "
     "--epochs --max-samples --max-time --patience --best-by --min-improvement --keep-last --keep-every "
     "--batch-size --channels --blocks --model --init-from --augment --seed --num-workers "
-    "--mix --where --positions --on-error --device --resume",
+    "--mix --where --positions --on-error --cache --device --resume",
     "sweep": "dataset --config --out --trials --json",
     "plot": "runs --out",
     "synth": "--out --games --format --side --seed",

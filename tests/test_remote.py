@@ -379,3 +379,43 @@ def test_a_missing_shard_on_s3_is_named(s3, spec):
     (folder / SHARD).unlink()
     with pytest.raises(DataError, match=rf"{url}/{SHARD}: the shard is missing"):
         stream(open_loader(home_of(url, spec=spec)))
+
+
+def test_s3_without_credentials_is_not_tried_again(server, s3_bucket, spec, tmp_path, monkeypatch):
+    url, _ = s3_bucket(server)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(Unreachable, match=r"1 attempt in .*NoCredentialsError"):
+        hexshards.read_index(home_of(f"{url}/nothing", spec=spec))
+
+
+def test_a_public_bucket_is_read_without_credentials(server, s3, spec, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FSSPEC_S3_ANON", "true")
+    from fsspec import config
+
+    monkeypatch.setitem(config.conf, "s3", {"anon": True})  # which fsspec makes of the environment when it is imported
+    assert hexshards.read_index(home_of(f"{s3[0]}", spec=spec)).side == 5
+
+
+def test_a_user_without_a_home_is_told_what_to_name(monkeypatch):
+    from hexshards.cache import default_folder
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ValueError, match=r"this user has no home, .* --cache, cache=, or XDG_CACHE_HOME"):
+        default_folder()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for folder, told in ((tmp_path / "file", "is not a folder"), (tmp_path / "file" / "x", "no folder for a cache")):
+        with pytest.raises((OSError, ValueError), match=told), Cache(folder, limit_bytes=1).writing("0" * 64):
+            pass
