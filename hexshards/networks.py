@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from hexshards.errors import DataError, printable
 from hexshards.model import PLANES, TwoHeadedResNet
 from hexshards.specs import TrainSpec
+from hexshards.value_range import ROWS, check_logit
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before the names of weights."""
 
 TRIED_ROWS = 2
 """Boards in the batch that a network is tried on."""
+
+STONES = 0.3
+"""Share of the cells with a stone of a colour, on the boards that a network's value is looked at with."""
 
 _SHOWN = 3
 """Names of weights in a message."""
@@ -81,6 +85,8 @@ def _try(model: nn.Module, side: int) -> None:
             f"given boards of shape {tuple(board.shape)}, the model must answer (policy_logits, value_logit) of shapes "
             f"{expected}; it answers {found}"
         )
+    stones = torch.rand(ROWS, PLANES, side, side, generator=torch.Generator().manual_seed(0))
+    check_logit(model, (stones < STONES).float())
 
 
 def _shape(part: object) -> object:

@@ -15,6 +15,7 @@ from hexshards.errors import DataError
 from hexshards.model import TwoHeadedResNet
 from hexshards.networks import network
 from hexshards.specs import TrainSpec
+from hexshards.value_range import value_output
 
 MINE = """
 import torch
@@ -94,6 +95,55 @@ def test_a_network_of_ones_own_is_found_by_name_in_the_current_folder(mine):
 def test_a_network_that_cannot_be_trained_is_refused_before_the_run(mine, name, told):
     with pytest.raises(ValueError, match=told):
         made(model=f"{mine}:{name}")
+
+
+class Bounded(nn.Module):
+    """hex_ai's kind of network: what it answers as the value went through something."""
+
+    def __init__(self, net: nn.Module, end: Any) -> None:
+        super().__init__()
+        self.net, self.end = net, end
+
+    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
+        policy, value = self.net(board)
+        return policy, self.end(value)
+
+
+BOARDS = (torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+BOUNDS = {
+    "tanh": [torch.tanh, lambda v: 2 * torch.sigmoid(v) - 1, lambda v: v.clamp(-1, 1), nn.functional.softsign],
+    "probability": [torch.sigmoid, nn.functional.hardsigmoid, lambda v: torch.cat([v, -v], 1).softmax(1)[:, :1]],
+    "logit": [lambda v: v, lambda v: v / 100, lambda v: 5 * torch.tanh(v), torch.relu],
+}
+
+
+@pytest.mark.parametrize(("output", "end"), [(output, end) for output, ends in BOUNDS.items() for end in ends])
+def test_a_bounded_value_shows_in_what_a_network_answers_and_a_logit_is_never_taken_for_one(output, end):
+    torch.manual_seed(4)
+    model = Bounded(TwoHeadedResNet(channels=4, blocks=1), end)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    assert value_output(model, BOARDS) == output
+    assert same(model, before) and model.training and torch.equal(torch.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize("change", [lambda w: w, torch.zeros_like, lambda w: w * 1e-4, lambda w: w * 30])
+def test_no_weights_make_a_logit_look_bounded(change):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = TwoHeadedResNet(channels=2, blocks=1)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(change(weight))
+        assert value_output(model, BOARDS) == "logit"
+
+
+def test_a_network_whose_value_went_through_tanh_is_refused_before_the_run(mine):
+    Path(f"{mine}.py").write_text(MINE + "\nclass Tanh(Mine):\n    def forward(self, board):\n")
+    with open(f"{mine}.py", "a") as file:
+        file.write("        policy, value = super().forward(board)\n        return policy, torch.tanh(value)\n")
+    with pytest.raises(ValueError, match="stays within -1 to 1 whatever its weights are, as after tanh"):
+        made(model=f"{mine}:Tanh")
 
 
 @pytest.mark.parametrize("name", ["nowhere.at.all:net", "torch.nn:", "a b"])
