@@ -49,7 +49,8 @@ PARTS: dict[str, type] = {
 FREE_OPTIONS = frozenset(
     {
         *("accumulate", "compile", "channels_last"),
-        *("data", "run", "cache", "epochs", "max_samples", "max_time", "num_workers", "on_error", "device", "resume"),
+        *("data", "run", "cache", "epochs", "max_samples", "max_time", "on_error", "device", "resume"),
+        *("num_workers", "threads"),
         *("patience", "keep_last", "keep_every", "diagnose"),
     }
 )

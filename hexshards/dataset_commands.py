@@ -6,7 +6,6 @@ Heavy modules are imported inside the commands, so that ``--help`` is instant.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
@@ -266,7 +265,9 @@ def synth(
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from hexshards.cores import usable_cores
+
+    return usable_cores()
 
 
 def _index(index: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ slows it down. What was read before comes out of the system's memory; the first 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from hexshards.arrival import Landing, arriving
 from hexshards.batches import Loader
 from hexshards.buffers import Slots
+from hexshards.cores import usable_cores
 from hexshards.networks import network
 from hexshards.order import Plan, Window
 from hexshards.reading import Blocks
@@ -102,7 +102,7 @@ def pace(
     ``device`` auto is cuda where there is one, else cpu. It takes a few seconds. Errors are those of the loader and of
     training.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     numbers = sorted({0, *(2**power for power in range(4) if 2**power <= min(cores, MOST_WORKERS))})

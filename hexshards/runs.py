@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from hexshards import workers
+from hexshards import checkpoint, workers
 from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.checkpoint import newest_first
+from hexshards.cores import usable_cores
 from hexshards.diagnosis import Diagnosis
-from hexshards.errors import printable
+from hexshards.errors import DataError, printable
 from hexshards.growth import Growth
 from hexshards.hooks import Hook
 from hexshards.networks import network
@@ -29,6 +30,9 @@ from hexshards.stopping import EarlyStopping
 from hexshards.storage import Home
 from hexshards.team import Team, joined
 from hexshards.trainer import Trainer
+
+MOST_THREADS = 1024
+"""No checkpoint makes a process start more."""
 
 
 def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
@@ -45,7 +49,33 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
             torch.cuda.set_device(device)
         # what a network draws while it trains, such as dropout, is another thing in each process
         torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
-        return _orchestrator(spec, hooks, device, team).run()
+        threads = _threads(spec, team)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return _orchestrator(replace(spec, threads=threads), hooks, device, team).run()
+        finally:
+            torch.set_num_threads(before)
+
+
+def _threads(spec: TrainSpec, team: Team) -> int:
+    """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
+    # looked up by rank 0 alone, so that all compute alike
+    begun = _recorded_threads(spec) if team.rank == 0 and spec.threads is None else None
+    return spec.threads or team.same(begun) or min(torch.get_num_threads(), usable_cores())
+
+
+def _recorded_threads(spec: TrainSpec) -> int | None:
+    given = spec.resume not in ("auto", "never")
+    for path in (
+        [spec.absolute(Path(spec.resume))] if given else newest_first(RunFolder(spec.absolute(spec.run)).checkpoints)
+    ):
+        try:
+            threads = checkpoint.read(path)["options"].get("threads")
+        except DataError:  # told where the run goes on
+            continue
+        return threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else None
+    return None
 
 
 @contextmanager
@@ -100,8 +130,12 @@ def _options(spec: TrainSpec, team: Team) -> dict[str, int | float | str | bool]
 
 
 def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
-    """What a run is made of, as at its beginning, in one process: trainer, training loader, validation loader."""
+    """What a run is made of, as at its beginning, in one process: trainer, training loader, validation loader.
+
+    This process computes with the run's threads from then on.
+    """
     device, team = _device(spec.device), Team()
+    torch.set_num_threads(_threads(spec, team))
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, team=team)
     has_val = "val" in train_loader.index.splits

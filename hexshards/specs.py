@@ -313,6 +313,12 @@ class TrainSpec(StepSpec):
     augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
     seed: int = option(0, "Seed of weights and order.", least=0)
     num_workers: int = option(0, "Processes that read.", least=0)
+    threads: int | None = option(
+        None,
+        "Threads a process computes with on the CPU; else as many as the run began with, which were as many as torch "
+        "would take and the machine or its container gives.",
+        least=1,
+    )
     mix: str = option("", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.")
     where: str = option("", "Train only on positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.")
     positions: int | None = option(None, "Train on at most so many positions an epoch, taken evenly.", least=1)

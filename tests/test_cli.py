@@ -34,7 +34,7 @@ SURFACE = {
     "--warmup-samples --schedule-samples --schedule-factor --precision --accumulate --compile --channels-last "
     "--mini-epoch-samples --mini-epoch-batches --cross-epochs --val-every --val-samples --diagnose "
     "--epochs --max-samples --max-time --patience --best-by --min-improvement --keep-last --keep-every "
-    "--batch-size --channels --blocks --model --init-from --augment --seed --num-workers "
+    "--batch-size --channels --blocks --model --init-from --augment --seed --num-workers --threads "
     "--mix --where --positions --on-error --cache --device --resume",
     "sweep": "dataset --config --out --trials --json",
     "plot": "runs --out",

@@ -23,6 +23,7 @@ RANK = [
         "specs",
         "interrupts",
         "locks",
+        "cores",
         "cursor",
         "stopping",
         "stopwatch",

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from small_data import dataset
+
+from hexshards import checkpoint, runs
+from hexshards.cores import shares, usable_cores
+from hexshards.specs import TrainSpec
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, [1.5]),
+        ("0::/", {"cpu.max": "max 100000"}, []),
+        ("0::/", {}, []),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "200000 100000"}, [2.0]),
+        ("0::/of/the/host", {"cpu.max": "400000 100000"}, [4.0]),
+        ("4:cpu,acct:/d", {"cpu,acct/d/cpu.cfs_quota_us": "50000", "cpu,acct/d/cpu.cfs_period_us": "100000"}, [0.5]),
+        ("4:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+        ("3:memory:/", {"memory/cpu.cfs_quota_us": "1", "memory/cpu.cfs_period_us": "1"}, []),
+    ],
+)  # fmt: skip
+def test_limits_of_cgroups_of_both_versions_are_found(tmp_path, groups, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert list(shares(groups, tmp_path)) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here: NOT CHECKED")
+def test_a_process_that_is_bound_to_a_core_uses_one():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_a_run_goes_on_with_the_threads_it_began_with_unless_others_are_asked_for(tmp_path):
+    data, used = dataset(tmp_path), []
+    before = torch.get_num_threads()
+
+    def go(epochs, **options):
+        spec = TrainSpec(data=data, run=tmp_path / "run", epochs=epochs, device="cpu", channels=2, blocks=1, **options)
+        outcome = runs.train(spec, hooks=[lambda _: used.append(torch.get_num_threads())])
+        assert outcome.checkpoint is not None
+        return checkpoint.read(outcome.checkpoint)["options"]["threads"]
+
+    assert go(1) == min(before, usable_cores())
+    assert go(2, threads=3) == 3
+    assert go(3) == 3
+    assert used[-1] == 3
+    assert torch.get_num_threads() == before
