@@ -24,7 +24,7 @@ from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arrival import arriving
 from hexshards.budget import parse_bytes
-from hexshards.delivery import Rows, compiled, on_cpu, on_device
+from hexshards.delivery import Rows, compiled, on_cpu, on_device, usable_device
 from hexshards.epochs import CHOICES, Datasets, Epochs, State
 from hexshards.expand import Batch, Packed
 from hexshards.prefetch import check_room
@@ -187,7 +187,7 @@ class Loader:
         self.index, self.home = self.epochs.index, self.epochs.home
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
-        self.spec, self.device, self.dtype, self.channels_last = spec, torch.device(device), dtype, channels_last
+        self.spec, self.device, self.dtype, self.channels_last = spec, usable_device(device), dtype, channels_last
         self.rank, self.world_size = _place(rank, world_size)
         self._check_size()
         check_room(self.epochs.selections, spec)

@@ -157,6 +157,17 @@ def _sent_together(group: Sequence[Packed], device: torch.device) -> Packed:
     return Packed(*(sent(column, device) for column in columns))
 
 
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device of a name. Raises ValueError where there is no such device here."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device {name!r} is none that torch knows. Name cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: torch finds {torch.cuda.device_count()} CUDA devices here. Name cpu")
+    return device
+
+
 def sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
     """A column on its way to a device; work that is asked for on the same stream finds it there."""
     tensor = column if isinstance(column, torch.Tensor) else torch.from_numpy(column)

@@ -61,7 +61,10 @@ def _yours(name: str, *, folder: str) -> nn.Module:
         factory = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name} cannot be found: {error}. Name it as package.module:factory") from error
-    model = factory() if callable(factory) else factory
+    try:
+        model = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    except Exception as error:
+        raise ValueError(f"model {name} fails when it is called without arguments: {printable(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name} is a {type(model).__name__}, not a torch.nn.Module. Name what makes one")
     return model

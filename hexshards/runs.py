@@ -14,6 +14,7 @@ from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.checkpoint import newest_first
 from hexshards.cores import usable_cores
+from hexshards.delivery import usable_device
 from hexshards.diagnosis import Diagnosis
 from hexshards.errors import DataError, printable
 from hexshards.growth import Growth
@@ -200,5 +201,5 @@ def _trainer(spec: TrainSpec, train_loader: Loader, device: str, team: Team) -> 
 
 def _device(name: str) -> str:
     if name != "auto":
-        return name
+        return str(usable_device(name))
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -91,3 +91,22 @@ def test_a_pipeline_reads_where_it_was_opened(home, elsewhere):
     again = hexshards.pipeline(["data/train-000000.tar"], shuffle=False, augment="none")
     elsewhere()
     assert [rows_of(batch) for batch in again] == rows
+
+
+# checked when they are given ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", 1.5])
+def test_a_device_that_is_not_here_is_refused_when_it_is_given(home, name):
+    with pytest.raises(ValueError, match="device"):
+        hexshards.loader(home / "data", device=name)
+    with pytest.raises(ValueError, match="device"):
+        train(TrainSpec(data=home / "data", run=home / "no", **{**SMALL, "device": name}))
+    assert not (home / "no").exists()
+
+
+def test_a_factory_that_needs_arguments_and_a_run_given_as_text_are_understood(home):
+    options = {"data": home / "data", "run": str(home / "text"), **SMALL}
+    with pytest.raises(ValueError, match=r"model torch.nn:Linear fails when it is called without arguments: .*missing"):
+        train(TrainSpec(model="torch.nn:Linear", **options))
+    assert train(TrainSpec(**options)).checkpoint.is_relative_to(home / "text")
