@@ -11,20 +11,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 import re
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from hexshards.budget import show_bytes
 from hexshards.errors import DataError, printable, without_secrets
 from hexshards.plain import plain_state, with_arrays
-from hexshards.storage import publish
+from hexshards.run_state import CHECKPOINT_NAME, SCHEMA, problem_of
+from hexshards.storage import inflating, open_regular, publish
 from hexshards.team import Team
 
 FORMAT = 1
@@ -35,16 +37,8 @@ class Unreachable(DataError):
     """A checkpoint that may be good could not be read: no right to it, or a disk that fails."""
 
 
-PARTS: dict[str, type] = {
-    "dataset": str,
-    "options": dict,
-    "counters": dict,
-    "standing": dict,
-    "loader_state": dict,
-    "random_state": dict,
-    "metrics": dict,
-}
-"""What the top level holds beside ``format`` and the trainer's own state."""
+PARTS = tuple(SCHEMA)
+"""Names at the top level beside ``format`` and the trainer's own state."""
 
 FREE_OPTIONS = frozenset(
     {
@@ -59,17 +53,15 @@ FREE_OPTIONS = frozenset(
 ARRAYS = "numpy_arrays"
 """At the top level too, where there are any: the paths of tensors that the trainer gave as NumPy arrays."""
 
-COUNTERS = ("epoch", "mini_epoch", "finished")
-"""Where a checkpoint stands in its run, and whether its mini-epoch is whole; the orchestrator adds more."""
-
 PARTIAL = "_partial"
 """Marks the checkpoint of an interrupted mini-epoch; gone once the whole mini-epoch has its own."""
 
-_NAME = re.compile(rf"checkpoint_epoch(\d+)_mini(\d+)({PARTIAL})?\.pt")
+_NAME = re.compile(CHECKPOINT_NAME)
 _SEAL = b"hexshards sha256 "
 _SEAL_BYTES = len(_SEAL) + 64
 _END_OF_ZIP = b"PK\x05\x06"
 _END_OF_ZIP_BYTES = 22
+_PIECE_BYTES = 1 << 20
 
 
 def file_name(epoch: int, mini_epoch: int, *, partial: bool = False) -> str:
@@ -109,12 +101,24 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, tensors on the CPU. Raises DataError when it is not what was written."""
-    state = _loaded(_checked(_file_bytes(path), path), path)
-    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
+    """The state in a checkpoint, tensors on the CPU. Raises DataError when it is not what was written.
+
+    Nothing is held that the file itself does not bear out: its checksum is compared piece by piece, and no record in it
+    may be compressed.
+    """
+    try:
+        with open_regular(path) as file:
+            _check_seal(file, path)
+            if problem := inflating(file):
+                raise _refused(problem, path)
+            state = _loaded(file, path)
+    except OSError as error:
+        found = f"cannot be read ({error.strerror})"
+        raise Unreachable(found, where=str(path), fix="Make it readable, or put back a good copy") from None
+    if not isinstance(state, dict) or type(state.get("format")) is not int:
         raise _refused("is no checkpoint of hexshards", path)
-    if state["format"] == FORMAT:
-        _check_parts(state, path)
+    if state["format"] == FORMAT and (problem := problem_of(state)):
+        raise _refused(problem, path)
     return state
 
 
@@ -194,42 +198,31 @@ def _sealed(data: bytes) -> bytes:
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
 
 
-def _checked(data: bytes, path: Path) -> bytes:
-    body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
-    if not data:
+def _check_seal(file: BinaryIO, path: Path) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if not size:
         raise _refused("is empty", path)
-    if not data.startswith(b"PK\x03\x04"):
-        raise _refused(f"is no checkpoint (begins with {data[:8]!r})", path)
-    if not seal.startswith(_SEAL):
+    file.seek(0)
+    if not (first := file.read(8)).startswith(b"PK\x03\x04"):
+        raise _refused(f"is no checkpoint (begins with {first!r})", path)
+    file.seek(max(0, size - _SEAL_BYTES))
+    if not (seal := file.read()).startswith(_SEAL):
         raise _refused("ends without its checksum", path)
-    if seal != _SEAL + hashlib.sha256(body).hexdigest().encode():
+    file.seek(0)
+    total, left = hashlib.sha256(), size - _SEAL_BYTES
+    while left and (piece := file.read(min(left, _PIECE_BYTES))):
+        total.update(piece)
+        left -= len(piece)
+    if left or seal != _SEAL + total.hexdigest().encode():
         raise _refused("does not match its checksum", path)
-    return data
 
 
-def _file_bytes(path: Path) -> bytes:
+def _loaded(file: BinaryIO, path: Path) -> object:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        found = f"cannot be read ({error.strerror})"
-        raise Unreachable(found, where=str(path), fix="Make it readable, or put back a good copy") from None
-
-
-def _loaded(data: bytes, path: Path) -> object:
-    try:
-        loaded: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for what it does not take
         raise _refused(f"torch.load takes it for no checkpoint ({printable(error)})", path) from error
     return loaded
-
-
-def _check_parts(state: Mapping[str, Any], path: Path) -> None:
-    for name, kind in PARTS.items():
-        if not isinstance(state.get(name), kind):
-            raise _refused(f"holds no {kind.__name__} named {name!r}", path)
-    counters = state["counters"]
-    if not counters.keys() >= set(COUNTERS) or not all(isinstance(count, int) for count in counters.values()):
-        raise _refused("holds no usable counters", path)
 
 
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
+from hexshards.storage import open_regular
+
+MOST = 1 << 62
+"""No number of a run is larger."""
 
 _NAME = 40
 """Letters of a run's path that stand beside its curves."""
@@ -48,9 +52,12 @@ def read_history(run: str | Path) -> History:
     """
     path = Path(run) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as file:
+            lines = file.read().decode("utf-8").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         lines = []
+    except OSError as error:
+        raise _damaged(f"cannot be read ({error.strerror})", path) from None
     except UnicodeDecodeError:
         raise _damaged("holds bytes that are no text", path) from None
     if not lines:
@@ -83,7 +90,7 @@ def _record(line: str, where: str) -> Mapping[str, Any]:
         record = json.loads(line)
     except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or math.isnan(number(record, "samples_seen")):
+    if not isinstance(record, dict) or not 0 <= number(record, "samples_seen") < MOST:
         raise _damaged(f"is not the record of a mini-epoch: {printable(line, width=40)}", where)
     return record
 
@@ -101,4 +108,6 @@ def _numbers(values: list[Any]) -> NDArray[np.float64]:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    # beyond MOST a number means nothing, and a plot of it cannot be drawn
+    there = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST
+    return float(value) if there else math.nan  # type: ignore[arg-type]  # a number, then

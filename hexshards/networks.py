@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hexshards.errors import DataError, printable
 from hexshards.model import PLANES, TwoHeadedResNet
 from hexshards.specs import TrainSpec
+from hexshards.storage import inflating, open_regular
 from hexshards.value_range import ROWS, check_logit
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -118,12 +119,16 @@ def _load_weights(model: nn.Module, path: Path) -> None:
 def _weights(path: Path) -> dict[str, Tensor]:
     """The state_dict in a file, or under ``model_state_dict`` or ``state_dict`` in it."""
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            problem = inflating(file) if file.peek(2)[:2] == b"PK" else None
+            loaded: Any = None if problem else torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path), fix="Name a checkpoint") from None
     except Exception as error:  # torch.load raises a dozen kinds for what it does not take
         found = f"torch.load takes nothing but weights, and this for none ({printable(error)})"
         raise DataError(found, where=str(path), fix="Save the network's state_dict() alone, and name that") from error
+    if problem:
+        raise DataError(problem, where=str(path), fix="Name a checkpoint, or a file that torch.save wrote")
     for name in ("model_state_dict", "state_dict"):
         loaded = loaded.get(name, loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(loaded, Mapping) or not all(isinstance(part, Tensor) for part in loaded.values()):

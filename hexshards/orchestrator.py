@@ -391,8 +391,8 @@ class MiniEpochOrchestrator:
             self._standing = Standing(**{name: standing[name] for name in Standing.__slots__})
             self._watch = Stopwatch(before_s=standing["used_s"])
             checkpoint.set_random_states(state["random_state"], self.team)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            found = f"does not fit this run ({printable(error)})"
+        except Exception as error:  # a trainer of anybody's own may raise anything for a state that is not its own
+            found = f"does not fit this run ({printable(error, width=300)})"
             fix = "Use the model and trainer that wrote it, or another run folder"
             raise DataError(found, where=str(path), fix=fix) from error
         self._resumed_from = self._newest = path

@@ -17,7 +17,8 @@ from hexshards import checkpoint
 from hexshards.errors import DataError
 from hexshards.locks import locked
 from hexshards.retention import Retention
-from hexshards.storage import publish
+from hexshards.run_state import problem_of_record
+from hexshards.storage import open_regular, publish
 
 _LOCK, ALL = ".lock", Retention()
 
@@ -139,18 +140,27 @@ class MetricsLog:
 
     def cut(self, *, until: tuple[int, int], last: Mapping[str, Any]) -> None:
         """Keep the lines before the mini-epoch ``until``, then ``last``: its own record, where it is done."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        lines = [line for line in text.splitlines() if _place_in_run(line) < until]
+        lines = self._lines()
+        kept = [line for line in lines if _place_in_run(line) < until]
         # a kill between checkpoint and log leaves the line in the checkpoint alone
-        lines += [_json_line(last)] if last else []
-        if text or lines:
-            publish(self.path, "".join(f"{line}\n" for line in lines).encode())
-        self.checkpoints = [str(record.get("checkpoint")) for record in self.records()]
+        kept += [_json_line(last)] if last else []
+        if lines or kept:
+            publish(self.path, "".join(f"{line}\n" for line in kept).encode())
+        self.checkpoints = [record["checkpoint"] for record in self.records()]
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of all lines."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+        """The records of all lines that are records."""
+        return [record for line in self._lines() if (record := _record(line))]
+
+    def _lines(self) -> list[str]:
+        try:
+            with open_regular(self.path) as file:
+                return file.read().decode("utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            fix = "Move it away: a new one is begun, and the checkpoints stay"
+            raise DataError(f"cannot be read ({error.strerror})", where=str(self.path), fix=fix) from None
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the record of the next mini-epoch."""
@@ -176,8 +186,14 @@ def _finite(value: Any) -> Any:
 
 def _place_in_run(line: str) -> tuple[float, float]:
     """(epoch, mini-epoch) of a line of metrics.jsonl; beyond everything when it is not one."""
+    record = _record(line)
+    return (record["epoch"], record["mini_epoch"]) if record else (math.inf, math.inf)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """The record in a line; None where it is no record of a mini-epoch."""
     try:
         record = json.loads(line)
-        return int(record["epoch"]), int(record["mini_epoch"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf, math.inf
+    except (ValueError, RecursionError):
+        return None
+    return None if problem_of_record(record) else record

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -67,9 +70,7 @@ class Folder:
 
     def read(self, file: str) -> bytes:
         """A file, whole."""
-        with open(self.path / file, "rb", opener=_waiting_for_nobody) as found:
-            if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
-                raise DataError("is no regular file", where=self.where(file), fix="Give a dataset of regular files")
+        with self._opened(file) as found:
             data = found.read(INDEX_BYTES + 1)
         if len(data) > INDEX_BYTES:
             raise too_large(self.where(file))
@@ -77,7 +78,14 @@ class Folder:
 
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
         """The file itself: its blocks are compared as they are read, so it is not read twice."""
-        return open(self.path / file, "rb")
+        return self._opened(file)
+
+    def _opened(self, file: str) -> BufferedReader:
+        try:
+            return open_regular(self.path / file)
+        except NotRegular:
+            found, fix = "is no regular file", "Give a dataset of regular files"
+            raise DataError(found, where=self.where(file), fix=fix) from None
 
     def renewed(self, file: str, *, sha256: str) -> bool:
         """There is no other copy."""
@@ -89,9 +97,40 @@ def too_large(where: str) -> DataError:
     return DataError(f"holds more than {INDEX_BYTES:,} bytes", where=where, fix="No index does: look at what this is")
 
 
-def _waiting_for_nobody(path: str, flags: int) -> int:
-    # a pipe that nobody writes to would be waited for
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+class NotRegular(OSError):
+    """A pipe, a socket or a device: what has no end, or no bytes."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read. Raises NotRegular for what is no regular file, such as a pipe, which would be waited for."""
+    # without O_NONBLOCK a pipe that nobody writes is waited for already here
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    kind = os.fstat(file).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(file)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise NotRegular(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(file, "rb")
+
+
+def inflating(archive: BinaryIO) -> str | None:
+    """What in a zip archive may grow beyond the archive's own size when it is read; None where nothing does.
+
+    ``torch.save`` compresses nothing, so what it wrote never does.
+    """
+    size = archive.seek(0, os.SEEK_END)
+    try:
+        records = zipfile.ZipFile(archive).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "is a zip archive that is damaged"
+    finally:
+        archive.seek(0)
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        return "holds compressed records, which may grow to anything"
+    if sum(record.file_size for record in records) > size:
+        return "holds records that claim more bytes than the file has"
+    return None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from hexshards.errors import NonFiniteLoss
 from hexshards.losses import Samples, Sums, losses
 from hexshards.schedules import Schedule
 from hexshards.specs import STEP, StepSpec
+from hexshards.state_fit import check_like, check_optimizer, with_own_flags
 from hexshards.team import Team, here
 
 LOOK_BATCHES = 32
@@ -112,6 +113,9 @@ class Trainer:
         """
         self._newest.look()
         self._check_weights()
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.optimizer.state_dict(),
@@ -126,9 +130,16 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, as if never stopped."""
+        """Go on from a state, as if never stopped.
+
+        Raises ValueError for one that another network, optimizer or trainer made, before anything is changed.
+        """
+        fresh = self._state()
+        check_optimizer(state.get("optimizer_state_dict"), self.optimizer, "optimizer_state_dict")
+        del fresh["optimizer_state_dict"]
+        check_like({name: part for name, part in state.items() if name in fresh}, fresh, "the trainer's state")
         self.model.load_state_dict(state["model_state_dict"])
-        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        self.optimizer.load_state_dict(with_own_flags(state["optimizer_state_dict"], self.optimizer))
         self.scheduler.load_state_dict(state["scheduler_state_dict"])
         self._sums = Sums(self.device, state["running_sums"])
         if self.scaler.is_enabled():

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import resource
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,26 @@ from hexshards.errors import DataError
 STATE = {
     "dataset": "abc",
     "options": {"seed": 0, "epochs": 1, "data": "here"},
-    "counters": {"epoch": 1, "mini_epoch": 2, "finished": True},
+    "counters": {
+        "epoch": 1,
+        "mini_epoch": 2,
+        "epoch_batches": 4,
+        "epoch_samples": 64,
+        "mini_batches": 2,
+        "mini_samples": 32,
+        "samples_seen": 64,
+        "finished": True,
+    },
     "standing": {"best": 0.5, "checkpoint": "checkpoint_epoch0001_mini0001.pt", "waited": 1, "used_s": 2.5},
     "loader_state": {"epoch": 0, "samples": 64},
-    "random_state": {"cpu": torch.zeros(8, dtype=torch.uint8), "cuda": []},
-    "metrics": {"train": {"loss": 0.5}},
+    "random_state": {"ranks": [{"cpu": torch.zeros(8, dtype=torch.uint8), "cuda": []}]},
+    "metrics": {
+        "epoch": 1,
+        "mini_epoch": 2,
+        "samples_seen": 64,
+        "checkpoint": "checkpoint_epoch0001_mini0002.pt",
+        "train": {"loss": 0.5},
+    },
 }
 WEIGHTS = {"model_state_dict": {"w": torch.arange(50.0)}}
 
@@ -108,11 +124,75 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path, name):
         checkpoint.read(path)
 
 
-def test_counters_that_are_no_numbers_are_refused(tmp_path):
-    path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
-    for counters in ({}, {"epoch": "1", "mini_epoch": 1, "finished": True}):
-        checkpoint.write(path, {**STATE, "counters": counters}, trainer_state=WEIGHTS)
-        with pytest.raises(DataError, match="counters"):
+def sealed(path: Path, state: dict[str, object], **torch_save: bool) -> Path:
+    """A file that anybody could make: whatever it holds, its checksum fits."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer, **torch_save)
+    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
+    return path
+
+
+def changed(part: str, **values: object) -> dict[str, object]:
+    return {**WEIGHTS, "format": 1, **STATE, part: {**STATE[part], **values}}  # type: ignore[dict-item]
+
+
+ENDLESS: list[object] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *(("counters", {name: value}) for name in ("epoch", "samples_seen") for value in (-1, 10**30, "1", 1.0, True)),
+        ("counters", {"epoch": 0}),
+        ("counters", {"finished": 1}),
+        ("counters", {"mini_samples": 65}),
+        ("standing", {"best": "good"}),
+        ("standing", {"checkpoint": "../../other/checkpoint_epoch0001_mini0001.pt"}),
+        ("standing", {"checkpoint": "checkpoint_epoch0001_mini0001.pt\n"}),
+        ("standing", {"waited": -1}),
+        ("standing", {"used_s": float("nan")}),
+        ("standing", {"used_s": torch.zeros(1)}),
+        ("metrics", {"checkpoint": "/etc/passwd"}),
+        ("metrics", {"epoch": 10**30}),
+        ("metrics", {"val": {"loss": ENDLESS}}),
+        ("random_state", {"ranks": 7}),
+        ("random_state", {"ranks": [3]}),
+    ],
+    ids=str,
+)
+def test_plain_parts_that_cannot_be_are_refused_in_a_sentence(tmp_path, part, value):
+    path = sealed(tmp_path / "checkpoint_epoch0001_mini0002.pt", changed(part, **value))
+    with pytest.raises(DataError, match=rf"holds (a record|{part}) that cannot be: ") as error:
+        checkpoint.read(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", sorted(checkpoint.PARTS))
+def test_parts_of_another_kind_are_refused(tmp_path, part):
+    for value in (None, 7, [], torch.zeros(3)):
+        path = sealed(tmp_path / "checkpoint_epoch0001_mini0002.pt", {**WEIGHTS, "format": 1, **STATE, part: value})
+        with pytest.raises(DataError, match="that cannot be"):
+            checkpoint.read(path)
+
+
+def test_a_small_file_whose_records_inflate_is_refused_before_they_do(tmp_path):
+    path, buffer = tmp_path / "checkpoint_epoch0001_mini0002.pt", io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"archive/data/{number}", bytes(64 << 20))
+    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(DataError, match="compressed records, which may grow to anything"):
+        checkpoint.read(path)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    pipe, link = tmp_path / "checkpoint_epoch0001_mini0001.pt", tmp_path / "checkpoint_epoch0001_mini0002.pt"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    for path in (pipe, link):
+        with pytest.raises(DataError, match=r"cannot be read \(it is no regular file\)"):
             checkpoint.read(path)
 
 

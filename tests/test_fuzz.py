@@ -25,3 +25,10 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memo
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "10,000 cases" in done.stdout
+
+
+def test_run_folders_that_anybody_could_have_written_are_gone_on_with_or_refused_in_a_sentence(tmp_path):
+    script = Path(__file__).with_name("fuzzing_runs.py")
+    done = subprocess.run([sys.executable, script, "--cases", "150"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "150 cases" in done.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,13 @@ def test_a_file_of_weights_is_never_trusted(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=name):
             made(init_from=tmp_path / name)
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_weights_to_begin_with_come_from_regular_files_that_do_not_inflate(tmp_path):
+    pipe, bomb = tmp_path / "pipe.pt", tmp_path / "bomb.pt"
+    os.mkfifo(pipe)
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(64 << 20))
+    for path, found in ((pipe, "no regular file"), (bomb, "holds compressed records")):
+        with pytest.raises(DataError, match=found):
+            network(TrainSpec(data="d", run=Path("r"), channels=4, blocks=1, init_from=path), side=5)

@@ -5,6 +5,7 @@ Run as a program, this file trains in the folder it is given, for the tests that
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,7 @@ from hexshards.hooks import (
 )
 from hexshards.interrupts import StopSignals
 from hexshards.reports import Outcome
+from hexshards.retention import Retention
 from hexshards.specs import TrainSpec
 from hexshards.synth import write
 from hexshards.trainer import Trainer
@@ -235,6 +237,43 @@ def test_a_hook_ends_the_run_after_saving_and_the_run_goes_on_when_started_again
 def test_a_hook_may_not_take_a_name_of_the_record(tmp_path):
     with pytest.raises(ValueError, match="a hook adds names that the record has already: epoch"):
         train(tmp_path, hooks=[lambda event: {"epoch": 1} if isinstance(event, Validated) else None])
+
+
+def test_a_log_that_anybody_wrote_leads_out_of_the_folder_nowhere(tmp_path, whole):
+    train(tmp_path / "run", num_epochs=1)
+    other = tmp_path / "other" / WHOLE[0]
+    other.parent.mkdir()
+    other.write_bytes(b"somebody's")
+    log = tmp_path / "run" / "metrics.jsonl"
+    lines = log.read_text().splitlines()
+    lines[0] = json.dumps({**json.loads(lines[0]), "checkpoint": f"../../other/{WHOLE[0]}"})
+    log.write_text("\n".join([*lines, "[" * 100_000, '{"epoch": 1e999, "mini_epoch": 1}']) + "\n")
+    train(tmp_path / "run", retention=Retention(last=1))
+    assert other.read_bytes() == b"somebody's"
+    assert names(tmp_path / "run") == [WHOLE[0], WHOLE[-1]]  # the first has no line any more
+
+
+def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path):
+    train(tmp_path, num_epochs=1)
+    (tmp_path / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(DataError, match=r"metrics.jsonl: cannot be read \(it is no regular file\). Move it away"):
+        train(tmp_path)
+
+
+def test_an_optimizers_state_of_another_network_is_refused_before_a_weight_changes(tmp_path):
+    train(tmp_path, num_epochs=1)
+    newest = tmp_path / "checkpoints" / WHOLE[2]
+    state = checkpoint.read(newest)
+    state["optimizer_state_dict"]["state"][0]["exp_avg"] = torch.zeros(3)
+    own = {name: state.pop(name) for name in checkpoint.PARTS}
+    del state["format"]
+    checkpoint.write(newest, own, trainer_state=state)
+    trainer = seeded(Trainer)
+    before = plain(trainer.model.state_dict())
+    with pytest.raises(DataError, match=r"optimizer_state_dict.state.0.exp_avg has shape \(3,\), not \(8, 75\)"):
+        train(tmp_path, trainer=trainer)
+    assert plain(trainer.model.state_dict()) == before
 
 
 # --- values that are not plain ---

@@ -177,7 +177,7 @@ def test_a_compiled_network_goes_on_bit_for_bit_and_its_weights_have_their_own_n
 
 def test_a_state_without_what_a_trainer_keeps_is_refused():
     for way in ({"ema": 0.9}, {"precision": "float16"}):
-        with pytest.raises(KeyError):
+        with pytest.raises(ValueError, match="lacks"):
             made(**way).load_state_dict(made().state_dict())
 
 
