@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hexshards.errors import NonFiniteLoss
-from hexshards.losses import Samples, Sums, losses
+from hexshards.losses import BatchSums, Samples, Sums, losses, total
 from hexshards.schedules import Schedule
 from hexshards.specs import STEP, StepSpec
 from hexshards.state_fit import check_like, check_optimizer, with_own_flags
@@ -120,7 +120,7 @@ class Trainer:
             "model_state_dict": self.model.state_dict(),
             "optimizer_state_dict": self.optimizer.state_dict(),
             "scheduler_state_dict": self.scheduler.state_dict(),
-            "running_sums": self._sums.tolist(),
+            "running_sums": self._sums.by_name(),
         }
         if self.scaler.is_enabled():
             state["scaler_state_dict"] = self.scaler.state_dict()
@@ -136,12 +136,14 @@ class Trainer:
         """
         fresh = self._state()
         check_optimizer(state.get("optimizer_state_dict"), self.optimizer, "optimizer_state_dict")
-        del fresh["optimizer_state_dict"]
+        # checked for themselves: the sums of an older version may be fewer
+        del fresh["optimizer_state_dict"], fresh["running_sums"]
         check_like({name: part for name, part in state.items() if name in fresh}, fresh, "the trainer's state")
+        sums = Sums(self.device, _sums_by_name(state.get("running_sums")))
         self.model.load_state_dict(state["model_state_dict"])
         self.optimizer.load_state_dict(with_own_flags(state["optimizer_state_dict"], self.optimizer))
         self.scheduler.load_state_dict(state["scheduler_state_dict"])
-        self._sums = Sums(self.device, state["running_sums"])
+        self._sums = sums
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler_state_dict"])
         if self.average is not None:
@@ -159,13 +161,13 @@ class Trainer:
         self.optimizer.zero_grad()
         parts = moved.parts(self.spec.accumulate)
         found = [self._backward(part, policy_rows, rows, last=part is parts[-1]) for part in parts]
-        sums_4 = self.team.add(torch.stack(found).sum(dim=0))
-        self._newest.add(self._weighted(sums_4[2] / policy_rows, sums_4[3] / rows))
+        sums = total(found).over(self.team)
+        self._newest.add(self._weighted(sums.policy_loss / policy_rows, sums.value_loss / rows))
         self.scheduler.advance(rows)
         self._move_weights()
-        self._sums.add_batch(sums_4)
+        self._sums.add_batch(sums)
 
-    def _backward(self, part: _Moved, policy_rows: Tensor, rows: int, *, last: bool) -> Tensor:
+    def _backward(self, part: _Moved, policy_rows: Tensor, rows: int, *, last: bool) -> BatchSums:
         """Add the part's gradients, of its share in the mean over all processes' rows; its sums."""
         with self._alone(unless=last):
             found = losses(*self._answers(self._net, part.board), part)
@@ -228,6 +230,22 @@ class Trainer:
         norms = torch.stack([weight.detach().norm() for weight in self.model.parameters()])
         if not norms.isfinite().all():
             raise NonFiniteLoss(float("nan"))
+
+
+RELEASED_SUMS = (
+    *("batches", "samples", "policy_samples", "policy_loss", "value_loss"),
+    *("policy_top1", "policy_top5", "value_accuracy"),
+)
+"""Names of the running sums in a checkpoint of version 0.1, where they are a list."""
+
+
+def _sums_by_name(saved: object) -> dict[str, float]:
+    if isinstance(saved, list) and len(saved) == len(RELEASED_SUMS):
+        saved = dict(zip(RELEASED_SUMS, saved, strict=True))
+    if not isinstance(saved, Mapping):
+        raise ValueError("running_sums is no dict of numbers")
+    check_like(saved, dict.fromkeys(saved, 0.0), "running_sums")
+    return dict(saved)
 
 
 class _Moved(NamedTuple):

@@ -175,6 +175,25 @@ def test_a_compiled_network_goes_on_bit_for_bit_and_its_weights_have_their_own_n
     gone_on(made(compile=True), saved(made()))
 
 
+def test_sums_of_a_version_that_knew_fewer_begin_at_nothing_and_its_list_is_read_by_name():
+    state = made().state_dict()
+    counted = {name: float(number) for number, name in enumerate(state["running_sums"], start=1)}
+    for saved in (list(counted.values()), counted, {**counted}):
+        trainer = made()
+        trainer.load_state_dict({**state, "running_sums": saved})
+        assert trainer.state_dict()["running_sums"] == counted
+    del counted["value_accuracy"]
+    trainer = made()
+    trainer.load_state_dict({**state, "running_sums": counted})
+    assert trainer.state_dict()["running_sums"] == {**counted, "value_accuracy": 0.0}
+
+
+@pytest.mark.parametrize("saved", [None, [1.0], {"samples": "many"}, {"samples": float("nan")}, {"horses": 1.0}])
+def test_sums_that_are_none_are_refused(saved):
+    with pytest.raises(ValueError, match=r"running.sums"):
+        made().load_state_dict({**made().state_dict(), "running_sums": saved})
+
+
 def test_a_state_without_what_a_trainer_keeps_is_refused():
     for way in ({"ema": 0.9}, {"precision": "float16"}):
         with pytest.raises(ValueError, match="lacks"):
