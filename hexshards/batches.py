@@ -22,6 +22,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 
+from hexshards.arguments import LocalPath, checked
 from hexshards.arrival import arriving
 from hexshards.budget import parse_bytes
 from hexshards.delivery import Rows, compiled, on_cpu, on_device, usable_device
@@ -48,6 +49,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What batches may be made of."""
 
 
+@checked
 def loader(
     dataset: Datasets,
     *,
@@ -63,7 +65,7 @@ def loader(
     channels_last: bool = False,
     resident: bool = False,
     drop_last: bool = LOADER.drop_last,
-    cache: str | Path | None = REMOTE.cache,
+    cache: LocalPath | None = REMOTE.cache,
     cache_limit: int | str = REMOTE.cache_bytes,
     where: str = LOADER.where,
     positions: int | None = LOADER.positions,
@@ -171,6 +173,7 @@ class Loader:
     moves on to the next epoch.
     """
 
+    @checked
     def __init__(
         self,
         dataset: Datasets,
@@ -277,6 +280,7 @@ class Loader:
             raise ValueError(f"not a loader's state: {state['samples']} samples of epoch {state['epoch']}")
         self._at = _Pass(int(state["epoch"]), int(state["samples"]), loaded=True)
 
+    @checked
     def set_epoch(self, epoch: int) -> None:
         """Begin ``epoch`` at the next first batch. The current one changes nothing, so a resumed epoch goes on.
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from hexshards.arguments import hints_of
 from hexshards.errors import DataError, InputRejected, WorkerDied
-from hexshards.specs import hints_of
 
 if TYPE_CHECKING:
     from hexshards.storage import Home

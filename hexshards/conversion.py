@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Unpack
 
 from hexshards import engines
+from hexshards.arguments import checked
 from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.discovery import discover
@@ -80,6 +81,7 @@ class Report:
         return sum(file.size_bytes for file in self.added)
 
 
+@checked
 def convert(
     sources: Sequence[str | Path] | str | Path,
     *,

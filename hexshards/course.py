@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hexshards.arguments import fit_fields
 from hexshards.cursor import Cursor
 from hexshards.stopping import Limits
 from hexshards.trainable import TrainLoader
@@ -23,6 +24,7 @@ class Course:
     """Each so many-th mini-epoch of an epoch is validated, and each that ends short."""
 
     def __post_init__(self) -> None:
+        fit_fields(self)
         if self.mini_epoch_samples is not None and self.mini_epoch_batches is not None:
             raise ValueError("give mini_epoch_samples or mini_epoch_batches, not both")
         for name in ("mini_epoch_samples", "mini_epoch_batches", "val_every"):

@@ -22,7 +22,7 @@ from hexshards.window import Windows
 
 State = dict[str, int | str]
 
-Datasets = str | Path | Home | Mapping[str, float] | Mapping[Home, float]
+Datasets = str | Path | Home | Mapping[str, float] | Mapping[Path, float] | Mapping[Home, float]
 """Where a dataset is; or where several are, and the weights in which they are mixed."""
 
 CHOICES = ("where", "positions", "mix")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.arguments import checked
 from hexshards.board import MAX_SIDE, MIN_SIDE
 from hexshards.codec import SUFFIXES
 from hexshards.errors import DataError, printable
@@ -145,6 +146,7 @@ class Index:
         return {"format": "hexshards", "version": VERSION, **json.loads(json.dumps(entry))}
 
 
+@checked
 def read_index(dataset: str | Path | Home) -> Index:
     """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged."""
     home = home_of(dataset)

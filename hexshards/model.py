@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hexshards.arguments import checked
 from hexshards.specs import TRAIN
 
 PLANES = 3
@@ -27,8 +28,11 @@ class TwoHeadedResNet(nn.Module):
     Fully convolutional: the value head sees each plane's mean and maximum over the board.
     """
 
+    @checked
     def __init__(self, *, channels: int = TRAIN.channels, blocks: int = TRAIN.blocks) -> None:
         super().__init__()
+        if channels < 1 or blocks < 0:
+            raise ValueError(f"channels must be at least 1 and blocks at least 0, got {channels} and {blocks}")
         self.stem = nn.Sequential(_conv3x3(PLANES, channels), nn.BatchNorm2d(channels), nn.ReLU())
         self.tower = nn.Sequential(*(_Residual(channels) for _ in range(blocks)))
         self.policy = nn.Sequential(

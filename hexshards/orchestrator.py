@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards import checkpoint
+from hexshards.arguments import LocalPath, checked
 from hexshards.course import Course
 from hexshards.cursor import Cursor
 from hexshards.errors import DataError, NonFiniteLoss, printable
@@ -87,13 +88,14 @@ class MiniEpochOrchestrator:
     """A signal asked one of the team to stop."""
     _time_up: bool
 
+    @checked
     def __init__(
         self,
         trainer: Trainable,
         train_loader: TrainLoader,
         val_loader: Iterable[Any] | None,
         *,
-        run: str | Path,
+        run: LocalPath,
         mini_epoch_samples: int | None = None,
         mini_epoch_batches: int | None = None,
         cross_epochs: bool = False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hexshards.arguments import fit_fields
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
@@ -16,6 +18,7 @@ class Retention:
     """Beside them every so many-th of the run."""
 
     def __post_init__(self) -> None:
+        fit_fields(self)
         for name, count in (("last", self.last), ("every", self.every)):
             if count is not None and count < 1:
                 raise ValueError(f"keep_{name} must be at least 1, got {count}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from hexshards import checkpoint, workers
+from hexshards.arguments import checked
 from hexshards.batches import Loader, loader
 from hexshards.blend import mixed_in
 from hexshards.checkpoint import newest_first
@@ -26,16 +27,14 @@ from hexshards.remote import home_of, is_url
 from hexshards.reports import Outcome
 from hexshards.retention import Retention
 from hexshards.runfolder import RESUMES, RunFolder
-from hexshards.specs import LOADER, REMOTE, TrainSpec, duration_s, plain
+from hexshards.specs import LOADER, MOST_THREADS, REMOTE, TrainSpec, duration_s, plain
 from hexshards.stopping import EarlyStopping
 from hexshards.storage import Home
 from hexshards.team import Team, joined
 from hexshards.trainer import Trainer
 
-MOST_THREADS = 1024
-"""No checkpoint makes a process start more."""
 
-
+@checked
 def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     """Train as the spec says, from the folder's newest good checkpoint on, with the others that torchrun started.
 

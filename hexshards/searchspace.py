@@ -10,8 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hexshards.arguments import fit_fields, fitted, hints_of
 from hexshards.errors import printable
-from hexshards.specs import TRAIN, TrainSpec, check_option, hints_of
+from hexshards.specs import TRAIN, TrainSpec, check_option
 from hexshards.stopping import HIGHER_IS_BETTER
 
 Sampler = Literal["tpe", "random", "grid"]
@@ -54,11 +55,9 @@ class SweepSpec:
     """The name of the sweep in the database; else that of its folder."""
 
     def __post_init__(self) -> None:
+        fit_fields(self)
         _require(bool(self.search), "the table [search] names no option")
         _require(self.trials >= 1, f"trials must be at least 1, got {self.trials}")
-        for name, kind in (("sampler", Sampler), ("pruner", Pruner)):
-            value = getattr(self, name)
-            _require(value in get_args(kind), f"{name} must be one of {get_args(kind)}, got {value!r}")
         _require("best_by" not in self.search, "best_by says what is good: give it in [fixed]")
         both = sorted(self.search.keys() & self.fixed.keys())
         _require(not both, f"both in [search] and in [fixed]: {', '.join(both)}")
@@ -91,6 +90,22 @@ class SweepSpec:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial, as the database has it."""
+
+    number: int
+    """Also the name of its run's folder."""
+    state: str
+    """complete, pruned, failed, running or waiting."""
+    value: float | None
+    """The metric of its best mini-epoch; of a pruned one so far."""
+    mini_epochs: int
+    samples: int
+    options: Mapping[str, Any]
+    error: str | None
+
+
 def read_sweep(config: str | Path | Mapping[str, Any]) -> SweepSpec:
     """A sweep from its TOML file, or from what such a file would hold.
 
@@ -118,9 +133,6 @@ def _parsed(config: Mapping[str, Any]) -> SweepSpec:
     tables = {name: config.get(name, {}) for name in ("search", "fixed")}
     for name, table in tables.items():
         _require(isinstance(table, Mapping), f"{name} must be a table, [{name}]")
-    kinds = {"trials": int, "sampler": str, "pruner": str, "storage": str, "name": str}
-    for name, kind in kinds.items():
-        _require(type(config.get(name, kind())) is kind, f"{name} must be of kind {kind.__name__}")
     search = {name: _part(name, part) for name, part in tables["search"].items()}
     fixed = {name: _value(name, value) for name, value in tables["fixed"].items()}
     return SweepSpec(**{**config, "search": search, "fixed": fixed})
@@ -158,16 +170,9 @@ def _value(name: str, value: Any) -> Any:
     options = [each.name for each in fields(TrainSpec) if each.metadata and each.name not in NOT_SEARCHED]
     _known(name, options, of="no option of `hexshards train` that can be searched: ")
     kind = hints_of(TrainSpec)[name]
-    kinds = [each for each in get_args(kind) or (kind,) if each is not type(None)]
-    if kinds == [Path] and isinstance(value, str):
-        value = Path(value)
-    if kinds == [float] and type(value) is int:
+    value = fitted(value, kind, name=name)
+    if float in (kind, *get_args(kind)) and type(value) is int:
         value = float(value)
-    wanted = [type(each) if isinstance(each, str) else each for each in kinds]  # the arguments of Literal are words
-    if type(value) not in wanted:
-        raise ValueError(
-            f"{name}: {printable(value)!r} is not of kind {wanted[0].__name__}, like {getattr(TRAIN, name)!r}"
-        )
     check_option(TrainSpec, name, value)
     return value
 

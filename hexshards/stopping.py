@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hexshards.arguments import fit_fields
+
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
 """Endings of the metrics that are better when they are higher; of all others less is better."""
 
@@ -21,6 +23,7 @@ class Limits:
     """Seconds at work. The last mini-epoch is cut short, so that its validation and checkpoint end in time too."""
 
     def __post_init__(self) -> None:
+        fit_fields(self)
         for name, most in (("num_epochs", self.epochs), ("max_samples", self.samples), ("max_time_s", self.time_s)):
             if most is not None and not most > 0:
                 raise ValueError(f"{name} must be more than 0, got {most}")
@@ -40,6 +43,7 @@ class EarlyStopping:
     """Give the trainer the best weights when the run ends."""
 
     def __post_init__(self) -> None:
+        fit_fields(self)
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be at least 1, got {self.patience}")
         if not self.min_improvement >= 0:

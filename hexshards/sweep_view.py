@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hexshards.trials import Trial
+    from hexshards.searchspace import Trial
 
 ERROR_WIDTH = 200
 

@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hexshards.arguments import LocalPath, checked
 from hexshards.hooks import Hook
 from hexshards.index import read_index
 from hexshards.remote import is_url
-from hexshards.searchspace import Range, SweepSpec, read_sweep
-
-if TYPE_CHECKING:
-    from hexshards.trials import Trial
+from hexshards.searchspace import Range, SweepSpec, Trial, read_sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +36,12 @@ class Sweep:
         return self.out / "trials" / f"{trial.number:04d}"
 
 
+@checked
 def sweep(
     dataset: str | Path,
     config: str | Path | Mapping[str, Any],
     *,
-    out: str | Path,
+    out: LocalPath,
     trials: int | None = None,
     hooks: Sequence[Hook] = (),
     on_trial: Callable[[Trial], None] = lambda trial: None,

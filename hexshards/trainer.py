@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hexshards.arguments import checked
+from hexshards.delivery import usable_device
 from hexshards.errors import NonFiniteLoss
 from hexshards.losses import BatchSums, Samples, Sums, losses, total
 from hexshards.schedules import Schedule
@@ -36,6 +38,7 @@ class Trainer:
     a process's own rows, and those kept are rank 0's.
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -44,7 +47,7 @@ class Trainer:
         device: str | torch.device = "cpu",
         team: Team | None = None,
     ) -> None:
-        self.spec, self.device, self.team = spec, torch.device(device), here() if team is None else team
+        self.spec, self.device, self.team = spec, usable_device(device), here() if team is None else team
         self._layout = torch.channels_last if spec.channels_last else torch.preserve_format
         self.model = model.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, spec)

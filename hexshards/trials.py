@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from hexshards.hooks import Event, Hook, Progressed, RunStarted, Saved
 from hexshards.runs import train
-from hexshards.searchspace import Range, SweepSpec
+from hexshards.searchspace import Range, SweepSpec, Trial
 from hexshards.specs import TrainSpec
 from hexshards.stopping import EarlyStopping
 
@@ -40,22 +39,6 @@ STARTUP_TRIALS, STARTUP_MINI_EPOCHS = 5, 1
 
 _RUN, _KILLED, _SURPLUS, _ERROR, _SAMPLES, _MINIS = "run", "killed", "surplus", "error", "samples", "mini_epochs"
 _TRIES, _WAIT_S = 20, 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One trial, as the database has it."""
-
-    number: int
-    """Also the name of its run's folder."""
-    state: str
-    """complete, pruned, failed, running or waiting."""
-    value: float | None
-    """The metric of its best mini-epoch; of a pruned one so far."""
-    mini_epochs: int
-    samples: int
-    options: Mapping[str, Any]
-    error: str | None
 
 
 class Trials:

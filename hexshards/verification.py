@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.arguments import checked
 from hexshards.errors import DataError
 from hexshards.images import upright
 from hexshards.index import Index, Split, read_index
@@ -35,6 +36,7 @@ class Verification:
     problems: tuple[DataError, ...]
 
 
+@checked
 def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] | None = None) -> Verification:
     """Check a whole dataset and report every problem, one for each block, shard or count.
 

@@ -20,6 +20,7 @@ from webdataset.compat import FluidWrapper
 from webdataset.utils import pytorch_worker_info
 
 from hexshards import order
+from hexshards.arguments import checked
 from hexshards.expand import Batch, Packed, expand
 from hexshards.index import NAME, Index, read_index
 from hexshards.members import Blocks, Columns, side_of
@@ -49,8 +50,9 @@ def decode_column(key: str, data: bytes) -> NDArray[Any] | None:
     return array
 
 
+@checked
 def pipeline(
-    urls: str | Sequence[str],
+    urls: str | Path | Sequence[str | Path],
     *,
     batch_size: int | None = LOADER.batch_size,
     shuffle: bool = LOADER.shuffle,
@@ -70,11 +72,15 @@ def pipeline(
 
     Raises ValueError for arguments that make no sense, DataError while iterating where a block is damaged or missing.
     """
-    if augment not in ("none", "random"):
-        raise ValueError(f'augment must be "none" or "random" here, got {augment!r}: the others need hexshards.loader')
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, or None, got {batch_size}")
-    shards = webdataset.SimpleShardList([_absolute(each) for each in webdataset.SimpleShardList(urls).urls])
+    least = {"seed": (seed, 0), "epoch": (epoch, 0), "buffer_positions": (buffer_positions, 1)}
+    if beyond := [f"{name} must be at least {low}, got {given}" for name, (given, low) in least.items() if given < low]:
+        raise ValueError(beyond[0])
+    named = str(urls) if isinstance(urls, (str, Path)) else [str(each) for each in urls]
+    if not named:
+        raise ValueError("urls names no shard")
+    shards = webdataset.SimpleShardList([_absolute(each) for each in webdataset.SimpleShardList(named).urls])
     known = read_index(index) if index is not None else _index_beside(shards.urls)
     if known and known.baked and augment != "none":
         raise ValueError('every position is there in all four symmetries already. Pass augment="none"')

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_data import dataset, rows_of
 
 import hexshards
+from hexshards.orchestrator import MiniEpochOrchestrator
+from hexshards.retention import Retention
 from hexshards.runs import train
-from hexshards.specs import TrainSpec
+from hexshards.searchspace import SweepSpec
+from hexshards.specs import RemoteSpec, StepSpec, SynthSpec, TrainSpec
+from hexshards.stopping import EarlyStopping
 from hexshards.trainer import Trainer
 
 
@@ -86,7 +92,7 @@ def test_a_mix_that_names_a_dataset_twice_in_two_spellings_is_refused(home, else
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
 def test_a_pipeline_reads_where_it_was_opened(home, elsewhere):
-    pipe = hexshards.pipeline("data/train-000000.tar", shuffle=False, augment="none")
+    pipe = hexshards.pipeline(Path("data/train-000000.tar"), shuffle=False, augment="none")
     rows = [rows_of(batch) for batch in pipe]
     again = hexshards.pipeline(["data/train-000000.tar"], shuffle=False, augment="none")
     elsewhere()
@@ -110,3 +116,136 @@ def test_a_factory_that_needs_arguments_and_a_run_given_as_text_are_understood(h
     with pytest.raises(ValueError, match=r"model torch.nn:Linear fails when it is called without arguments: .*missing"):
         train(TrainSpec(model="torch.nn:Linear", **options))
     assert train(TrainSpec(**options)).checkpoint.is_relative_to(home / "text")
+
+
+REFUSED = [
+    (lambda home: hexshards.loader(["a", "b"]), "dataset"),
+    (lambda home: hexshards.loader({home / "data": "0.5"}), "dataset"),
+    (lambda home: hexshards.loader(home / "data", batch_size="256"), "batch_size must be a whole number, got '256'"),
+    (lambda home: hexshards.loader(home / "data", batch_size=1000.5), "batch_size must be a whole number, got 1000.5"),
+    (lambda home: hexshards.loader(home / "data", batch_size=True), "batch_size"),
+    (lambda home: hexshards.loader(home / "data", batch_size=None), "batch_size"),
+    (lambda home: hexshards.loader(home / "data", shuffle="no"), "shuffle must be True or False, got 'no'"),
+    (lambda home: hexshards.loader(home / "data", augment=["none"]), "augment must be one of"),
+    (lambda home: hexshards.loader(home / "data", split=3), "split"),
+    (lambda home: hexshards.loader(home / "data", where={"ply": 3}), "where"),
+    (lambda home: hexshards.loader(home / "data", dtype="float16"), "dtype must be a torch.dtype, got 'float16'"),
+    (lambda home: hexshards.loader(home / "data", cache=3), "cache"),
+    (lambda home: hexshards.loader(home / "data", cache_limit=None), "cache_limit"),
+    (lambda home: hexshards.loader(home / "data", rank="0", world_size=1), "rank"),
+    (lambda home: hexshards.loader(home / "data").set_epoch("1"), "epoch"),
+    (lambda home: hexshards.convert(home / "processed", out=None), "out"),
+    (lambda home: hexshards.convert([3], out=home / "no"), r"sources\[0\]"),
+    (lambda home: hexshards.convert(home / "processed", out=home / "no", workers="2"), "workers"),
+    (lambda home: hexshards.convert(home / "processed", out=home / "no", max_rejects=0.5), "max_rejects"),
+    (lambda home: hexshards.convert(home / "processed", out=home / "no", val_fraction="0.1"), "val_fraction"),
+    (lambda home: hexshards.convert(home / "processed", out=home / "no", keep_duplicates="no"), "keep_duplicates"),
+    (lambda home: hexshards.convert(home / "processed", out=home / "no", progress=True), "progress"),
+    (lambda home: TrainSpec(data=home, run=home, batch_size="256"), "batch_size"),
+    (lambda home: TrainSpec(data=home, run=home, learning_rate="1e-3"), "learning_rate must be a number, got '1e-3'"),
+    (lambda home: TrainSpec(data=home, run=home, learning_rate=float("nan")), "learning_rate"),
+    (lambda home: TrainSpec(data=home, run=home, learning_rate=float("inf")), "learning_rate"),
+    (lambda home: TrainSpec(data=home, run=home, device=0), "device"),
+    (lambda home: TrainSpec(data=home, run=home, threads=1e9), "threads must be less than 1025"),
+    (lambda home: TrainSpec(data=home, run=home, seed=2**70), "seed must be less than"),
+    (lambda home: TrainSpec(data=3, run=home), "data"),
+    (lambda home: TrainSpec(data=home, run=None), "run"),
+    (lambda home: train("data"), "spec must be a TrainSpec, got 'data'"),
+    (lambda home: train(TrainSpec(data=home / "data", run=home / "no", **SMALL), hooks=print), "hooks must be a list"),
+    (lambda home: train(TrainSpec(data=home / "data", run=home / "no", **SMALL), hooks=[3]), r"hooks\[0\]"),
+    (lambda home: hexshards.sweep(home / "data", 3, out=home / "no"), "config"),
+    (lambda home: hexshards.sweep(home / "data", {"search": {}}, out=home / "no", trials="2"), "trials"),
+    (lambda home: SweepSpec(search={"seed": (1, 2)}, trials="2"), "trials"),
+    (lambda home: hexshards.verify(["a"]), "dataset"),
+    (lambda home: hexshards.verify(home / "data", progress=3), "progress"),
+    (lambda home: hexshards.read_index(None), "dataset"),
+    (lambda home: hexshards.pipeline(3), "urls"),
+    (lambda home: hexshards.pipeline(str(home / "data/train-000000.tar"), batch_size="8"), "batch_size"),
+    (lambda home: hexshards.pipeline([]), "urls"),
+    (lambda home: hexshards.pipeline("a.tar", seed=-1), "seed must be at least 0, got -1"),
+    (lambda home: hexshards.pipeline("a.tar", buffer_positions=0), "buffer_positions must be at least 1, got 0"),
+    (lambda home: hexshards.pipeline("a.tar", augment="all"), "augment must be one of"),
+    (lambda home: hexshards.TwoHeadedResNet(channels="8"), "channels must be a whole number, got '8'"),
+    (lambda home: hexshards.TwoHeadedResNet(channels=0), "channels must be at least 1"),
+    (lambda home: Trainer("resnet18"), "model must be a torch.nn.Module"),
+    (lambda home: Trainer(network(), device="gpu"), "device"),
+    (lambda home: Trainer(network(), device="cuda:99"), "device"),
+    (lambda home: Trainer(network(), {"learning_rate": 1}), "spec must be a StepSpec, got a dict"),
+    (lambda home: StepSpec(accumulate=1.5), "accumulate"),
+    (lambda home: MiniEpochOrchestrator(network(), None, None, run=home / "no"), "trainer must be a Trainable"),
+    (lambda home: driven(home, run=None), "run"),
+    (lambda home: driven(home, mini_epoch_samples="200"), "mini_epoch_samples"),
+    (lambda home: driven(home, max_time_s="12h"), "max_time_s"),
+    (lambda home: driven(home, early=3), "early must be an EarlyStopping, got 3"),
+    (lambda home: driven(home, hooks=[None]), r"hooks\[0\]"),
+    (lambda home: EarlyStopping(patience="3"), "patience"),
+    (lambda home: EarlyStopping(metric=None), "metric"),
+    (lambda home: Retention(last=1.5), "last"),
+    (lambda home: RemoteSpec(threads="4"), "threads"),
+    (lambda home: SynthSpec(games="10"), "games"),
+]
+
+
+def network():
+    return hexshards.TwoHeadedResNet(channels=2, blocks=1)
+
+
+def driven(home, **options):
+    loader = hexshards.loader(home / "data", batch_size=200)
+    return MiniEpochOrchestrator(Trainer(network()), loader, None, **{"run": home / "no", **options})
+
+
+@pytest.mark.parametrize(
+    ("call", "says"), REFUSED, ids=[says.split(" ")[0] + str(n) for n, (_, says) in enumerate(REFUSED)]
+)
+def test_an_argument_of_a_wrong_kind_is_refused_by_name_when_it_is_given(home, call, says):
+    with pytest.raises(ValueError, match=f"^{says}") as refused:
+        call(home)
+    assert "\n" not in str(refused.value)
+    assert not (home / "no").exists()
+
+
+def test_a_torch_data_loader_in_place_of_ours_is_refused_with_what_it_lacks(home):
+    loader = torch.utils.data.DataLoader([1, 2])
+    with pytest.raises(ValueError, match=r"^train_loader must be a TrainLoader, and DataLoader has no .*state_dict"):
+        MiniEpochOrchestrator(Trainer(network()), loader, None, run=home / "no")
+
+
+def test_numbers_and_paths_mean_the_same_in_whatever_kind_they_are_given(home, tmp_path):
+    expected = [rows_of(batch) for batch in hexshards.loader(home / "data", batch_size=100, seed=3, num_workers=0)]
+    for number in (1e2, np.int64(100), np.float32(100), np.array(100), torch.tensor(100)):
+        same = hexshards.loader(str(home / "data"), batch_size=number, seed=np.uint8(3), num_workers=0.0)
+        assert type(same.spec.batch_size) is int
+        assert [rows_of(batch) for batch in same] == expected
+    spec = TrainSpec(
+        data=str(home / "data"), run=str(tmp_path), batch_size=1e3, learning_rate=np.float64(1e-3), seed=np.int64(3)
+    )
+    assert (type(spec.run), spec.batch_size, spec.seed) == (type(tmp_path), 1000, 3)
+    assert [type(each) for each in (spec.batch_size, spec.learning_rate, spec.seed)] == [int, float, int]
+    assert TrainSpec(data=home, run=home, compile=np.bool_(True)).compile is True
+    assert EarlyStopping(patience=3.0).patience == 3
+    assert RemoteSpec(cache=str(tmp_path)).cache == tmp_path
+
+
+def test_the_bytes_of_a_dataset_do_not_depend_on_the_kind_of_the_numbers(home, tmp_path):
+    plain = hexshards.convert(
+        [home / "processed"], out=tmp_path / "plain", val_fraction=0.25, shard_positions=512, block_positions=64
+    )
+    other = hexshards.convert(
+        (home / "processed").glob("*.gz"),
+        out=str(tmp_path / "other"),
+        val_fraction=np.float64(0.25),
+        shard_positions=512.0,
+        block_positions=np.int32(64),
+        workers=1.0,
+    )
+    assert (tmp_path / "plain/index.json").read_bytes() == (tmp_path / "other/index.json").read_bytes()
+    assert plain.positions == other.positions
+
+
+def test_every_argument_of_every_public_name_is_checked():
+    # by hand would be forgotten: the next function that is made public must be one of them
+    functions = [getattr(hexshards, name) for name in hexshards.__all__]
+    made = {hexshards.Trainer, hexshards.MiniEpochOrchestrator, hexshards.TwoHeadedResNet}
+    calls = [each.__init__ if each in made else each for each in functions if each in made or inspect.isfunction(each)]
+    assert [each.__qualname__ for each in calls if not hasattr(each, "__wrapped__")] == ["decode_column"]

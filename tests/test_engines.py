@@ -85,7 +85,7 @@ def test_what_a_task_raises_arrives_as_itself(workers, error):
 
 def test_an_engine_that_is_not_there_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     sources = processed(tmp_path / "in", games=2)
-    with pytest.raises(ValueError, match=r"engine must be one of \('local', 'ray'\), got slurm"):
+    with pytest.raises(ValueError, match=r"engine must be one of \('local', 'ray'\), got 'slurm'"):
         convert(sources, out=tmp_path / "out", engine="slurm")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'hexshards\[ray\]'"):

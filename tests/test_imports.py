@@ -19,6 +19,7 @@ CONVERTERS = Path(__file__).parents[1] / "converters"
 RANK = [
     *(
         "errors",
+        "arguments",
         "board",
         "specs",
         "interrupts",

@@ -82,7 +82,7 @@ def test_a_torchdata_node_over_the_loader_resumes_anywhere(data, epochs, request
             states.append(loader.state_dict())
         assert seen == epochs[epoch]
     for at in (0, 6, 10, 12, 22):
-        again = opened(num_workers=at % 4 == 2)
+        again = opened(num_workers=int(at % 4 == 2))
         again.load_state_dict(states[at])
         epoch, batch = divmod(at, BATCHES)
         assert [rows_of(batch) for batch in again] == epochs[epoch][batch + 1 :]
@@ -123,7 +123,7 @@ def test_a_stateful_data_loader_around_the_loader_resumes_anywhere(data, epochs,
             states.append(loader.state_dict())
         assert seen == epochs[epoch]
     for at in (0, 6, 11, 12, 22):
-        again = opened(num_workers=at % 4 == 2)
+        again = opened(num_workers=int(at % 4 == 2))
         again.load_state_dict(states[at])
         epoch, batch = divmod(at, BATCHES)
         assert [rows_of(batch) for batch in again] == epochs[epoch][batch + 1 :]
