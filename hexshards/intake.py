@@ -203,7 +203,7 @@ def judge(
         listed = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in reasons.most_common(5))
         first = next(spill.first_reject for spill in spills if spill.rejects)
         raise InputRejected(
-            f"{_counted(reasons.total(), spills)} rejected ({listed}), the first at {first}",
+            f"{_counted(reasons.total(), spills)} rejected ({listed}), the first at {printable(first, width=200)}",
             where=str(rejects),
             fix=f"Look at that file; --max-rejects {reasons.total()} keeps all else",
         )

@@ -184,7 +184,8 @@ def loads(data: Data, *, where: str, shortcut: Shortcut | None = None, cuts: Seq
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError, struct.error) as error:
         problem = f"the pickle makes no sense at byte {machine.at:,} of {len(data):,} ({_sense(error)})"
         fix = _CutError.fix
-    if machine.at <= _OPCODE_BYTES and _is_prose(head := bytes(data[:_HEAD_BYTES])):
+    if machine.at <= _OPCODE_BYTES and _is_prose(data):
+        head = bytes(data[:_HEAD_BYTES])
         problem = f"holds text that begins with {printable(head.decode())}, not a pickle"
         fix = "Find out what the file is, or leave it out"
     raise DataError(problem, where=where, fix=fix)
@@ -195,9 +196,11 @@ def _sense(error: Exception) -> str:
     return next(words for kind, words in _SENSE.items() if isinstance(error, kind))
 
 
-def _is_prose(head: bytes) -> bool:
-    """Whether a file begins like text: a pickle in letters, of protocol 0, has no blank so early."""
-    return b" " in head and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
+def _is_prose(data: Data) -> bool:
+    """Whether a file is text: a pickle in letters, of protocol 0, has no blank so early and ends with a full stop."""
+    head = bytes(data[:_HEAD_BYTES])
+    in_letters = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
+    return in_letters and bool(head) and (b" " in head or bytes(data[-1:]) != pickle.STOP)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Spill:
     rejects: dict[str, int]
     """How many examples or lines were rejected, by reason."""
     first_reject: str
-    """File and place of the first of them."""
+    """File and place of the first of them, and what was found there."""
     reject_places: tuple[str, ...] = ()
     """What was rejected: ``line``, ``example``, or ``statement`` of a whole file."""
     without_policy: int = 0
@@ -103,7 +103,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         sources=tuple(sources),
         rows={"train": int((~val).sum()), "val": int(val.sum())},
         rejects=dict(Counter(line["reason"] for line in rejects)),
-        first_reject=f"{rejects[0]['file']}, {rejects[0]['place']}" if rejects else "",
+        first_reject="{file}, {place}: {found}".format(**rejects[0]) if rejects else "",
         reject_places=tuple(sorted({_place_word(line["place"]) for line in rejects})),
         without_policy=sum(read.without_policy for read in reads),
     )

@@ -522,7 +522,8 @@ def test_among_many_small_files_one_of_a_single_faulty_line_is_a_reject_that_say
         (tmp_path / f"{number:02}.trmph").write_text(trmph_line(game) + "\n")
     line = (tmp_path / "00.trmph").read_text()
     (tmp_path / "00.trmph").write_text(line.split()[0] + "\n")
-    with pytest.raises(InputRejected, match=r"1 line was rejected \(no winner: 1\), the first at 00\.trmph, line 1"):
+    at = r"the first at 00\.trmph, line 1: nothing after the moves: append b or r, who won\. Look"
+    with pytest.raises(InputRejected, match=rf"1 line was rejected \(no winner: 1\), {at}"):
         convert(tmp_path, out=tmp_path / "out")
     assert "append b or r" in rejects_in(tmp_path / "out")[0]["found"]
     report = convert(tmp_path, out=tmp_path / "out", max_rejects=1)

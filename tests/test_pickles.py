@@ -319,6 +319,8 @@ def test_of_an_array_of_anything_but_numbers_only_the_type_is_known(array, proto
     ("data", "sentence"),
     [
         (b"Dear reader, this is text", "holds text that begins with Dear reader, this is text, not a pickle"),
+        (b"#13,l8d10i4f9 b\n", "holds text that begins with #13,l8d10i4f9 b.*, not a pickle"),
+        (b"hello\n", "holds text that begins with hello.*, not a pickle"),
         (b'{"examples": []}', r'holds text that begins with \{"examples": \[\]\}, not a pickle'),
         (
             pickle.dumps([1, 2], protocol=2)[:-1],
