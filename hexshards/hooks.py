@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hexshards.checkpoint import random_state_kept
-from hexshards.plain import plain_record
+from hexshards.plain import plain_names
 from hexshards.reports import Outcome, Progress, joined
 from hexshards.trainable import Trainable, TrainLoader
 
@@ -133,8 +133,8 @@ class Listeners:
         with random_state_kept():
             for hook in self._hooks:
                 says = hook(event)
-                if says:
-                    added = joined(added, plain_record(says, what=f"what the hook {_name(hook)} returned"))
+                if says is not None:
+                    added = joined(added, plain_names(says, what=f"what the hook {_name(hook)} returned"))
         return added
 
 

@@ -37,7 +37,7 @@ from hexshards.hooks import (
     Validated,
 )
 from hexshards.interrupts import StopSignals
-from hexshards.plain import plain_record
+from hexshards.plain import plain_names
 from hexshards.reports import MiniEpochReport, Outcome, Progress
 from hexshards.retention import Retention
 from hexshards.runfolder import RESUMES, RunFolder
@@ -126,7 +126,7 @@ class MiniEpochOrchestrator:
         self.resume = resume if resume in RESUMES else Path(resume).absolute()
         self._folder = RunFolder(run, retention)
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": mini_epoch_batches}
-        self.options = dict(plain_record(options or {}, what="options")) | sizes
+        self.options = plain_names(options or {}, what="options") | sizes
         self._run = Run(
             folder=self._folder.path,
             trainer=trainer,
@@ -313,7 +313,7 @@ class MiniEpochOrchestrator:
         return None if self._signalled() else val
 
     def _metrics_of(self, method: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(plain_record(metrics, what=f"what {type(self.trainer).__name__}.{method}() returned"))
+        return plain_names(metrics, what=f"what {type(self.trainer).__name__}.{method}() returned")
 
     def _finish(self, record: dict[str, Any], path: Path) -> None:
         self._metrics, self._trained = record, None

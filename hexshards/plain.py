@@ -38,6 +38,13 @@ def plain_record(value: Any, *, what: str) -> Any:
     return _Plain(what, keep_arrays=False).of(value, ())
 
 
+def plain_names(value: Any, *, what: str) -> dict[str, Any]:
+    """Names with their values, as ``plain_record`` makes them. Raises NotPlain also where there are no names."""
+    if not isinstance(value, Mapping):
+        raise NotPlain(f"{what} is {_kind(value)}. Give a dict of names with numbers or text instead")
+    return dict(plain_record(value, what=what))
+
+
 def plain_state(value: Any, *, what: str) -> tuple[Any, list[list[str | int]]]:
     """A trainer's state as ``torch.load(weights_only=True)`` reads it back, and the paths of its NumPy arrays.
 
@@ -106,8 +113,11 @@ class _Plain:
             return self.of(data.item() if data.size == 1 else data.tolist(), path)
         if isinstance(value, Tensor):
             return value
+        if isinstance(value, np.ma.MaskedArray):
+            raise self._refused("a masked array", path)
         try:
-            tensor = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+            # torch knows this machine's order of bytes alone, and shares no memory that may not be written
+            tensor = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
         except TypeError:
             raise self._refused(f"a NumPy array of {value.dtype}", path) from None
         self.arrays.append(path)
@@ -132,12 +142,16 @@ class _Plain:
                 return value
             case torch.device() | torch.dtype():
                 return str(value)
-        raise self._refused(f"an object of {type(value).__module__}.{type(value).__qualname__}", path)
+        raise self._refused(_kind(value), path)
 
     def _refused(self, found: str, path: Path) -> NotPlain:
         place = ".".join(map(str, path)) or "its top"
         takes = "numbers, text, None, lists and dicts" + (", tensors and NumPy arrays" if self.keep_arrays else "")
         return NotPlain(f"{self.what} holds {found} at {place}, which could not be read back. Give {takes} instead")
+
+
+def _kind(value: object) -> str:
+    return f"an object of {type(value).__module__}.{type(value).__qualname__}"
 
 
 def printed(key: object) -> str:

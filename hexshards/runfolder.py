@@ -50,7 +50,7 @@ class RunFolder:
     def find(self, resume: str | Path, *, on_damage: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told.
 
-        Raises DataError where there are checkpoints and none can be read: a run is never begun over them.
+        Raises DataError where a run was and no checkpoint can be read: none is ever begun over what is left of it.
         """
         present = checkpoint.newest_first(self.checkpoints)
         if resume == "never" and present:
@@ -75,7 +75,18 @@ class RunFolder:
             newest = f"the newest, {damage[0].where}, {damage[0].problem}"
             fix = "Put back a good copy, or begin anew in another run folder; nothing here was changed"
             raise DataError(f"{count}; {newest}", where=str(self.checkpoints), fix=fix)
+        self._check_new()
         return None
+
+    def _check_new(self) -> None:
+        """Raise DataError where checkpoints were taken away from what is left of a run."""
+        told = len(self.log.records())
+        if not (told or self.best.exists()):
+            return
+        left = f"{self.log.path.name} tells of {told} mini-epoch{'s' * (told != 1)}" if told else "best.pt is here"
+        best = f"go on from the best with --resume {self.best}, " if self.best.exists() else ""
+        fix = f"Put them back, {best}or begin anew in another run folder; nothing here was changed"
+        raise DataError(f"{left}, but there are no checkpoints in checkpoints/", where=str(self.path), fix=fix)
 
     def check_newest(self, path: Path, counters: Mapping[str, Any]) -> None:
         """Raise DataError if newer checkpoints are there: the next restart would jump ahead to them."""

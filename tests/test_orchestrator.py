@@ -297,6 +297,7 @@ class NumPyTrainer(Trainer):
             **super().state_dict(),
             "number": np.float32(0.5),
             "array": np.arange(6, dtype=np.int16).reshape(2, 3),
+            "other order": np.frombuffer(b"\x01\x02\x03\x04", dtype=">u2"),
             "random": draws.bit_generator.state,
             "counts": defaultdict(int, a=np.int64(1)),
             "file": Path("weights") / "a.pt",
@@ -318,6 +319,7 @@ def test_numbers_of_numpy_and_torch_are_saved_as_plain_ones_and_the_run_goes_on(
     kept = NumPyTrainer.kept
     assert type(kept["number"]) is float and kept["number"] == 0.5
     assert kept["array"].dtype == np.int16 and kept["array"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert kept["other order"].tolist() == [0x0102, 0x0304]
     assert kept["counts"] == {"a": 1} and kept["file"] == "weights/a.pt" and kept["when"].startswith("2026-01-02T")
     assert isinstance(kept["pair"], tuple) and kept["pair"][0].tolist() == [1.0]
     assert kept["pair"][1]["deep"][0].shape == ()
@@ -335,6 +337,7 @@ def test_numbers_of_numpy_and_torch_are_saved_as_plain_ones_and_the_run_goes_on(
         ({"deep": [{"draws": np.random.default_rng()}]}, r"numpy.random._generator.Generator at deep.0.draws"),
         ({"names": np.array(["a", None], dtype=object)}, "NumPy array of object at names"),
         ({"hook": print}, "at hook"),
+        ({"marks": np.ma.array([1, 2], mask=[0, 1])}, "a masked array at marks"),
     ],
 )
 def test_a_state_that_could_not_be_read_back_is_refused_by_name_before_anything_is_written(tmp_path, state, says):
@@ -371,6 +374,19 @@ def test_what_a_hook_returns_that_is_not_plain_is_refused_by_the_hooks_name(tmp_
 
     with pytest.raises(TypeError, match=r"what the hook .*odd_hook returned holds an object .* at own.sheet"):
         train(tmp_path, hooks=[odd_hook])
+
+
+@pytest.mark.parametrize("value", [np.float32(2), np.int64(0), torch.ones(3), np.ones(2), [1], "words", True])
+def test_what_a_hook_or_a_trainer_returns_that_is_no_names_with_values_is_refused_by_who_returned_it(tmp_path, value):
+    class Bare(Trainer):
+        def validate(self, loader):
+            super().validate(loader)
+            return value
+
+    with pytest.raises(TypeError, match=r"what the hook .*<lambda> returned is an object of .*Give a dict of names"):
+        train(tmp_path / "hook", hooks=[lambda event: value if isinstance(event, Validated) else None])
+    with pytest.raises(TypeError, match=r"what Bare.validate\(\) returned is an object of .*Give a dict of names"):
+        train(tmp_path / "trainer", trainer=seeded(Bare))
 
 
 @pytest.mark.parametrize(
@@ -551,6 +567,29 @@ def test_a_run_whose_checkpoints_cannot_be_read_is_never_begun_anew(tmp_path):
     with pytest.raises(DataError, match=r"holds 3 checkpoints, and none can be read; .*nothing here was changed"):
         train(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "best.pt"])
+def test_what_is_left_of_a_run_without_its_checkpoints_is_never_begun_over(tmp_path, left):
+    train(tmp_path, num_epochs=1)
+    for path in [*(tmp_path / "checkpoints").iterdir(), tmp_path / "metrics.jsonl", tmp_path / "best.pt"]:
+        if path.name != left:
+            path.unlink()
+    kept = (tmp_path / left).read_bytes()
+    for resume in ("auto", "never"):
+        with pytest.raises(DataError, match=r"there are no checkpoints in checkpoints/\. .*nothing here was changed"):
+            train(tmp_path, resume=resume)
+    assert (tmp_path / left).read_bytes() == kept
+
+
+def test_a_run_whose_checkpoints_were_removed_goes_on_from_its_best(tmp_path):
+    train(tmp_path, num_epochs=1)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=f"go on from the best with --resume {tmp_path / 'best.pt'}"):
+        train(tmp_path)
+    outcome = train(tmp_path, resume=tmp_path / "best.pt")
+    assert outcome.resumed_from == tmp_path / "best.pt" and len(log_lines(tmp_path)) == len(WHOLE)
 
 
 def test_a_checkpoint_that_could_not_be_read_is_no_damaged_one(tmp_path):
