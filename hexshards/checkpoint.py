@@ -28,6 +28,7 @@ from hexshards.plain import plain_state, with_arrays
 from hexshards.run_state import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.storage import inflating, open_regular, publish
 from hexshards.team import Team
+from hexshards.workers import tells_of_death
 
 FORMAT = 1
 """Version of the layout, raised when an older program could misread a newer file."""
@@ -221,6 +222,8 @@ def _loaded(file: BinaryIO, path: Path) -> object:
     try:
         loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for what it does not take
+        if tells_of_death(error):
+            raise
         raise _refused(f"torch.load takes it for no checkpoint ({printable(error)})", path) from error
     return loaded
 

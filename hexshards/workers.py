@@ -39,17 +39,22 @@ def named() -> Iterator[None]:
         ) from None
 
 
+def tells_of_death(error: BaseException) -> bool:
+    """Whether an error is PyTorch's for a dead worker, which has to do with nothing that was done when it came."""
+    return isinstance(error, RuntimeError) and _DIED.fullmatch(str(error)) is not None
+
+
 def _end(exit_code: int | None) -> str:
     return signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Processes that are started meanwhile hear nothing of what a terminal sends to all, until ``start_worker``."""
+    """Processes that are started meanwhile hear nothing of what is sent to all, until ``start_worker``."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_TO_ALL, signal.SIGTERM})
     try:
         yield
     finally:
@@ -63,12 +68,15 @@ def start_worker(_number: int) -> None:
     its workers, and when it leaves they end with it.
     """
     parent = os.getppid()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     for number in _TO_ALL:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
+        # before any thread is started: one that did not block it would end the process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_heed_sigterm, args=(parent,), daemon=True).start()
+    elif hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import resource
 import zipfile
 from pathlib import Path
@@ -194,6 +195,19 @@ def test_only_regular_files_are_opened(tmp_path):
     for path in (pipe, link):
         with pytest.raises(DataError, match=r"cannot be read \(it is no regular file\)"):
             checkpoint.read(path)
+
+
+def test_a_worker_that_dies_while_a_checkpoint_is_read_is_no_fault_of_the_checkpoint(good):
+    dead = "DataLoader worker (pid 5) is killed by signal: Terminated. "
+
+    class Dying(io.BytesIO):
+        def readinto(self, into):
+            raise RuntimeError(dead)  # as PyTorch does by signal, wherever the program is just then
+
+        read = readinto
+
+    with pytest.raises(RuntimeError, match=re.escape(dead)):
+        checkpoint._loaded(Dying(good.read_bytes()), good)
 
 
 def test_a_write_that_fails_leaves_the_checkpoint_before_it_and_no_other_file(good):

@@ -266,10 +266,11 @@ def test_ctrl_c_twice_leaves_at_once_with_one_line(data, tmp_path):
 
 
 @posix
-def test_a_closed_terminal_saves_though_all_processes_hear_of_it(data, tmp_path):
+@pytest.mark.parametrize("sign", [signal.SIGHUP, signal.SIGTERM], ids=lambda sign: sign.name)
+def test_a_closed_terminal_or_a_stopped_service_saves_though_all_processes_hear_of_it(data, tmp_path, sign):
     with reader(*long_run(data, tmp_path / "run")) as process:
         process.stdout.readline()
-        os.killpg(process.pid, signal.SIGHUP)
+        os.killpg(process.pid, sign)
         said, told = process.communicate(timeout=60)
     assert (process.returncode, told) == (130, "")
     assert "interrupted" in said
