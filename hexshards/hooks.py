@@ -1,7 +1,7 @@
 """A hook is called with each event of a run, in order: it shows, logs, measures, or asks the run to stop.
 
-RunStarted, then for each mini-epoch Progressed now and then, MiniEpochTrained, Validated and Saved, at last
-RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins the mini-epoch's record,
+RunStarted, then for each mini-epoch MiniEpochBegun, Progressed now and then, MiniEpochTrained, Validated and Saved, at
+last RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins the mini-epoch's record,
 the line of ``metrics.jsonl``, under its own names. Both come before the checkpoint is written: what a hook changes
 in the trainer then is saved with it. What it draws from torch's random generators is not missed in training. Every
 rank calls its hooks; the record is that of rank 0.
@@ -53,6 +53,15 @@ class RunStarted(Event):
     samples_seen: int
     history: Sequence[Mapping[str, Any]]
     """The records of the mini-epochs before: a hook that counts begins from them, not from nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniEpochBegun(Event):
+    """The trainer is about to be given a mini-epoch's batches. Comes again for what is left of one that was stopped."""
+
+    epoch: int
+    mini_epoch: int
+    samples_seen: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

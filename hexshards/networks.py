@@ -43,6 +43,8 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
         torch.manual_seed(spec.seed)
         model = _made(spec)
         _try(model, side)
+        if spec.value_weight:
+            check_logit(model, _boards(side), name=spec.model or "the model")
     if spec.init_from:
         _load_weights(model, spec.absolute(spec.init_from))
     return model
@@ -89,8 +91,11 @@ def _try(model: nn.Module, side: int) -> None:
             f"given boards of shape {tuple(board.shape)}, the model must answer (policy_logits, value_logit) of shapes "
             f"{expected}; it answers {found}"
         )
-    stones = torch.rand(ROWS, PLANES, side, side, generator=torch.Generator().manual_seed(0))
-    check_logit(model, (stones < STONES).float())
+
+
+def _boards(side: int) -> Tensor:
+    drawn = torch.rand(ROWS, PLANES, side, side, generator=torch.Generator().manual_seed(0))
+    return (drawn < STONES).float()
 
 
 def _shape(part: object) -> object:

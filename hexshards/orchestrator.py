@@ -27,6 +27,7 @@ from hexshards.growth import Supply
 from hexshards.hooks import (
     Hook,
     Listeners,
+    MiniEpochBegun,
     MiniEpochTrained,
     Noticed,
     Progressed,
@@ -190,6 +191,7 @@ class MiniEpochOrchestrator:
             if self._cursor.epoch_batches == 0 < self._cursor.samples_seen:
                 self._look_for_growth()
                 skipped = _skipped(self.train_loader)
+            self._listeners.tell(MiniEpochBegun(run=self._run, **self._at()))
             train = self._metrics_of("train_on_batches", self.trainer.train_on_batches(self._batches()))
             if not self._mini_epoch_over():
                 return self._check_interrupted()
@@ -206,8 +208,7 @@ class MiniEpochOrchestrator:
             self._close(train, speed)
 
     def _close(self, train: dict[str, Any], speed: dict[str, Any]) -> None:
-        place = self._cursor
-        at: dict[str, Any] = {"epoch": place.epoch, "mini_epoch": place.mini_epoch, "samples_seen": place.samples_seen}
+        at: dict[str, Any] = {**self._at()}
         added = self._listeners.tell(MiniEpochTrained(run=self._run, train=train, **at))
         val = self._validate()
         if val is None:
@@ -219,12 +220,16 @@ class MiniEpochOrchestrator:
             train={name: value for name, value in train.items() if name != "learning_rate"},
             val=val,
             learning_rate=train.get("learning_rate"),
-            checkpoint=self._folder.checkpoints / checkpoint.file_name(place.epoch, place.mini_epoch),
+            checkpoint=self._folder.checkpoints / checkpoint.file_name(at["epoch"], at["mini_epoch"]),
             seconds=self._watch.used_s(),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             **speed,
         )
         self._finish(report.record(added), report.checkpoint)
+
+    def _at(self) -> dict[str, int]:
+        place = self._cursor
+        return {"epoch": place.epoch, "mini_epoch": place.mini_epoch, "samples_seen": place.samples_seen}
 
     def _batches(self) -> Iterator[Rows]:
         """The rest of the mini-epoch, one batch at a time."""

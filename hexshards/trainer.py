@@ -22,6 +22,7 @@ from hexshards.schedules import Schedule
 from hexshards.specs import STEP, StepSpec
 from hexshards.state_fit import check_like, check_optimizer, with_own_flags
 from hexshards.team import Team, here
+from hexshards.value_range import check_logit
 
 LOOK_BATCHES = 32
 """How often a loss on a GPU is looked at: the GPU must be waited for."""
@@ -32,6 +33,9 @@ class Trainer:
 
     A state taken between two batches of ``train_on_batches`` holds the sums of that call so far: a trainer
     that loads it continues them in its next call, whose metrics are then those of the whole, bit for bit.
+
+    The model answers a logit for the value; one that is bounded, as after a tanh, is refused at the first batch with
+    ValueError, unless ``value_weight`` is 0.
 
     team: the processes that train together, by default those of torch.distributed's process group. Their batches
     are the parts of one: each step, and each metric, is that of all rows, but for batch norm, whose statistics are of
@@ -57,6 +61,7 @@ class Trainer:
         self._settled = self._ddp is None
         self._net = torch.compile(self._ddp or model) if spec.compile else self._ddp or model
         self.average = _average(model, spec.ema) if spec.ema else None
+        self._looked_at = not spec.value_weight
         self._sums = Sums(self.device)
         self._newest = _NewestLosses(1 if self.device.type == "cpu" else LOOK_BATCHES)
 
@@ -226,6 +231,9 @@ class Trainer:
 
     def _moved(self, batch: Samples) -> _Moved:
         board = batch.board.to(self.device, memory_format=self._layout)
+        if not self._looked_at:
+            check_logit(self.model, board, name=type(self.model).__name__)
+            self._looked_at = True
         return _Moved(board, batch.policy.to(self.device), batch.value.to(self.device))
 
     def _check_weights(self) -> None:

@@ -35,16 +35,20 @@ def value_output(model: nn.Module, board_B3SS: Tensor) -> ValueOutput:
 
     The network is asked in evaluation mode and left as it is, with torch's random state. Boards: as in training.
     """
-    board = board_B3SS[:ROWS]
-    was_training = model.training
+    # what wraps a network would compile it, or talk to other processes, each time it is asked
+    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
+        model = inner
+    board, modes = board_B3SS[:ROWS], {part: part.training for part in model.modules()}
     model.eval()
     try:
-        return _seen(lambda weights: _values(model, weights, board), dict(model.named_parameters()))
+        with torch.random.fork_rng(devices=[board.device] if board.is_cuda else []):
+            return _seen(lambda weights: _values(model, weights, board), dict(model.named_parameters()))
     finally:
-        model.train(was_training)
+        for part, mode in modes.items():
+            part.training = mode
 
 
-def check_logit(model: nn.Module, board_B3SS: Tensor, *, name: str = "the model") -> None:
+def check_logit(model: nn.Module, board_B3SS: Tensor, *, name: str) -> None:
     """Raise ValueError for a network whose value is bounded."""
     found = value_output(model, board_B3SS)
     if found != "logit":
@@ -94,7 +98,9 @@ def _both_ways(weights: Weights, scale: float, random: torch.Generator) -> Itera
 @torch.no_grad()
 def _values(model: nn.Module, weights: Weights, board: Tensor) -> Tensor:
     try:
-        value: Tensor = functional_call(model, weights, (board,))[1]
+        # a network may count what it sees, in place
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        value: Tensor = functional_call(model, {**buffers, **weights}, (board,))[1]
     except Exception:  # a network may check what goes through it, or not take other weights; then nothing shows
         return torch.empty(0)
     return value.detach().float().cpu()

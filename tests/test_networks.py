@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_hex_ai
 import torch
 from torch import Tensor, nn
 
 from hexshards.errors import DataError
+from hexshards.expand import Batch
 from hexshards.model import TwoHeadedResNet
 from hexshards.networks import network
-from hexshards.specs import TrainSpec
+from hexshards.specs import StepSpec, TrainSpec
+from hexshards.trainer import Trainer
 from hexshards.value_range import value_output
 
 MINE = """
@@ -138,6 +141,92 @@ def test_no_weights_make_a_logit_look_bounded(change):
             for weight in model.parameters():
                 weight.copy_(change(weight))
         assert value_output(model, BOARDS) == "logit"
+
+
+def boards(rows, seed=0, side=5):
+    drawn = torch.rand(rows, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    return (drawn < 0.3).float()
+
+
+def trained(model, loss, *, side=5, steps=20):
+    """The model after steps on who has more stones, which a small network learns soon."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(steps):
+        board = boards(32, step, side)
+        blue, red = board[:, 0].sum((1, 2)), board[:, 1].sum((1, 2))
+        optimizer.zero_grad()
+        loss(model(board)[1], (red > blue).float()[:, None]).backward()
+        optimizer.step()
+    return model
+
+
+HEADS = {
+    "of a network without a head of its own": None,
+    "after a layer norm": lambda: nn.Sequential(nn.LayerNorm(75), nn.Linear(75, 1)),
+    "with a tanh inside": lambda: nn.Sequential(nn.Linear(75, 4), nn.Tanh(), nn.Linear(4, 1)),
+    "before a batch norm": lambda: nn.Sequential(nn.Linear(75, 1), nn.BatchNorm1d(1)),
+    "of a norm that is held": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(75, 1)),
+}
+
+
+class Headed(nn.Module):
+    def __init__(self, head):
+        super().__init__()
+        self.policy, self.head = TwoHeadedResNet(channels=2, blocks=1), head
+
+    def forward(self, board):
+        return self.policy(board)[0], self.head(board.flatten(1))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_no_trained_network_is_taken_for_a_bounded_one(head):
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = Headed(HEADS[head]()) if HEADS[head] else TwoHeadedResNet(channels=2, blocks=1)
+        trained(model, nn.functional.binary_cross_entropy_with_logits)
+        assert value_output(model, BOARDS) == "logit"
+
+
+def squared_error(value, target):
+    return (((value + 1) / 2 - target) ** 2).mean()
+
+
+@pytest.mark.parametrize("steps", [0, 12])
+@pytest.mark.parametrize("look", ["train_on_batches", "validate"])
+def test_our_trainer_refuses_the_network_of_hex_ai_by_name_before_a_weight_moves(look, steps):
+    torch.manual_seed(1)
+    model = trained(small_hex_ai.TwoHeadedResNet(), squared_error, side=13, steps=steps).train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    board = boards(8, side=13)
+    batch = Batch(board, torch.zeros(8, 169), torch.zeros(8, 1))
+    with pytest.raises(
+        ValueError, match=r"^TwoHeadedResNet answers a value that stays within -1 to 1 .* as after tanh"
+    ):
+        getattr(Trainer(model), look)([batch])
+    assert same(model, before)
+    assert Trainer(model, StepSpec(value_weight=0.0)).validate([batch])["samples"] == 8
+
+
+class Counting(TwoHeadedResNet):
+    """Counts in place what it sees, draws while it answers, and has a part that stays in evaluation mode."""
+
+    def __init__(self):
+        super().__init__(channels=2, blocks=1)
+        self.register_buffer("seen", torch.zeros(()))
+        self.stem.eval()
+
+    def forward(self, board):
+        self.seen += len(board)
+        return super().forward(board + 0.01 * torch.rand(()))
+
+
+@pytest.mark.parametrize("wrapped", [lambda model: model, torch.nn.DataParallel])
+def test_a_network_that_changes_as_it_answers_is_left_as_it_was_when_it_is_looked_at(wrapped):
+    model = Counting()
+    drawn = torch.get_rng_state()
+    assert value_output(wrapped(model), BOARDS) == "logit"
+    assert model.seen == 0 and torch.equal(torch.get_rng_state(), drawn)
+    assert model.training and not model.stem.training
 
 
 def test_a_network_whose_value_went_through_tanh_is_refused_before_the_run(mine):

@@ -44,6 +44,7 @@ from hexshards.conversion import convert
 from hexshards.errors import DataError
 from hexshards.hooks import (
     Event,
+    MiniEpochBegun,
     MiniEpochTrained,
     Noticed,
     Progressed,
@@ -205,10 +206,25 @@ def test_hooks_see_the_events_of_a_run_in_order_and_what_they_return_is_recorded
         return {"double": 2 * event.val["loss"]} if isinstance(event, Validated) else None
 
     train(tmp_path, hooks=[measure], num_epochs=1)
-    assert seen == [RunStarted, *[MiniEpochTrained, Validated, Saved] * 3, RunEnded]
+    assert seen == [RunStarted, *[MiniEpochBegun, MiniEpochTrained, Validated, Saved] * 3, RunEnded]
     for line in log_lines(tmp_path):
         assert (line["rows"], line["double"]) == (line["train"]["samples"], 2 * line["val"]["loss"])
         assert checkpoint.read(tmp_path / "checkpoints" / line["checkpoint"])["metrics"]["rows"] == line["rows"]
+
+
+def test_a_trainer_that_is_a_hook_too_knows_the_number_of_each_mini_epoch_also_of_one_that_goes_on(tmp_path):
+    begun: list[tuple[int, int, int]] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, MiniEpochBegun):
+            begun.append((event.epoch, event.mini_epoch, event.samples_seen))
+        if isinstance(event, Progressed) and event.progress.samples_seen == 16:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert train(tmp_path, hooks=[note]).interrupted
+    train(tmp_path, hooks=[note], num_epochs=2)
+    assert begun == [(1, 1, 0), (1, 2, 12), (1, 2, begun[2][2]), (1, 3, 24), (2, 1, 26), (2, 2, 38), (2, 3, 50)]
+    assert 12 < begun[2][2] < 24
 
 
 def test_what_a_hook_draws_is_not_missed_in_training(tmp_path, whole):
