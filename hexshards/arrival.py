@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader
 from hexshards import workers
 from hexshards.ahead import ahead
 from hexshards.buffers import Slots
-from hexshards.errors import DataError
+from hexshards.errors import DataError, sendable
 from hexshards.expand import Packed
 from hexshards.prefetch import fetching
 from hexshards.window import NOWHERE, Mixed, Windows
@@ -75,17 +74,8 @@ class Landing:
         try:
             mixed = self.windows.mix(number, into)
         except TOLD as error:
-            return slot, _sendable(error)
+            return slot, sendable(error)
         return slot, mixed if slot is None else mixed._replace(rows=_IN_ITS_SLOT)
-
-
-def _sendable(error: Exception) -> Exception:
-    """The error, or where another process could not make it again, one with its words."""
-    try:
-        deepcopy(error)  # as pickling does, it makes another from what the error says it is made of
-    except Exception:
-        return OSError(str(error))
-    return error
 
 
 def _as_it_is(landed: Any) -> Any:

@@ -25,7 +25,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, printable, sendable
 from hexshards.specs import Engine
 
 T = TypeVar("T")
@@ -110,9 +110,19 @@ class _Pools:
 
     def _each(self, pool: ProcessPoolExecutor, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
         with _ctrl_c_held_back():
-            futures: list[Future[T]] = [pool.submit(task, *job) for job in jobs]
+            futures: list[Future[T]] = [pool.submit(_sent_home, task, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
+
+
+def _sent_home(task: Callable[..., T], job: Job) -> T:
+    """In a worker: what the task raises is made such that it arrives, for one that does not ends all processes."""
+    try:
+        return task(*job)
+    except Exception as error:
+        if (other := sendable(error)) is error:
+            raise
+        raise other from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 
 # A password may hold a slash that should have been escaped; what follows the colon is no port then. A comma ends a URL
 # in a list of datasets to mix.
@@ -49,6 +50,15 @@ class WorkerDied(RuntimeError):
 
 def _rebuild(kind: type[DataError], problem: str, where: str, fix: str) -> DataError:
     return kind(problem, where=where, fix=fix)
+
+
+def sendable(error: Exception) -> Exception:
+    """The error, or where another process could not make it again, one with its words."""
+    try:
+        deepcopy(error)  # as pickling does, it makes another from what the error says it is made of
+    except Exception:
+        return OSError(str(error))
+    return error
 
 
 def printable(text: object, *, width: int = 80) -> str:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from small_data import dataset
 
-from hexshards.arrival import _sendable
 from hexshards.batches import Loader
 from hexshards.buffers import SPARED_BYTES, Slots
 from hexshards.epochs import Epochs
+from hexshards.errors import sendable
 from hexshards.expand import Packed
 from hexshards.specs import LoaderSpec
 
@@ -171,7 +171,7 @@ class Odd(OSError):
 
 
 def test_an_error_that_cannot_be_sent_is_sent_as_its_words():
-    found = _sendable(Odd("disk", "gone"))
+    found = sendable(Odd("disk", "gone"))
     assert type(found) is OSError
     assert str(found) == "disk gone"
 

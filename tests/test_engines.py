@@ -83,6 +83,34 @@ def test_what_a_task_raises_arrives_as_itself(workers, error):
     assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
 
 
+class Unmakeable(OSError):
+    """No other process can make it again from what it is made of."""
+
+    def __init__(self, number, words):
+        super().__init__(f"{words} {number}")
+
+
+@pytest.mark.parametrize("workers", ENGINES)
+def test_an_error_of_the_system_that_cannot_be_sent_is_told_by_its_words_and_not_taken_for_a_death(workers):
+    with engines.local(workers) as runner, pytest.raises(OSError, match="the tape is torn 7"):
+        list(runner.each(fail_unmakeably, [(7,)] * 2, at_once=2))
+
+
+def fail_unmakeably(number):
+    raise Unmakeable(number, "the tape is torn")
+
+
+def test_what_the_system_says_of_a_source_is_the_same_from_a_worker(tmp_path):
+    def told(workers):
+        sources = processed(tmp_path / f"in{workers}", games=6, games_per_file=2)
+        lost = sources[1]
+        with pytest.raises(OSError) as caught:
+            convert(sources, out=tmp_path / f"out{workers}", workers=workers, progress=lambda _: lost.unlink(True))
+        return type(caught.value), str(caught.value).replace(str(lost), "")
+
+    assert told(1) == told(2)
+
+
 def test_an_engine_that_is_not_there_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     sources = processed(tmp_path / "in", games=2)
     with pytest.raises(ValueError, match=r"engine must be one of \('local', 'ray'\), got 'slurm'"):
