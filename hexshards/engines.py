@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -79,6 +79,8 @@ class _Pools:
     def __init__(self, workers: int) -> None:
         self._workers, self._size = workers, 0
         self._pool: ProcessPoolExecutor | None = None
+        self._futures: list[Future[Any]] = []
+        self._processes: set[BaseProcess] = set()
 
     def each(self, task: Callable[..., T], jobs: Sequence[Job], *, at_once: int) -> Iterator[T]:
         at_once = min(at_once, self._workers)
@@ -96,10 +98,23 @@ class _Pools:
             ) from None
 
     def leave(self) -> None:
-        """End the processes."""
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = None
+        """End the processes, when they have done what they are at; a Ctrl-C meanwhile ends them at once."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            # not by the pool's own wait: interrupted in it, Python 3.11 takes the pool's thread for ended, and ends
+            # itself such that the processes wait for ever for a word to go
+            for future in self._futures:
+                future.cancel()
+            wait(self._futures)
+        except BaseException:
+            for process in self._processes:
+                process.kill()
+            raise
+        finally:
+            with _ctrl_c_held_back():
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _of(self, size: int) -> ProcessPoolExecutor:
         if self._pool is None or size != self._size:
@@ -110,7 +125,10 @@ class _Pools:
 
     def _each(self, pool: ProcessPoolExecutor, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
         with _ctrl_c_held_back():
+            others = set(multiprocessing.active_children()) - self._processes
             futures: list[Future[T]] = [pool.submit(_sent_home, task, job) for job in jobs]
+            self._futures = [*futures]
+            self._processes = set(multiprocessing.active_children()) - others
         for future in as_completed(futures):
             yield future.result()
 
@@ -128,15 +146,33 @@ def _sent_home(task: Callable[..., T], job: Job) -> T:
 @contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
     """Ctrl-C waits for the end; processes started meanwhile never hear it, not even while they still import."""
-    if not hasattr(signal, "pthread_sigmask"):
+    with _ctrl_c_remembered():
+        if not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
+        resource_tracker.ensure_running()  # the first process would start it, which lets the signal through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _ctrl_c_remembered() -> Iterator[None]:
+    """A mask is of one thread: what another hears is still an exception in the main one, and comes at the end too."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
-    resource_tracker.ensure_running()  # the first process would start it, which lets the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard = list[int]()
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start_worker() -> None:

@@ -193,3 +193,13 @@ def test_ctrl_c_is_the_parents_to_answer(sleeping):
     os.killpg(parent.pid, signal.SIGINT)
     time.sleep(0.5)
     assert all(map(runs, workers)), "a worker took the signal for its own"
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_leaves_nothing(sleeping):
+    parent, workers = sleeping
+    for _ in range(2):
+        os.killpg(parent.pid, signal.SIGINT)
+        time.sleep(0.3)
+    _, told = parent.communicate(timeout=PATIENCE_S / 2)
+    assert told.rstrip().endswith("KeyboardInterrupt") and "Process" not in told
+    wait_for(lambda: not any(map(runs, workers)))

@@ -119,6 +119,20 @@ def test_killed_at_twenty_random_points_it_goes_on_and_ends_with_the_same_bytes(
     wait_for(lambda: not set(SHARED_MEMORY.glob("psm_*")) - shared)
 
 
+@pytest.mark.parametrize("gap_s", [0.001, 0.3])
+@pytest.mark.parametrize("begun", [".partial", ".partial/*.npy"])
+def test_ctrl_c_twice_leaves_at_once_with_one_line_and_no_process(sources, tmp_path, begun, gap_s):
+    out = tmp_path / "out"
+    process = started(sources, out)
+    wait_for(lambda: list(out.glob(begun)))
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(gap_s)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "interrupted; give the same command again to go on\n")
+    wait_for(lambda: process.pid not in {group for _, _, group, _ in processes()})
+
+
 def test_a_second_start_is_refused_while_the_first_still_runs(sources, whole, tmp_path):
     out = tmp_path / "out"
     first = started(sources, out)
