@@ -20,6 +20,7 @@ from hexshards.specs import (
     CONVERT,
     LOADER,
     MEMORY,
+    MOST_THREADS,
     SYNTH,
     TRAIN,
     Codec,
@@ -200,6 +201,10 @@ def bench(
     channels: Annotated[int | None, Option(min=1, help="Also measure the network: its width.")] = None,
     blocks: Annotated[int | None, Option(min=1, help="Also measure the network: its residual blocks.")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps.")] = TRAIN.device,
+    threads: Annotated[
+        int | None,
+        Option(min=1, max=MOST_THREADS, help="Threads to compute with on the CPU.", show_default="as train takes"),
+    ] = None,
     cache: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -216,7 +221,8 @@ def bench(
         model = size if channels or blocks else None
         with display.counting("measuring", "steps") as progress:
             home = opened(dataset, cache)
-            found = pace(home, replace(LOADER, batch_size=batch_size), model=model, device=device, progress=progress)
+            spec = replace(LOADER, batch_size=batch_size)
+            found = pace(home, spec, model=model, device=device, threads=threads, progress=progress)
         verdict = {"bound": found.bound, "workers": found.workers}
         display.say(json.dumps(asdict(found) | verdict) if as_json else display.pace_text(found))
 

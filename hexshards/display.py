@@ -232,7 +232,8 @@ def mixing_text(found: mixing.Mixing) -> str:
 
 def pace_text(found: pace.Pace) -> str:
     """Where a sample's time goes, what the loader delivers, and what to do about it."""
-    lines = [f"batches of {found.batch_size:,} on {found.device}, side {found.side}, {found.cores} cores"]
+    on = f"{found.device}, side {found.side}, {found.cores} cores, {found.threads} threads"
+    lines = [f"batches of {found.batch_size:,} on {on}"]
     lines.append("one sample, in nanoseconds: " + ", ".join(f"{name} {ns:,.0f}" for name, ns in found.stages.items()))
     for run in found.runs:
         lines.append(

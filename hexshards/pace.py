@@ -25,6 +25,7 @@ from hexshards.cores import usable_cores
 from hexshards.networks import network
 from hexshards.order import Plan, Window
 from hexshards.reading import Blocks
+from hexshards.runs import computing, usual_threads
 from hexshards.shard import open_shard
 from hexshards.specs import TRAIN, LoaderSpec, TrainSpec
 from hexshards.storage import Home
@@ -63,6 +64,8 @@ class Pace:
     batch_size: int
     device: str
     cores: int
+    threads: int
+    """That torch computes with."""
     stages: dict[str, float]
     """read, checksum, decompress and permute, by whoever makes windows; cross, from a worker; expand."""
     runs: tuple[Run, ...]
@@ -95,33 +98,37 @@ def pace(
     *,
     model: TrainSpec | None = None,
     device: str = TRAIN.device,
+    threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pace:
     """Measure a dataset's loader with several numbers of workers, and the steps of the network that ``model`` names.
 
-    ``device`` auto is cuda where there is one, else cpu. It takes a few seconds. Errors are those of the loader and of
-    training.
+    ``device`` auto is cuda where there is one, else cpu. ``threads`` compute on the CPU; None: as many as a new run
+    would take. It takes a few seconds. Errors are those of the loader and of training.
     """
     cores = usable_cores()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     numbers = sorted({0, *(2**power for power in range(4) if 2**power <= min(cores, MOST_WORKERS))})
     total = 2 + len(numbers)
-    loader = Loader(dataset, spec, device=device)
-    stages = _stages(loader)
-    progress(1, total)
-    runs = []
-    for done, workers in enumerate(numbers, start=2):
-        runs.append(_run(Loader(dataset, replace(spec, num_workers=workers), device=device), stages["expand"]))
-        progress(done, total)
-    steps = None if model is None else _steps(loader, model, device)
-    progress(total, total)
+    threads = threads or usual_threads()
+    with computing(threads):
+        loader = Loader(dataset, spec, device=device)
+        stages = _stages(loader)
+        progress(1, total)
+        runs = []
+        for done, workers in enumerate(numbers, start=2):
+            runs.append(_run(Loader(dataset, replace(spec, num_workers=workers), device=device), stages["expand"]))
+            progress(done, total)
+        steps = None if model is None else _steps(loader, model, device)
+        progress(total, total)
     return Pace(
         positions=loader.positions,
         side=loader.index.side,
         batch_size=spec.batch_size,
         device=device,
         cores=cores,
+        threads=threads,
         stages=stages,
         runs=tuple(runs),
         model_samples_per_s=steps,

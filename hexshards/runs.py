@@ -50,19 +50,31 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
         # what a network draws while it trains, such as dropout, is another thing in each process
         torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
         threads = _threads(spec, team)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with computing(threads):
             return _orchestrator(replace(spec, threads=threads), hooks, device, team).run()
-        finally:
-            torch.set_num_threads(before)
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """Torch computes with so many threads on the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def usual_threads() -> int:
+    """As many as torch would take, and the machine or its container gives."""
+    return min(torch.get_num_threads(), usable_cores())
 
 
 def _threads(spec: TrainSpec, team: Team) -> int:
     """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
     # looked up by rank 0 alone, so that all compute alike
     begun = _recorded_threads(spec) if team.rank == 0 and spec.threads is None else None
-    return spec.threads or team.same(begun) or min(torch.get_num_threads(), usable_cores())
+    return spec.threads or team.same(begun) or usual_threads()
 
 
 def _recorded_threads(spec: TrainSpec) -> int | None:

@@ -27,7 +27,7 @@ SURFACE = {
     "info": "dataset --json",
     "verify": "dataset --leakage --cache --json",
     "mixing": "dataset --batch-size --split --seed --shuffle --cache --json",
-    "bench": "dataset --batch-size --channels --blocks --device --cache --json",
+    "bench": "dataset --batch-size --channels --blocks --device --threads --cache --json",
     "show": "dataset -n --split --cache",
     "train": "dataset --run --dry-run --overfit-batch --tensorboard "
     "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "

@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from small_data import dataset
 from typer.testing import CliRunner
 
 from hexshards import pace as module
 from hexshards.cli import app
+from hexshards.cores import usable_cores
 from hexshards.display import pace_text
+from hexshards.networks import network
 from hexshards.pace import Pace, Run, pace
 from hexshards.specs import LoaderSpec, TrainSpec
 
@@ -48,6 +51,7 @@ FOUND = Pace(
     batch_size=30,
     device="cpu",
     cores=2,
+    threads=2,
     stages=dict.fromkeys(STAGES, 1.0),
     runs=RUNS,
     model_samples_per_s=None,
@@ -80,6 +84,19 @@ def test_the_command_prints_the_figures_or_one_object(data):
     found = json.loads(printed.stdout)
     assert found["bound"] in ("loader", "compute") and found["workers"] in (0, 1, 2, 4, 8)
     assert list(found["stages"]) == STAGES
+
+
+def test_the_model_is_measured_with_the_threads_that_training_would_take_or_is_told_to(data, monkeypatch):
+    before, used = torch.get_num_threads(), []
+    monkeypatch.setattr(
+        module, "network", lambda *given, **named: used.append(torch.get_num_threads()) or network(*given, **named)
+    )
+    for given, threads in (["--threads", "3"], 3), ([], min(before, usable_cores())):
+        shown = CliRunner().invoke(app, ["bench", str(data), "--batch-size", "32", "--channels", "2", *given])
+        assert shown.exit_code == 0, shown.output
+        assert f"{threads} threads" in shown.output and used.pop() == threads
+        assert torch.get_num_threads() == before
+    assert CliRunner().invoke(app, ["bench", str(data), "--threads", "0"]).exit_code == 2
 
 
 def test_where_there_is_no_dataset_the_command_says_so(tmp_path):
