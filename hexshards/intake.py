@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hexshards.board import BLUE, RED, connects
 from hexshards.errors import DataError, InputRejected, printable
 from hexshards.index import Index, InputFile
 from hexshards.positions import NO_POLICY, UNKNOWN, Positions, concat
-from hexshards.sources import Input, formats
+from hexshards.sources import Input, formats, source_apart, source_name
 from hexshards.specs import ConvertSpec
 from hexshards.spill import ReadFile, Spill, find_spill, reject_lines, write_spill
 from hexshards.storage import publishing
@@ -30,6 +30,9 @@ MAX_SPILLS = 1024
 
 FEW_FILES, SMALL_GROUP_BYTES = 64, 64 << 10
 """Of more files than few, small ones are read in groups of so many bytes: a spill takes 3 ms, whatever is in it."""
+
+MARK_CHARS = 12
+"""Of a file's SHA-256, where its name is not enough: 10,000 files of one name share 12 digits once in 5 million."""
 
 Group = tuple[Input, ...]
 
@@ -74,7 +77,20 @@ def survey(inputs: Sequence[Input], *, scratch: Path, base: Index | None = None)
         else:
             fresh.append(file)
         seen.add(digest)
-    return Survey(groups=tuple(_grouped(fresh, sizes)), repeated=tuple(repeated), already=tuple(already))
+    apart = {file: sizes[same] for same, file in zip(fresh, _told_apart(fresh, scratch, base), strict=True)}
+    return Survey(groups=tuple(_grouped(list(apart), apart)), repeated=tuple(repeated), already=tuple(already))
+
+
+def _told_apart(files: Sequence[Input], scratch: Path, base: Index | None) -> list[Input]:
+    """The same files, those that share name and format with another one of other contents marked by what they hold."""
+    names = Counter((source_name(file.path.name), file.format) for file in files)
+    names += Counter((source_name(file.name), file.format) for file in (base.inputs if base else ()))
+    return [
+        replace(file, apart=_sha256(file, scratch)[:MARK_CHARS])
+        if names[source_name(file.path.name), file.format] > 1
+        else file
+        for file in files
+    ]
 
 
 def _sha256(file: Input, scratch: Path) -> str:
@@ -101,7 +117,7 @@ def _grouped(files: Sequence[Input], sizes: Mapping[Input, int]) -> list[Group]:
 def stem_of(group: Group, scratch: Path) -> Path:
     """Where the spill of some files lies: another place once one of them is changed, moved, replaced or told more."""
     entries = [
-        (str(file.path.resolve()), file.path.name, file.format, *_stamp(file.path), file.skip, file.twins)
+        (str(file.path.resolve()), file.path.name, file.format, *_stamp(file.path), file.skip, file.twins, file.apart)
         for file in group
     ]
     return scratch / hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
@@ -148,7 +164,9 @@ def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
         without_game=int((positions.game == UNKNOWN).sum()),
         notes="; ".join(notes),
     )
-    return ReadFile(entry, positions, chunks[-1].sources, rejects, file.twins, lost)
+    sources = chunks[-1].sources
+    names = [source_apart(name, file) for name in sources]
+    return ReadFile(entry, positions, sources, names, rejects, file.twins, lost)
 
 
 def positions_without_move(positions: Positions) -> int:

@@ -94,6 +94,8 @@ class Input:
     """Games that an earlier file holds, or that came earlier in this one."""
     twins: tuple[Twin, ...] = ()
     """The same, where repeats are kept."""
+    apart: str = ""
+    """Tells this file's own games from those of another file of its name: the beginning of its SHA-256, or nothing."""
 
 
 def source_name(stated: str) -> str:
@@ -102,6 +104,11 @@ def source_name(stated: str) -> str:
     for suffix in (".gz", ".pkl", "_processed", ".trmph", ".txt"):
         last = last.removesuffix(suffix)
     return printable(last, width=200)
+
+
+def source_apart(name: str, file: Input) -> str:
+    """The name in the dataset of a source of a file: its own source is told apart, one that many files share is not."""
+    return f"{name}@{file.apart}" if file.apart and name == source_name(file.path.name) else name
 
 
 def formats() -> dict[str, Source | GameSource]:

@@ -38,6 +38,9 @@ class ReadFile(NamedTuple):
     file: InputFile
     positions: Positions
     sources: Sequence[str]
+    """Names that decide the split: equal for the same games, by whatever way they come."""
+    names: Sequence[str]
+    """The same in the dataset, where files of equal names are told apart."""
     rejects: Sequence[Reject]
     twins: Sequence[Twin] = ()
     without_policy: int = 0
@@ -83,7 +86,7 @@ def row_dtype(side: int, *, soft: bool) -> np.dtype[Any]:
 
 def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> Spill:
     """Sort, split and store the positions of some files of one side."""
-    sources = {name: number for number, name in enumerate(sorted({name for read in reads for name in read.sources}))}
+    sources = {name: number for number, name in enumerate(sorted({name for read in reads for name in read.names}))}
     filled = [read for read in reads if len(read.positions)] or reads[:1]
     placed = [_placed(read, sources, spec) for read in filled]
     positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
@@ -119,7 +122,7 @@ def _place_word(place: str) -> str:
 
 def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tuple[Positions, Words]:
     """A file's rows with their sources renumbered, and the place of each in the shuffle."""
-    numbers = np.array([sources[name] for name in read.sources], dtype=np.uint32)
+    numbers = np.array([sources[name] for name in read.names], dtype=np.uint32)
     positions = Positions(
         side=read.positions.side, **{**read.positions.columns(), "source": numbers[read.positions.source]}
     )
