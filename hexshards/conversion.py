@@ -24,6 +24,7 @@ from hexshards.discovery import discover
 from hexshards.engines import Runner
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.main_guard import check_main_guard
 from hexshards.publication import publish, published, written_in
 from hexshards.remote import is_url, shown
 from hexshards.repeats import holds_games, without_repeats
@@ -112,6 +113,7 @@ def convert(
     ``max_rejects`` examples or lines are rejected. Then nothing is published but ``rejects.jsonl``, and what was read
     is kept for the next try.
     """
+    check_main_guard()
     if max_rejects < 0 or workers < 1:
         raise ValueError(f"max_rejects must be at least 0 and workers at least 1, got {max_rejects} and {workers}")
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
 from hexshards.errors import DataError, printable, sendable
+from hexshards.main_guard import ADVICE, lacks_main_guard
 from hexshards.specs import Engine
 
 T = TypeVar("T")
@@ -91,6 +92,8 @@ class _Pools:
         try:
             yield from self._each(self._of(at_once), task, jobs)
         except BrokenProcessPool:
+            if lacks_main_guard(self._processes):
+                raise RuntimeError(f"the workers of convert ran the script again. {ADVICE}") from None
             raise DataError(
                 "a worker process was killed, most likely for want of memory",
                 where="convert",

@@ -20,6 +20,7 @@ from hexshards.diagnosis import Diagnosis
 from hexshards.errors import DataError, printable
 from hexshards.growth import Growth
 from hexshards.hooks import Hook
+from hexshards.main_guard import check_main_guard
 from hexshards.networks import network
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.order import TRAINING, raw
@@ -42,6 +43,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     run of another dataset or of other options; WorkerDied when a process that reads was killed; ConnectionError
     when one that trains with this one was.
     """
+    check_main_guard()
     device = _device(spec.device)
     with joined() as team, workers.named(), _same_kernels():
         if team.size > 1 and device == "cuda":

@@ -11,6 +11,7 @@ from typing import Any
 from hexshards.arguments import LocalPath, checked
 from hexshards.hooks import Hook
 from hexshards.index import read_index
+from hexshards.main_guard import check_main_guard
 from hexshards.remote import is_url
 from hexshards.searchspace import Range, SweepSpec, Trial, read_sweep
 
@@ -53,6 +54,7 @@ def sweep(
     says. hooks: of every run. on_trial: is told each trial that ends here. Raises ValueError where Optuna is missing,
     the file makes no sense, or ``out`` holds another sweep; FileNotFoundError where there is no dataset.
     """
+    check_main_guard()
     spec, folder = read_sweep(config), Path(out).absolute()
     dataset = dataset if is_url(dataset) else Path(dataset).absolute()
     spec = replace(spec, trials=spec.trials if trials is None else trials)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hexshards.errors import WorkerDied
+from hexshards.main_guard import ADVICE, check_main_guard, lacks_main_guard
 
 _DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?(.+?)\.? *", re.DOTALL)
 
@@ -31,6 +32,8 @@ def named() -> Iterator[None]:
     except RuntimeError as error:
         if not (found := _DIED.fullmatch(str(error))):
             raise
+        if lacks_main_guard(children):
+            raise WorkerDied(f"the workers of the loader ran the script again. {ADVICE}") from None
         pids, how = found.groups()
         ends = [f" ({_end(child.exitcode)})" for child in children if str(child.pid) in pids.split(", ")]
         raise WorkerDied(
@@ -51,6 +54,7 @@ def _end(exit_code: int | None) -> str:
 @contextmanager
 def starting() -> Iterator[None]:
     """Processes that are started meanwhile hear nothing of what is sent to all, until ``start_worker``."""
+    check_main_guard()
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

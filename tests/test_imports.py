@@ -24,6 +24,7 @@ RANK = [
         "specs",
         "interrupts",
         "locks",
+        "main_guard",
         "cores",
         "cursor",
         "stopping",
