@@ -6,8 +6,10 @@ import errno
 import os
 import sys
 import tempfile
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from multiprocessing.heap import Arena
 from pathlib import Path
@@ -29,6 +31,9 @@ ZEROS = bytes(1 << 20)
 
 SPARED_BYTES = 1 << 20
 """What is left of shared memory for others: locks and queues between processes lie there too."""
+
+TURN_S = 5.0
+"""How long one waits to reserve: reserving takes milliseconds."""
 
 
 class Buffers:
@@ -133,15 +138,41 @@ def _reserved(folder: Path, size: int, spared: int) -> int:
     handle, name = tempfile.mkstemp(prefix="hexshards-", dir=folder)
     try:
         os.unlink(name)
-        _reserve(handle, size)
-        # looked at afterwards: of two processes that reserve at once, both see what both have taken
-        left = os.fstatvfs(handle)
-        if left.f_bavail * left.f_frsize < spared:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with _in_turn(folder):
+            # in turn, and not taken to be given back: others make their semaphores in what is spared
+            _check_room(handle, size + spared)
+            _reserve(handle, size)
+            _check_room(handle, spared)
     except BaseException:
         os.close(handle)
         raise
     return handle
+
+
+def _check_room(handle: int, size: int) -> None:
+    left = os.fstatvfs(handle)
+    if left.f_bavail * left.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """One process at a time. Raises OSError where the turn does not come: anybody can hold a folder's lock."""
+    import fcntl
+
+    turn, end = os.open(folder, os.O_RDONLY), time.monotonic() + TURN_S
+    try:
+        while True:
+            try:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(turn)
 
 
 def _reserve(handle: int, size: int) -> None:

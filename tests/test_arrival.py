@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -7,12 +8,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_data import dataset
 
+from hexshards import buffers
 from hexshards.batches import Loader
 from hexshards.buffers import SPARED_BYTES, Slots
 from hexshards.epochs import Epochs
@@ -151,6 +154,34 @@ def test_where_files_have_no_room_either_one_sentence_says_so(data, tmp_path):
     (told,) = run_with_little_memory(data, temporary=tmp_path, **room)
     assert told.startswith(f"/dev/shm and {tmp_path}: no room for ")
     assert told.endswith("set TMPDIR to a folder with room, or take fewer workers")
+
+
+def test_what_would_leave_too_little_is_not_taken_even_for_a_moment(tmp_path, monkeypatch):
+    # semaphores of other processes are made meanwhile, and need what is spared
+    taken = []
+    monkeypatch.setattr(buffers, "_reserve", lambda handle, size: taken.append(size))
+    room = os.statvfs(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        buffers._reserved(tmp_path, 1 << 20, spared=room.f_bavail * room.f_frsize)
+    assert taken == [] and list(tmp_path.iterdir()) == []
+
+
+def test_processes_reserve_in_turn_and_who_waits_too_long_takes_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(buffers, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(buffers, "TURN_S", 0.01)
+    places, real = [], buffers._reserve
+
+    def reserve(handle, size):
+        places.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        real(handle, size)
+
+    monkeypatch.setattr(buffers, "_reserve", reserve)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    buffers.shared_memory(4096)
+    os.close(other)
+    buffers.shared_memory(4096)
+    assert [place.is_relative_to(tmp_path) for place in places] == [False, True]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
