@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ policies of 1,024 are 2 MB and stay in the cache."""
 
 _META_KEYS = {"game_id", "position_in_game", "total_positions", "value_sample_tier", "winner", "source_file"}
 _WINNERS = {"BLUE": BLUE, "RED": RED}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ODD = -9
 """In a column of whole numbers: this row must be looked at by itself."""
 
@@ -84,7 +86,24 @@ class Names:
 
     def __init__(self, own: str) -> None:
         self.names = [own]
+        self.alone = False
+        """Whether all games are of that file, so that an example that names another one contradicts the others."""
         self._numbers: dict[str, int] = {}
+
+    def expect_one(self, sample: Sequence[dict[str, Any]]) -> None:
+        """Take all games to be of the file's own source if most examples say so."""
+        metas = [meta for example in sample if type(meta := example.get("metadata")) is dict]
+        stated = [name for meta in metas if type(name := meta.get("source_file")) is str]
+        self.alone = 2 * sum(source_name(name[-MAX_NAME_CHARS:]) == self.names[0] for name in stated) > len(sample)
+
+    def fault(self, stated: str) -> str:
+        """Why a stated name names no file that the game can be of; empty where it does."""
+        last = stated.replace("\\", "/").rsplit("/", 1)[-1]
+        # compared before it is cleaned: another spelling must not become a source of its own, in a split of its own
+        if last in ("", ".", "..") or _CONTROL.search(stated):
+            return "source_file is not a file name"
+        other = self.alone and source_name(stated) != self.names[0]
+        return "source_file contradicts the file's other examples" if other else ""
 
     def number(self, stated: str) -> int:
         """The number of a file's name, as an example states it."""
@@ -209,6 +228,8 @@ class Examples:
             return 0, UNKNOWN
         if (line := _line(game_id)) == _ODD:
             raise _Unsound("game_id is not a pair of file and line", _shown(game_id))
+        if stated and (fault := self.names.fault(stated)):
+            raise _Unsound(fault, _shown(stated))
         return self.names.number(stated) if stated else 0, line
 
     # many at a time -------------------------------------------------------------------------------------------------
@@ -272,6 +293,8 @@ class Examples:
 
     def _source_number(self, stated: Any) -> int:
         if type(stated) is not str or len(stated) > MAX_NAME_CHARS:
+            return _ODD
+        if stated and self.names.fault(stated):
             return _ODD
         return self.names.number(stated) if stated else 0
 

@@ -51,6 +51,8 @@ class ProcessedFiles:
             examples, note = _from_tuples(examples, spec, where)
             notes.append(note)
         sample = _sample(examples)
+        if "source_file" in top:
+            names.expect_one(sample)
         stated = Stated(sample)
         reader = Examples(side=_side(sample, where), names=names, stated=stated)
         notes.insert(0, stated.generation)

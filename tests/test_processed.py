@@ -104,6 +104,36 @@ def test_the_sources_of_a_shuffled_file_are_numbered_as_they_are_met(tmp_path):
     assert positions.source.tolist() == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("whole\x07.trmph", "source_file is not a file name"),
+        ("whole.trmph\x00", "source_file is not a file name"),
+        ("whole.trmph/..", "source_file is not a file name"),
+        ("games/", "source_file is not a file name"),
+        ("whole2.trmph", "source_file contradicts the file's other examples"),
+        ("Whole.trmph", "source_file contradicts the file's other examples"),
+    ],
+)
+@pytest.mark.parametrize("games", [1, 60], ids=["one at a time", "many alike"])
+def test_an_example_under_another_name_than_the_file_is_a_reject_and_no_source_of_its_own(
+    tmp_path, games, other, reason
+):
+    examples = [example for _ in range(games) for example in one_game(source_file="data/whole.trmph")]
+    put_meta("source_file", other)(examples[5])
+    positions, rejects, sources = read(tmp_path, examples)
+    assert [(reject.place, reject.reason) for reject in rejects] == [("example 5", reason)]
+    assert len(positions) == len(examples) - 1 and sources == ("whole",)
+
+
+@pytest.mark.parametrize("other", ["../whole.trmph", "C:\\games\\whole.trmph", "./whole.trmph.gz"])
+def test_another_folder_before_the_name_of_a_file_is_the_same_source(tmp_path, other):
+    examples = one_game(source_file="data/whole.trmph")
+    put_meta("source_file", other)(examples[5])
+    _, rejects, sources = read(tmp_path, examples)
+    assert (rejects, sources) == ([], ("whole",))
+
+
 class Called:
     """Pickled as a call."""
 
@@ -538,7 +568,7 @@ def test_text_from_inside_a_file_reaches_no_message_raw(tmp_path):
     path = tmp_path / "a_processed.pkl.gz"
     write_processed(path, examples, source_file=hostile)
     _, rejects, sources = read_bytes(path.read_bytes())
-    assert len(rejects) == 7
+    assert len(rejects) == 8
     assert all(text.isprintable() for reject in rejects for text in reject)
     assert len(sources) == 2 and all(name.isprintable() for name in sources)
 
