@@ -1,4 +1,7 @@
-"""verify re-reads every byte, checks every checksum, count and column, and that no game is in two splits."""
+"""verify re-reads every byte, checks every checksum, count and column, and that no game is in two splits.
+
+Games are compared by their names, and by what is on their boards (hexshards.torn_games).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ from hexshards.positions import NO_POLICY, Draft, Positions, admit
 from hexshards.remote import home_of
 from hexshards.shard import REPAIR, Shard, open_shard, read_block
 from hexshards.storage import Home
+from hexshards.torn_games import TornGames
 
+_LEAKS = "Convert again: validation on these shards measures memory, not skill"
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"
 
 
@@ -45,24 +50,27 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
     """
     home, index = home_of(dataset), read_index(dataset)
     total = sum(split.positions for split in index.splits.values())
-    problems: list[DataError] = []
+    found_in: dict[str, list[DataError]] = {name: [] for name in index.splits}
     games: dict[str, Words] = {}
+    torn = TornGames()
     done = 0
-    for name, split in index.splits.items():
-        tally = _Tally()
+    for name in sorted(index.splits, reverse=True):  # val is remembered, train compared with it
+        split, problems, tally = index.splits[name], found_in[name], _Tally()
         for shard in split.shards:
             for found in _look_into(home, shard, index):
                 if isinstance(found, DataError):
                     problems.append(found)
                 else:
                     tally.add(found, index)
+                    torn.add(name, found)
             done += shard.positions
             if progress:
                 progress(done, total)
         games[name] = tally.games
         if not problems:
             problems += tally.differences(split, where=f"{home}, split {name}")
-    problems += _straddling(games, home)
+    problems = [problem for found in found_in.values() for problem in found]
+    problems += _straddling(games, home) or ([] if problems else _torn(torn, home))
     splits = index.splits.values()
     return Verification(
         positions=total,
@@ -181,7 +189,14 @@ def _straddling(games: dict[str, Words], home: Home) -> list[DataError]:
         return []
     train, val = games["train"], games["val"]
     both = np.intersect1d(train, val)
-    if not len(both):
+    return (
+        [DataError(f"{len(both):,} games are in both train and val", where=str(home), fix=_LEAKS)] if len(both) else []
+    )
+
+
+def _torn(torn: TornGames, home: Home) -> list[DataError]:
+    if not torn.count:
         return []
-    fix = "Convert again: validation on these shards measures memory, not skill"
-    return [DataError(f"{len(both):,} games are in both train and val", where=str(home), fix=fix)]
+    number = "1 position is" if torn.count == 1 else f"{torn.count:,} positions are"
+    found = f"{number} in one split and the rest of the same game, by the boards and under another name, in the other"
+    return [DataError(found, where=str(home), fix=_LEAKS)]

@@ -66,7 +66,7 @@ RANK = [
         "assembly",
     ),
     *("space", "repeats", "publication", "conversion", "estimates"),
-    *("team", "expand", "kernel", "window", "prefetch", "workers", "epochs", "verification", "leakage"),
+    *("team", "expand", "kernel", "window", "prefetch", "workers", "epochs", "torn_games", "verification", "leakage"),
     *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "state_fit", "model", "value_range", "networks"),
     *("losses", "schedules", "trainer", "checkpoint", "hooks"),
