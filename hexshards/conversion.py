@@ -25,6 +25,8 @@ from hexshards.engines import Runner
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
 from hexshards.main_guard import check_main_guard
+from hexshards.order import Words
+from hexshards.overlaps import overlap
 from hexshards.publication import publish, published, written_in
 from hexshards.remote import is_url, shown
 from hexshards.repeats import holds_games, without_repeats
@@ -199,6 +201,8 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
     found, repeats = _without_repeats(work, found, runner)
     spills, refusals, notes = _read_all(work, found, runner, tell)
     notes += [_repeated_games(repeats, work.spec), _without_policy(sum(spill.without_policy for spill in spills))]
+    if work.spec.dedupe == "none":
+        notes.append(_overlapping([each for spill in spills if (each := spill.sketch()) is not None]))
     rejects = judge(
         spills,
         refusals,
@@ -237,6 +241,17 @@ def _repeated_games(count: int, spec: ConvertSpec) -> str:
         return ""
     done = "kept, in the split of the first" if spec.keep_duplicates else "left out (--keep-duplicates keeps them)"
     return f"{count:,} games are exact repeats of others, as they are or turned by 180 degrees: {done}"
+
+
+def _overlapping(sketches: Sequence[Words]) -> str:
+    twice = overlap(sketches)
+    if not twice.positions:
+        return ""
+    about = "" if twice.exact else "about "
+    return (
+        f"{about}{twice.positions:,} positions of {about}{twice.games:,} games are there more than once, by several "
+        "files: kept. Name one of the folders or formats, or merge equal positions with --dedupe positions"
+    )
 
 
 def _without_policy(count: int) -> str:

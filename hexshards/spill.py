@@ -23,7 +23,8 @@ from hexshards.board import SYMMETRIES
 from hexshards.images import canonical, image, stone_keys
 from hexshards.index import SPLITS, InputFile
 from hexshards.order import Words
-from hexshards.positions import Positions, Reject, columns, concat
+from hexshards.overlaps import sketch
+from hexshards.positions import UNKNOWN, Positions, Reject, columns, concat
 from hexshards.sources import Twin
 from hexshards.specs import ConvertSpec
 from hexshards.storage import publish, publishing
@@ -68,6 +69,11 @@ class Spill:
     without_policy: int = 0
     """Positions that have none although their game goes on."""
 
+    def sketch(self) -> Words | None:
+        """A sample of what is in it (hexshards.overlaps); None where an older version wrote it."""
+        path = _sketch(Path(self.stem))
+        return np.load(path, allow_pickle=False) if path.exists() else None
+
     def array(self, split: str, what: str) -> NDArray[Any]:
         """``rows`` or ``keys`` of one split, read from disk as it is used."""
         if self.rows[split] == 0:
@@ -95,6 +101,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
         _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")])
+    save_array(_sketch(stem), sketch(*_known_games(filled)))
     rejects = [{"file": read.file.name, **reject._asdict()} for read in reads for reject in read.rejects]
     if rejects:
         publish(_rejects(stem), "".join(json.dumps(line) + "\n" for line in rejects).encode())
@@ -112,6 +119,10 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     )
     publish(_note(stem), json.dumps(asdict(spill)).encode())
     return spill
+
+
+def _sketch(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.sketch.npy")
 
 
 def _place_word(place: str) -> str:
@@ -157,6 +168,16 @@ def _game_keys(read: ReadFile) -> Words:
         repeats = mine[place] == positions.game
         keys[repeats] = theirs[place[repeats]]
     return keys
+
+
+def _known_games(reads: Sequence[ReadFile]) -> tuple[Words, NDArray[np.uint8]]:
+    """Game and stones of all positions that say which game they are from."""
+    keys, stones = list[Words](), list[NDArray[np.uint8]]()
+    for read in reads:
+        known = np.flatnonzero(read.positions.game != UNKNOWN)
+        keys.append(order.game_keys(read.names, read.positions.source[known], read.positions.game[known]))
+        stones.append(read.positions.stones[known])
+    return np.concatenate(keys), np.concatenate(stones)
 
 
 def _store(stem: Path, split: str, positions: Positions, keys: Words, rows: NDArray[np.int64]) -> None:

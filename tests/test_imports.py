@@ -58,6 +58,7 @@ RANK = [
         "selection",
         "blend",
         "budget",
+        "overlaps",
         "spill",
         "scratch",
         "intake",
