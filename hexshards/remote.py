@@ -69,6 +69,11 @@ def checked_url(url: str) -> str:
         raise ValueError(f"{shown(url)}: datasets are read from folders and {', '.join(EXTRAS)} URLs")
     if parts.query or parts.fragment:
         raise ValueError(f"{shown(url)}?...: give the URL of the dataset's folder, without ? or #")
+    if "@" in parts.netloc and EXTRAS[parts.scheme] != "http":  # libraries take it for a part of the bucket's name
+        raise ValueError(
+            f"{shown(url)}: {parts.scheme} URLs have no user and password. Give them as that provider's tools take "
+            "them, in the environment or a file of theirs, and leave them out of the URL"
+        )
     return url.rstrip("/")
 
 

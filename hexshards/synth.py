@@ -21,6 +21,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.arguments import checked
 from hexshards.board import NEIGHBOURS, check_side, move_name
 from hexshards.specs import SYNTH, Format, SynthSpec
 from hexshards.storage import publish, publishing
@@ -141,6 +142,7 @@ def write_processed(path: Path, examples: Sequence[object], *, source_file: str,
         pickle.dump(document, zipped, protocol=4)
 
 
+@checked
 def write(
     out: Path,
     *,

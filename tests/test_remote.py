@@ -167,6 +167,7 @@ def test_where_there_is_no_index_there_is_no_dataset(server, spec):
             "https://me:secret@host/data?token=secret",
             r"https://host/data\?\.\.\.: give the URL of the dataset's folder",
         ),
+        ("s3://me:secret@bucket/data", "s3://bucket/data: s3 URLs have no user and password"),
         (Path("s3://bucket/data"), "s3:/bucket/data is a URL that went through a Path"),
     ],
 )

@@ -63,6 +63,7 @@ def test_no_command_tells_logs_or_keeps_a_secret(served, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     caplog.set_level("DEBUG")
     data, more, nothing = (with_user(served, name) for name in ("data", "more", "nothing"))
+    in_bucket = f"s3://me:{SECRET}@bucket/d"
     signed, squeezed = f"https://host/d?X-Amz-Signature={SECRET}", f"https:/me:{SECRET}@host/d"
     (tmp_path / "sweep.toml").write_text("trials = 1\n[search]\nlearning_rate = [0.1]\n[fixed]\nchannels = 4\n")
     train = ["train", data, "--run", "run", *TINY]
@@ -78,13 +79,15 @@ def test_no_command_tells_logs_or_keeps_a_secret(served, tmp_path, monkeypatch, 
         ["sweep", nothing, "sweep.toml", "--out", "sweep"],
         ["convert", data, "--out", "out"],
         ["convert", str(processed(tmp_path / "games", games=3)), "--out", data],
-        ["convert", str(tmp_path / "games"), "--out", f"s3://me:{SECRET}@bucket/d", "--append"],
+        ["convert", str(tmp_path / "games"), "--out", in_bucket, "--append"],
+        ["convert", str(tmp_path / "games"), "--out", in_bucket],
+        ["synth", "--games", "2", "--out", data],
         ["convert", str(tmp_path / "games"), "--out", signed, "--dry-run"],
         ["plot", data],
     ]
     commands += [["train", data, "--run", "other", "--mix", mix] for mix in (more, f"{more}=2", f"{signed}=0.1,{more}")]
     looking = ("info", "verify", "mixing", "show", "bench")
-    commands += [[name, url] for name in looking for url in (nothing, signed, squeezed)]
+    commands += [[name, url] for name in looking for url in (nothing, signed, squeezed, in_bucket)]
     said = [CliRunner().invoke(app, command) for command in commands]
     for result in said:
         assert_untold(result.output)

@@ -294,3 +294,10 @@ def test_a_trmph_file_is_built_like_a_real_one(written):
     lines = theirs.decode("ascii").splitlines()
     assert [trmph_line(moves_of(line)) for line in lines] == lines
     assert ours.endswith(b"\n") == theirs.endswith(b"\n") and b"\r" not in ours + theirs
+
+
+def test_a_url_is_no_folder_for_games(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"out must be a folder .* on this machine, and http:/+host/d is a URL"):
+        write(Path("http://me:secret@host/d"), games=1)
+    assert list(tmp_path.iterdir()) == []
