@@ -199,7 +199,7 @@ def _one_of(value: Any, kinds: Sequence[Any], union: Any, name: str) -> Any:
             return _path(value, name) if kind is Path and str in kinds else fitted(value, kind, name=name)
         except _Misfit as error:
             # what is wrong within a list or a dict says more than that it is none of these
-            inner = inner if str(error).startswith(f"{name} must") else error
+            inner = inner if str(error).startswith(f"{name} must be {_described(kind)}") else error
     raise inner or _misfit(name, union, value)
 
 

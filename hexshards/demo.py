@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from hexshards import display
+from hexshards.arguments import LocalPath, checked
 from hexshards.conversion import convert
 from hexshards.hooks import Event, Saved
 from hexshards.index import NAME
@@ -19,8 +20,10 @@ GAMES, SIDE = 1_000, 9
 """64,000 positions: a minute and a half on two cores."""
 
 
-def run(out: Path) -> None:
+@checked
+def run(out: LocalPath) -> None:
     """Run every step in the folder ``out``. Raises FileExistsError when it holds anything."""
+    out = Path(out)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty. Choose another --out, or delete that folder first")
     processed, data = out / "processed", out / "data"

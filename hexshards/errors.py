@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 
-# A password may hold a slash that should have been escaped; what follows the colon is no port then. A comma ends a URL
-# in a list of datasets to mix.
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/+)(?:[^\s/?#'\",]*@|[^\s/?#'\",:]+:(?!\d+(?:[/?#\s]|$))[^\s'\",]*@)")
-_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/+[^\s?#'\"]*)[?#][^\s'\"]*[^\s'\":;,.)]")
+_SCHEME = r"((?<![A-Za-z])[A-Za-z][A-Za-z0-9+.-]{1,20}:/{1,3})"
+_NAME = r"[^\s/?#'\",:@]"
+_NO_PORT = (
+    # host:80, and what may follow it; with a path only where the host cannot be a user
+    rf"(?!{_NAME}{{1,99}}:\d{{1,5}}(?:[,;:.)'\"]{{0,9}}(?:\s|$)|[?#=]))"
+    rf"(?!(?:localhost|\[[0-9A-Fa-f:]{{2,45}}\]|{_NAME}{{0,99}}\.{_NAME}{{0,99}}):\d{{1,5}}/)"
+)
+# A password may hold what should have been escaped: a slash, or else a comma, a space or a quote, up to the next @ that
+# is before another URL. A comma also ends a URL in a list of datasets to mix. All is bounded, for texts may be long.
+_USER = re.compile(
+    rf"{_SCHEME}(?:[^\s/?#'\",]{{0,999}}@"
+    rf"|{_NO_PORT}{_NAME}{{1,99}}:(?:[^\s'\",]{{0,999}}@|(?!\s)(?:(?!:/)[^\n@]){{0,250}}@))"
+)
+_QUERY = re.compile(rf"{_SCHEME[:-1]}[^\s?#'\"]{{0,999}})[?#][^\s'\"]*[^\s'\":;,.)]")
 
 
 class DataError(Exception):

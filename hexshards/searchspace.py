@@ -49,7 +49,7 @@ class SweepSpec:
     """Trials of all processes together. A grid has no more than its combinations."""
     sampler: Sampler = "tpe"
     pruner: Pruner = "median"
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)
     """A database by its SQLAlchemy URL, for several machines; else a file in the sweep's folder."""
     name: str | None = None
     """The name of the sweep in the database; else that of its folder."""

@@ -21,7 +21,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.arguments import checked
+from hexshards.arguments import LocalPath, checked
 from hexshards.board import NEIGHBOURS, check_side, move_name
 from hexshards.specs import SYNTH, Format, SynthSpec
 from hexshards.storage import publish, publishing
@@ -144,7 +144,7 @@ def write_processed(path: Path, examples: Sequence[object], *, source_file: str,
 
 @checked
 def write(
-    out: Path,
+    out: LocalPath,
     *,
     games: int = SYNTH.games,
     format: Format = SYNTH.format,
@@ -160,7 +160,7 @@ def write(
     """
     check_side(side)
     spec = SynthSpec(games=games, format=format, side=side, seed=seed, games_per_file=games_per_file)
-    stems = _stems(spec)
+    stems, out = _stems(spec), Path(out)
     paths = [out / f"{stem}{SUFFIX[format]}" for stem in stems]
     if there := next((path for path in paths if path.exists()), None):
         raise FileExistsError(f"{there} is there already: choose another folder, or remove it first")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -19,9 +20,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
+from hexshards.errors import printable, without_secrets
 from hexshards.hooks import Event, Hook, Progressed, RunStarted, Saved
 from hexshards.runs import train
 from hexshards.searchspace import Range, SweepSpec, Trial
@@ -253,14 +255,23 @@ def _storage(url: str) -> RDBStorage:
                     grace_period=GRACE_S,
                     heartbeat_stale_trial_callback=_after_kill,
                 )
-        except (OperationalError, IntegrityError):
+        except (OperationalError, IntegrityError) as error:
             if not left:
-                raise
+                says = printable(_without_password(str(error.orig), url), width=300)
+                raise ConnectionError(f"storage: the sweep's database cannot be opened: {says}") from None
             time.sleep(_WAIT_S)
         except (ArgumentError, ImportError) as error:
             # a URL may hold a password: it is not shown
             raise ValueError(f"storage: {type(error).__name__}: not a URL of a database that can be opened") from None
     raise AssertionError
+
+
+def _without_password(text: str, url: str) -> str:
+    """What a driver says, which may quote the URL that it was given."""
+    password = make_url(url).password
+    for secret in {str(password), quote(str(password))} if password else ():
+        text = text.replace(secret, "...")
+    return without_secrets(text)
 
 
 def _local(out: Path) -> str:

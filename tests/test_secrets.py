@@ -33,7 +33,17 @@ TINY = ["--channels", "4", "--blocks", "1", "--diagnose", "0"]
         (f"https://host/d#{SECRET}", "https://host/d?..."),
         (f"http://me:{SECRET}@a/d=0.2,http://me:{SECRET}@b/e=0.1", "http://a/d=0.2,http://b/e=0.1"),
         ("hf://datasets/owner/name@main/d and s3://b/x@y", "hf://datasets/owner/name@main/d and s3://b/x@y"),
-        ("https://host:8080/a@b/c", "https://host:8080/a@b/c"),
+        (f"http://me:{SECRET},x@host/d", "http://host/d"),
+        (f"http://me:a {SECRET}@host/d is gone", "http://host/d is gone"),
+        (f"http://me:'{SECRET}\"@host/d", "http://host/d"),
+        (f"http://me:12/{SECRET}@host/d", "http://host/d"),
+        (f"http://me:12,{SECRET}@host/d", "http://host/d"),
+        (f"http://a.org:80/d=0.2,http://me:1,{SECRET}@b/e=0.1", "http://a.org:80/d=0.2,http://b/e=0.1"),
+        ("http://nas.org:80/d is gone, ask me@host", "http://nas.org:80/d is gone, ask me@host"),
+        ("s3://bucket: no credentials, ask me@host", "s3://bucket: no credentials, ask me@host"),
+        ("http://host:80, http://host:81: ask me@host", "http://host:80, http://host:81: ask me@host"),
+        ("https://host.org:8080/a@b/c", "https://host.org:8080/a@b/c"),
+        ("http://localhost:80/a@b and http://[::1]:80/a@b", "http://localhost:80/a@b and http://[::1]:80/a@b"),
         ("a folder/with@signs?", "a folder/with@signs?"),
     ],
 )
@@ -154,3 +164,39 @@ def test_no_call_raises_a_secret(served, tmp_path, monkeypatch, call, place):
 def test_neither_the_loader_nor_its_home_shows_a_secret(served, tmp_path):
     loader = hexshards.loader(with_user(served, "data"), cache=Path(tmp_path))
     assert_untold(f"{loader.home} {loader.home!r} {loader.state_dict()} {loader.describe()}")
+
+
+def test_a_folder_to_write_to_is_no_url_and_nothing_is_made_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = f"https://me:{SECRET}@host/d"
+    (tmp_path / "sweep.toml").write_text("[search]\nseed = [1]\n")
+    commands = [
+        ["train", "data", "--run", url],
+        ["train", "data", "--run", "run", "--cache", url],
+        ["sweep", "data", "sweep.toml", "--out", url],
+        ["synth", "--out", url],
+        ["demo", "--out", url],
+    ]
+    commands[2].insert(2, "--config")
+    for command in commands:
+        result = CliRunner().invoke(app, command)
+        assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
+        assert "on this machine" in result.output and "host/d is a URL" in result.output
+        assert_untold(result.output)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.toml"]
+
+
+def test_a_database_of_a_sweep_that_cannot_be_opened_is_one_line_without_its_password(tmp_path, monkeypatch):
+    pytest.importorskip("optuna", reason="without optuna THE PASSWORD OF A SWEEP'S DATABASE IS NOT CHECKED")
+    from hexshards import trials
+    from hexshards.searchspace import SweepSpec
+
+    monkeypatch.setattr(trials, "_WAIT_S", 0)
+    url = f"sqlite:////nowhere/{SECRET}/sweep.db"
+    data = dataset(tmp_path)
+    with pytest.raises(ConnectionError, match="the sweep's database cannot be opened") as caught:
+        hexshards.sweep(data, {"search": {"seed": [1]}, "storage": url}, out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert_untold(repr(SweepSpec(search={"seed": (1,)}, storage=url)))
+    words = trials._without_password("denied to s3cr t-canary at s3cr%20t-canary", "mysql://me:s3cr%20t-canary@host/db")
+    assert words == "denied to ... at ..."
