@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from hexshards.conversion import convert as convert
     from hexshards.errors import DataError as DataError
     from hexshards.errors import InputRejected as InputRejected
+    from hexshards.hooks import Hook as Hook
     from hexshards.index import Index as Index
     from hexshards.index import read_index as read_index
     from hexshards.model import TwoHeadedResNet as TwoHeadedResNet
     from hexshards.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
     from hexshards.runs import train as train
+    from hexshards.settings import RunSettings as RunSettings
+    from hexshards.specs import ConvertSpec as ConvertSpec
+    from hexshards.specs import LoaderSpec as LoaderSpec
     from hexshards.specs import TrainSpec as TrainSpec
     from hexshards.sweeps import sweep as sweep
     from hexshards.trainer import Trainer as Trainer
@@ -30,12 +34,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Batch": "batches",
+    "ConvertSpec": "specs",
     "DataError": "errors",
+    "Hook": "hooks",
     "Index": "index",
     "InputRejected": "errors",
     "Loader": "batches",
+    "LoaderSpec": "specs",
     "MiniEpochOrchestrator": "orchestrator",
     "Report": "conversion",
+    "RunSettings": "settings",
     "TrainSpec": "specs",
     "Trainer": "trainer",
     "TwoHeadedResNet": "model",

@@ -28,6 +28,7 @@ from hexshards.remote import home_of, is_url
 from hexshards.reports import Outcome
 from hexshards.retention import Retention
 from hexshards.runfolder import RESUMES, RunFolder
+from hexshards.settings import RunSettings
 from hexshards.specs import LOADER, MOST_THREADS, REMOTE, TrainSpec, duration_s, plain
 from hexshards.stopping import EarlyStopping
 from hexshards.storage import Home
@@ -121,19 +122,21 @@ def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Tea
         val_loader,
         run=run,
         mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
-        mini_epoch_batches=spec.mini_epoch_batches,
-        cross_epochs=spec.cross_epochs,
         num_epochs=spec.epochs,
-        max_samples=spec.max_samples,
-        max_time_s=duration_s(spec.max_time) if spec.max_time else None,
-        val_every=spec.val_every,
-        early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
-        retention=Retention(last=spec.keep_last, every=spec.keep_every),
-        options=_options(spec, team),
-        resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
         hooks=[*diagnoses, *hooks],
-        team=team,
-        supply=None if spec.mix else growth,
+        settings=RunSettings(
+            mini_epoch_batches=spec.mini_epoch_batches,
+            cross_epochs=spec.cross_epochs,
+            max_samples=spec.max_samples,
+            max_time_s=duration_s(spec.max_time) if spec.max_time else None,
+            val_every=spec.val_every,
+            early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
+            retention=Retention(last=spec.keep_last, every=spec.keep_every),
+            options=_options(spec, team),
+            resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
+            team=team,
+            supply=None if spec.mix else growth,
+        ),
     )
 
 

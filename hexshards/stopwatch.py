@@ -9,9 +9,13 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Runs from its making on; ``before_s`` are the seconds that earlier starts of the run took."""
+    """Runs from its making, or from its last restart, on."""
 
-    def __init__(self, *, before_s: float = 0.0) -> None:
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self, *, before_s: float = 0.0) -> None:
+        """Run anew; ``before_s`` are the seconds that earlier starts of the run took."""
         self._begun_s = time.monotonic() - before_s
         self.closing_s = 0.0
         """What the last mini-epoch took to validate and save."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from hexshards import checkpoint
 from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.reports import Outcome
+from hexshards.settings import RunSettings
 from hexshards.specs import StepSpec
 from hexshards.trainer import Trainer
 
@@ -108,8 +110,14 @@ def orchestrator(run: Path, **changes: Any) -> MiniEpochOrchestrator:
         "num_epochs": EPOCHS,
         **changes,
     }
+    rest = {field.name: parts.pop(field.name) for field in fields(RunSettings) if field.name in parts}
     return MiniEpochOrchestrator(
-        parts.pop("trainer"), parts.pop("train_loader"), parts.pop("val_loader"), run=run, **parts
+        parts.pop("trainer"),
+        parts.pop("train_loader"),
+        parts.pop("val_loader"),
+        run=run,
+        settings=RunSettings(**rest),
+        **parts,
     )
 
 

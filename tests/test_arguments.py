@@ -15,6 +15,7 @@ from hexshards.orchestrator import MiniEpochOrchestrator
 from hexshards.retention import Retention
 from hexshards.runs import train
 from hexshards.searchspace import SweepSpec
+from hexshards.settings import RunSettings
 from hexshards.specs import RemoteSpec, StepSpec, SynthSpec, TrainSpec
 from hexshards.stopping import EarlyStopping
 from hexshards.trainer import Trainer
@@ -175,8 +176,9 @@ REFUSED = [
     (lambda home: MiniEpochOrchestrator(network(), None, None, run=home / "no"), "trainer must be a Trainable"),
     (lambda home: driven(home, run=None), "run"),
     (lambda home: driven(home, mini_epoch_samples="200"), "mini_epoch_samples"),
-    (lambda home: driven(home, max_time_s="12h"), "max_time_s"),
-    (lambda home: driven(home, early=3), "early must be an EarlyStopping, got 3"),
+    (lambda home: RunSettings(max_time_s="12h"), "max_time_s"),
+    (lambda home: RunSettings(early=3), "early must be an EarlyStopping, got 3"),
+    (lambda home: driven(home, settings=3), "settings must be a RunSettings, got 3"),
     (lambda home: driven(home, hooks=[None]), r"hooks\[0\]"),
     (lambda home: EarlyStopping(patience="3"), "patience"),
     (lambda home: EarlyStopping(metric=None), "metric"),

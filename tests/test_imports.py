@@ -71,7 +71,8 @@ RANK = [
     *("ahead", "buffers", "arrival", "delivery", "resident", "batches", "mixing"),
     *("members", "wds", "synth", "state_fit", "model", "value_range", "networks"),
     *("losses", "schedules", "trainer", "checkpoint", "hooks"),
-    *("runfolder", "growth", "suspects", "orchestrator", "diagnosis", "runs"),
+    *("runfolder", "growth", "settings", "stop", "stream", "checkpoints", "events"),
+    *("suspects", "orchestrator", "diagnosis", "runs"),
     *("rehearsal", "overfitting", "tensorboard_log"),
     *("history", "curves", "plots", "searchspace", "trials", "sweeps", "sweep_view"),
     *(

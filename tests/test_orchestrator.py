@@ -269,6 +269,21 @@ def test_a_log_that_anybody_wrote_leads_out_of_the_folder_nowhere(tmp_path, whol
     assert names(tmp_path / "run") == [WHOLE[0], WHOLE[-1]]  # the first has no line any more
 
 
+def test_counters_that_are_not_of_the_loaders_state_are_the_checkpoints_fault(tmp_path):
+    train(tmp_path, num_epochs=1)
+    newest = tmp_path / "checkpoints" / WHOLE[2]
+    state = checkpoint.read(newest)
+    own = {name: state.pop(name) for name in checkpoint.PARTS}
+    del state["format"]
+    checkpoint.write(
+        newest,
+        {**own, "counters": {**own["counters"], "epoch_batches": 1}, "loader_state": {"epoch": 0, "done": 7}},
+        trainer_state=state,
+    )
+    with pytest.raises(DataError, match=rf"{WHOLE[2]}: counts other batches than its loader's state"):
+        train(tmp_path)
+
+
 def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path):
     train(tmp_path, num_epochs=1)
     (tmp_path / "metrics.jsonl").unlink()
@@ -799,7 +814,7 @@ def main(run: Path, pause_s: float) -> int:
         (run / "started").touch()
         until = time.monotonic() + pause_s
         while time.monotonic() < until:
-            if pause_s >= DEADLINE_S and built._stop.asked:
+            if pause_s >= DEADLINE_S and built.stop.signals.asked:
                 (run / "heard").touch()
             time.sleep(0.005)
 

@@ -1,0 +1,145 @@
+"""What a run tells: events to its hooks, records of mini-epochs, progress, notices, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hexshards.checkpoints import Checkpoints, RunState
+from hexshards.hooks import (
+    Hook,
+    Listeners,
+    MiniEpochBegun,
+    MiniEpochTrained,
+    Noticed,
+    Progressed,
+    Run,
+    RunEnded,
+    RunStarted,
+    Saved,
+    Validated,
+)
+from hexshards.reports import MiniEpochReport, Outcome, Progress
+from hexshards.stop import Stop
+from hexshards.stopwatch import Stopwatch
+from hexshards.stream import BatchStream
+from hexshards.team import Team
+
+log = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 0.1
+"""Progressed comes no more often, a mini-epoch's first and last batch excepted."""
+
+
+class Events:
+    """The hooks of a run, and what they are told."""
+
+    def __init__(self, run: Run, hooks: Sequence[Hook], *, watch: Stopwatch, team: Team) -> None:
+        self._run, self._hooks = run, Listeners(hooks)
+        self._watch, self._team = watch, team
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing has been told yet."""
+        self._finished, self._notices = 0, list[str]()
+
+    def started(self, state: RunState, checkpoints: Checkpoints) -> None:
+        """The run stands where its checkpoint left it."""
+        history = self._team.same(checkpoints.folder.log.records() if checkpoints.writes else None)
+        resumed, seen = checkpoints.resumed_from, state.cursor.samples_seen
+        self._hooks.tell(RunStarted(run=self._run, resumed_from=resumed, samples_seen=seen, history=history))
+        if self._run.val_loader is None:
+            self.notice("there is no validation split: training without validation")
+
+    def notice(self, text: str) -> None:
+        """Something unusual."""
+        log.warning(text)
+        self._notices.append(text)
+        self._hooks.tell(Noticed(run=self._run, text=text))
+
+    def grown(self, more: int, epoch: int) -> None:
+        """The dataset has more samples than in the epoch before."""
+        self.notice(f"the dataset has grown: epoch {epoch} has {more:,} samples more")
+
+    def begun(self, state: RunState) -> None:
+        """The trainer is about to be given a mini-epoch's batches."""
+        self._hooks.tell(MiniEpochBegun(run=self._run, **_at(state)))
+
+    def progress(self, stream: BatchStream, best: float | None, train: Callable[[], Mapping[str, Any]]) -> None:
+        """Batches were trained; told now and then."""
+        if not self._hooks or not (self._watch.due(PROGRESS_INTERVAL_S) or stream.mini_epoch_over):
+            return
+        cursor, course, loader = stream.cursor, stream.course, stream.loader
+        progress = Progress(
+            epoch=cursor.epoch,
+            epochs=course.limits.epochs,
+            epoch_done=cursor.epoch_samples,
+            epoch_samples=loader.samples,
+            mini_epoch=cursor.mini_epoch,
+            mini_epoch_done=cursor.mini_samples,
+            mini_epoch_samples=course.mini_epoch_of(cursor, loader),
+            samples_seen=cursor.samples_seen,
+            total_samples=cursor.samples_seen + course.samples_left(cursor, loader),
+            samples_per_s=self._watch.samples_per_s(cursor.samples_seen),
+            waiting=self._watch.waiting(),
+            best=best,
+            train=train(),
+        )
+        self._hooks.tell(Progressed(run=self._run, progress=progress))
+
+    def trained(self, state: RunState) -> dict[str, Any]:
+        """A mini-epoch's last batch was trained; what hooks add to its record."""
+        return self._hooks.tell(MiniEpochTrained(run=self._run, train=state.train or {}, **_at(state)))
+
+    def validated(self, state: RunState, val: Mapping[str, Any]) -> dict[str, Any]:
+        """The weights that are about to be saved were validated; what hooks add to the record."""
+        return self._hooks.tell(Validated(run=self._run, train=state.train or {}, val=val, **_at(state)))
+
+    def saved(self, path: Path, record: Mapping[str, Any]) -> None:
+        """A checkpoint was written; no record where the mini-epoch is not whole."""
+        self._finished += bool(record)
+        self._hooks.tell(Saved(run=self._run, checkpoint=path, record=record))
+
+    def ended(self, state: RunState, stop: Stop, checkpoints: Checkpoints) -> Outcome:
+        """The run is over, saved and logged."""
+        best = checkpoints.folder.best
+        outcome = Outcome(
+            interrupted=stop.signalled and not stop.all_trained(state.cursor),
+            stopped=stop.reason,
+            epochs=state.cursor.epoch - 1,
+            mini_epochs=self._finished,
+            samples_seen=state.cursor.samples_seen,
+            resumed_from=checkpoints.resumed_from,
+            checkpoint=checkpoints.newest,
+            best=best if best.exists() else None,
+            metrics=state.record,
+            notices=tuple(self._notices),
+        )
+        self._hooks.tell(RunEnded(run=self._run, outcome=outcome))
+        return outcome
+
+
+def record_of(
+    state: RunState, val: Mapping[str, Any], added: Mapping[str, Any], *, checkpoint: Path, speed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a mini-epoch: a line of metrics.jsonl, ``metrics`` in the checkpoint."""
+    train = dict(state.train or {})
+    at: dict[str, Any] = {**_at(state)}
+    report = MiniEpochReport(
+        **at,
+        learning_rate=train.pop("learning_rate", None),
+        train=train,
+        val=val,
+        checkpoint=checkpoint,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        **speed,
+    )
+    return report.record(added)
+
+
+def _at(state: RunState) -> dict[str, int]:
+    cursor = state.cursor
+    return {"epoch": cursor.epoch, "mini_epoch": cursor.mini_epoch, "samples_seen": cursor.samples_seen}

@@ -1,0 +1,44 @@
+"""Settings of a run that most leave as they are: how mini-epochs are counted, when a run ends, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hexshards.arguments import fit_fields
+from hexshards.growth import Supply
+from hexshards.retention import Retention
+from hexshards.specs import TRAIN
+from hexshards.stopping import EarlyStopping
+from hexshards.team import Team
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What MiniEpochOrchestrator takes beside what everybody gives it."""
+
+    mini_epoch_batches: int | None = None
+    """A mini-epoch counts so many batches instead of samples."""
+    cross_epochs: bool = False
+    """A mini-epoch may begin in one epoch and end in the next."""
+    max_samples: int | None = None
+    """The run ends after so many samples, over all its starts."""
+    max_time_s: float | None = None
+    """The run ends in so many seconds, over all its starts; the last mini-epoch is cut short for it."""
+    val_every: int = 1
+    """Each so many-th mini-epoch of an epoch is validated, and its last."""
+    early: EarlyStopping = field(default_factory=EarlyStopping)
+    retention: Retention = field(default_factory=Retention)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values that a checkpoint records. They must be the same when a run goes on, those in
+    checkpoint.FREE_OPTIONS excepted."""
+    resume: str | Path = TRAIN.resume
+    """``auto``: from the newest good checkpoint; ``never``; or the path of a checkpoint."""
+    team: Team = field(default_factory=Team)
+    supply: Supply | None = None
+    """Finds the dataset again when it has grown."""
+
+    def __post_init__(self) -> None:
+        fit_fields(self)

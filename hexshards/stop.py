@@ -1,0 +1,72 @@
+"""When a run stops: limits of samples and time, early stopping, a hook that asks, a signal. All ranks agree.
+
+A signal leaves in the middle of a mini-epoch; time that is up ends the mini-epoch early; all else waits for its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hexshards.cursor import Cursor
+from hexshards.interrupts import StopSignals
+from hexshards.stopping import EarlyStopping, Limits, Standing
+from hexshards.stopwatch import Stopwatch
+from hexshards.team import Team
+
+
+class Stop:
+    """What ends a run, and why."""
+
+    def __init__(self, limits: Limits, early: EarlyStopping, *, watch: Stopwatch, team: Team) -> None:
+        self.limits, self.early = limits, early
+        self._watch, self._team = watch, team
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing has been asked for yet."""
+        self.signals = StopSignals()
+        self.reason: str | None = None
+        """Why the run ends before its last epoch does."""
+        self.signalled = False
+        """A signal asked one of the ranks to stop."""
+        self.time_up = False
+
+    def because(self, reason: str) -> None:
+        """End the run once the mini-epoch at work is saved; the first reason counts."""
+        self.reason = self.reason or reason
+
+    def due(self, cursor: Cursor, standing: Standing, record: Mapping[str, Any]) -> bool:
+        """Whether there is no more to train, or a signal came; the same in all processes."""
+        if standing.exhausted(record, self.early):
+            self.because(standing.why(self.early))
+        if self.limits.samples is not None and cursor.samples_seen >= self.limits.samples:
+            self.because(f"{self.limits.samples:,} samples were the limit")
+        if self.time_up or (self.limits.time_s is not None and self._watch.used_s() >= self.limits.time_s):
+            self.because("the time is used up")
+        if self._team.any(self.reason is not None):
+            self.reason = self._team.same(self.reason) or "another process asked for it"
+        return self.reason is not None or self.all_trained(cursor) or self.signalled
+
+    def all_trained(self, cursor: Cursor) -> bool:
+        """Whether the last epoch is over."""
+        return cursor.epoch > self.limits.epochs
+
+    def leave(self, save: Callable[[], None]) -> bool:
+        """Between two batches: save where that is asked for; whether to leave the mini-epoch here."""
+        signals, most = self.signals, self.limits.time_s
+        late = most is not None and self._watch.used_s() + self._watch.closing_s >= most
+        if not self._team.any(signals.asked or signals.save_asked or late):
+            return False
+        if self._team.any(signals.save_asked):
+            signals.save_asked = False
+            save()
+        if self.heard():
+            save()
+        self.time_up = not self.signalled and self._team.any(late)
+        return self.signalled or self.time_up
+
+    def heard(self) -> bool:
+        """Whether a signal asked one of the ranks to stop."""
+        self.signalled = self._team.any(self.signals.asked)
+        return self.signalled

@@ -1,0 +1,154 @@
+"""The stream of batches: those of one mini-epoch at a time, epoch after epoch, of a dataset that may grow.
+
+The cursor moves when a batch is done, so between two batches it says where the run stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hexshards import checkpoint
+from hexshards.course import Course
+from hexshards.cursor import Cursor
+from hexshards.errors import DataError
+from hexshards.growth import Supply
+from hexshards.stopwatch import Stopwatch
+from hexshards.team import Team
+from hexshards.trail import Trail
+from hexshards.trainable import Rows, TrainLoader
+
+
+class BatchStream:
+    """Batches of a loader, cut into mini-epochs as ``course`` says; ``cursor`` is where the stream stands."""
+
+    def __init__(
+        self,
+        loader: TrainLoader,
+        course: Course,
+        *,
+        watch: Stopwatch,
+        team: Team,
+        supply: Supply | None = None,
+        on_growth: Callable[[int, int], None],
+    ) -> None:
+        self.loader, self.course = loader, course
+        self._watch, self._team, self._supply, self._on_growth = watch, team, supply, on_growth
+        self.begin(Cursor())
+
+    def begin(self, cursor: Cursor, *, resumed_from: Path | None = None) -> None:
+        """Stand at a cursor, nothing read yet; of a checkpoint, if there is one."""
+        self.cursor, self._resumed_from = cursor, resumed_from
+        self._open: Iterator[Rows] | None = None
+        self._recent = Trail()
+        self._skipped_before = self._skipped()
+
+    def batches(self, leave: Callable[[], bool], done: Callable[[], None]) -> Iterator[Rows]:
+        """The rest of the mini-epoch, one batch at a time.
+
+        ``leave`` is asked before each batch whether to leave the mini-epoch there; ``done`` is called after each.
+        """
+        while not self.mini_epoch_over:
+            if leave():
+                return
+            if self.epoch_over:
+                self._close_epoch()
+                self.cursor = self.cursor.after_epoch(crossing=True)
+                self._grow()
+            batch = self._next()
+            if batch is None:
+                raise self._ended_early()
+            yield batch
+            self.cursor = self.cursor.after_batch(self._global_rows(batch))
+            done()
+        self.end_epoch()
+
+    def end_epoch(self) -> None:
+        """Close the epoch where its last batch is done, so that the loader stands at the next."""
+        if self.epoch_over:
+            self._close_epoch()
+
+    @property
+    def mini_epoch_over(self) -> bool:
+        """Whether the mini-epoch's last batch is done."""
+        return self.course.mini_epoch_over(self.cursor, self.loader)
+
+    @property
+    def epoch_over(self) -> bool:
+        """Whether the epoch's last batch is done."""
+        return self.course.epoch_over(self.cursor, self.loader)
+
+    def begin_mini_epoch(self) -> None:
+        """A mini-epoch begins, or goes on; where an epoch begins, with the dataset as it is now."""
+        if self.cursor.epoch_batches == 0 < self.cursor.samples_seen:
+            self._grow()
+        self._skipped_before = self._skipped()
+
+    def skipped(self) -> dict[str, int] | None:
+        """Damaged blocks and positions lost with them since the mini-epoch began; None where nobody counts."""
+        return {name: count - self._skipped_before[name] for name, count in self._skipped().items()} or None
+
+    def back_to(self, fingerprint: str, *, where: Path) -> None:
+        """Stand on the dataset as a checkpoint knows it: one that grew is gone on with, to the end of the epoch."""
+        if self._supply is not None and fingerprint != self.loader.index.fingerprint:
+            self.loader = self._supply.as_it_was(fingerprint, where=where)
+
+    def recent(self, ago: int) -> Any | None:
+        """A batch by how many came after it, read again; the stream is at an end then."""
+        self.close()
+        return self._recent.batch(ago)
+
+    def close(self) -> None:
+        """Let go what is read ahead."""
+        self._open = None
+
+    def _grow(self) -> None:
+        """Go on with the dataset as it is now, at the beginning of an epoch; tell how many samples it has more."""
+        if self._supply is None:
+            return
+        before = self.loader
+        # rank 0 looks, so that all see the same
+        newest = self._supply.newest(before.index.fingerprint) if self._team.rank == 0 else None
+        newest = self._team.same(newest)
+        if newest != before.index.fingerprint:
+            self.loader = self._supply.grown(newest, before)
+            self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
+
+    def _close_epoch(self) -> None:
+        self._next()  # there is none, and the loader moves on to its next epoch
+        self._open = self._resumed_from = None
+
+    def _ended_early(self) -> Exception:
+        found = f"the loader ended after {self.cursor.epoch_batches} of {len(self.loader)} batches"
+        if self._resumed_from is None:
+            return RuntimeError(found)
+        fix = "Use another checkpoint, or another run folder"
+        return DataError(
+            f"counts other batches than its loader's state: {found}", where=str(self._resumed_from), fix=fix
+        )
+
+    def _next(self) -> Rows | None:
+        self._recent.before_batch(self.loader, anew=self._open is None)
+        with self._watch.waited():
+            if self._open is not None:
+                batch = next(self._open, None)
+            else:
+                # a restarted run opens its loader once more often
+                with checkpoint.random_state_kept():
+                    self._open = iter(self.loader)
+                    batch = next(self._open, None)
+        if batch is not None:
+            self._recent.after_batch()
+        return batch
+
+    def _global_rows(self, batch: Rows) -> int:
+        loader = self.loader
+        if loader.world_size == 1:
+            return len(batch.value)
+        # the ranks' shares of an epoch's last batch may differ by a row
+        return min(loader.batch_size * loader.world_size, loader.samples - self.cursor.epoch_samples)
+
+    def _skipped(self) -> Mapping[str, int]:
+        counts = getattr(self.loader, "skipped", None)
+        return {"blocks": counts.blocks, "positions": counts.positions} if counts else {}
