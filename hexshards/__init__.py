@@ -5,6 +5,7 @@ The names below are loaded when they are first used, so that importing the packa
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,12 @@ _HOMES = {
     "train": "runs",
     "verify": "verification",
 }
+
+_HERE = os.path.dirname(__file__)
+if not os.path.isdir(os.path.join(_HERE, "converters")):
+    # in a checkout converters/ stands beside the package: Python started there takes this folder for the package, also
+    # where a wheel is installed, and would find none
+    __path__.append(os.path.dirname(_HERE))
 
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

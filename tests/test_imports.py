@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,6 +228,16 @@ def test_every_public_name_is_there(name):
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = hexshards.nothing
+
+
+def test_in_a_checkout_the_converters_beside_the_package_are_found(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "hexshards", ignore=shutil.ignore_patterns("__pycache__", "converters"))
+    shutil.copytree(CONVERTERS, tmp_path / "converters", ignore=shutil.ignore_patterns("__pycache__"))
+    source = "import hexshards.converters.trmph as found; print(found.__file__)"
+    # isolated from what is installed as a folder on the path is: neither finder nor wheel helps
+    command = [sys.executable, "-c", f"import sys; sys.meta_path = sys.meta_path[:3]; {source}"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(ended.stdout.strip()) == tmp_path / "converters" / "trmph.py"
 
 
 # what is loaded, and how long it takes ------------------------------------------------------------------------------
