@@ -20,7 +20,7 @@ from hexshards.errors import DataError, printable
 from hexshards.positions import Positions
 from hexshards.remote import home_of
 from hexshards.shard import Layout, Shard
-from hexshards.storage import Home, publish
+from hexshards.storage import Folder, Home, publish
 
 NAME = "index.json"
 VERSION = 1
@@ -146,6 +146,18 @@ class Index:
         return {"format": "hexshards", "version": VERSION, **json.loads(json.dumps(entry))}
 
 
+def _instead(home: Home) -> str:
+    """What stands where a dataset was looked for, and what to give."""
+    path = home.path if isinstance(home, Folder) else None
+    if path is not None and path.is_file():
+        what = {NAME: "the index of a dataset", ".tar": "a shard"}
+        kind = what.get(path.name) or what.get(path.suffix) or "a file"
+        return f"this is {kind}, not a dataset. Give the folder that holds it, {path.parent}"
+    if path is not None and any((path / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+        return "this is the folder of a run, not a dataset. Give the dataset that it was trained on"
+    return f"no dataset here (no {NAME}). Make one with `hexshards convert`"
+
+
 @checked
 def read_index(dataset: str | Path | Home) -> Index:
     """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged."""
@@ -154,8 +166,7 @@ def read_index(dataset: str | Path | Home) -> Index:
     try:
         data = home.read(NAME)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        found = f"{home}: no dataset here (no {NAME}). Make one with `hexshards convert`"
-        raise FileNotFoundError(found) from None
+        raise FileNotFoundError(f"{home}: {_instead(home)}") from None
     try:
         entry = json.loads(data)
         stated = entry.pop("fingerprint")

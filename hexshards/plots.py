@@ -34,13 +34,17 @@ def runs_figure(histories: Sequence[History]) -> Figure:
     return figure
 
 
+class NoMatplotlib(ValueError):
+    """The library that draws is missing."""
+
+
 def new_figure(panels: int) -> Figure:
     """A figure with so many panels, and room for a legend above them. Raises ValueError without matplotlib."""
     try:
         # a Figure of its own needs no display, and leaves no global state
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError("matplotlib is not installed. Run: pip install 'hexshards[plot]'") from None
+        raise NoMatplotlib("matplotlib is not installed. Run: pip install 'hexshards[plot]'") from None
     rows = -(-panels // ACROSS)
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * ACROSS, height * rows + LEGEND_INCHES), layout="constrained")

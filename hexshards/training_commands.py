@@ -123,12 +123,20 @@ def plot(
     with told():
         from hexshards.curves import curves_text
         from hexshards.history import read_history
-        from hexshards.plots import runs_figure, save_figure
+        from hexshards.plots import NoMatplotlib, runs_figure, save_figure
 
         histories = [read_history(run) for run in runs]
         display.say(curves_text(histories))
+        try:
+            figure = runs_figure(histories)
+        except NoMatplotlib as error:
+            if out:
+                raise
+            # the curves are there: they are what was asked for
+            display.warn(f"no picture: {error}")
+            return
         out = out or (runs[0] / "plot.png" if len(runs) == 1 else Path("plot.png"))
-        save_figure(runs_figure(histories), out)
+        save_figure(figure, out)
         display.say(f"picture {out}")
 
 

@@ -216,6 +216,26 @@ def test_where_there_is_no_index_there_is_no_dataset(tmp_path):
         read_index(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("data/index.json", r"this is the index of a dataset, not a dataset. Give the folder that holds it, .*data$"),
+        ("data/train-000000.tar", r"this is a shard, not a dataset. Give the folder that holds it, .*data$"),
+        ("data/notes.txt", r"this is a file, not a dataset. Give the folder that holds it, .*data$"),
+        (
+            "run/metrics.jsonl",
+            r"run: this is the folder of a run, not a dataset. Give the dataset that it was trained on",
+        ),
+        ("run/checkpoints/a.pt", r"run: this is the folder of a run, not a dataset"),
+    ],
+)
+def test_what_is_given_in_the_place_of_a_dataset_is_called_what_it_is(tmp_path, made, says):
+    (tmp_path / made).parent.mkdir(parents=True)
+    (tmp_path / made).touch()
+    with pytest.raises(FileNotFoundError, match=says):
+        read_index(tmp_path / ("run" if made.startswith("run") else made))
+
+
 NOT_AN_INDEX = [
     b"",
     b"{",

@@ -154,9 +154,11 @@ def test_a_format_that_nobody_knows_ends_with_2_and_leaves_nothing(tmp_path):
 
 def test_without_matplotlib_the_terminal_has_the_curves_and_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    result = call(written(tmp_path, [record(1), record(2)]), code=2)
+    run = written(tmp_path, [record(1), record(2)])
+    result = call(run, code=0)
     assert "policy loss" in result.stdout
-    assert "pip install 'hexshards[plot]'" in result.stderr
+    assert "no picture: matplotlib is not installed. Run: pip install 'hexshards[plot]'" in result.stderr
+    assert "pip install 'hexshards[plot]'" in call(run, "--out", tmp_path / "asked.png", code=2).stderr
 
 
 def test_a_line_of_blocks_rises_with_the_numbers():
