@@ -30,6 +30,14 @@ LEAKAGE_PLIES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 class Enduring(Console):
     """A console whose reader may leave (``| head -1``, a closed terminal): what runs goes on, and says no more."""
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person looks at it. Colours that are asked for (FORCE_COLOR) make no terminal of a file."""
+        try:
+            return self.file.isatty()
+        except ValueError:  # it is closed
+            return False
+
     def on_broken_pipe(self) -> None:
         """Send what is still to come nowhere; also what Python writes out as it ends."""
         del self._buffer[:]
@@ -54,9 +62,15 @@ err = Enduring(stderr=True, highlight=False, soft_wrap=True)
 """Progress, warnings and errors: stderr."""
 
 
+_moving: list[Progress] = []
+"""Bars that are on the screen."""
+
+
 def say(text: str) -> None:
     """Print a line of result as it is."""
-    out.print(without_secrets(text), markup=False)
+    # bars that move on the same terminal would write over what comes to it from elsewhere
+    console = err if out.is_terminal and any(not bars.disable for bars in _moving) else out
+    console.print(without_secrets(text), markup=False)
 
 
 def warn(text: str) -> None:
@@ -76,7 +90,11 @@ def bar(unit: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        yield progress
+        _moving.append(progress)
+        try:
+            yield progress
+        finally:
+            _moving.remove(progress)
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""What a person sees at the end on a terminal: every result, whatever moved meanwhile."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pyte
+import pytest
+from small_data import CUT, processed
+
+from hexshards.conversion import convert
+
+ROWS = 500
+"""High enough that nothing scrolls away."""
+
+
+def screen_of(columns, *command, cwd):
+    """The lines that stand on a terminal of so many columns when a command has ended."""
+    parent, child = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": str(ROWS), "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "hexshards", *map(str, command)]
+    started = subprocess.Popen(command, cwd=cwd, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    screen = pyte.Screen(columns, ROWS)
+    stream = pyte.ByteStream(screen)
+    while True:
+        try:
+            data = os.read(parent, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        stream.feed(data)
+    os.close(parent)
+    assert started.wait() == 0
+    return [line.rstrip() for line in screen.display if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    convert(processed(folder / "processed"), out=folder / "data", **CUT)
+    return folder
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_the_line_of_every_mini_epoch_stands_at_the_end(data, tmp_path, columns):
+    options = ["--mini-epoch-samples", 300, "--batch-size", 50, "--channels", 4, "--blocks", 1, "--diagnose", 64]
+    lines = screen_of(columns, "train", data / "data", "--run", tmp_path / "run", *options, cwd=tmp_path)
+    text = "".join(line.ljust(columns) for line in lines)
+    assert [int(each) for each in re.findall(r"epoch 1 mini-epoch (\d+) ", text)] == [1, 2, 3, 4]
+    assert "trained 4 mini-epochs" in text
+    # bars that are over leave nothing behind
+    assert "\u2501" not in text
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_what_convert_and_verify_found_stands_at_the_end(data, tmp_path, columns):
+    lines = screen_of(columns, "convert", data / "processed", "--out", tmp_path / "out", "--workers", 1, cwd=tmp_path)
+    assert any("positions kept, 0 rejected" in line for line in lines)
+    assert any(line.startswith("train ") for line in lines)
+    assert any("sound" in line for line in screen_of(columns, "verify", tmp_path / "out", cwd=tmp_path))
+
+
+def test_colours_that_are_asked_for_make_no_terminal_of_a_file(data, tmp_path):
+    command = [sys.executable, "-m", "hexshards", "verify", data / "data"]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "FORCE_COLOR": "1"})
+    assert "\x1b" not in ended.stdout + ended.stderr
+    assert len(ended.stderr.splitlines()) <= 1
