@@ -97,7 +97,7 @@ def test_what_is_chosen_resumes_anywhere_and_with_other_workers(data, options):
     loader = open_loader(data, **options)
     whole = [(rows_of(batch), loader.state_dict()) for batch in loader]
     for at in range(len(whole)):
-        again = open_loader(data, **options, num_workers=at % 4 == 3)
+        again = open_loader(data, **options, num_workers=int(at % 4 == 3))
         again.load_state_dict(whole[at][1])
         assert [rows_of(batch) for batch in again] == [rows for rows, _ in whole[at + 1 :]]
 
