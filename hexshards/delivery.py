@@ -141,12 +141,13 @@ def on_device(
 
 def _groups(rows: Iterator[Packed]) -> Iterator[list[Packed]]:
     """Consecutive batches of up to DEVICE_ROWS rows together, or one that has more."""
-    group: list[Packed] = []
+    group, held = list[Packed](), 0
     for packed in rows:
-        if group and sum(len(each.value) for each in group) + len(packed.value) > DEVICE_ROWS:
+        if group and held + len(packed.value) > DEVICE_ROWS:
             yield group
-            group = []
+            group, held = [], 0
         group.append(packed)
+        held += len(packed.value)
     if group:
         yield group
 
