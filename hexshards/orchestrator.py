@@ -71,7 +71,7 @@ class MiniEpochOrchestrator:
         options = plain_names(settings.options, what="options") | sizes
         self.trainer, self.val_loader, self.settings, self.watch = trainer, val_loader, settings, Stopwatch()
         shared: dict[str, Any] = {"watch": self.watch, "team": team}
-        self.stop = Stop(limits, settings.early, **shared)
+        self.stop = Stop(course, settings.early, **shared)
         self.checkpoints = Checkpoints(run, settings.retention, options=options, resume=settings.resume, **shared)
         seen = Run(
             folder=self.checkpoints.folder.path,

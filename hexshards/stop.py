@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hexshards.course import Course
 from hexshards.cursor import Cursor
 from hexshards.interrupts import StopSignals
-from hexshards.stopping import EarlyStopping, Limits, Standing
+from hexshards.stopping import EarlyStopping, Standing
 from hexshards.stopwatch import Stopwatch
 from hexshards.team import Team
 
@@ -18,8 +19,8 @@ from hexshards.team import Team
 class Stop:
     """What ends a run, and why."""
 
-    def __init__(self, limits: Limits, early: EarlyStopping, *, watch: Stopwatch, team: Team) -> None:
-        self.limits, self.early = limits, early
+    def __init__(self, course: Course, early: EarlyStopping, *, watch: Stopwatch, team: Team) -> None:
+        self.course, self.early = course, early
         self._watch, self._team = watch, team
         self.begin()
 
@@ -40,9 +41,10 @@ class Stop:
         """Whether there is no more to train, or a signal came; the same in all processes."""
         if standing.exhausted(record, self.early):
             self.because(standing.why(self.early))
-        if self.limits.samples is not None and cursor.samples_seen >= self.limits.samples:
-            self.because(f"{self.limits.samples:,} samples were the limit")
-        if self.time_up or (self.limits.time_s is not None and self._watch.used_s() >= self.limits.time_s):
+        limits = self.course.limits
+        if self.course.samples_over(cursor):
+            self.because(f"{limits.samples:,} samples were the limit")
+        if self.time_up or (limits.time_s is not None and self._watch.used_s() >= limits.time_s):
             self.because("the time is used up")
         if self._team.any(self.reason is not None):
             self.reason = self._team.same(self.reason) or "another process asked for it"
@@ -50,11 +52,11 @@ class Stop:
 
     def all_trained(self, cursor: Cursor) -> bool:
         """Whether the last epoch is over."""
-        return cursor.epoch > self.limits.epochs
+        return cursor.epoch > self.course.limits.epochs
 
     def leave(self, save: Callable[[], None]) -> bool:
         """Between two batches: save where that is asked for; whether to leave the mini-epoch here."""
-        signals, most = self.signals, self.limits.time_s
+        signals, most = self.signals, self.course.limits.time_s
         late = most is not None and self._watch.used_s() + self._watch.closing_s >= most
         if not self._team.any(signals.asked or signals.save_asked or late):
             return False
