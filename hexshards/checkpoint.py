@@ -23,9 +23,9 @@ from typing import Any, BinaryIO
 import torch
 
 from hexshards.budget import show_bytes
+from hexshards.checkpoint_schema import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.errors import DataError, printable, without_secrets
 from hexshards.plain import plain_state, with_arrays
-from hexshards.run_state import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.storage import inflating, open_regular, publish
 from hexshards.team import Team
 from hexshards.workers import tells_of_death
@@ -34,7 +34,7 @@ FORMAT = 1
 """Version of the layout, raised when an older program could misread a newer file."""
 
 
-class Unreachable(DataError):
+class Unopened(DataError):
     """A checkpoint that may be good could not be read: no right to it, or a disk that fails."""
 
 
@@ -115,7 +115,7 @@ def read(path: Path) -> dict[str, Any]:
             state = _loaded(file, path)
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
-        raise Unreachable(found, where=str(path), fix="Make it readable, or put back a good copy") from None
+        raise Unopened(found, where=str(path), fix="Make it readable, or put back a good copy") from None
     if not isinstance(state, dict) or type(state.get("format")) is not int:
         raise _refused("is no checkpoint of hexshards", path)
     if state["format"] == FORMAT and (problem := problem_of(state)):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from hexshards.images import stone_keys
 from hexshards.order import Words, mix
 
-MAX_ROWS = 1 << 13
-"""Rows of a sketch, of 16 bytes: 128 MiB for the most spills there can be."""
+MAX_ROWS, ROW_BYTES = 1 << 13, 16
+"""Rows of a sketch, of two words each: 128 MiB for the most spills there can be."""
 
 _ALL = np.uint64((1 << 64) - 1)
 

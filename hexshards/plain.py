@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and places from the top of a value down to a part of it."""
 
 MAX_DEPTH = 100
@@ -62,7 +62,7 @@ def with_arrays(state: Any, paths: Sequence[Sequence[str | int]]) -> Any:
     return state
 
 
-def _array_at(part: Any, path: Path) -> Any:
+def _array_at(part: Any, path: KeyPath) -> Any:
     if not path:
         return part.numpy()
     key, *rest = path
@@ -77,9 +77,9 @@ def _array_at(part: Any, path: Path) -> Any:
 class _Plain:
     what: str
     keep_arrays: bool
-    arrays: list[Path] = field(default_factory=list)
+    arrays: list[KeyPath] = field(default_factory=list)
 
-    def of(self, value: Any, path: Path) -> Any:
+    def of(self, value: Any, path: KeyPath) -> Any:
         if len(path) > MAX_DEPTH:
             raise self._refused("lists or dicts within each other without end", path)
         match value:
@@ -96,7 +96,7 @@ class _Plain:
                 return tuple(parts) if self.keep_arrays and isinstance(value, tuple) else parts
         return self._other(value, path)
 
-    def _leaf(self, value: Any, path: Path) -> Any:
+    def _leaf(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, np.generic):
             value = value.item()
         # subclasses, such as NumPy's float64, become what they are made of
@@ -107,7 +107,7 @@ class _Plain:
             return None
         return self._other(value, path)
 
-    def _array(self, value: Any, path: Path) -> Any:
+    def _array(self, value: Any, path: KeyPath) -> Any:
         if not self.keep_arrays:
             data = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
             return self.of(data.item() if data.size == 1 else data.tolist(), path)
@@ -123,14 +123,14 @@ class _Plain:
         self.arrays.append(path)
         return tensor
 
-    def _mapping(self, value: Mapping[Any, Any], path: Path) -> dict[Any, Any]:
+    def _mapping(self, value: Mapping[Any, Any], path: KeyPath) -> dict[Any, Any]:
         found = OrderedDict() if self.keep_arrays and isinstance(value, OrderedDict) else {}
         for key, part in value.items():
-            name = self._leaf(key, (*path, printed(key))) if self.keep_arrays else str(self._leaf(key, path))
+            name = self._leaf(key, (*path, _printed(key))) if self.keep_arrays else str(self._leaf(key, path))
             found[name] = self.of(part, (*path, name))
         return found
 
-    def _other(self, value: Any, path: Path) -> Any:
+    def _other(self, value: Any, path: KeyPath) -> Any:
         match value:
             case PurePath():
                 return str(value)
@@ -144,7 +144,7 @@ class _Plain:
                 return str(value)
         raise self._refused(_kind(value), path)
 
-    def _refused(self, found: str, path: Path) -> NotPlain:
+    def _refused(self, found: str, path: KeyPath) -> NotPlain:
         place = ".".join(map(str, path)) or "its top"
         takes = "numbers, text, None, lists and dicts" + (", tensors and NumPy arrays" if self.keep_arrays else "")
         return NotPlain(f"{self.what} holds {found} at {place}, which could not be read back. Give {takes} instead")
@@ -154,7 +154,7 @@ def _kind(value: object) -> str:
     return f"an object of {type(value).__module__}.{type(value).__qualname__}"
 
 
-def printed(key: object) -> str:
+def _printed(key: object) -> str:
     """A key that may be no text, for an error."""
     return key if isinstance(key, str) else f"{key!r:.40}"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hexshards import checkpoint
+from hexshards.checkpoint_schema import problem_of_record
 from hexshards.errors import DataError
 from hexshards.locks import locked
 from hexshards.retention import Retention
-from hexshards.run_state import problem_of_record
 from hexshards.storage import open_regular, publish
 
 _LOCK, ALL = ".lock", Retention()
@@ -62,7 +62,7 @@ class RunFolder:
         for path in present:
             try:
                 state = checkpoint.read(path)
-            except checkpoint.Unreachable:
+            except checkpoint.Unopened:
                 raise
             except DataError as error:
                 damage.append(error)

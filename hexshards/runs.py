@@ -81,10 +81,8 @@ def _threads(spec: TrainSpec, team: Team) -> int:
 
 
 def _recorded_threads(spec: TrainSpec) -> int | None:
-    given = spec.resume not in ("auto", "never")
-    for path in (
-        [spec.absolute(Path(spec.resume))] if given else newest_first(RunFolder(spec.absolute(spec.run)).checkpoints)
-    ):
+    present = newest_first(RunFolder(spec.absolute(spec.run)).checkpoints)
+    for path in present if spec.resume in RESUMES else [spec.absolute(spec.resume)]:
         try:
             threads = checkpoint.read(path)["options"].get("threads")
         except DataError:  # told where the run goes on

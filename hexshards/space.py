@@ -10,7 +10,7 @@ from pathlib import Path
 from hexshards.board import SYMMETRIES
 from hexshards.budget import decompressed_bytes, row_bytes, show_bytes
 from hexshards.intake import MAX_SPILLS
-from hexshards.overlaps import MAX_ROWS
+from hexshards.overlaps import MAX_ROWS, ROW_BYTES
 from hexshards.sources import Input
 from hexshards.specs import ConvertSpec
 from hexshards.spill import Spill
@@ -28,10 +28,6 @@ TEXT_BYTES = 20
 """Bytes of a position in a file of game records: 5 to 6 measured."""
 
 
-SKETCH_BYTES = 16
-"""Of a position in a sketch: two words."""
-
-
 def images(spec: ConvertSpec) -> int:
     """How many rows a position becomes."""
     return len(SYMMETRIES) if spec.bake_symmetries else 1
@@ -39,7 +35,7 @@ def images(spec: ConvertSpec) -> int:
 
 def scratch_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:
     """Most that the scratch folder holds at once: rows, their keys, and the sketches that overlaps are found by."""
-    sketches = SKETCH_BYTES * min(positions, MAX_ROWS * MAX_SPILLS)
+    sketches = ROW_BYTES * min(positions, MAX_ROWS * MAX_SPILLS)
     return int(positions * images(spec) * (row_bytes(side, soft=soft) + KEY_BYTES) + sketches)
 
 

@@ -34,7 +34,7 @@ RANK = [
         "reports",
         "trainable",
         "plain",
-        "run_state",
+        "checkpoint_schema",
         "trail",
         "course",
     ),

@@ -42,7 +42,7 @@ class Counters(msgspec.Struct, kw_only=True, frozen=True):
             raise ValueError("more samples in an epoch or mini-epoch than in all")
 
 
-class Standing(msgspec.Struct, kw_only=True, frozen=True):
+class SavedStanding(msgspec.Struct, kw_only=True, frozen=True):
     """The best mini-epoch so far, and how long the run took."""
 
     best: float | None
@@ -78,7 +78,7 @@ SCHEMA: dict[str, Any] = {
     "dataset": Annotated[str, Meta(max_length=1_000)],
     "options": dict[str, Any],
     "counters": Counters,
-    "standing": Standing,
+    "standing": SavedStanding,
     "loader_state": dict[str, Any],
     "random_state": RandomStates,
     "metrics": dict[str, Any],
