@@ -275,6 +275,25 @@ def test_a_resident_loader_goes_on_from_a_state_and_reads_no_shard_again(data, t
         assert all(map(torch.equal, batch, other))
 
 
+@pytest.mark.parametrize("together", [1, 31, 32, 33, 100, 10_000])
+def test_batches_that_cross_together_are_those_that_cross_alone(data, monkeypatch, together):
+    monkeypatch.setattr("hexshards.delivery.DEVICE_ROWS", together)
+    spec = LoaderSpec(batch_size=32, seed=2)
+    expected = list(Loader(data, spec))
+    there = Loader(data, spec, resident=True)
+    for done in (0, 1, 3, len(expected) - 1):
+        left = Loader(data, spec, resident=True)
+        if done:
+            taken = list(islice(there, done))
+            assert len(taken) == done
+            left.load_state_dict(there.state_dict())
+        rest = list(left)
+        assert len(rest) == len(expected) - done
+        assert all(
+            torch.equal(a, b) for x, y in zip(rest, expected[done:], strict=True) for a, b in zip(x, y, strict=True)
+        )
+
+
 def test_a_damaged_block_is_never_resident(data, tmp_path):
     copy = shutil.copytree(data, tmp_path / "copy")
     shard = copy / "train-000002.tar"
