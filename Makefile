@@ -17,7 +17,7 @@ check: $(INSTALLED)  ## lint, format, and types of the package as it is installe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf $(VENV)/package && $(BIN)/pip install -q --no-deps --target $(VENV)/package .
-	cd $(VENV) && MYPYPATH=package bin/mypy --config-file $(CURDIR)/pyproject.toml -p hexshards
+	cd $(VENV) && MYPYPATH=package bin/mypy --config-file "$(CURDIR)/pyproject.toml" -p hexshards
 
 bench: $(VENV)/.bench  ## loading and converting, against what this machine can do and what users do today
 	$(BIN)/python benchmarks/loading.py
