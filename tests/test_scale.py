@@ -288,7 +288,7 @@ def test_a_disk_that_fills_up_meanwhile_ends_cleanly_and_resumes(sources, tmp_pa
     convert(sources, out=tmp_path / "whole", **CUT)
     disk, ballast = tmp_path / "disk", tmp_path / "disk" / "ballast"
     script = f"""
-    {sys.executable} -c "
+    {quoted([sys.executable])} -c "
 from hexshards.conversion import convert
 def fill(now):
     if now.files_done == 2:
