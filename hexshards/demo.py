@@ -72,9 +72,10 @@ def _train(spec: TrainSpec, *, stop_after: int = 0) -> None:
 
     def stop(event: Event, /) -> None:
         nonlocal lines
-        lines += isinstance(event, Saved)
-        if lines == stop_after:
-            signal.raise_signal(signal.SIGTERM)
+        if isinstance(event, Saved):
+            lines += 1
+            if lines == stop_after:  # once: a second signal ends the process at once
+                signal.raise_signal(signal.SIGTERM)
 
     with TrainingView() as view:
         outcome = train(spec, hooks=[view, stop] if stop_after else [view])
