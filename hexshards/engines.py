@@ -112,6 +112,10 @@ class _Pools:
                 future.cancel()
             wait(self._futures)
         except BaseException:
+            for future in self._futures:
+                if future.cancelled():
+                    # Python 3.11's pool tells these too that its processes died, and its thread would die of it
+                    future.set_exception = _unheard  # type: ignore[assignment, method-assign]
             for process in self._processes:
                 process.kill()
             raise
@@ -134,6 +138,10 @@ class _Pools:
             self._processes = set(multiprocessing.active_children()) - others
         for future in as_completed(futures):
             yield future.result()
+
+
+def _unheard(error: BaseException | None) -> None:
+    """For what nobody waits for."""
 
 
 def _sent_home(task: Callable[..., T], job: Job) -> T:

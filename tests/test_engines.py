@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,29 @@ def test_a_second_ctrl_c_leaves_at_once_and_leaves_nothing(sleeping):
     _, told = parent.communicate(timeout=PATIENCE_S / 2)
     assert told.rstrip().endswith("KeyboardInterrupt") and "Process" not in told
     wait_for(lambda: not any(map(runs, workers)))
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_is_killed_while_tasks_wait_says_nothing(monkeypatch):
+    pools = engines._Pools(2)
+    results = pools.each(time.sleep, [(60.0,)] * 20, at_once=2)
+    begun = threading.Thread(target=lambda: next(results, None), daemon=True)
+    monkeypatch.setattr(engines, "as_completed", lambda futures: iter(()))
+    begun.start()
+    begun.join()
+    wait_for(lambda: any(future.running() for future in pools._futures))
+    assert not all(future.running() for future in pools._futures)
+
+    def interrupted(futures):
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def late():
+        time.sleep(0.5)  # so that the pool's thread sees the dead before it is told to end
+        yield
+
+    monkeypatch.setattr(engines, "wait", interrupted)
+    monkeypatch.setattr(engines, "_ctrl_c_held_back", late)
+    with pytest.raises(KeyboardInterrupt):
+        pools.leave()
+    wait_for(lambda: not any(process.is_alive() for process in pools._processes))
