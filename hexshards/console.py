@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from typer import Argument, Option
 
 from hexshards.arguments import hints_of
 from hexshards.errors import DataError, InputRejected, WorkerDied
+from hexshards.interrupts import ctrl_c_at_the_end
 
 if TYPE_CHECKING:
     from hexshards.storage import Home
@@ -83,5 +84,10 @@ def told() -> Iterator[None]:
         warn(f"error: {error}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        warn("interrupted; give the same command again to go on")
+        said = False
+        while not said:
+            # another may come at any moment, and this one is answered all the same
+            with suppress(KeyboardInterrupt), ctrl_c_at_the_end():
+                warn("interrupted; give the same command again to go on")
+                said = True
         raise typer.Exit(INTERRUPTED) from None

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
 from hexshards.errors import DataError, printable, sendable
+from hexshards.interrupts import ctrl_c_at_the_end
 from hexshards.main_guard import ADVICE, lacks_main_guard
 from hexshards.specs import Engine
 
@@ -157,7 +158,7 @@ def _sent_home(task: Callable[..., T], job: Job) -> T:
 @contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
     """Ctrl-C waits for the end; processes started meanwhile never hear it, not even while they still import."""
-    with _ctrl_c_remembered():
+    with ctrl_c_at_the_end():
         if not hasattr(signal, "pthread_sigmask"):
             yield
             return
@@ -167,23 +168,6 @@ def _ctrl_c_held_back() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _ctrl_c_remembered() -> Iterator[None]:
-    """A mask is of one thread: what another hears is still an exception in the main one, and comes at the end too."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    heard = list[int]()
-    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if heard:
-            signal.raise_signal(signal.SIGINT)
 
 
 def _start_worker() -> None:

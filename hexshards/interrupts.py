@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -26,6 +27,26 @@ def remember_ctrl_c() -> None:
 def _remember_and_raise(number: int, frame: FrameType | None) -> None:
     _interrupted.set()
     raise KeyboardInterrupt
+
+
+@contextmanager
+def ctrl_c_at_the_end() -> Iterator[None]:
+    """A Ctrl-C that comes meanwhile is an exception at the end, and not before.
+
+    To block the signal is not enough: a mask is of one thread, and what another hears is an exception in the main one.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard = list[int]()
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 class StopSignals:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import typer
 from small_data import CUT, dataset, examples, processed, write_examples
 from typer.testing import CliRunner
 
+from hexshards import display
 from hexshards.cli import app
+from hexshards.console import told
 from hexshards.index import read_index
 from hexshards.shard import REPAIR
 from hexshards.specs import TRAIN
@@ -297,3 +300,26 @@ def test_ctrl_c_ends_a_conversion_with_130_and_the_same_command_completes_it(tmp
         "val-000000.tar",
     ]
     assert sum(split.games for split in read_index(tmp_path / "out").splits.values()) == 240
+
+
+def test_a_second_ctrl_c_while_the_first_is_told_loses_no_line(monkeypatch):
+    class Interrupting(io.StringIO):
+        heard = False
+
+        def write(self, text):
+            if not self.heard:
+                self.heard = True
+                signal.raise_signal(signal.SIGINT)
+            return super().write(text)
+
+    file = Interrupting()
+    monkeypatch.setattr(display.err, "file", file)
+    try:
+        with told():
+            raise KeyboardInterrupt
+    except typer.Exit as ended:
+        assert ended.exit_code == 130
+    except KeyboardInterrupt:  # which would end all tests
+        pytest.fail("the second was not answered")
+    assert file.getvalue() == "interrupted; give the same command again to go on\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
