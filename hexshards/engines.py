@@ -21,6 +21,7 @@ from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
@@ -82,7 +83,7 @@ class _Pools:
         self._workers, self._size = workers, 0
         self._pool: ProcessPoolExecutor | None = None
         self._futures: list[Future[Any]] = []
-        self._processes: set[BaseProcess] = set()
+        self._processes: list[BaseProcess] = []
 
     def each(self, task: Callable[..., T], jobs: Sequence[Job], *, at_once: int) -> Iterator[T]:
         at_once = min(at_once, self._workers)
@@ -93,6 +94,7 @@ class _Pools:
         try:
             yield from self._each(self._of(at_once), task, jobs)
         except BrokenProcessPool:
+            self.leave()  # how a process ended is known when nobody else waits for it any more
             if lacks_main_guard(self._processes):
                 raise RuntimeError(f"the workers of convert ran the script again. {ADVICE}") from None
             raise DataError(
@@ -127,18 +129,30 @@ class _Pools:
     def _of(self, size: int) -> ProcessPoolExecutor:
         if self._pool is None or size != self._size:
             self.leave()
-            context = multiprocessing.get_context("spawn")
-            self._pool, self._size = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker), size
+            context = _Spawning()
+            self._processes, self._size = context.started, size
+            self._pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
         return self._pool
 
     def _each(self, pool: ProcessPoolExecutor, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
         with _ctrl_c_held_back():
-            others = set(multiprocessing.active_children()) - self._processes
             futures: list[Future[T]] = [pool.submit(_sent_home, task, job) for job in jobs]
             self._futures = [*futures]
-            self._processes = set(multiprocessing.active_children()) - others
         for future in as_completed(futures):
             yield future.result()
+
+
+class _Spawning(SpawnContext):
+    """Starts processes and keeps them: of one that has ended already, multiprocessing tells nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[BaseProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        process = SpawnProcess(*args, **kwargs)
+        self.started.append(process)
+        return process
 
 
 def _unheard(error: BaseException | None) -> None:

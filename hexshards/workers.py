@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hexshards.errors import WorkerDied
-from hexshards.main_guard import ADVICE, check_main_guard, lacks_main_guard
+from hexshards.main_guard import ADVICE, EXIT_CODE, check_main_guard, lacks_main_guard
 
 _DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?(.+?)\.? *", re.DOTALL)
 
@@ -32,9 +32,10 @@ def named() -> Iterator[None]:
     except RuntimeError as error:
         if not (found := _DIED.fullmatch(str(error))):
             raise
-        if lacks_main_guard(children):
-            raise WorkerDied(f"the workers of the loader ran the script again. {ADVICE}") from None
         pids, how = found.groups()
+        # one that had ended when the block was entered is known by PyTorch's words alone
+        if lacks_main_guard(children) or f"exit code {EXIT_CODE}." in how:
+            raise WorkerDied(f"the workers of the loader ran the script again. {ADVICE}") from None
         ends = [f" ({_end(child.exitcode)})" for child in children if str(child.pid) in pids.split(", ")]
         raise WorkerDied(
             f"a worker process of the loader (pid {pids}) died: {how}{''.join(ends)}. The system kills what takes too "

@@ -1,3 +1,4 @@
+import multiprocessing
 import subprocess
 import sys
 from multiprocessing.process import current_process
@@ -6,7 +7,10 @@ import pytest
 from small_data import dataset
 
 import hexshards
-from hexshards.main_guard import EXIT_CODE
+from hexshards import workers
+from hexshards.engines import _Spawning
+from hexshards.errors import WorkerDied
+from hexshards.main_guard import EXIT_CODE, lacks_main_guard
 
 LOAD = """
 import multiprocessing, sys, hexshards
@@ -47,3 +51,19 @@ def test_a_process_that_still_starts_ends_before_it_does_the_script_again(call, 
     with pytest.raises(SystemExit) as ended:
         call(tmp_path)
     assert ended.value.code == EXIT_CODE and not (tmp_path / "out").exists()
+
+
+def test_a_worker_that_ended_before_anyone_looked_is_told_of_the_guard_too():
+    how = f"exited unexpectedly with exit code {EXIT_CODE}. Details are lost due to multiprocessing. "
+    with pytest.raises(WorkerDied, match="ran the script again"), workers.named():
+        raise RuntimeError(f"DataLoader worker (pid 1) {how}")
+
+
+def test_a_process_that_ended_before_the_next_was_started_is_remembered():
+    context = _Spawning()
+    for code in (EXIT_CODE, 0):
+        process = context.Process(target=sys.exit, args=(code,))
+        process.start()
+        process.join()
+    assert multiprocessing.active_children() == []
+    assert lacks_main_guard(context.started)
