@@ -63,20 +63,20 @@ class Survey:
 
 
 def survey(inputs: Sequence[Input], *, scratch: Path, base: Index | None = None) -> Survey:
-    """Sort out files of equal contents. Only files of equal size can be, so only those are looked into."""
+    """Sort out files of equal contents. Only files of equal size can be, so only those are looked into.
+
+    Of copies the one whose name is the smallest stays, wherever it lies: a game is known by its file's name.
+    """
     sizes = {file: file.path.stat().st_size for file in inputs}
     known = {file.sha256 for file in base.inputs} if base else set()
     shared = Counter(sizes.values()) + Counter({file.size_bytes for file in base.inputs} if base else ())
-    fresh, repeated, already, seen = list[Input](), list[str](), list[str](), set[str]()
-    for file in inputs:
-        digest = _sha256(file, scratch) if shared[sizes[file]] > 1 else ""
-        if digest in known:
-            already.append(str(file.path))
-        elif digest and digest in seen:
-            repeated.append(str(file.path))
-        else:
-            fresh.append(file)
-        seen.add(digest)
+    digests = {file: _sha256(file, scratch) for file in inputs if shared[sizes[file]] > 1}
+    by_name = sorted(digests, key=lambda file: (file.path.name, str(file.path)), reverse=True)
+    kept = {digests[file]: file for file in by_name}
+    already = [str(file.path) for file in inputs if digests.get(file) in known]
+    new = [file for file in inputs if digests.get(file) not in known]
+    fresh = [file for file in new if file not in digests or kept[digests[file]] is file]
+    repeated = [str(file.path) for file in new if file in digests and kept[digests[file]] is not file]
     apart = {file: sizes[same] for same, file in zip(fresh, _told_apart(fresh, scratch, base), strict=True)}
     return Survey(groups=tuple(_grouped(list(apart), apart)), repeated=tuple(repeated), already=tuple(already))
 

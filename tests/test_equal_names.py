@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from small_data import columns_of
@@ -64,3 +66,16 @@ def test_processed_files_of_equal_names_are_told_apart_too(tmp_path):
 def test_a_file_alone_with_its_name_keeps_it(runs, tmp_path):
     (runs[1] / "games.trmph").rename(runs[1] / "more.trmph")
     assert convert(runs, out=tmp_path / "out").index.sources == ("games", "more")
+
+
+@pytest.mark.parametrize("folders", [("one", "two"), ("two", "one")])
+def test_of_copies_the_smallest_name_counts_in_whichever_folder_and_order(runs, tmp_path, folders):
+    for folder, name in zip(folders, ("zebra", "ant"), strict=True):
+        (tmp_path / folder).mkdir()
+        shutil.copy(runs[0] / "games.trmph", tmp_path / folder / f"{name}.trmph")
+    found = [tmp_path / folder for folder in folders]
+    there = convert([*found, runs[1]], out=tmp_path / "there")
+    back = convert([runs[1], *found[::-1]], out=tmp_path / "back")
+    assert set(there.index.sources) == {"ant", "games"}
+    assert there.repeated == back.repeated == (str(tmp_path / folders[0] / "zebra.trmph"),)
+    assert shards_of(tmp_path / "there") == shards_of(tmp_path / "back")
