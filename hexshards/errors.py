@@ -14,10 +14,11 @@ _NO_PORT = (
 )
 # A password may hold what should have been escaped: a slash, or else a comma, a space or a quote, up to the next @ that
 # is before another URL. A comma also ends a URL in a list of datasets to mix. All is bounded, for texts may be long.
-_USER = re.compile(
-    rf"{_SCHEME}(?:[^\s/?#'\",]{{0,999}}@"
-    rf"|{_NO_PORT}{_NAME}{{1,99}}:(?:[^\s'\",]{{0,999}}@|(?!\s)(?:(?!:/)[^\n@]){{0,250}}@))"
-)
+_TO_AT = r"[^\s'\",]{0,999}@"
+_PASSWORD = rf"{_NO_PORT}{_NAME}{{1,99}}:(?:{_TO_AT}|(?!\s)(?:(?!:/)[^\n@]){{0,250}}@)"
+_USER = re.compile(rf"{_SCHEME}(?:[^\s/?#'\",]{{0,999}}@|{_PASSWORD})")
+# What lost its scheme is a path, and of a path one slash may be left.
+_BARE = re.compile(rf"(?<![^\s'\"(=,])(?:(//){_PASSWORD}|(/{{1,3}}){_NO_PORT}{_NAME}{{1,99}}:{_TO_AT})")
 _QUERY = re.compile(rf"{_SCHEME[:-1]}[^\s?#'\"]{{0,999}})[?#][^\s'\"]*[^\s'\":;,.)]")
 
 
@@ -80,5 +81,10 @@ def printable(text: object, *, width: int = 80) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Text in which URLs have neither users, passwords, queries nor fragments; a query leaves ``?...``."""
-    return _QUERY.sub(r"\1?...", _USER.sub(r"\1", text)) if ":/" in text else text
+    """Text in which URLs have neither users, passwords, queries nor fragments; a query leaves ``?...``.
+
+    Neither have URLs that lack their scheme users with passwords.
+    """
+    if "@" in text:
+        text = _BARE.sub(r"\1\2", _USER.sub(r"\1", text))
+    return _QUERY.sub(r"\1?...", text) if ":/" in text else text

@@ -44,6 +44,11 @@ TINY = ["--channels", "4", "--blocks", "1", "--diagnose", "0"]
         ("http://host:80, http://host:81: ask me@host", "http://host:80, http://host:81: ask me@host"),
         ("https://host.org:8080/a@b/c", "https://host.org:8080/a@b/c"),
         ("http://localhost:80/a@b and http://[::1]:80/a@b", "http://localhost:80/a@b and http://[::1]:80/a@b"),
+        (f"//me:{SECRET}@host/d: not there", "//host/d: not there"),
+        (f"'/me:a/{SECRET}@host/d' and //me:a {SECRET}@host/d", "'/host/d' and //host/d"),
+        (f"B=0.2,//me:{SECRET}@host/d=0.1", "B=0.2,//host/d=0.1"),
+        ("//nas.org:80/d is gone, ask me@host", "//nas.org:80/d is gone, ask me@host"),
+        ("/data/a:b/c@d and /data: ask me@host", "/data/a:b/c@d and /data: ask me@host"),
         ("a folder/with@signs?", "a folder/with@signs?"),
     ],
 )
@@ -75,6 +80,7 @@ def test_no_command_tells_logs_or_keeps_a_secret(served, tmp_path, monkeypatch, 
     data, more, nothing = (with_user(served, name) for name in ("data", "more", "nothing"))
     in_bucket = f"s3://me:{SECRET}@bucket/d"
     signed, squeezed = f"https://host/d?X-Amz-Signature={SECRET}", f"https:/me:{SECRET}@host/d"
+    bare, rooted = f"//me:{SECRET}@host/d", f"/me:{SECRET}@host/d"
     (tmp_path / "sweep.toml").write_text("trials = 1\n[search]\nlearning_rate = [0.1]\n[fixed]\nchannels = 4\n")
     train = ["train", data, "--run", "run", *TINY]
     commands = [
@@ -97,7 +103,9 @@ def test_no_command_tells_logs_or_keeps_a_secret(served, tmp_path, monkeypatch, 
     ]
     commands += [["train", data, "--run", "other", "--mix", mix] for mix in (more, f"{more}=2", f"{signed}=0.1,{more}")]
     looking = ("info", "verify", "mixing", "show", "bench")
-    commands += [[name, url] for name in looking for url in (nothing, signed, squeezed, in_bucket)]
+    commands += [[name, url] for name in looking for url in (nothing, signed, squeezed, in_bucket, bare, rooted)]
+    for path in (bare, rooted):
+        commands += [["convert", path, "--out", "out"], ["plot", path], ["train", path, "--run", "other"]]
     said = [CliRunner().invoke(app, command) for command in commands]
     for result in said:
         assert_untold(result.output)
