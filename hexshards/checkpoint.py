@@ -30,8 +30,9 @@ from hexshards.storage import inflating, open_regular, publish
 from hexshards.team import Team
 from hexshards.workers import tells_of_death
 
-FORMAT = 1
-"""Version of the layout, raised when an older program could misread a newer file."""
+FORMAT, WITH_ARRAYS = 1, 2
+"""Versions of the layout. The second is written only where the trainer's state holds NumPy arrays, which version 0.1
+would have taken for tensors; without them what ARRAYS names is the trainer's own."""
 
 
 class Unopened(DataError):
@@ -52,7 +53,7 @@ FREE_OPTIONS = frozenset(
 """Options that may change between two starts of a run; all others shape the weights or the samples' order."""
 
 ARRAYS = "numpy_arrays"
-"""At the top level too, where there are any: the paths of tensors that the trainer gave as NumPy arrays."""
+"""At the top level too, of format WITH_ARRAYS: the paths of tensors that the trainer gave as NumPy arrays."""
 
 PARTIAL = "_partial"
 """Marks the checkpoint of an interrupted mini-epoch; gone once the whole mini-epoch has its own."""
@@ -88,13 +89,13 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
     state: the values of PARTS. The trainer's state joins them at the top level. What both hold is made plain (see
     hexshards.plain). Raises NotPlain, before anything is written, for what could not be read back.
     """
-    own = {"format": FORMAT, **state}
-    if taken := sorted((own.keys() | {ARRAYS}) & trainer_state.keys()):
-        raise ValueError(f"the trainer's state uses names that a checkpoint needs itself: {', '.join(taken)}")
     trained, arrays = plain_state(trainer_state, what="the trainer's state_dict()")
+    own = {"format": WITH_ARRAYS, ARRAYS: arrays, **state} if arrays else {"format": FORMAT, **state}
+    if taken := sorted(own.keys() & trainer_state.keys()):
+        raise ValueError(f"the trainer's state uses names that a checkpoint needs itself: {', '.join(taken)}")
     own, _ = plain_state(own, what="the run")
     buffer = io.BytesIO()
-    torch.save({**trained, **own, **({ARRAYS: arrays} if arrays else {})}, buffer)
+    torch.save({**trained, **own}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = _sealed(buffer.getvalue())
     _check_space(path.parent, len(data))
@@ -118,21 +119,29 @@ def read(path: Path) -> dict[str, Any]:
         raise Unopened(found, where=str(path), fix="Make it readable, or put back a good copy") from None
     if not isinstance(state, dict) or type(state.get("format")) is not int:
         raise _refused("is no checkpoint of hexshards", path)
-    if state["format"] == FORMAT and (problem := problem_of(state)):
+    if state["format"] in (FORMAT, WITH_ARRAYS) and (problem := problem_of(state)):
         raise _refused(problem, path)
+    if state["format"] == WITH_ARRAYS and not _are_paths(state.get(ARRAYS)):
+        raise _refused(f"holds {ARRAYS} that cannot be: they are no list of paths", path)
     return state
+
+
+def _are_paths(arrays: object) -> bool:
+    return isinstance(arrays, list) and all(isinstance(path, list) for path in arrays)
 
 
 def trainer_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint that the trainer gave."""
-    given = {name: value for name, value in state.items() if name not in PARTS and name not in ("format", ARRAYS)}
-    return dict(with_arrays(given, state.get(ARRAYS, [])))
+    with_some = state["format"] == WITH_ARRAYS
+    own = {"format", *PARTS, *([ARRAYS] if with_some else [])}
+    given = {name: value for name, value in state.items() if name not in own}
+    return dict(with_arrays(given, state[ARRAYS])) if with_some else given
 
 
 def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, Any], where: Path) -> None:
     """Raise DataError unless a checkpoint's run had this dataset and these options, free ones excepted."""
-    if state["format"] != FORMAT:
-        found = f"has format {state['format']}, this program reads {FORMAT}"
+    if state["format"] not in (FORMAT, WITH_ARRAYS):
+        found = f"has format {state['format']}, this program reads {FORMAT} and {WITH_ARRAYS}"
         raise DataError(
             found, where=str(where), fix="Use the version of hexshards that wrote it, or another run folder"
         )

@@ -10,6 +10,7 @@ import resource
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +59,32 @@ def test_what_was_written_is_read_back(good):
     assert torch.equal(state["model_state_dict"]["w"], WEIGHTS["model_state_dict"]["w"])
     assert {name: state[name] for name in ("dataset", "options", "counters")}.items() <= STATE.items()
     assert checkpoint.trainer_state(state).keys() == WEIGHTS.keys()
+
+
+OWN = {"numpy_arrays": [["model_state_dict", "w"], "mine"]}
+
+
+def test_what_a_trainer_calls_numpy_arrays_stays_its_own_as_in_version_0_1(tmp_path):
+    path = tmp_path / checkpoint.file_name(1, 2)
+    # as 0.1 wrote it, and as it is written now
+    sealed(path, {**WEIGHTS, **OWN, "format": 1, **STATE})
+    state = checkpoint.trainer_state(checkpoint.read(path))
+    assert state["numpy_arrays"] == OWN["numpy_arrays"] and isinstance(state["model_state_dict"]["w"], torch.Tensor)
+    checkpoint.write(path, STATE, trainer_state=state)
+    assert checkpoint.trainer_state(checkpoint.read(path)).keys() == state.keys()
+
+
+def test_a_checkpoint_with_numpy_arrays_has_a_format_that_version_0_1_refuses(tmp_path):
+    path = tmp_path / checkpoint.file_name(1, 2)
+    checkpoint.write(path, STATE, trainer_state={**WEIGHTS, "seen": np.arange(3)})
+    state = checkpoint.read(path)
+    assert state["format"] == 2
+    assert isinstance(checkpoint.trainer_state(state)["seen"], np.ndarray)
+    with pytest.raises(ValueError, match="needs itself: numpy_arrays"):
+        checkpoint.write(path, STATE, trainer_state={**WEIGHTS, **OWN, "seen": np.arange(3)})
+    sealed(path, {**WEIGHTS, "format": 2, **STATE, "numpy_arrays": {"w": 1}})
+    with pytest.raises(DataError, match="numpy_arrays that cannot be"):
+        checkpoint.read(path)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -241,8 +268,8 @@ def test_another_dataset_other_options_or_another_format_are_told_apart():
         fits({}, seed=7)
     with pytest.raises(DataError, match="channels was None, is 8"):
         fits({}, channels=8)
-    with pytest.raises(DataError, match="format 2, this program reads 1"):
-        fits({"format": 2})
+    with pytest.raises(DataError, match="format 3, this program reads 1 and 2"):
+        fits({"format": 3})
 
 
 def test_epochs_workers_device_and_paths_may_change():
