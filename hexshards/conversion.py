@@ -24,6 +24,7 @@ from hexshards.discovery import discover
 from hexshards.engines import Runner
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.inventory import SourceFolder, source_folders
 from hexshards.main_guard import check_main_guard
 from hexshards.order import Words
 from hexshards.overlaps import overlap
@@ -77,6 +78,8 @@ class Report:
     """The files that were read, each with its counts, its generation and what was corrected."""
     notes: tuple[str, ...] = ()
     """Sentences on repeats of games, and on what held the conversion back."""
+    folders: tuple[SourceFolder, ...] = ()
+    """Where the files to convert were found."""
 
     @property
     def input_bytes(self) -> int:
@@ -95,6 +98,7 @@ def convert(
     memory: int | str = MEMORY,
     engine: Engine = "local",
     progress: Callable[[Progress], None] | None = None,
+    announce: Callable[[Sequence[SourceFolder], Sequence[str]], None] | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Report:
     """Convert files, folders and globs into a dataset in the folder ``out``; the options are those of ConvertSpec.
@@ -109,6 +113,9 @@ def convert(
     last; a publication that was cut off goes on when it is called again.
 
     With ``append`` the files become new shards of the dataset at ``out``, made with the dataset's own options.
+
+    Folders are searched to any depth. ``announce`` is told before anything is read where files were found, and, in
+    sentences, what was passed over.
 
     Raises ValueError or FileNotFoundError for arguments that make no sense, FileExistsError when ``out`` holds
     something else, OSError when the disk is or becomes full, InputRejected when a file is refused or more than
@@ -126,17 +133,19 @@ def convert(
         )
     spec, base = settled(options, out=out, append=append)
     found = discover(sources)
-    inputs = found.inputs
+    inputs, folders = found.inputs, source_folders(found.inputs)
+    if announce:
+        announce(folders, found.passed_over)
     engines.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
     if url and (waiting := _on_its_way(url, out, spec, inputs)):
-        return _published(url, _again(out, waiting), _Teller(inputs, progress))
+        return _published(url, _again(out, waiting, folders), _Teller(inputs, progress))
     if not append and (done := finished(out, spec)) and _made_from(done, inputs):
-        return _tidied(out, done, spec)
+        return _tidied(out, done, spec, folders)
     with _disk_named(out), held(out, spec, base=base) as scratch:
         work = _Work(out=out, scratch=scratch, spec=spec, base=base, budget=budget, engine=engine)
         tell = _Teller(inputs, progress)
         report = _converted(work, inputs, max_rejects=max_rejects, tell=tell)
-        report = replace(report, notes=(*found.passed_over, *report.notes))
+        report = replace(report, notes=(*found.passed_over, *report.notes), folders=folders)
         clear(scratch)
     return _published(url, report, tell) if url else report
 
@@ -370,14 +379,14 @@ def _made_from(index: Index, inputs: Sequence[Input]) -> bool:
     return made <= {(file.path.name, file.path.stat().st_size) for file in inputs}
 
 
-def _tidied(out: Path, index: Index, spec: ConvertSpec) -> Report:
+def _tidied(out: Path, index: Index, spec: ConvertSpec, folders: tuple[SourceFolder, ...]) -> Report:
     """The report of a conversion that was cut off after its dataset was whole."""
     with held(out, spec, base=None, tidying=True) as scratch:
         clear(scratch)
-    return _again(out, index)
+    return _again(out, index, folders)
 
 
-def _again(out: Path, index: Index) -> Report:
+def _again(out: Path, index: Index, folders: tuple[SourceFolder, ...]) -> Report:
     """The report of a conversion whose dataset was whole when it was given again."""
     path = out / REJECTS
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -390,6 +399,7 @@ def _again(out: Path, index: Index) -> Report:
         shard_bytes=sum(shard.size_bytes for shard in _shards(index)),
         added=index.inputs,
         notes=("it was whole already: nothing was converted again",),
+        folders=folders,
     )
 
 

@@ -37,7 +37,9 @@ from hexshards.specs import (
 
 
 def convert(
-    sources: Annotated[list[str], Argument(metavar="SOURCE...", help="Files, folders or quoted globs.")],
+    sources: Annotated[
+        list[str], Argument(metavar="SOURCE...", help="Files, folders with all folders in them, or quoted globs.")
+    ],
     out: Annotated[str, Option(help="Folder of the new dataset, or a URL to publish it to.")],
     val_fraction: Annotated[
         float, Option(min=0, max=1, help="Share of the games kept for validation.")
@@ -73,6 +75,8 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Convert hex_ai's processed files, or game records, into a dataset: checked, split by game, shuffled, compressed.
+
+    Folders are searched to any depth; what was found where is said before it is read.
 
     The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
     on when the same command is given again.
@@ -116,6 +120,7 @@ def convert(
                 memory=memory,
                 engine=engine,
                 progress=progress,
+                announce=None if as_json else lambda folders, others: display.warn(display.found_text(folders, others)),
                 **options,
             )
         display.say(json.dumps(_report(report)) if as_json else display.conversion_summary(report))
@@ -296,6 +301,7 @@ def _report(report: Any) -> dict[str, Any]:
         "already": list(report.already),
         "merged": report.merged,
         "notes": list(report.notes),
+        "folders": [asdict(folder) for folder in report.folders],
         "files": [asdict(file) for file in report.added],
         "splits": counts,
         "shard_bytes": report.shard_bytes,

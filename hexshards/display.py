@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hexshards.budget import show_bytes
 from hexshards.errors import printable, without_secrets
+from hexshards.inventory import SourceFolder, by_format
 
 if TYPE_CHECKING:
     from hexshards import conversion, estimates, leakage, mixing, pace
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 SHOWN_FILES = 20
 """Files that the summary of a conversion lists, a line each."""
+
+SHOWN_FOLDERS = 8
+"""Folders in which files were found that get a line each."""
 
 LEAKAGE_PLIES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 """Numbers of stones at which a line of the table of leaked positions begins."""
@@ -130,6 +135,35 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def found_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ()) -> str:
+    """What was found where; of many folders those with the most files."""
+    shown = list(folders)
+    if len(folders) > SHOWN_FOLDERS:
+        shown = sorted(folders, key=lambda each: -each.count)[: SHOWN_FOLDERS - 1]
+    where = f" in {len(folders):,} folders" * (len(folders) > 1)
+    lines = [f"found {_files(by_format(folders))}{where}:", *map(_folder_line, shown)]
+    if rest := len(folders) - len(shown):
+        nested = sum(bool(each.inside) for each in folders)
+        lines.append(f"  and {rest:,} more folders" + f"; {nested:,} of all lie inside another" * bool(nested))
+    return "\n".join([*lines, *passed_over])
+
+
+def _folder_line(found: SourceFolder) -> str:
+    inside = f", inside {_near(found.inside)}" if found.inside else ""
+    return f"  {_near(found.folder)}: {_files(found.files)}{inside}"
+
+
+def _files(counts: dict[str, int]) -> str:
+    listed = ", ".join(f"{count:,} {printable(form)}" for form, count in counts.items())
+    return listed + (" file" if sum(counts.values()) == 1 else " files")
+
+
+def _near(folder: str) -> str:
+    """A folder as a person names it who stands in the current one."""
+    here = Path.cwd()
+    return printable(Path(folder).relative_to(here) if Path(folder).is_relative_to(here) else folder, width=200)
+
+
 def conversion_summary(report: conversion.Report) -> str:
     """What a conversion kept and where it is."""
     index = report.index
@@ -162,6 +196,7 @@ def estimate_text(found: estimates.Estimate) -> str:
     """What a conversion would take."""
     samples = ", ".join(printable(name) for name in found.samples)
     lines = [
+        found_text(found.folders),
         f"would read {found.files:,} files of {show_bytes(found.input_bytes)}, about {found.positions:,} positions",
         *_passed_over(found),
         f"dataset {found.out}: about {found.shards:,} shards of {show_bytes(found.dataset_bytes)} together",

@@ -13,6 +13,7 @@ from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.conversion import settled
 from hexshards.discovery import discover
 from hexshards.intake import read_file, survey
+from hexshards.inventory import SourceFolder, source_folders
 from hexshards.positions import Positions
 from hexshards.publication import written_in
 from hexshards.scratch import SCRATCH
@@ -50,6 +51,8 @@ class Estimate:
     samples: tuple[str, ...]
     """The files that were read for this."""
     notes: tuple[str, ...]
+    folders: tuple[SourceFolder, ...]
+    """Where the files were found."""
 
     @property
     def fits(self) -> bool:
@@ -117,6 +120,7 @@ def estimate(
         seconds=read_s / readers + write_s / writers,
         samples=tuple(sample.name for sample in samples.values()),
         notes=tuple(filter(None, (*discovery.passed_over, budget.notice(reading, "reading the largest source file")))),
+        folders=source_folders(discovery.inputs),
     )
 
 

@@ -225,7 +225,7 @@ def test_rejected_input_ends_with_3_and_the_option_that_would_accept_it(tmp_path
     path = write_examples(tmp_path / "in" / "bad_processed.pkl.gz", bad)
     command = ["convert", path, "--out", tmp_path / "out"]
     told = call(*command, code=3).stderr
-    assert told.startswith(f"rejected: {tmp_path / 'out' / 'rejects.jsonl'}: 1 example was rejected")
+    assert f"\nrejected: {tmp_path / 'out' / 'rejects.jsonl'}: 1 example was rejected" in told
     assert "bad_processed.pkl.gz, example 6" in told
     assert "--max-rejects 1" in told
     assert "rejected 1 (" in call(*command, "--max-rejects", 1).stdout

@@ -50,6 +50,7 @@ RANK = [
         "codec",
         "sources",
         "discovery",
+        "inventory",
         "engines",
     ),
     *(
