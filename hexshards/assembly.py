@@ -124,7 +124,8 @@ def assemble(
         half.unlink()
     if base:
         shards = [(shard,) for split in base.splits.values() for shard in split.shards]
-        task = partial(note_games_of_shard, folder=plan.out, scratch=plan.scratch, index=base)
+        sketched = 0 if plan.dedupe else len(shards)
+        task = partial(note_games_of_shard, folder=plan.out, scratch=plan.scratch, index=base, sketched=sketched)
         for _ in runner.each(task, shards, at_once=at_once):
             pass
     splits = {split: _split(split, [job for job in jobs if job.split == split], plan, base, stamp) for split in SPLITS}

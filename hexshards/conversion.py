@@ -22,12 +22,13 @@ from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.discovery import discover
 from hexshards.engines import Runner
+from hexshards.games import shard_sketches
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
 from hexshards.inventory import SourceFolder, source_folders
 from hexshards.main_guard import check_main_guard
 from hexshards.order import Words
-from hexshards.overlaps import overlap
+from hexshards.overlaps import Overlap, overlap, overlap_with
 from hexshards.publication import publish, published, written_in
 from hexshards.remote import is_url, shown
 from hexshards.repeats import holds_games, without_repeats
@@ -210,8 +211,6 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
     found, repeats = _without_repeats(work, found, runner)
     spills, refusals, notes = _read_all(work, found, runner, tell)
     notes += [_repeated_games(repeats, work.spec), _without_policy(sum(spill.without_policy for spill in spills))]
-    if work.spec.dedupe == "none":
-        notes.append(_overlapping([each for spill in spills if (each := spill.sketch()) is not None]))
     rejects = judge(
         spills,
         refusals,
@@ -226,6 +225,8 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
     notes.append(work.budget.notice(shard_bytes, f"writing a shard of {work.spec.shard_positions:,} positions"))
     at_once = work.budget.at_once(shard_bytes)
     index = assemble(plan, base=work.base, spec=work.spec, runner=runner, at_once=at_once, tell=tell.add)
+    if work.spec.dedupe == "none":
+        notes += _overlapping(work, [each for spill in spills if (each := spill.sketch()) is not None])
     index.write(work.out)
     rows = sum(sum(spill.rows.values()) for spill in spills)
     return _report(work, index, found=found, rejects=rejects, rows=rows, notes=notes)
@@ -252,15 +253,25 @@ def _repeated_games(count: int, spec: ConvertSpec) -> str:
     return f"{count:,} games are exact repeats of others, as they are or turned by 180 degrees: {done}"
 
 
-def _overlapping(sketches: Sequence[Words]) -> str:
-    twice = overlap(sketches)
-    if not twice.positions:
-        return ""
-    about = "" if twice.exact else "about "
-    return (
-        f"{about}{twice.positions:,} positions of {about}{twice.games:,} games are there more than once, by several "
-        "files: kept. Name one of the folders or formats, or merge equal positions with --dedupe positions"
-    )
+def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
+    notes = []
+    if (twice := overlap(sketches)).positions:
+        notes.append(
+            f"{_about(twice)} are there more than once, by several files: kept. Name one of the folders or formats, or "
+            "merge equal positions with --dedupe positions"
+        )
+    held = shard_sketches(work.scratch, _shards(work.base))
+    if (again := overlap_with(held, sketches)).positions:
+        notes.append(
+            f"{_about(again)} were in the dataset already, from other files: added once more. Convert everything into "
+            "another folder, one of the folders or formats alone, or with --dedupe positions"
+        )
+    return notes
+
+
+def _about(found: Overlap) -> str:
+    about = "" if found.exact else "about "
+    return f"{about}{found.positions:,} positions of {about}{found.games:,} games"
 
 
 def _without_policy(count: int) -> str:

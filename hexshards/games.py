@@ -1,4 +1,7 @@
-"""Games are counted by their keys: those of each shard sorted on disk, then all of them, a range of keys at a time."""
+"""Games are counted by their keys: those of each shard sorted on disk, then all of them, a range of keys at a time.
+
+A dataset that is added to is read again for them; what overlaps with it is told by a sketch that is made on the way.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hexshards.index import Index
 from hexshards.order import Words, game_keys
+from hexshards.overlaps import sketch
+from hexshards.positions import UNKNOWN
 from hexshards.shard import Shard, open_shard, read_block
 from hexshards.spill import save_array
 from hexshards.storage import Folder
@@ -22,17 +28,33 @@ def note_games(scratch: Path, name: str, keys: Sequence[Words]) -> None:
     save_array(_path(scratch, name), np.unique(np.concatenate(keys)))
 
 
-def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Index) -> None:
-    """The same for a shard that is there already: its columns source and game are read again."""
+def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Index, sketched: int) -> None:
+    """The same for a shard that is there already: its columns source and game are read again.
+
+    Unless ``sketched`` is 0, stones are read as well, for a sketch of the shard: one of so many.
+    """
     if _path(scratch, shard.name).exists():
         return
-    keys = list[Words]()
+    keys, known, boards = list[Words](), list[Words](), list[NDArray[np.uint8]]()
+    names = ("source", "game", "stones") if sketched else ("source", "game")
     where = str(folder / shard.name)
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            found = read_block(file, shard, number, layout=index.layout, names=("source", "game"), where=where)
-            keys.append(np.unique(game_keys(index.sources, found["source"], found["game"])))
+            found = read_block(file, shard, number, layout=index.layout, names=names, where=where)
+            words = game_keys(index.sources, found["source"], found["game"])
+            keys.append(np.unique(words))
+            if sketched:
+                rows = np.flatnonzero(found["game"] != UNKNOWN)
+                known.append(words[rows])
+                boards.append(found["stones"][rows])
+    if sketched:
+        save_array(_sketch(scratch, shard.name), sketch(np.concatenate(known), np.concatenate(boards), of=sketched))
     note_games(scratch, shard.name, keys)
+
+
+def shard_sketches(scratch: Path, shards: Sequence[Shard]) -> list[Words]:
+    """The sketches of shards that were there already."""
+    return [np.load(_sketch(scratch, shard.name), allow_pickle=False) for shard in shards]
 
 
 def distinct_games(scratch: Path, names: Sequence[str], *, together: int = COUNTED_TOGETHER) -> int:
@@ -52,6 +74,10 @@ def _between(keys: Words, low: int, high: int | None) -> Words:
     first = np.searchsorted(keys, np.uint64(low))
     last = len(keys) if high is None else np.searchsorted(keys, np.uint64(high))
     return np.array(keys[first:last])
+
+
+def _sketch(scratch: Path, name: str) -> Path:
+    return scratch / f"{name}.sketch.npy"
 
 
 def _path(scratch: Path, name: str) -> Path:

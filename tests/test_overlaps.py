@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hexshards.conversion import convert
-from hexshards.overlaps import MAX_ROWS, overlap, sketch
+from hexshards.overlaps import MAX_ROWS, MAX_SKETCHES, overlap, overlap_with, sketch
 from hexshards.synth import examples_of, play, trmph_line, write_processed
 
 
@@ -54,3 +54,27 @@ def test_a_sketch_is_bounded_and_still_tells_about_how_many():
     assert not found.exact
     assert 850 < found.games < 1150 and found.positions == pytest.approx(20 * found.games, rel=0.01)
     assert overlap([one]).positions == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"bake_symmetries": True}])
+def test_games_added_that_the_dataset_holds_from_other_files_are_told(folder, tmp_path, options):
+    convert(folder / "games.trmph", out=tmp_path / "out", **options)
+    report = convert(folder / "games_processed.pkl.gz", out=tmp_path / "out", append=True)
+    positions = sum(len(game.moves) + 1 for game in play(20, side=5, seed=3))
+    (note,) = [note for note in report.notes if "in the dataset already" in note]
+    assert note.startswith(f"{positions} positions of 20 games") and notes_on(report) == []
+
+
+def test_games_added_that_the_dataset_does_not_hold_are_not(folder, tmp_path):
+    convert(folder / "games.trmph", out=tmp_path / "out")
+    (tmp_path / "more.trmph").write_text("".join(trmph_line(game) + "\n" for game in play(20, side=5, seed=4)))
+    report = convert(tmp_path / "more.trmph", out=tmp_path / "out", append=True)
+    assert not any("already" in note for note in report.notes)
+
+
+def test_sketches_of_many_shards_are_smaller_and_tell_what_is_held_already():
+    held, ours = sketch_of(4000, 20), sketch_of(1000, 20)
+    small = sketch(np.repeat(np.arange(4000, dtype=np.uint64), 2), np.zeros((8000, 8), np.uint8), of=16 * MAX_SKETCHES)
+    assert len(small) <= MAX_ROWS // 16 + 1
+    found = overlap_with([held, held], [ours])
+    assert 850 < found.games < 1150 and found.positions == pytest.approx(20 * found.games, rel=0.01)
