@@ -26,8 +26,9 @@ from hexshards.arguments import LocalPath, checked
 from hexshards.arrival import arriving
 from hexshards.budget import parse_bytes
 from hexshards.delivery import Rows, compiled, on_cpu, on_device, usable_device
-from hexshards.epochs import CHOICES, Datasets, Epochs, State
+from hexshards.epochs import Datasets, Epochs, State
 from hexshards.expand import Batch, Packed
+from hexshards.loader_state import decoded
 from hexshards.prefetch import check_room
 from hexshards.remote import home_of
 from hexshards.resident import Resident
@@ -262,23 +263,11 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
         """Go on right after the last batch that a state had seen; ranks and workers may be others than then.
 
-        Raises ValueError, naming what differs, for a state of another dataset, order or global batch size.
+        Raises ValueError, naming the field, for a state of another dataset, order or global batch size, and for
+        anything that no such loader wrote.
         """
-        mine = self._identity()
-        missing = {*mine, "epoch", "samples"} - {*CHOICES, *state}
-        if missing:
-            raise ValueError(f"not a loader's state: it lacks {', '.join(sorted(missing))}")
-        names = [*mine, *(name for name in CHOICES if name in state and name not in mine)]
-        differ = [
-            f"{name} is {mine.get(name, 'not given')}, the state's {state.get(name, 'not given')}"
-            for name in names
-            if mine.get(name) != state.get(name)
-        ]
-        if differ:
-            raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
-        if not 0 <= int(state["samples"]) <= self.samples or int(state["epoch"]) < 0:
-            raise ValueError(f"not a loader's state: {state['samples']} samples of epoch {state['epoch']}")
-        self._at = _Pass(int(state["epoch"]), int(state["samples"]), loaded=True)
+        found = decoded(state, identity=self._identity(), samples=self.samples, last_epoch=self.epochs.last)
+        self._at = _Pass(found.epoch, found.samples, loaded=True)
 
     @checked
     def set_epoch(self, epoch: int) -> None:
@@ -288,6 +277,8 @@ class Loader:
         """
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
+        if epoch > self.epochs.last:
+            raise ValueError(f"epoch must be at most {self.epochs.last}")
         if epoch == self._at.epoch:
             return
         if self._at.begun:

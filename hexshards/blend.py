@@ -123,6 +123,11 @@ class Blend:
             count -= 1
         return count if self.spec.positions is None else min(count, self.spec.positions * self.passes)
 
+    @property
+    def last(self) -> int:
+        """The largest number of an epoch whose samples ``given`` counts without going beyond 64 bits."""
+        return int(((1 << 63) - 1) // (2 * sum(self.parts) + 1) // self.samples - 1)
+
     def plan(self, epoch: int) -> Plan:
         """The windows of an epoch. Without shuffling all epochs are the first."""
         samples = self.samples

@@ -28,6 +28,9 @@ Datasets = str | Path | Home | Mapping[str, float] | Mapping[Path, float] | Mapp
 CHOICES = ("where", "positions", "mix")
 """What an identity names only where it was asked for, so that states fit releases that had no such choice."""
 
+_LAST = (1 << 31) - 1
+"""Of epochs, counted from 0: a checkpoint holds the number counted from 1."""
+
 _SHOWN_ROWS = 64
 """Rows whose order tells in a fingerprint that random numbers are what they were."""
 
@@ -52,6 +55,11 @@ class Epochs:
         self.samples = self._blend.samples if self._blend else self.positions * passes
         # a state is asked for after every batch, and to hash a large index takes a second
         self._fingerprints = " ".join(selection.index.fingerprint for selection in self.selections)
+
+    @property
+    def last(self) -> int:
+        """The largest number that an epoch can have."""
+        return min(_LAST, self._blend.last) if self._blend else _LAST
 
     def plan(self, epoch: int) -> Plan:
         """The windows of an epoch, in their order."""

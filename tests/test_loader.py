@@ -348,17 +348,6 @@ def test_a_state_of_another_version_of_the_order_is_refused(data):
         open_loader(data).load_state_dict({**open_loader(data).state_dict(), "version": 2})
 
 
-@pytest.mark.parametrize("place", [{"samples": -1}, {"samples": 1118}, {"epoch": -1}])
-def test_a_place_that_no_epoch_has_is_refused(data, place):
-    with pytest.raises(ValueError, match=r"not a loader's state: -?\d+ samples of epoch -?\d"):
-        open_loader(data).load_state_dict({**open_loader(data).state_dict(), **place})
-
-
-def test_what_is_no_state_is_refused(data):
-    with pytest.raises(ValueError, match=r"lacks .*samples, seed"):
-        open_loader(data).load_state_dict({"epoch": 1})
-
-
 # several iterators at once -----------------------------------------------------------------------------------------
 
 WAYS = [{}, {"num_workers": 1}, {"resident": True}, {"mix": True}, {"packed": True}]
