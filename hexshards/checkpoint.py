@@ -126,6 +126,37 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
+class Reader:
+    """Reads the checkpoints of a run; one that was looked into first is not read again when it is taken."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Path, os.stat_result, dict[str, Any]] | None = None
+
+    def look(self, path: Path) -> Mapping[str, Any]:
+        """The state in a checkpoint, as ``read`` gives it, kept in memory until it is taken."""
+        before = path.stat()
+        state = read(path)
+        self._seen = (path, before, state)
+        return state
+
+    def take(self, path: Path) -> dict[str, Any]:
+        """The state in a checkpoint, as ``read`` gives it, for the caller to change."""
+        seen, self._seen = self._seen, None
+        if seen and seen[0] == path and _same_file(seen[1], path):
+            return seen[2]
+        return read(path)
+
+
+def _same_file(before: os.stat_result, path: Path) -> bool:
+    """Whether a file is the one it was, unwritten since."""
+    try:
+        now = path.stat()
+    except OSError:  # told where it is read
+        return False
+    names = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    return all(getattr(before, name) == getattr(now, name) for name in names)
+
+
 def _are_paths(arrays: object) -> bool:
     return isinstance(arrays, list) and all(isinstance(path, list) for path in arrays)
 

@@ -45,12 +45,13 @@ class Checkpoints:
         *,
         options: Mapping[str, Any],
         resume: str | Path,
+        reader: checkpoint.Reader,
         watch: Stopwatch,
         team: Team,
     ) -> None:
         self.folder, self.options = RunFolder(run, retention), options
         self.resume = resume if resume in RESUMES else Path(resume).absolute()
-        self._watch, self._team = watch, team
+        self._reader, self._watch, self._team = reader, watch, team
         self.newest: Path | None = None
         self.resumed_from: Path | None = None
 
@@ -68,7 +69,7 @@ class Checkpoints:
         self.newest = self.resumed_from = None
         if self.writes:
             self.folder.remove_leftovers()
-        found = self.folder.find(self.resume, on_damage=notice) if self.writes else None
+        found = self.folder.find(self.resume, self._reader, on_damage=notice) if self.writes else None
         state = RunState()
         if path := self._team.same(str(found[0]) if found else None):
             state = self._restored(Path(path), found[1] if found else checkpoint.read(Path(path)), trainer, stream)

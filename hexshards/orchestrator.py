@@ -72,7 +72,8 @@ class MiniEpochOrchestrator:
         self.trainer, self.val_loader, self.settings, self.watch = trainer, val_loader, settings, Stopwatch()
         shared: dict[str, Any] = {"watch": self.watch, "team": team}
         self.stop = Stop(course, settings.early, **shared)
-        self.checkpoints = Checkpoints(run, settings.retention, options=options, resume=settings.resume, **shared)
+        resume: dict[str, Any] = {"resume": settings.resume, "reader": settings.reader}
+        self.checkpoints = Checkpoints(run, settings.retention, options=options, **resume, **shared)
         seen = Run(
             folder=self.checkpoints.folder.path,
             trainer=trainer,

@@ -47,7 +47,9 @@ class RunFolder:
         """Where a process puts the batch whose loss was not finite."""
         return self.path / ("suspect" if size == 1 else f"suspect-{rank}")
 
-    def find(self, resume: str | Path, *, on_damage: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    def find(
+        self, resume: str | Path, reader: checkpoint.Reader, *, on_damage: Callable[[str], None]
+    ) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told.
 
         Raises DataError where a run was and no checkpoint can be read: none is ever begun over what is left of it.
@@ -57,11 +59,11 @@ class RunFolder:
             found = f"already holds {len(present)} checkpoints"
             raise DataError(found, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
         if resume not in RESUMES:
-            return Path(resume), checkpoint.read(Path(resume))
+            return Path(resume), reader.take(Path(resume))
         damage: list[DataError] = []
         for path in present:
             try:
-                state = checkpoint.read(path)
+                state = reader.take(path)
             except checkpoint.Unopened:
                 raise
             except DataError as error:

@@ -52,9 +52,10 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
             torch.cuda.set_device(device)
         # what a network draws while it trains, such as dropout, is another thing in each process
         torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
-        threads = _threads(spec, team)
+        reader = checkpoint.Reader()
+        threads = _threads(spec, team, reader)
         with computing(threads):
-            return _orchestrator(replace(spec, threads=threads), hooks, device, team).run()
+            return _orchestrator(replace(spec, threads=threads), hooks, device, team, reader).run()
 
 
 @contextmanager
@@ -73,19 +74,19 @@ def usual_threads() -> int:
     return min(torch.get_num_threads(), usable_cores())
 
 
-def _threads(spec: TrainSpec, team: Team) -> int:
+def _threads(spec: TrainSpec, team: Team, reader: checkpoint.Reader) -> int:
     """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
     # looked up by rank 0 alone, so that all compute alike
-    begun = _recorded_threads(spec) if team.rank == 0 and spec.threads is None else None
+    begun = _recorded_threads(spec, reader) if team.rank == 0 and spec.threads is None else None
     return spec.threads or team.same(begun) or usual_threads()
 
 
-def _recorded_threads(spec: TrainSpec) -> int | None:
+def _recorded_threads(spec: TrainSpec, reader: checkpoint.Reader) -> int | None:
     present = newest_first(RunFolder(spec.absolute(spec.run)).checkpoints)
     for path in present if spec.resume in RESUMES else [spec.absolute(spec.resume)]:
         try:
-            threads = checkpoint.read(path)["options"].get("threads")
-        except DataError:  # told where the run goes on
+            threads = reader.look(path)["options"].get("threads")
+        except (DataError, OSError):  # told where the run goes on
             continue
         return threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else None
     return None
@@ -105,7 +106,9 @@ def _same_kernels() -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team) -> MiniEpochOrchestrator:
+def _orchestrator(
+    spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team, reader: checkpoint.Reader
+) -> MiniEpochOrchestrator:
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
     came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
     growth = Growth(came_down, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
@@ -134,6 +137,7 @@ def _orchestrator(spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Tea
             resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
             team=team,
             supply=None if spec.mix else growth,
+            reader=reader,
         ),
     )
 
@@ -150,7 +154,7 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
     This process computes with the run's threads from then on.
     """
     device, team = _device(spec.device), Team()
-    torch.set_num_threads(_threads(spec, team))
+    torch.set_num_threads(_threads(spec, team, checkpoint.Reader()))
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, team=team)
     has_val = "val" in train_loader.index.splits

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.arguments import fit_fields
+from hexshards.checkpoint import Reader
 from hexshards.growth import Supply
 from hexshards.retention import Retention
 from hexshards.specs import TRAIN
@@ -39,6 +40,8 @@ class RunSettings:
     team: Team = field(default_factory=Team)
     supply: Supply | None = None
     """Finds the dataset again when it has grown."""
+    reader: Reader = field(default_factory=Reader)
+    """Reads the checkpoint to go on from; whoever looked into it before the run gives the one that did."""
 
     def __post_init__(self) -> None:
         fit_fields(self)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from small_data import dataset
 
 from hexshards import checkpoint, runs
 from hexshards.cores import shares, usable_cores
+from hexshards.errors import DataError
 from hexshards.specs import TrainSpec
 
 
@@ -56,3 +59,30 @@ def test_a_run_goes_on_with_the_threads_it_began_with_unless_others_are_asked_fo
     assert go(3) == 3
     assert used[-1] == 3
     assert torch.get_num_threads() == before
+
+
+OPENED: list[str] = []
+sys.addaudithook(lambda event, given: OPENED.append(str(given[0])) if event == "open" else None)
+
+
+def test_the_checkpoint_that_a_run_goes_on_from_is_read_once(tmp_path):
+    spec = TrainSpec(data=dataset(tmp_path), run=tmp_path / "run", device="cpu", channels=2, blocks=1, diagnose=0)
+    newest = runs.train(spec).checkpoint
+    for resume in ("auto", str(newest)):
+        OPENED.clear()
+        assert runs.train(replace(spec, resume=resume)).resumed_from == newest
+        assert OPENED.count(str(newest)) == 1
+
+
+def test_a_checkpoint_that_was_written_anew_since_it_was_looked_into_is_read_again(tmp_path):
+    reader, path = checkpoint.Reader(), tmp_path / "checkpoint_epoch0001_mini0001.pt"
+    runs.train(TrainSpec(data=dataset(tmp_path), run=tmp_path / "run", device="cpu", channels=2, blocks=1, diagnose=0))
+    (newest,) = (tmp_path / "run" / "checkpoints").glob("*.pt")
+    path.write_bytes(newest.read_bytes())
+    seen = reader.look(path)
+    assert reader.take(path) is seen
+    assert reader.take(path) is not seen
+    reader.look(path)
+    path.write_bytes(b"other")
+    with pytest.raises(DataError, match="is no checkpoint"):
+        reader.take(path)
