@@ -58,7 +58,9 @@ class BatchStream:
                 self._grow()
             batch = self._next()
             if batch is None:
-                raise self._ended_early()
+                raise self._miscounted(
+                    f"the loader ended after {self.cursor.epoch_batches} of {len(self.loader)} batches"
+                )
             yield batch
             self.cursor = self.cursor.after_batch(self._global_rows(batch))
             done()
@@ -116,11 +118,11 @@ class BatchStream:
             self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
 
     def _close_epoch(self) -> None:
-        self._next()  # there is none, and the loader moves on to its next epoch
+        if self._next() is not None:  # where there is none, the loader moves on to its next epoch
+            raise self._miscounted(f"the loader goes on after {len(self.loader)} batches")
         self._open = self._resumed_from = None
 
-    def _ended_early(self) -> Exception:
-        found = f"the loader ended after {self.cursor.epoch_batches} of {len(self.loader)} batches"
+    def _miscounted(self, found: str) -> Exception:
         if self._resumed_from is None:
             return RuntimeError(found)
         fix = "Use another checkpoint, or another run folder"

@@ -269,7 +269,8 @@ def test_a_log_that_anybody_wrote_leads_out_of_the_folder_nowhere(tmp_path, whol
     assert names(tmp_path / "run") == [WHOLE[0], WHOLE[-1]]  # the first has no line any more
 
 
-def test_counters_that_are_not_of_the_loaders_state_are_the_checkpoints_fault(tmp_path):
+@pytest.mark.parametrize("place", [{"epoch": 0, "done": 7}, {"epoch": 1, "done": 0}], ids=["too few", "too many"])
+def test_counters_that_are_not_of_the_loaders_state_are_the_checkpoints_fault(tmp_path, place):
     train(tmp_path, num_epochs=1)
     newest = tmp_path / "checkpoints" / WHOLE[2]
     state = checkpoint.read(newest)
@@ -277,7 +278,7 @@ def test_counters_that_are_not_of_the_loaders_state_are_the_checkpoints_fault(tm
     del state["format"]
     checkpoint.write(
         newest,
-        {**own, "counters": {**own["counters"], "epoch_batches": 1}, "loader_state": {"epoch": 0, "done": 7}},
+        {**own, "counters": {**own["counters"], "epoch_batches": 1}, "loader_state": place},
         trainer_state=state,
     )
     with pytest.raises(DataError, match=rf"{WHOLE[2]}: counts other batches than its loader's state"):
