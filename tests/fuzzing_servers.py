@@ -1,32 +1,48 @@
-"""Servers that answer anything: it ends in the dataset or in a sentence. ``fuzzing_servers.py SECONDS [SEED]``."""
+"""Servers that answer anything: it ends in the dataset or in a sentence, and in little memory.
+
+    python tests/fuzzing_servers.py [--minutes M | --cases N] [--seed S [--first N]]
+
+Each case reads a whole dataset from a server of which some answers, or all, are wrong: other bytes, lengths, encodings
+and places, bodies without end, and small ones that become large.
+"""
 
 from __future__ import annotations
 
-import random as randomness  # noqa: TID251 - what is drawn here is no order of a dataset
+import gzip
 import shutil
-import sys
 import tempfile
-import time
 import tracemalloc
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+from fuzzing import Case, Random, Unclean, fuzz, refusal
 from small_data import dataset
 
-from hexshards.errors import DataError
 from hexshards.index import read_index
-from hexshards.remote import home_of
+from hexshards.remote import INDEX_BYTES, home_of
 from hexshards.specs import RemoteSpec
 from hexshards.verification import verify
 
-MEMORY_BYTES = 64 << 20
+MEMORY_BYTES = INDEX_BYTES * 3 // 2
+"""That a case may take."""
+
+ENDLESS = 1 << 30
+"""Where a body without end is cut."""
+
 STATUSES = [200, 200, 200, 200, 204, 206, 206, 301, 304, 400, 401, 404, 416, 429, 500, 503, 999]
 ENCODINGS = ["gzip", "deflate", "br", "zstd", "identity", "x\tx"]
 PLACES = ["http://127.0.0.1:1/", "file:///etc/passwd", "//", "\\\\x", "http://[", "/" * 5000]
 
 
-def answer(random: randomness.Random, data: bytes) -> bytes:
+@cache
+def bomb() -> bytes:
+    """300 MB of spaces, a valid beginning of JSON, in 300 kB."""
+    return gzip.compress(b" " * (300 << 20), compresslevel=6, mtime=0)
+
+
+def answer(random: Random, data: bytes) -> bytes:
     """The bytes of an HTTP answer for a file, wrong in a few ways."""
     status, body, headers = random.choice(STATUSES), bytearray(data), {}
     for _ in range(random.randrange(3)):
@@ -57,72 +73,92 @@ def answer(random: randomness.Random, data: bytes) -> bytes:
     return f"{head}{lines}\r\n".encode("latin-1") + body
 
 
-def try_servers(folder: Path, cache: Path, *, random: randomness.Random, seconds: float, cases: int) -> int:
-    """Verify a dataset through servers for so long, and so many at least. Raises where anything else comes of it."""
-    sound = verify(folder)
-    state: dict[str, float] = {}
+class Server(ThreadingHTTPServer):
+    """Serves a folder, and spoils a share of the answers."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = (folder / Path(self.path.partition("?")[0]).name).read_bytes()
-            if random.random() < state["faults"]:
-                self.wfile.write(answer(random, data))
-                self.close_connection = True
-                return
-            first, last = 0, len(data)
-            if asked := self.headers.get("Range"):
-                low, high = asked.removeprefix("bytes=").split("-")
-                first, last = int(low), int(high) + 1
-            self.send_response(206 if asked else 200)
-            self.end_headers()
-            self.wfile.write(data[first:last])
+    daemon_threads = True
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.faults, self.random, self.told = folder, 0.0, Random(0), list[str]()
+        super().__init__(("127.0.0.1", 0), Handler)
 
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
+    def handle_error(self, *_: object) -> None:
+        """A client that has heard enough goes away."""
 
-        def handle_error(self, *_: object) -> None:
-            pass
 
-    server = Quiet(("127.0.0.1", 0), Handler)
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        """A file, a range of it, or anything else."""
+        server, name = self.server, Path(self.path.partition("?")[0]).name
+        data = (server.folder / name).read_bytes()
+        if server.random.random() < server.faults:
+            self.close_connection = True
+            match server.random.randrange(25):
+                case 0:
+                    server.told.append(f"{name} without end")
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + data)
+                    for _ in range(ENDLESS >> 20):
+                        self.wfile.write(b" " * (1 << 20))
+                case 1:
+                    server.told.append(f"a bomb for {name}")
+                    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb())}\r\n\r\n"
+                    self.wfile.write(head.encode() + bomb())
+                case _:
+                    wrong = answer(server.random, data)
+                    server.told.append(f"{name}: {wrong[:40]!r}, {len(wrong)} bytes")
+                    self.wfile.write(wrong)
+            return
+        first, last = 0, len(data)
+        if asked := self.headers.get("Range"):
+            low, high = asked.removeprefix("bytes=").split("-")
+            first, last = int(low), int(high) + 1
+        self.send_response(206 if asked else 200)
+        self.end_headers()
+        self.wfile.write(data[first:last])
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+def prepare(work: Path) -> Case:
+    """A dataset and its server, and the case that reads it."""
+    folder, cached = dataset(work, games=20), work / "cache"
+    sound, server = verify(folder), Server(folder)
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    spec = RemoteSpec(cache=cache, chunk_bytes=20_000, stall_s=2, first_wait_s=0, give_up_s=0)
-    home, end, tried = home_of(f"http://127.0.0.1:{server.server_port}/d", spec=spec), time.monotonic() + seconds, 0
+    spec = RemoteSpec(cache=cached, chunk_bytes=20_000, stall_s=2, first_wait_s=0, give_up_s=0)
+    home = home_of(f"http://127.0.0.1:{server.server_port}/d", spec=spec)
+    bomb()
     tracemalloc.start()
-    try:
-        while tried < cases or time.monotonic() < end:
-            shutil.rmtree(cache, ignore_errors=True)
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            state["faults"] = random.choice([0.05, 0.3, 1])
-            try:
-                index = read_index(home)
-                for split in index.splits.values():
-                    for shard in split.shards[:2]:
-                        with home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256) as file:
-                            assert file.read() == (folder / shard.name).read_bytes()
-                assert sum(split.positions for split in index.splits.values()) == sound.positions
-            except (DataError, FileNotFoundError) as error:
-                assert str(error).isprintable() and len(str(error)) < 2_000, str(error)[:300]
-            assert tracemalloc.get_traced_memory()[1] - before < MEMORY_BYTES
-            tried += 1
-    finally:
-        tracemalloc.stop()
-        server.shutdown()
-        server.server_close()
-    return tried
+
+    def case(random: Random, told: list[str]) -> None:
+        shutil.rmtree(cached, ignore_errors=True)
+        server.random, server.told, server.faults = random, told, random.choice([0.05, 0.3, 1])
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        try:
+            index = read_index(home)
+            for split in index.splits.values():
+                for shard in split.shards[:2]:
+                    with home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256) as file:
+                        if file.read() != (folder / shard.name).read_bytes():
+                            raise Unclean("other bytes", shard.name)
+            if sum(split.positions for split in index.splits.values()) != sound.positions:
+                raise Unclean("other positions", index.splits)
+        except FileNotFoundError as error:
+            assert str(error).isprintable()
+        except Exception as error:
+            refusal(error)
+        taken = tracemalloc.get_traced_memory()[1] - before
+        if taken > MEMORY_BYTES:
+            raise Unclean("memory", f"{taken >> 20} MiB")
+
+    return case
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-        found = try_servers(
-            dataset(Path(place)),
-            Path(place) / "cache",
-            random=randomness.Random(seed),
-            seconds=float(sys.argv[1]),
-            cases=1,
-        )
-        print(f"{found:,} servers")
+        fuzz(__doc__ or "", lambda: prepare(Path(place)))

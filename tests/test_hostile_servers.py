@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import random  # noqa: TID251 - what is drawn here is no order of a dataset
 import tracemalloc
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from fuzzing_servers import try_servers
 from small_data import dataset
 from test_loader import open_loader, stream
 
@@ -172,7 +170,3 @@ def test_a_cache_folder_that_is_removed_while_shards_come_down_is_made_again(tmp
         assert stream(loader) == expected
         assert removed
         assert loader.skipped.blocks == 0
-
-
-def test_servers_that_answer_anything_end_in_the_dataset_or_in_a_sentence(tmp_path):
-    assert try_servers(dataset(tmp_path), tmp_path / "cache", random=random.Random(1), seconds=0, cases=60) == 60

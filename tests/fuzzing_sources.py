@@ -1,0 +1,143 @@
+"""Random damage to small good files: every reader either reads what is left or says what is wrong, and stays small.
+
+    python tests/fuzzing_sources.py pickle|trmph [CASES]
+
+Run by test_fuzz with a limit on memory; by hand with as many cases as there is time for.
+"""
+
+import gzip
+import io
+import os
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hexshards.converters.processed import ProcessedFiles
+from hexshards.converters.trmph import TrmphFiles
+from hexshards.errors import DataError
+from hexshards.synth import examples_of, play, trmph_line, write_processed
+
+CASES = 10_000
+
+
+def pickles() -> list[bytes]:
+    """A game as examples, in all protocols, and as the tuples of the first generation."""
+    examples = examples_of(play(1, side=3, seed=4)[0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a_processed.pkl.gz"
+        write_processed(path, examples, source_file="a.trmph")
+        corpus = [gzip.decompress(path.read_bytes())]
+    plain = [{**e, "player_to_move": e["player_to_move"].value, "metadata": {"winner": "RED"}} for e in examples]
+    tuples = [(e["board"], e["policy"], e["value"]) for e in examples]
+    corpus += [pickle.dumps({"examples": plain}, protocol=protocol) for protocol in range(6)]
+    return [
+        *corpus,
+        pickle.dumps({"examples": tuples}, protocol=4),
+        pickle.dumps([[[]], {"a": (1, 2.5, None)}, b"x" * 99]),
+    ]
+
+
+def records() -> list[bytes]:
+    """Games of several sides, with comments, addresses and other line ends."""
+    lines = [trmph_line(game) for side in (3, 5, 13) for game in play(3, side=side, seed=1)]
+    text = "\n".join(lines) + "\n"
+    legacy = text.replace(" b\n", " 1\n").replace(" r\n", " 2\n")
+    dressed = "# a comment\n\nhttp://www.trmph.com/hex/board" + lines[0] + " # good game\r\n" + lines[1] + "\t\n"
+    return [text.encode(), legacy.encode(), b"\xef\xbb\xbf" + dressed.encode(), gzip.compress(text.encode(), mtime=0)]
+
+
+SPICES = [
+    b"\x95",
+    b".",
+    b"0",
+    b"R",
+    b"b",
+    b"h\x00",
+    b"j\xff\xff\xff\x7f",
+    b"\x94" * 40,
+    b"}" * 90,
+    b"(" * 50,
+    b"\xff" * 9,
+]
+SPICES += [
+    b"cposix\nsystem\n",
+    b"B\xff\xff\xff\xff",
+    b"\x8a\xff",
+    b"L9" * 60,
+    b"#",
+    b"#13,",
+    b"a1",
+    b" b\n",
+    b"\r",
+    b"\0",
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
+    """A file of the corpus after a few cuts, overwrites, repeats and insertions."""
+    data = bytearray(draw(st.sampled_from(corpus)))
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.integers(0, 5)):
+            case 0:
+                data[at : at + 1] = bytes([draw(st.integers(0, 255))])
+            case 1:
+                data[at:at] = draw(st.sampled_from(SPICES))
+            case 2:
+                del data[at : at + draw(st.integers(1, 40))]
+            case 3:
+                data[at:at] = data[at : at + draw(st.integers(1, 400))] * draw(st.integers(1, 4))
+            case 4:
+                del data[at:]
+            case 5:
+                other = draw(st.sampled_from(corpus))
+                data[at : at + 30] = other[at : at + 30]
+    return bytes(data)
+
+
+def read(converter: ProcessedFiles | TrmphFiles, data: bytes, name: str) -> None:
+    """Read all of it; a DataError is a good answer, anything else is not."""
+    try:
+        for chunk in converter.read(data, name=name, where=name):
+            assert all(len(column) == len(chunk.positions) for column in chunk.positions.columns().values())
+            assert all(reject.place.isprintable() and reject.found.isprintable() for reject in chunk.rejects)
+    except DataError as error:
+        assert str(error).isprintable() and len(str(error)) < 2_000
+
+
+def gzipped(data: bytes) -> bytes:
+    """Stored, not compressed: fast."""
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=0, mtime=0) as file:
+        file.write(data)
+    return out.getvalue()
+
+
+def main(kind: str, cases: int) -> None:
+    """Try so many cases."""
+    quiet = settings(
+        max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck
+    )
+
+    @quiet
+    @given(damaged(pickles()))
+    def pickled(data: bytes) -> None:
+        read(ProcessedFiles(), gzipped(data), "a_processed.pkl.gz")
+
+    @quiet
+    @given(damaged(records()))
+    def recorded(data: bytes) -> None:
+        read(TrmphFiles(), data, "a.trmph.gz" if data[:2] == b"\x1f\x8b" else "a.trmph")
+
+    {"pickle": pickled, "trmph": recorded}[kind]()
+    assert set(os.listdir()) <= {".hypothesis"}, "something was written"
+    print(f"{cases:,} cases of {kind}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else CASES)
