@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.errors import DataError, printable
 from hexshards.positions import NO_POLICY, UNKNOWN, Positions, Reject, stone_bytes
-from hexshards.sources import Chunk, Games, source_name
+from hexshards.sources import Chunk, Contents, Games, source_name
 from hexshards.specs import CONVERT, ConvertSpec, Selector
 from hexshards.storage import gunzip
 
@@ -83,26 +84,143 @@ class TrmphFiles:
         self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT, skip: Collection[int] = ()
     ) -> Iterator[Chunk]:
         """Yield the file's positions; see hexshards.sources.Source. The games numbered in ``skip`` are passed over."""
-        file = _parse(_text(data, name, where), where)
-        sources = (source_name(name),)
-        passed = np.fromiter(skip, dtype=np.int64, count=len(skip))
-        for batch, sound, faults in _checked(file, spec):
-            rejects = [Reject(f"line {line}", reason, found) for line, reason, found in faults]
-            rows = np.flatnonzero(sound & ~np.isin(batch.number, passed))
-            yield Chunk(_positions(batch, rows, spec.positions), sources, rejects, file.notes)
+        return _chunks(_opened(Contents(data, name, where, skip)), spec)
 
     def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Games:
         """The games whose positions ``read`` yields, so that repeats can be found over all files and be skipped.
 
         As fast as ``read`` or faster: it checks the same, and makes keys in place of positions.
         """
-        keys, numbers = [], [np.zeros(0, dtype=np.int32)]
-        for batch, sound, _ in _checked(_parse(_text(data, name, where), where), spec):
-            rows = np.flatnonzero(sound)
-            keys += _keys(batch, rows)
-            numbers.append(batch.number[rows])
-        words = np.frombuffer(b"".join(keys), dtype="<u8").astype(np.uint64)
-        return Games(words.reshape(-1, 2), np.concatenate(numbers))
+        return _games(_opened(Contents(data, name, where)), spec)
+
+    def read_each(self, files: Iterable[Contents], *, spec: ConvertSpec = CONVERT) -> Iterator[list[Chunk] | DataError]:
+        """What ``read`` yields of each of some files; the games of small ones are checked together."""
+        for gathered in _gathered(files):
+            if isinstance(gathered, DataError):
+                yield gathered
+            elif len(gathered) > 1:
+                yield from _chunks_together(gathered, spec)
+            else:
+                yield list(_chunks(gathered[0], spec))
+
+    def games_each(self, files: Iterable[Contents], *, spec: ConvertSpec = CONVERT) -> Iterator[Games | DataError]:
+        """What ``games`` finds in each of some files; the games of small ones are checked together."""
+        for gathered in _gathered(files):
+            if isinstance(gathered, DataError):
+                yield gathered
+            elif len(gathered) > 1:
+                yield from _games_together(gathered, spec)
+            else:
+                yield _games(gathered[0], spec)
+
+
+# files --------------------------------------------------------------------------------------------------------------
+
+
+class _Opened(NamedTuple):
+    """A file that was read and not checked yet."""
+
+    contents: Contents
+    file: _File
+
+
+def _opened(contents: Contents) -> _Opened:
+    data, name, where, _ = contents
+    return _Opened(contents, _parse(_text(data, name, where), where))
+
+
+def _gathered(files: Iterable[Contents]) -> Iterator[list[_Opened] | DataError]:
+    """Files one after another, as many of one side together as have no more games than are checked at once."""
+    together, games = list[_Opened](), 0
+    for contents in files:
+        found = _opened_or_refused(contents)
+        lines = 0 if isinstance(found, DataError) else len(found.file.lines)
+        side = 0 if isinstance(found, DataError) else found.file.side
+        # a file without games ends a gathering as one that is refused does: it has no side
+        if together and (not lines or games + lines > CHUNK_GAMES or side != together[0].file.side):
+            yield together
+            together, games = [], 0
+        if isinstance(found, DataError):
+            yield found
+            continue
+        together.append(found)
+        games += lines
+        if not lines:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _opened_or_refused(contents: Contents) -> _Opened | DataError:
+    try:
+        return _opened(contents)
+    except DataError as error:
+        return error
+
+
+def _chunks(opened: _Opened, spec: ConvertSpec) -> Iterator[Chunk]:
+    """The positions of a file, some games at a time."""
+    for batch, sound, faults in _checked(opened.file, spec):
+        rows = np.flatnonzero(sound & ~_passed_over(batch.number, opened.contents))
+        yield _chunk(opened, _positions(batch, rows, spec.positions), faults)
+
+
+def _chunk(opened: _Opened, positions: Positions, faults: Sequence[_Fault]) -> Chunk:
+    rejects = [Reject(f"line {line}", reason, found) for line, reason, found in faults]
+    return Chunk(positions, (source_name(opened.contents.name),), rejects, opened.file.notes)
+
+
+def _passed_over(numbers: NDArray[np.int32], contents: Contents) -> NDArray[np.bool_]:
+    if not len(contents.skip):
+        return np.zeros(len(numbers), dtype=bool)
+    return np.isin(numbers, np.fromiter(contents.skip, dtype=np.int64, count=len(contents.skip)))
+
+
+def _games(opened: _Opened, spec: ConvertSpec) -> Games:
+    keys, numbers = [], [np.zeros(0, dtype=np.int32)]
+    for batch, sound, _ in _checked(opened.file, spec):
+        rows = np.flatnonzero(sound)
+        keys += _keys(batch, rows)
+        numbers.append(batch.number[rows])
+    return Games(_as_words(keys), np.concatenate(numbers))
+
+
+def _as_words(keys: list[bytes]) -> NDArray[np.uint64]:
+    return np.frombuffer(b"".join(keys), dtype="<u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _chunks_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator[list[Chunk]]:
+    """What ``_chunks`` makes of each of some files of one side, all with few games."""
+    batch, places = _laid_together(gathered)
+    sound, faults = _check(batch, spec)
+    for opened, place in zip(gathered, places, strict=True):
+        sound[place] &= ~_passed_over(batch.number[place], opened.contents)
+    # a sound game has a final position and, as it has moves, a penultimate one
+    counts = np.where(sound, batch.plies_G + 1 if spec.positions == "all" else 1, 0)
+    ends = [0, *np.cumsum(counts).tolist()]
+    positions = _positions(batch, np.flatnonzero(sound), spec.positions)
+    for opened, place in zip(gathered, places, strict=True):
+        mine = [faults[game] for game in range(place.start, place.stop) if game in faults]
+        rows = slice(ends[place.start], ends[place.stop])
+        yield [_chunk(opened, positions.take(rows), sorted([*opened.file.faults, *mine]))]
+
+
+def _games_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator[Games]:
+    """What ``_games`` makes of each of some files of one side, all with few games."""
+    batch, places = _laid_together(gathered)
+    sound, _ = _check(batch, spec)
+    for place in places:
+        rows = place.start + np.flatnonzero(sound[place])
+        yield Games(_as_words(_keys(batch, rows)), batch.number[rows])
+
+
+def _laid_together(gathered: Sequence[_Opened]) -> tuple[_Batch, list[slice]]:
+    """The games of some files of one side on boards, and which of them are of which file."""
+    ends = np.cumsum([0, *(len(opened.file.lines) for opened in gathered)]).tolist()
+    lines = [line for opened in gathered for line in opened.file.lines]
+    winners = [winner for opened in gathered for winner in _winners(opened.file.lines, opened.file)]
+    return _laid(lines, winners, side=gathered[0].file.side), [slice(*ends_2) for ends_2 in pairwise(ends)]
 
 
 # lines --------------------------------------------------------------------------------------------------------------
@@ -238,7 +356,7 @@ def _shown(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Some games of a file, laid on boards.
+    """Some games of one side, laid on boards.
 
     cell_M int16: the cell of each move, -1 off the board. first_G, plies_G: a game's moves begin at first and are so
     many. ply_GC int16: when each cell is played, NEVER where it is not; of two moves to a cell one counts.
@@ -259,32 +377,43 @@ def _checked(file: _File, spec: ConvertSpec) -> Iterator[tuple[_Batch, NDArray[n
     faults = file.faults[::-1]
     starts = range(0, max(len(file.lines), 1), CHUNK_GAMES)
     for start in starts:
-        batch = _laid(file.lines[start : start + CHUNK_GAMES], file)
-        sound, unsound = _check(batch, spec)
+        batch = _laid_of(file, start)
+        sound, found = _check(batch, spec)
+        unsound = list(found.values())
         while faults and (start == starts[-1] or faults[-1][0] < batch.lines[-1].line):
             unsound.append(faults.pop())
         yield batch, sound, sorted(unsound)
 
 
-def _laid(lines: list[_Line], file: _File) -> _Batch:
+def _winners(lines: list[_Line], file: _File) -> list[int]:
+    return [file.players[line.mark] for line in lines]
+
+
+def _laid_of(file: _File, start: int) -> _Batch:
+    """Some games of a file, from one on, laid on boards."""
+    lines = file.lines[start : start + CHUNK_GAMES]
+    return _laid(lines, _winners(lines, file), side=file.side)
+
+
+def _laid(lines: list[_Line], winners: list[int], *, side: int) -> _Batch:
     text = np.frombuffer(b"".join(line.moves for line in lines) + b"  ", dtype=np.uint8)
     (letter_M,) = np.nonzero(text >= ord("a"))
     col_M, tens_M, ones_M = text[letter_M] - ord("a"), text[letter_M + 1] - ord("0"), text[letter_M + 2] - ord("0")
     row_M = np.where(ones_M < 10, 10 * tens_M + ones_M, tens_M) - 1
-    on_board = (col_M < file.side) & (row_M < file.side)
-    cell_M = np.where(on_board, row_M.astype(np.int16) * file.side + col_M, -1).astype(np.int16)
+    on_board = (col_M < side) & (row_M < side)
+    cell_M = np.where(on_board, row_M.astype(np.int16) * side + col_M, -1).astype(np.int16)
     ends_G = np.searchsorted(letter_M, np.cumsum([len(line.moves) for line in lines], dtype=np.int64))
     plies_G = np.diff(ends_G, prepend=0)
     first_G = ends_G - plies_G
     game_M = np.repeat(np.arange(len(lines)), plies_G)
     ply_M = np.arange(len(cell_M)) - first_G[game_M]
-    ply_GC = np.full((len(lines), file.side**2), NEVER)
+    ply_GC = np.full((len(lines), side**2), NEVER)
     ply_GC[game_M[on_board], cell_M[on_board]] = ply_M[on_board]
     return _Batch(
-        side=file.side,
+        side=side,
         lines=lines,
         number=np.array([line.number for line in lines], dtype=np.int32),
-        winner=np.array([file.players[line.mark] for line in lines], dtype=np.int8),
+        winner=np.array(winners, dtype=np.int8),
         cell_M=cell_M,
         first_G=first_G,
         plies_G=plies_G,
@@ -292,15 +421,15 @@ def _laid(lines: list[_Line], file: _File) -> _Batch:
     )
 
 
-def _check(batch: _Batch, spec: ConvertSpec) -> tuple[NDArray[np.bool_], list[_Fault]]:
+def _check(batch: _Batch, spec: ConvertSpec) -> tuple[NDArray[np.bool_], dict[int, _Fault]]:
     """Which games are sound, and the first fault of each of the others."""
     rules = _rules(batch, *_joined(batch), unfinished=spec.unfinished == "keep")
     faulty = np.stack([bad for _, bad, _ in rules])
     first, sound = faulty.argmax(axis=0), ~faulty.any(axis=0)
-    faults = []
+    faults = dict[int, _Fault]()
     for game in np.flatnonzero(~sound).tolist():
         reason, _, found = rules[first[game]]
-        faults.append((batch.lines[game].line, reason, found(game)))
+        faults[game] = (batch.lines[game].line, reason, found(game))
     return np.asarray(sound), faults
 
 
@@ -358,7 +487,7 @@ def _corrected(file: _File) -> _File:
     """A file with old marks: who connected decides over the whole file which player each of them means."""
     agreeing = finished = 0
     for start in range(0, len(file.lines), CHUNK_GAMES):
-        batch = _laid(file.lines[start : start + CHUNK_GAMES], file)
+        batch = _laid_of(file, start)
         joined = np.where(_playable(batch), _joined(batch)[0], NOBODY)
         finished += int((joined != NOBODY).sum())
         agreeing += int((joined == batch.winner).sum())

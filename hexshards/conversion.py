@@ -24,7 +24,7 @@ from hexshards.discovery import discover
 from hexshards.engines import Runner
 from hexshards.games import shard_sketches
 from hexshards.index import NAME, Index, InputFile, read_index
-from hexshards.intake import MAX_SPILLS, Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
 from hexshards.inventory import SourceFolder, source_folders
 from hexshards.main_guard import check_main_guard
 from hexshards.order import Words
@@ -234,12 +234,11 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
 
 def _without_repeats(work: _Work, found: Survey, runner: Runner) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
-    files = [file for file in found.files if holds_games(file)]
-    if not files:
+    groups = [tuple(file for file in group if holds_games(file)) for group in found.groups]
+    if not any(groups):
         return found, 0
-    # lists of games are kept as long as they are few; making them again takes 15 us a game
-    jobs = [(file, stem_of((file,), work.scratch) if len(files) <= MAX_SPILLS else None) for file in files]
-    at_once = work.budget.at_once(max(reading_bytes((file,), work.spec) for file, _ in jobs))
+    jobs = [(group, stem_of(group, work.scratch)) for group in groups if group]
+    at_once = work.budget.at_once(max(reading_bytes(group, work.spec) for group, _ in jobs))
     told, repeats = without_repeats(jobs, spec=work.spec, runner=runner, at_once=at_once)
     return replace(
         found, groups=tuple(tuple(told.get(file, file) for file in group) for group in found.groups)
@@ -286,15 +285,16 @@ def _read_all(
 ) -> tuple[list[Spill], list[Refusal], list[str]]:
     """All spills, those of an earlier try among them; what was refused; and what held the reading back."""
     tell.passed_over(found)
-    known = {group: find_spill(stem_of(group, work.scratch)) for group in found.groups}
+    stems = {group: stem_of(group, work.scratch) for group in found.groups}
+    known = {group: find_spill(stem) for group, stem in stems.items()}
     spills = {group: spill for group, spill in known.items() if spill}
     for group, spill in spills.items():
         tell.read(group, spill)
     _check_space(work, found, spills)
     waiting = [group for group in found.groups if group not in spills]
     task_bytes = max((reading_bytes(group, work.spec) for group in waiting), default=0)
-    read = partial(read_group, scratch=work.scratch, spec=work.spec)
-    results = runner.each(read, [(group,) for group in waiting], at_once=work.budget.at_once(task_bytes))
+    read = partial(read_group, spec=work.spec)
+    results = runner.each(read, [(group, stems[group]) for group in waiting], at_once=work.budget.at_once(task_bytes))
     refusals = list(_read_rest(work, found, results, spills, tell))
     places = {str(file.path): place for place, file in enumerate(found.files)}
     refusals.sort(key=lambda refusal: places[refusal.path])

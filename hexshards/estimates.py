@@ -12,10 +12,11 @@ from hexshards import codec, order
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.conversion import settled
 from hexshards.discovery import discover
-from hexshards.intake import read_file, survey
+from hexshards.intake import survey
 from hexshards.inventory import SourceFolder, source_folders
 from hexshards.positions import Positions
 from hexshards.publication import written_in
+from hexshards.read_sources import read_file
 from hexshards.scratch import SCRATCH
 from hexshards.sources import Input
 from hexshards.space import dataset_bytes, free_bytes, images, scratch_bytes

@@ -16,7 +16,7 @@ from hexshards.order import Words, game_keys
 from hexshards.overlaps import sketch
 from hexshards.positions import UNKNOWN
 from hexshards.shard import Shard, open_shard, read_block
-from hexshards.spill import save_array
+from hexshards.spill import save_arrays
 from hexshards.storage import Folder
 
 COUNTED_TOGETHER = 1 << 21
@@ -25,7 +25,7 @@ COUNTED_TOGETHER = 1 << 21
 
 def note_games(scratch: Path, name: str, keys: Sequence[Words]) -> None:
     """Note the keys of the games that have a position in a shard."""
-    save_array(_path(scratch, name), np.unique(np.concatenate(keys)))
+    save_arrays(_path(scratch, name), np.unique(np.concatenate(keys)))
 
 
 def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Index, sketched: int) -> None:
@@ -48,7 +48,7 @@ def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Ind
                 known.append(words[rows])
                 boards.append(found["stones"][rows])
     if sketched:
-        save_array(_sketch(scratch, shard.name), sketch(np.concatenate(known), np.concatenate(boards), of=sketched))
+        save_arrays(_sketch(scratch, shard.name), sketch(np.concatenate(known), np.concatenate(boards), of=sketched))
     note_games(scratch, shard.name, keys)
 
 

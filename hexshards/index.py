@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +137,20 @@ class Index:
 
     def write(self, folder: Path) -> None:
         """Publish the index: from now on the folder is a dataset."""
-        entry = {**self._plain(), "fingerprint": self.fingerprint}
+        entry = self._plain()
+        entry = {**entry, "fingerprint": _fingerprint(entry)}
         publish(folder / NAME, json.dumps(entry, indent=1, sort_keys=True).encode())
 
     def _plain(self) -> dict[str, Any]:
         # through JSON and back, so that tuples and lists, written and read, are the same
-        entry = asdict(self)
-        return {"format": "hexshards", "version": VERSION, **json.loads(json.dumps(entry))}
+        # dataclasses.asdict copies every leaf first: with thousands of files that takes 2.5 times as long
+        entry = json.loads(json.dumps(self, default=_by_name))
+        return {"format": "hexshards", "version": VERSION, **entry}
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass by their names."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _instead(home: Home) -> str:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from hexshards.board import BLUE, RED, connects
 from hexshards.errors import DataError, InputRejected, printable
-from hexshards.index import Index, InputFile
-from hexshards.positions import NO_POLICY, UNKNOWN, Positions, concat
-from hexshards.sources import Input, formats, source_apart, source_name
+from hexshards.index import Index
+from hexshards.positions import Positions
+from hexshards.read_sources import read_each
+from hexshards.sources import Input, source_name
 from hexshards.specs import ConvertSpec
 from hexshards.spill import ReadFile, Spill, find_spill, reject_lines, write_spill
 from hexshards.storage import publishing
@@ -69,32 +67,33 @@ def survey(inputs: Sequence[Input], *, scratch: Path, base: Index | None = None)
     """
     sizes = {file: file.path.stat().st_size for file in inputs}
     known = {file.sha256 for file in base.inputs} if base else set()
+    # of a fresh conversion nothing is known, and where many files' spills would lie takes longer than their checksums
+    spilled = any(scratch.glob("*.spill.json"))
+    sha256 = partial(_sha256, scratch=scratch if spilled else None)
     shared = Counter(sizes.values()) + Counter({file.size_bytes for file in base.inputs} if base else ())
-    digests = {file: _sha256(file, scratch) for file in inputs if shared[sizes[file]] > 1}
+    digests = {file: sha256(file) for file in inputs if shared[sizes[file]] > 1}
     by_name = sorted(digests, key=lambda file: (file.path.name, str(file.path)), reverse=True)
     kept = {digests[file]: file for file in by_name}
     already = [str(file.path) for file in inputs if digests.get(file) in known]
     new = [file for file in inputs if digests.get(file) not in known]
     fresh = [file for file in new if file not in digests or kept[digests[file]] is file]
     repeated = [str(file.path) for file in new if file in digests and kept[digests[file]] is not file]
-    apart = {file: sizes[same] for same, file in zip(fresh, _told_apart(fresh, scratch, base), strict=True)}
+    apart = {file: sizes[same] for same, file in zip(fresh, _told_apart(fresh, sha256, base), strict=True)}
     return Survey(groups=tuple(_grouped(list(apart), apart)), repeated=tuple(repeated), already=tuple(already))
 
 
-def _told_apart(files: Sequence[Input], scratch: Path, base: Index | None) -> list[Input]:
+def _told_apart(files: Sequence[Input], sha256: Callable[[Input], str], base: Index | None) -> list[Input]:
     """The same files, those that share name and format with another one of other contents marked by what they hold."""
     names = Counter((source_name(file.path.name), file.format) for file in files)
     names += Counter((source_name(file.name), file.format) for file in (base.inputs if base else ()))
     return [
-        replace(file, apart=_sha256(file, scratch)[:MARK_CHARS])
-        if names[source_name(file.path.name), file.format] > 1
-        else file
+        replace(file, apart=sha256(file)[:MARK_CHARS]) if names[source_name(file.path.name), file.format] > 1 else file
         for file in files
     ]
 
 
-def _sha256(file: Input, scratch: Path) -> str:
-    if (found := find_spill(stem_of((file,), scratch))) is not None:
+def _sha256(file: Input, *, scratch: Path | None) -> str:
+    if scratch and (found := find_spill(stem_of((file,), scratch))) is not None:
         return found.inputs[0].sha256
     with open(file.path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -116,11 +115,22 @@ def _grouped(files: Sequence[Input], sizes: Mapping[Input, int]) -> list[Group]:
 
 def stem_of(group: Group, scratch: Path) -> Path:
     """Where the spill of some files lies: another place once one of them is changed, moved, replaced or told more."""
+    folders = dict[str, str]()
     entries = [
-        (str(file.path.resolve()), file.path.name, file.format, *_stamp(file.path), file.skip, file.twins, file.apart)
+        (_real(file.path, folders), file.path.name, file.format, *_stamp(file.path), file.skip, file.twins, file.apart)
         for file in group
     ]
     return scratch / hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
+
+
+def _real(path: Path, folders: dict[str, str]) -> str:
+    """The path without links; ``folders`` remembers those of folders, since each step of a path is a call."""
+    if path.is_symlink():
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return os.path.join(folders[folder], name)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -131,63 +141,18 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 # one group ----------------------------------------------------------------------------------------------------------
 
 
-def read_group(group: Group, *, scratch: Path, spec: ConvertSpec) -> tuple[Group, Spill | tuple[Refusal, ...]]:
-    """Read some files and spill them; with one of them refused, say so and spill none."""
-    stem = stem_of(group, scratch)
+def read_group(group: Group, stem: Path, *, spec: ConvertSpec) -> tuple[Group, Spill | tuple[Refusal, ...]]:
+    """Read some files and spill them at ``stem``; with one of them refused, say so and spill none."""
     reads, refusals, side = list[ReadFile](), list[Refusal](), 0
-    for file in group:
+    for file, read in zip(group, read_each(group, spec=spec), strict=True):
         try:
-            reads.append(read_file(file, spec=spec))
-            side = _common_side(side, reads[-1].positions, file)
+            if isinstance(read, DataError):
+                raise read
+            side = _common_side(side, read.positions, file)
+            reads.append(read)
         except DataError as error:
             refusals.append(Refusal(str(file.path), error.problem, error.fix))
     return group, tuple(refusals) if refusals else write_spill(stem, reads, spec=spec)
-
-
-def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
-    """A source file as its converter reads it. Raises DataError when the whole file is refused."""
-    data = file.path.read_bytes()
-    asked: dict[str, Any] = {"skip": file.skip} if file.skip else {}
-    converter = _converters()[file.format]
-    chunks = list(converter.read(data, name=file.path.name, where=str(file.path), spec=spec, **asked))
-    positions = concat([chunk.positions for chunk in chunks])
-    rejects = [reject for chunk in chunks for reject in chunk.rejects]
-    lost = positions_without_move(positions)
-    notes = [*chunks[-1].notes, *([f"{lost:,} without policy before the end of their game"] if lost else ())]
-    entry = InputFile(
-        name=file.path.name,
-        format=file.format,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        positions=len(positions),
-        rejected=len(rejects),
-        without_game=int((positions.game == UNKNOWN).sum()),
-        notes="; ".join(notes),
-    )
-    sources = chunks[-1].sources
-    names = [source_apart(name, file) for name in sources]
-    return ReadFile(entry, positions, sources, names, rejects, file.twins, lost)
-
-
-def positions_without_move(positions: Positions) -> int:
-    """How many positions have no policy although the game goes on: final ones never have one."""
-    policy = positions.policy
-    missing = ~policy.any(axis=1) if positions.soft else policy == NO_POLICY
-    stated = positions.plies != UNKNOWN
-    early = int((missing & stated & (positions.ply < positions.plies)).sum())
-    return early + _going_on(positions.take(np.flatnonzero(missing & ~stated)))
-
-
-def _going_on(positions: Positions) -> int:
-    """On how many boards nobody has connected yet."""
-    if not len(positions):
-        return 0
-    stones = positions.planes() == 1
-    return int((~connects(stones[:, 0], player=BLUE) & ~connects(stones[:, 1], player=RED)).sum())
-
-
-# looked for once in each process: with thousands of small files that takes longer than reading them
-_converters = cache(formats)
 
 
 def _common_side(side: int, positions: Positions, file: Input) -> int:

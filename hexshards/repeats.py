@@ -7,10 +7,10 @@ in the same split. Memory: 50 bytes a game.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from hexshards.engines import Runner
 from hexshards.errors import DataError
-from hexshards.sources import Games, Input, Twin, formats, source_name
+from hexshards.read_sources import converters, games_of_each
+from hexshards.sources import Games, Input, Twin, source_name
 from hexshards.specs import ConvertSpec
-from hexshards.spill import save_array
+from hexshards.spill import save_arrays
 
-_LISTED = np.dtype([("keys", "<u8", (2,)), ("game", "<i4")])
+_LISTED = np.dtype([("keys", "<u8", (2,)), ("game", "<i4"), ("file", "<i4")])
 
 
 class _List(NamedTuple):
@@ -36,21 +37,18 @@ class _List(NamedTuple):
 
 def holds_games(file: Input) -> bool:
     """Whether a file's format is one of whole games."""
-    return hasattr(_converters()[file.format], "games")
-
-
-# looked for once in each process
-_converters = cache(formats)
+    return hasattr(converters()[file.format], "games")
 
 
 def without_repeats(
-    files: Sequence[tuple[Input, Path | None]], *, spec: ConvertSpec, runner: Runner, at_once: int
+    groups: Sequence[tuple[Sequence[Input], Path]], *, spec: ConvertSpec, runner: Runner, at_once: int
 ) -> tuple[dict[Input, Input], int]:
     """Files of games, each with itself told which of its games are repeats; and how many those are.
 
-    Each file comes with a path at which its list of games is kept, so that it is made once, or with None.
+    Each group of files comes with a path at which the list of its games is kept, so that it is made once.
     """
-    lists = [found for found in runner.each(partial(_list_games, spec=spec), files, at_once=at_once) if found]
+    listed = runner.each(partial(_list_games, spec=spec), groups, at_once=at_once)
+    lists = [found for group in listed for found in group]
     lists.sort(key=lambda each: (each.file.path.name, each.sha256))
     if not lists:
         return {}, 0
@@ -79,23 +77,34 @@ def _twins(
     )
 
 
-def _list_games(file: Input, kept: Path | None, *, spec: ConvertSpec) -> _List | None:
-    """The games of a file; None where it will be refused when it is read."""
-    for path in kept.parent.glob(f"{kept.name}.*.games") if kept else ():
-        rows = np.load(path, allow_pickle=False)
-        return _List(file, path.name.split(".")[-2], Games(rows["keys"], rows["game"]))
-    data = file.path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    converter = _converters()[file.format]
-    try:
-        games = converter.games(data, name=file.path.name, where=str(file.path), spec=spec)  # type: ignore[union-attr]
-    except DataError:
-        return None
-    if kept:
-        rows = np.zeros(len(games.games), dtype=_LISTED)
-        rows["keys"], rows["game"] = games
-        save_array(kept.with_name(f"{kept.name}.{sha256}.games"), rows)
-    return _List(file, sha256, games)
+def _list_games(files: Sequence[Input], kept: Path, *, spec: ConvertSpec) -> list[_List]:
+    """The games of some files; those that will be refused when they are read are left out."""
+    path = kept.with_name(f"{kept.name}.games")
+    if not path.exists():
+        _keep_lists(path, [_listed(*found) for found in games_of_each(files, spec=spec)])
+    with open(path, "rb") as opened:
+        sums, rows = (np.load(opened, allow_pickle=False) for _ in range(2))
+    ends = np.searchsorted(rows["file"], np.arange(len(files) + 1))
+    games = [Games(rows["keys"][start:end], rows["game"][start:end]) for start, end in pairwise(ends.tolist())]
+    each = zip(files, sums.tolist(), games, strict=True)
+    return [_List(file, digest.decode(), found) for file, digest, found in each if digest]
+
+
+def _listed(sha256: str, games: Games | DataError) -> tuple[str, Games]:
+    """A file's checksum and games; nothing of one that will be refused when it is read."""
+    if isinstance(games, DataError):
+        return "", Games(np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int32))
+    return sha256, games
+
+
+def _keep_lists(path: Path, lists: Sequence[tuple[str, Games]]) -> None:
+    """Write the checksums of some files and all their games, each with the number of its file."""
+    sizes = [len(games.games) for _, games in lists]
+    rows = np.zeros(sum(sizes), dtype=_LISTED)
+    rows["keys"] = np.concatenate([games.keys for _, games in lists])
+    rows["game"] = np.concatenate([games.games for _, games in lists])
+    rows["file"] = np.repeat(np.arange(len(lists)), sizes)
+    save_arrays(path, np.array([digest for digest, _ in lists], dtype="S64"), rows)
 
 
 def _first_of_each(keys: NDArray[np.uint64]) -> NDArray[np.int64]:

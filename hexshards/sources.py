@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.errors import printable
+from hexshards.errors import DataError, printable
 from hexshards.positions import Positions, Reject
 from hexshards.specs import ConvertSpec
 
@@ -38,6 +38,15 @@ class Games(NamedTuple):
     """(G, 2): equal for two games of the same moves and the same winner, also if one is turned by 180 degrees."""
     games: NDArray[np.int32]
     """(G,) ascending: the number of each in its file, as in the column ``game``."""
+
+
+class Contents(NamedTuple):
+    """A file that was read from disk; ``name``, ``where`` and ``skip`` as for GameSource.read."""
+
+    data: bytes
+    name: str
+    where: str
+    skip: Collection[int] = ()
 
 
 class Source(Protocol):
@@ -71,6 +80,18 @@ class GameSource(Protocol):
         self, data: bytes, *, name: str, where: str, spec: ConvertSpec, skip: Collection[int] = ()
     ) -> Iterator[Chunk]:
         """As Source.read, but for the games numbered in ``skip``."""
+        ...
+
+
+class SmallFiles(GameSource, Protocol):
+    """What a converter is that does the work of many small files at once; what comes out is the same."""
+
+    def read_each(self, files: Iterable[Contents], *, spec: ConvertSpec) -> Iterator[list[Chunk] | DataError]:
+        """What ``read`` yields of each file, or why it refuses it; no more is held than of one large file."""
+        ...
+
+    def games_each(self, files: Iterable[Contents], *, spec: ConvertSpec) -> Iterator[Games | DataError]:
+        """What ``games`` finds in each file, or why it refuses it."""
         ...
 
 

@@ -101,7 +101,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
         _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")])
-    save_array(_sketch(stem), sketch(*_known_games(filled)))
+    save_arrays(_sketch(stem), sketch(*_known_games(filled)))
     rejects = [{"file": read.file.name, **reject._asdict()} for read in reads for reject in read.rejects]
     if rejects:
         publish(_rejects(stem), "".join(json.dumps(line) + "\n" for line in rejects).encode())
@@ -187,14 +187,15 @@ def _store(stem: Path, split: str, positions: Positions, keys: Words, rows: NDAr
     for name, column in positions.columns().items():
         records[name] = column[rows]
     for what, array in (("rows", records), ("keys", keys[rows])):
-        save_array(Path(f"{stem}.{split}.{what}.npy"), array)
+        save_arrays(Path(f"{stem}.{split}.{what}.npy"), array)
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Publish an array as a .npy file. Unlike np.save, which loses it, a failed write keeps its reason."""
+def save_arrays(path: Path, *arrays: NDArray[Any]) -> None:
+    """Publish arrays as a .npy file, one behind the other. Unlike np.save, a failed write keeps its reason."""
     with publishing(path, durable=False) as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.view(np.uint8).data)
+        for array in arrays:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.view(np.uint8).data)
 
 
 def _words(sha256: str) -> list[int]:

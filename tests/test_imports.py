@@ -63,6 +63,7 @@ RANK = [
         "overlaps",
         "spill",
         "scratch",
+        "read_sources",
         "intake",
         "merging",
         "games",

@@ -49,7 +49,7 @@ def files(tmp_path):
 def found_in(folder, spec):
     inputs = discover([folder]).inputs
     (folder.parent / "scratch").mkdir()
-    jobs = [(file, folder.parent / "scratch" / file.path.name) for file in inputs]
+    jobs = [((file,), folder.parent / "scratch" / file.path.name) for file in inputs]
     with local(1) as runner:
         told, count = without_repeats(jobs, spec=spec, runner=runner, at_once=1)
     return list(told.values()), count

@@ -16,7 +16,7 @@ from hexshards.converters.trmph import CHUNK_GAMES, TrmphFiles
 from hexshards.discovery import discover
 from hexshards.errors import DataError
 from hexshards.positions import NO_POLICY, UNKNOWN, Draft, admit, concat
-from hexshards.sources import formats
+from hexshards.sources import Contents, formats
 from hexshards.specs import CONVERT
 from hexshards.synth import Game, play, trmph_line, write
 
@@ -658,3 +658,78 @@ def test_a_move_name_is_read_as_the_cell_it_names():
         names = "".join(move_name(cell, side=side) for cell in range(side))
         positions, _, _ = read(f"#{side},{names} b".encode(), spec=KEEP)
         assert positions.policy.tolist() == [*range(side), NO_POLICY]
+
+
+# many small files ---------------------------------------------------------------------------------------------------
+
+
+def small_files():
+    """Contents of files of many kinds, most of which may be checked together."""
+    good = [join(lines_of(play(count, side=side, first=7 * count))) for side in (4, 5, 5, 4) for count in (1, 3, 1)]
+    full = join(lines_of(play(CHUNK_GAMES - 1, side=3)))
+    odd = [
+        b"# a comment\n\n#5,a1 b\n" + good[4] + b"nonsense\n",  # faults before, between and behind
+        b"",  # refused
+        b"#5,a1b2 b\n",  # nothing kept
+        b"# nothing but a comment\n",
+        gzip.compress(good[3]),
+        b"nonsense\n",
+        good[0].replace(b" b", b" 1").replace(b" r", b" 2"),
+        full,
+        join(lines_of(play(CHUNK_GAMES + 5, side=3))),
+        good[1] + b"#5,a1b2c3 b\n",
+    ]
+    return [part for pair in zip(good, [*odd, *good], strict=False) for part in pair] + [full[:-1], good[0], good[2]]
+
+
+def told(chunks):
+    if isinstance(chunks, DataError):
+        return str(chunks)
+    positions = concat([chunk.positions for chunk in chunks])
+    columns = {name: (column.dtype, column.tolist()) for name, column in positions.columns().items()}
+    rejects = [reject for chunk in chunks for reject in chunk.rejects]
+    return positions.side, columns, rejects, chunks[-1].sources, tuple(chunks[-1].notes)
+
+
+def alone(call):
+    try:
+        return call()
+    except DataError as error:
+        return error
+
+
+@pytest.mark.parametrize("spec", [*(dataclasses.replace(ALL, positions=each) for each in SELECTORS), KEEP])
+def test_small_files_that_are_read_together_give_what_each_gives_alone(spec):
+    files = [
+        Contents(data, f"f{number}.trmph", f"in/f{number}", skip=(1, 3) if number % 5 == 1 else ())
+        for number, data in enumerate(small_files())
+    ]
+    converter = TrmphFiles()
+    together = [told(each) for each in converter.read_each(iter(files), spec=spec)]
+    assert together == [
+        told(alone(lambda f=f: list(converter.read(f.data, name=f.name, where=f.where, spec=spec, skip=f.skip))))
+        for f in files
+    ]
+    assert len({len(each) for each in map(str, together)}) > 10  # not all alike
+    listed = list(converter.games_each(iter(files), spec=spec))
+    for file, found in zip(files, listed, strict=True):
+        one = alone(lambda f=file: converter.games(f.data, name=f.name, where=f.where, spec=spec))
+        if isinstance(one, DataError):
+            assert str(found) == str(one)
+        else:
+            assert found.keys.tolist() == one.keys.tolist() and found.games.tolist() == one.games.tolist()
+            assert found.keys.dtype == one.keys.dtype and found.games.dtype == one.games.dtype
+
+
+def test_few_games_are_held_when_files_are_read_together(monkeypatch):
+    asked = []
+    monkeypatch.setattr(trmph, "CHUNK_GAMES", 8)
+    line = join(lines_of(play(1, side=3)))
+
+    def contents():
+        for number in range(40):
+            asked.append(number)
+            yield Contents(line, f"{number}.trmph", "")
+
+    for done, _ in enumerate(TrmphFiles().read_each(contents())):
+        assert len(asked) <= done + 9

@@ -1,0 +1,130 @@
+"""Source files are read by the converter of their format, one by one or, where it can, many small ones at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+
+from hexshards.board import BLUE, RED, connects
+from hexshards.errors import DataError
+from hexshards.index import InputFile
+from hexshards.positions import NO_POLICY, UNKNOWN, Positions, concat
+from hexshards.sources import Chunk, Contents, Games, GameSource, Input, SmallFiles, Source, formats, source_apart
+from hexshards.specs import ConvertSpec
+from hexshards.spill import ReadFile
+
+# looked for once in each process: with thousands of small files that takes longer than reading them
+converters = cache(formats)
+
+
+def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
+    """A source file as its converter reads it. Raises DataError when the whole file is refused."""
+    (found,) = read_each([file], spec=spec)
+    if isinstance(found, DataError):
+        raise found
+    return found
+
+
+def read_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[ReadFile | DataError]:
+    """Source files as their converters read them, in their order; of one that is refused, why."""
+    for form, same in groupby(files, key=lambda file: file.format):
+        opened = _Opened(list(same))
+        for file, found in zip(opened.files, _chunks_of_each(opened, converters()[form], spec), strict=True):
+            size, sha256 = opened.known.pop(0)
+            yield found if isinstance(found, DataError) else _as_read(file, size, sha256, found)
+
+
+def games_of_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[tuple[str, Games | DataError]]:
+    """SHA-256 and games of files of games, in their order; of one that is refused, why."""
+    for form, same in groupby(files, key=lambda file: file.format):
+        opened = _Opened(list(same))
+        for found in _games_of_each(opened, cast(GameSource, converters()[form]), spec):
+            yield opened.known.pop(0)[1], found
+
+
+class _Opened:
+    """Files that are read from disk as they are asked for."""
+
+    def __init__(self, files: Sequence[Input]) -> None:
+        self.files = files
+        self.known: list[tuple[int, str]] = []
+        """Size and SHA-256 of those that were read."""
+
+    def __iter__(self) -> Iterator[Contents]:
+        for file in self.files:
+            data = file.path.read_bytes()
+            self.known.append((len(data), hashlib.sha256(data).hexdigest()))
+            yield Contents(data, file.path.name, str(file.path), file.skip)
+            del data  # before the next one is read
+
+
+def _chunks_of_each(
+    opened: Iterable[Contents], converter: Source | GameSource, spec: ConvertSpec
+) -> Iterator[list[Chunk] | DataError]:
+    if hasattr(converter, "read_each"):
+        return cast(SmallFiles, converter).read_each(opened, spec=spec)
+
+    def read(contents: Contents) -> list[Chunk] | DataError:
+        data, name, where, skip = contents
+        asked: dict[str, Any] = {"skip": skip} if skip else {}
+        try:
+            return list(converter.read(data, name=name, where=where, spec=spec, **asked))
+        except DataError as error:
+            return error
+
+    return map(read, opened)  # holds on to no file while the next one is read
+
+
+def _games_of_each(opened: Iterable[Contents], converter: GameSource, spec: ConvertSpec) -> Iterator[Games | DataError]:
+    if hasattr(converter, "games_each"):
+        return cast(SmallFiles, converter).games_each(opened, spec=spec)
+
+    def games(contents: Contents) -> Games | DataError:
+        data, name, where, _ = contents
+        try:
+            return converter.games(data, name=name, where=where, spec=spec)
+        except DataError as error:
+            return error
+
+    return map(games, opened)
+
+
+def _as_read(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk]) -> ReadFile:
+    positions = chunks[0].positions if len(chunks) == 1 else concat([chunk.positions for chunk in chunks])
+    rejects = [reject for chunk in chunks for reject in chunk.rejects]
+    lost = positions_without_move(positions)
+    notes = [*chunks[-1].notes, *([f"{lost:,} without policy before the end of their game"] if lost else ())]
+    entry = InputFile(
+        name=file.path.name,
+        format=file.format,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        positions=len(positions),
+        rejected=len(rejects),
+        without_game=int((positions.game == UNKNOWN).sum()),
+        notes="; ".join(notes),
+    )
+    sources = chunks[-1].sources
+    names = [source_apart(name, file) for name in sources]
+    return ReadFile(entry, positions, sources, names, rejects, file.twins, lost)
+
+
+def positions_without_move(positions: Positions) -> int:
+    """How many positions have no policy although the game goes on: final ones never have one."""
+    policy = positions.policy
+    missing = ~policy.any(axis=1) if positions.soft else policy == NO_POLICY
+    stated = positions.plies != UNKNOWN
+    early = int((missing & stated & (positions.ply < positions.plies)).sum())
+    unstated = np.flatnonzero(missing & ~stated)
+    return early + (_going_on(positions.take(unstated)) if len(unstated) else 0)
+
+
+def _going_on(positions: Positions) -> int:
+    """On how many boards nobody has connected yet."""
+    stones = positions.planes() == 1
+    return int((~connects(stones[:, 0], player=BLUE) & ~connects(stones[:, 1], player=RED)).sum())
