@@ -16,6 +16,7 @@ import typer
 from typer import Argument, Option
 
 from hexshards.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
+from hexshards.interrupts import stops_as_ctrl_c
 from hexshards.specs import (
     CONVERT,
     LOADER,
@@ -79,7 +80,7 @@ def convert(
     Folders are searched to any depth; what was found where is said before it is read.
 
     The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
-    on when the same command is given again.
+    on when the same command is given again; Ctrl-C, SIGTERM or SIGHUP ends it with 130.
     """
     from hexshards import display
 
@@ -96,7 +97,7 @@ def convert(
         "keep_duplicates": keep_duplicates,
         "v1_value": v1_value,
     }
-    with told():
+    with stops_as_ctrl_c(), told():
         options = changed(given) if append else given
         workers = workers or _cores()
         if dry_run:

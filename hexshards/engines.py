@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
 from hexshards.errors import DataError, printable, sendable
-from hexshards.interrupts import ctrl_c_at_the_end
+from hexshards.interrupts import STOPS, ctrl_c_at_the_end
 from hexshards.main_guard import ADVICE, lacks_main_guard
 from hexshards.specs import Engine
 
@@ -131,7 +131,8 @@ class _Pools:
             self.leave()
             context = _Spawning()
             self._processes, self._size = context.started, size
-            self._pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
+            with _ctrl_c_held_back():  # a pool's locks start the first process
+                self._pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
         return self._pool
 
     def _each(self, pool: ProcessPoolExecutor, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
@@ -171,25 +172,39 @@ def _sent_home(task: Callable[..., T], job: Job) -> T:
 
 @contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
-    """Ctrl-C waits for the end; processes started meanwhile never hear it, not even while they still import."""
+    """What stops waits for the end; processes started meanwhile never hear it, not even while they still import."""
     with ctrl_c_at_the_end():
         if not hasattr(signal, "pthread_sigmask"):
             yield
             return
-        resource_tracker.ensure_running()  # the first process would start it, which lets the signal through again
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
+            resource_tracker.ensure_running()  # the first process would start it, which lets two through again
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole group; the parent decides. A killed parent must not leave workers behind.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # what stops reaches the whole group; the parent decides. A killed parent must not leave workers behind.
+    for number in {*STOPS} - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+        if hasattr(signal, "sigwaitinfo"):
+            # a pool whose process died ends the others by a SIGTERM of its own
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_obey, args=(parent,), daemon=True).start()
+        elif hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _obey(parent: BaseProcess) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(1)
 
 
 def _leave_with(parent: BaseProcess) -> None:
@@ -218,13 +233,15 @@ def cluster(workers: int, *, folder: Path, ray: Any) -> Iterator[Runner]:
 
 @contextmanager
 def _joined(ray: Any, workers: int) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    before, in_main = signal.getsignal(signal.SIGTERM), threading.current_thread() is threading.main_thread()
     try:
         _init(ray, workers)
+        if in_main and callable(before):  # ray.init puts a handler of its own there
+            signal.signal(signal.SIGTERM, before)
         yield
     finally:
         ray.shutdown()
-        if threading.current_thread() is threading.main_thread():  # ray.init puts a handler of its own there
+        if in_main:
             signal.signal(signal.SIGTERM, before)
 
 

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What asks a program to end. A group of processes hears each together."""
+
 _interrupted = threading.Event()
 
 
@@ -49,10 +52,31 @@ def ctrl_c_at_the_end() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    if not callable(signal.getsignal(signal.SIGINT)):  # a shell's background jobs ignore it
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # waits where Ctrl-C waits
+
+
+@contextmanager
+def stops_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP do meanwhile what Ctrl-C does; one that is ignored stays so (nohup)."""
+    before = dict[int, Any]()
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPS[1:]:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, _as_ctrl_c)
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+
+
 class StopSignals:
     """While entered, the first SIGINT, SIGTERM or SIGHUP (a closed terminal) is remembered; the next acts as before."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+    SIGNALS = STOPS
     SAVE = getattr(signal, "SIGUSR1", None)
     """Windows has none."""
 

@@ -119,6 +119,14 @@ def test_killed_at_twenty_random_points_it_goes_on_and_ends_with_the_same_bytes(
     wait_for(lambda: not set(SHARED_MEMORY.glob("psm_*")) - shared)
 
 
+def assert_interrupted(process):
+    _, told = process.communicate(timeout=60)
+    # before it, what was found is told
+    assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; give the same command again to go on")
+    assert told.count("interrupted") == 1 and "Traceback" not in told and "error" not in told
+    wait_for(lambda: process.pid not in {group for _, _, group, _ in processes()})
+
+
 @pytest.mark.parametrize("gap_s", [0.001, 0.3])
 @pytest.mark.parametrize("begun", [".partial", ".partial/*.npy"])
 def test_ctrl_c_twice_leaves_at_once_with_one_line_and_no_process(sources, tmp_path, begun, gap_s):
@@ -128,9 +136,32 @@ def test_ctrl_c_twice_leaves_at_once_with_one_line_and_no_process(sources, tmp_p
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(gap_s)
-    _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (130, "interrupted; give the same command again to go on\n")
-    wait_for(lambda: process.pid not in {group for _, _, group, _ in processes()})
+    assert_interrupted(process)
+
+
+@pytest.mark.parametrize("whom", ["process", "group"])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
+def test_a_scheduler_or_a_closed_terminal_ends_it_as_ctrl_c_does(sources, whole, tmp_path, sign, whom):
+    out = tmp_path / "out"
+    process = started(sources, out)
+    wait_for(lambda: list(out.glob(".partial/*.npy")))
+    (os.killpg if whom == "group" else os.kill)(process.pid, sign)
+    assert_interrupted(process)
+    assert not (out / "index.json").exists()
+    convert(sources, out=out, **CUT)
+    assert files_of(out) == files_of(whole)
+
+
+def test_sigterm_ends_it_also_where_ctrl_c_is_ignored_as_in_a_job_of_a_shell(sources, tmp_path):
+    out = tmp_path / "out"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = started(sources, out)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for(lambda: list(out.glob(".partial/*.npy")))
+    process.send_signal(signal.SIGTERM)
+    assert_interrupted(process)
 
 
 def test_a_second_start_is_refused_while_the_first_still_runs(sources, whole, tmp_path):
