@@ -40,7 +40,9 @@ def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Ind
     where = str(folder / shard.name)
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            found = read_block(file, shard, number, layout=index.layout, names=names, where=where)
+            found = read_block(
+                file, shard, number, layout=index.layout, sources=len(index.sources), names=names, where=where
+            )
             words = game_keys(index.sources, found["source"], found["game"])
             keys.append(np.unique(words))
             if sketched:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hexshards import codec
 from hexshards.board import MAX_SIDE, MIN_SIDE
+from hexshards.contents import check_numbers, check_stones
 from hexshards.errors import DataError, printable
 from hexshards.index import Index
 from hexshards.shard import REPAIR, Layout, Shard, block_crc32
@@ -78,7 +79,10 @@ class Blocks:
             if number >= len(shard.block_crc32) or block_crc32(members) != shard.block_crc32[number]:
                 raise DataError("differs from what the index says", where=where, fix=REPAIR)
             rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
-        return _checked(_columns(members, layout, number, rows, where), layout.side, where)
+        columns = _columns(members, layout, number, rows, where)
+        check_numbers(columns, side=layout.side, sources=0, where=where)
+        check_stones(columns["stones"], side=layout.side, where=where)
+        return columns
 
 
 def _layout_of(members: Mapping[str, bytes], key: str, where: str) -> Layout:
@@ -106,18 +110,3 @@ def _columns(members: Mapping[str, bytes], layout: Layout, number: int, rows: in
             data, dtype=dtype, shape=(rows, *shape), codec=layout.codec, where=f"{where}, {name}"
         )
     return found
-
-
-def _checked(columns: Columns, side: int, where: str) -> Columns:
-    """Values that can be shown, and learnt from; a checksum may be missing."""
-    player, policy, value = columns["player"], columns["policy"], columns["value"]
-    cells = policy if policy.ndim == 1 else np.zeros(1)
-    shares = policy if policy.ndim == 2 else np.zeros(1)
-    sound = {
-        "player": (player <= 1).all(),
-        "value": ((value >= 0) & (value <= 1)).all(),
-        "policy": ((cells >= -1) & (cells < side * side)).all() and ((shares >= 0) & (shares <= 1)).all(),
-    }
-    if bad := [name for name, holds in sound.items() if not holds]:
-        raise DataError(f"has impossible values in {', '.join(bad)}", where=where, fix=REPAIR)
-    return columns

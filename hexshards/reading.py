@@ -20,11 +20,12 @@ class Blocks:
     """The blocks of a split, numbered over all its shards in their order."""
 
     def __init__(self, home: Home, index: Index, split: str) -> None:
-        self.home, self.layout = home, index.layout
+        self.home, self.layout, self.sources = home, index.layout, len(index.sources)
         self.shards = index.splits[split].shards
         self.per_shard = [len(shard.block_bytes) for shard in self.shards]
         self.first = np.cumsum([0, *self.per_shard])
         self.rows = index.block_rows(split)
+        self._sound_stones: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,11 +59,24 @@ class Blocks:
             return [self._block(file, shard, number, names) for number in numbers]
 
     def _block(self, file: BinaryIO, shard: Shard, number: int, names: Sequence[str]) -> Columns | DataError:
-        where = self.home.where(shard.name)
+        # looking for stones on one another takes ten times as long as all else that is checked, so it is done once
+        place = shard.name, number
         try:
-            return read_block(file, shard, number, layout=self.layout, names=names, where=where)
+            columns = read_block(
+                file,
+                shard,
+                number,
+                layout=self.layout,
+                sources=self.sources,
+                names=names,
+                where=self.home.where(shard.name),
+                again=place in self._sound_stones,
+            )
         except DataError as error:
             return _alone(error)
+        if "stones" in columns:
+            self._sound_stones.add(place)
+        return columns
 
 
 def _alone(error: DataError) -> DataError:

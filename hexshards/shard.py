@@ -20,6 +20,7 @@ from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
 
 from hexshards import codec
+from hexshards.contents import check_numbers, check_stones
 from hexshards.errors import DataError
 from hexshards.positions import Positions, columns
 from hexshards.specs import Codec
@@ -138,9 +139,21 @@ def open_shard(home: Home, shard: Shard) -> BinaryIO:
 
 
 def read_block(
-    file: BinaryIO, shard: Shard, number: int, *, layout: Layout, names: Sequence[str], where: str
+    file: BinaryIO,
+    shard: Shard,
+    number: int,
+    *,
+    layout: Layout,
+    sources: int,
+    names: Sequence[str],
+    where: str,
+    again: bool = False,
 ) -> dict[str, NDArray[Any]]:
-    """The columns ``names`` of one block of an open shard. Raises DataError naming shard and block."""
+    """The columns ``names`` of one block of an open shard; ``sources``: how many the index lists.
+
+    ``again``: the stones were sound when they were last read, and the checksum says that they are the same.
+    Raises DataError naming shard, block and, where a column is damaged or holds what cannot be, the column.
+    """
     where = f"{where}, block {number:06d}"
     size = shard.block_bytes[number]
     file.seek(sum(shard.block_bytes[:number]))
@@ -153,7 +166,11 @@ def read_block(
         raise DataError(found, where=where, fix=REPAIR)
     members = _members(memoryview(data), where)
     rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
-    return {name: _column(members, name, number, rows, layout, where) for name in names}
+    columns = {name: _column(members, name, number, rows, layout, where) for name in names}
+    check_numbers(columns, side=layout.side, sources=sources, where=where)
+    if "stones" in columns and not again:
+        check_stones(columns["stones"], side=layout.side, where=where)
+    return columns
 
 
 def _column(
@@ -180,7 +197,7 @@ def _members(data: memoryview, where: str) -> dict[str, memoryview]:
 
 
 def _header(head: bytes, where: str) -> tuple[str, int]:
-    """Name and size of the member that a header announces."""
+    """Name and size of the member that a tar header announces. Raises DataError for what is no header."""
     digits = head[124:135]
     # as _pack writes it; tarfile, which knows every kind of header, takes 15 us for one
     if len(head) == tarfile.BLOCKSIZE and head.isascii() and not digits.strip(b"01234567"):

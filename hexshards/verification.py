@@ -20,7 +20,7 @@ from hexshards.errors import DataError
 from hexshards.images import upright
 from hexshards.index import Index, Split, read_index
 from hexshards.order import Words, game_keys
-from hexshards.positions import NO_POLICY, Draft, Positions, admit
+from hexshards.positions import Draft, Positions, admit
 from hexshards.remote import home_of
 from hexshards.shard import REPAIR, Shard, open_shard, read_block
 from hexshards.storage import Home
@@ -112,7 +112,7 @@ def _blocks(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[
     names = list(layout.columns())
     for number in range(len(shard.block_bytes)):
         try:
-            found = read_block(file, shard, number, layout=layout, names=names, where=where)
+            found = read_block(file, shard, number, layout=layout, sources=len(index.sources), names=names, where=where)
             positions = Positions(side=layout.side, **found)
             _check_columns(positions, index, where=f"{where}, block {number:06d}")
             yield positions
@@ -122,17 +122,6 @@ def _blocks(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[
 
 def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
     """Let the border look at packed positions again. Raises DataError at the first bad one."""
-    moves, cells = positions.policy, positions.side**2
-    if not positions.soft and ((moves < NO_POLICY) | (moves >= cells)).any():
-        raise DataError("a policy names a cell beyond the board", where=where, fix=REPAIR)
-    if (positions.source >= len(index.sources)).any():
-        raise DataError("names a source that the index does not list", where=where, fix=REPAIR)
-    if positions.count is not None and not positions.count.all():
-        raise DataError("a position stands for none", where=where, fix=REPAIR)
-    stones = positions.stones
-    bits = positions.planes().reshape(len(stones), -1)
-    if not np.array_equal(np.packbits(bits, axis=1), stones):
-        raise DataError("stones are followed by bits that should be 0", where=where, fix=REPAIR)
     if index.baked:
         positions = upright(positions)
     policy = positions.softened().policy.astype(np.float32)

@@ -176,7 +176,7 @@ def first_positions(home: Home, index: Index, *, split: str, count: int) -> Posi
     if split not in index.splits:
         raise DataError(f"has no split {split!r}", where=str(home), fix=f"It has {', '.join(index.splits)}")
     shard = index.splits[split].shards[0]
-    names = tuple(index.layout.columns())
+    names, where = tuple(index.layout.columns()), home.where(shard.name)
     with open_shard(home, shard) as file:
-        found = read_block(file, shard, 0, layout=index.layout, names=names, where=home.where(shard.name))
+        found = read_block(file, shard, 0, layout=index.layout, sources=len(index.sources), names=names, where=where)
     return Positions(side=index.side, **{name: column[:count] for name, column in found.items()})

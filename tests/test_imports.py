@@ -41,6 +41,7 @@ RANK = [
     *("storage", "cache", "remote"),
     *(
         "positions",
+        "contents",
         "order",
         "images",
         "pickles",

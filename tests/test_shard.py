@@ -19,7 +19,7 @@ COLUMNS = ("stones", "policy", "player", "value", "source", "game", "ply", "plie
 
 
 def counted(rows, *, soft=False, first=0):
-    """Positions whose columns count: sound or not is no matter to a shard."""
+    """Positions whose columns count: sound or not is no matter to those who write."""
     made = {
         name: (np.arange(first, first + rows * max(1, int(np.prod(shape)))) % 100).astype(dtype).reshape(rows, *shape)
         for name, (dtype, shape) in columns(SIDE, soft=soft).items()
@@ -27,20 +27,31 @@ def counted(rows, *, soft=False, first=0):
     return Positions(side=SIDE, **made)
 
 
+def readable(rows, *, soft=False, first=0):
+    """The same as far as columns may count; together they need not be sound."""
+    made = counted(rows, soft=soft, first=first).columns()
+    for name, most in {"policy": 1 if soft else SIDE * SIDE - 1, "player": 1, "value": 1, "ply": SIDE * SIDE}.items():
+        made[name] = made[name] % made[name].dtype.type(most + 1)
+    made["stones"][:, 1:] = 0  # BLUE's alone
+    return Positions(side=SIDE, **made)
+
+
 def layout_of(codec="none", *, soft=False, block_positions=4):
     return Layout(side=SIDE, soft=soft, codec=codec, block_positions=block_positions)
 
 
-def written(folder, *, codec="none", soft=False, rows=(4, 4, 3)):
+def written(folder, *, codec="none", soft=False, rows=(4, 4, 3), made=readable):
     """The path of a small shard, what the index would say of it, its layout and its blocks."""
     layout = layout_of(codec, soft=soft)
-    blocks = [counted(count, soft=soft, first=10 * number) for number, count in enumerate(rows)]
+    blocks = [made(count, soft=soft, first=10 * number) for number, count in enumerate(rows)]
     path = folder / "train-000000.tar"
     return path, write_shard(path, iter(blocks), layout=layout), layout, blocks
 
 
 def read(data, shard, number, layout, names=COLUMNS):
-    return read_block(io.BytesIO(data), shard, number, layout=layout, names=names, where="train-000000.tar")
+    return read_block(
+        io.BytesIO(data), shard, number, layout=layout, sources=100, names=names, where="train-000000.tar"
+    )
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
@@ -56,7 +67,7 @@ def test_blocks_come_back_bit_for_bit_in_any_order(tmp_path, soft, codec):
 
 def test_merged_positions_keep_their_counts(tmp_path):
     layout = replace(layout_of("zstd"), counted=True)
-    plain = counted(4)
+    plain = readable(4)
     block = Positions(side=SIDE, **plain.columns(), count=np.array([1, 7, 2**32 - 1, 3], dtype=np.uint32))
     path = tmp_path / "train-000000.tar"
     shard = write_shard(path, [block], layout=layout)
@@ -115,7 +126,7 @@ def test_what_the_index_says_of_a_shard_is_so(tmp_path):
 )
 def test_the_bytes_of_a_shard_are_those_of_format_version_1(tmp_path, soft, sha256):
     # a change here is a change of the format: every dataset in use would need a new version number
-    path, _, _, _ = written(tmp_path, soft=soft)
+    path, _, _, _ = written(tmp_path, soft=soft, made=counted)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 

@@ -46,7 +46,15 @@ def positions_of(folder, index):
         return [
             Positions(
                 side=index.side,
-                **read_block(file, shard, number, layout=index.layout, names=names, where=shard.name),
+                **read_block(
+                    file,
+                    shard,
+                    number,
+                    layout=index.layout,
+                    sources=len(index.sources),
+                    names=names,
+                    where=shard.name,
+                ),
             )
             for number in range(len(shard.block_bytes))
         ]
@@ -267,13 +275,13 @@ def _wrong_ply(column):
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (_two_stones, "row 3: cell with two stones"),
-        (_stray_bits, "bits that should be 0"),
+        (_two_stones, ", stones: row 3 has two stones on cell 0"),
+        (_stray_bits, ", stones: row 3 has bits behind its last cell that should be 0"),
         (_wrong_player, "row 3: player to move contradicts the stones"),
-        (_policy_beyond, "a policy names a cell beyond the board"),
-        (_policy_below, "a policy names a cell beyond the board"),
-        (_unknown_source, "names a source that the index does not list"),
-        (_value_beyond, "row 3: value outside 0 to 1"),
+        (_policy_beyond, ", policy: row 3 holds 25, where it must be -1 to 24"),
+        (_policy_below, ", policy: row 3 holds -2, where it must be -1 to 24"),
+        (_unknown_source, ", source: row 3 holds 3, where it must be 0 to 2"),
+        (_value_beyond, ", value: row 3 holds 1.5, where it must be 0 to 1"),
         (_wrong_ply, "row 3: stated number of stones contradicts the board"),
     ],
     ids=lambda value: value.__name__[1:] if callable(value) else "",
@@ -285,7 +293,7 @@ def test_a_column_that_cannot_be_is_found_and_named_by_file_and_block(data, spoi
     blocks[2] = Positions(side=5, **spoiled)
     rewrite_first_shard(data, blocks)
     (problem,) = problems_of(data)
-    assert problem.startswith(f"{data / 'train-000000.tar'}, block 000002: ")
+    assert problem.startswith(f"{data / 'train-000000.tar'}, block 000002")
     assert found in problem
 
 
