@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hexshards import codec
 from hexshards.contents import check_numbers, check_stones
-from hexshards.errors import DataError
+from hexshards.errors import DataError, printable
 from hexshards.positions import Positions, columns
 from hexshards.specs import Codec
 from hexshards.storage import Home, publishing
@@ -31,6 +31,10 @@ REPAIR = (
     "gives the same bytes"
 )
 
+MAX_BLOCK_BYTES = 1 << 30
+"""Bytes of a block's members, headers included, above which it is refused, compressed or not."""
+
+_PIECE_BYTES = 1 << 20
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -182,6 +186,40 @@ def _column(
     dtype, shape = layout.columns()[name]
     shape = (rows, *shape)
     return codec.decode(members[member], dtype=dtype, shape=shape, codec=layout.codec, where=f"{where}, {name}")
+
+
+def stream_members(stream: BinaryIO, *, where: str) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the regular members of a tar, as they come. Raises DataError where it is damaged.
+
+    tarfile would take what a header claims for true: a member of any size, or of less than none, for which it waits
+    for ever.
+    """
+    key, held = "", 0
+    while (head := _read(stream, tarfile.BLOCKSIZE)).strip(b"\0"):
+        name, size = _header(head, where)
+        # a reader may hold all members of a block before it gives them
+        held = held * (name.partition(".")[0] == key) + len(head) + size
+        key = name.partition(".")[0]
+        if size < 0 or held > MAX_BLOCK_BYTES:
+            found = f"has a member {printable(name)} of {size:,} bytes, and a block at most {MAX_BLOCK_BYTES:,}"
+            raise DataError(found, where=where, fix=REPAIR)
+        data = _read(stream, size + -size % tarfile.BLOCKSIZE)
+        if len(data) < size:
+            found = f"ends {size - len(data):,} bytes before its member {printable(name)} does"
+            raise DataError(found, where=where, fix=REPAIR)
+        if head[156:157] in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            yield name, data[:size]
+    if not head:
+        raise DataError("ends before the end of a tar", where=where, fix=REPAIR)
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """So many bytes, or what there is; in pieces, for memory is taken for what comes, not for what was claimed."""
+    parts = list[bytes]()
+    while size and (part := stream.read(min(size, _PIECE_BYTES))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _members(data: memoryview, where: str) -> dict[str, memoryview]:

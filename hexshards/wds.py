@@ -16,14 +16,17 @@ import numpy as np
 import webdataset
 import zstandard
 from numpy.typing import NDArray
+from webdataset import tariterators
 from webdataset.compat import FluidWrapper
 from webdataset.utils import pytorch_worker_info
 
 from hexshards import order
 from hexshards.arguments import checked
+from hexshards.errors import DataError, printable
 from hexshards.expand import Batch, Packed, expand
 from hexshards.index import NAME, Index, read_index
 from hexshards.members import Blocks, Columns, side_of
+from hexshards.shard import REPAIR, stream_members
 from hexshards.specs import LOADER
 from hexshards.window import COLUMNS
 
@@ -68,9 +71,10 @@ def pipeline(
     split by node and by worker, and shuffled anew in each epoch, the first of which is number ``epoch``; positions are
     shuffled over ``buffer_positions``. With ``batch_size`` None single positions come out, to be batched later. Blocks
     are compared with ``index``, the folder or URL of the dataset; None: the one beside local shards, if there is one.
-    Without an index only shapes, types and values are checked.
+    Without an index only shapes, types and values are checked. Shards are plain tars: ``pipe:zcat a.tar.gz`` unpacks.
 
-    Raises ValueError for arguments that make no sense, DataError while iterating where a block is damaged or missing.
+    Raises ValueError for arguments that make no sense, DataError while iterating where a shard or a block is damaged or
+    missing.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, or None, got {batch_size}")
@@ -89,13 +93,48 @@ def pipeline(
     for stage in (
         webdataset.split_by_node,
         webdataset.split_by_worker,
-        webdataset.tarfile_to_samples(),
+        _samples,
         Blocks(known),
         _Shuffle(drawn, seed=seed, positions=buffer_positions if shuffle else 1, augment=augment),
         _Batches(batch_size),
     ):
         pipe.append(stage)
     return pipe
+
+
+def _samples(shards: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What webdataset opens, a sample for each block. Raises DataError naming the shard that cannot be read."""
+    url = ""
+
+    def noted() -> Iterator[dict[str, Any]]:
+        nonlocal url
+        for shard in shards:
+            url = shard["url"]
+            yield shard
+
+    try:
+        yield from tariterators.group_by_keys(_files(tariterators.url_opener(noted())))
+    except FileNotFoundError:
+        raise DataError("the shard is missing", where=printable(url, width=300), fix=REPAIR) from None
+    except (OSError, ValueError) as error:
+        # webdataset adds arguments of its own to errors
+        found = error.strerror if isinstance(error, OSError) and error.strerror else error.args[0]
+        where = printable(url, width=300)
+        raise DataError(f"cannot be read ({printable(found, width=200)})", where=where, fix=REPAIR) from None
+
+
+def _files(opened: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The regular members of tars; an empty dict ends each tar, as group_by_keys wants it."""
+    for shard in opened:
+        url, stream = shard["url"], shard["stream"]
+        try:
+            for name, data in stream_members(stream, where=printable(url, width=300)):
+                yield {"fname": name, "data": data, "__url__": url}
+        finally:
+            # what a program gives is closed by webdataset, which waits for the program
+            if isinstance(stream, io.IOBase) and url != "-":
+                stream.close()
+        yield {}
 
 
 def _absolute(url: str) -> str:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
+import os
 import re
+import shlex
 import shutil
+import sys
 import tarfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +21,7 @@ from test_loader import open_loader
 from typer.testing import CliRunner
 
 import hexshards
+from hexshards import shard
 from hexshards.board import MAX_SIDE, MIN_SIDE
 from hexshards.cli import app
 from hexshards.contents import check_numbers, check_stones
@@ -233,7 +240,9 @@ READERS = {
 def append_to(data):
     shard = hexshards.read_index(data).splits["train"].shards[0]
     (data.parent / "scratch").mkdir()
-    note_games_of_shard(shard, folder=data, scratch=data.parent / "scratch", index=hexshards.read_index(data))
+    note_games_of_shard(
+        shard, folder=data, scratch=data.parent / "scratch", index=hexshards.read_index(data), sketched=0
+    )
 
 
 def without_index(data):
@@ -256,3 +265,127 @@ def test_show_names_what_a_block_may_not_hold(sound, tmp_path):
     assert shown.exit_code == 1
     assert re.search(found("a source that is not listed", block=0), shown.stderr)
     assert len(shown.stderr.splitlines()) == 1
+
+
+# tars that are none -------------------------------------------------------------------------------------------------
+
+
+def member(name, data=b"", *, size=None, kind=tarfile.REGTYPE, link=""):
+    """A member as bytes; ``size`` is what its header claims."""
+    head = tarfile.TarInfo(name)
+    head.size, head.type, head.linkname = len(data), kind, link
+    found = bytearray(head.tobuf(tarfile.GNU_FORMAT))
+    if size is not None:
+        found[124:136] = size
+        found[148:156] = b" " * 8
+        found[148:156] = b"%06o\0 " % sum(found[:512])
+    return bytes(found) + data + bytes(-len(data) % 512)
+
+
+TARS = {
+    "nothing": b"",
+    "a member and no end": member("000000.player.npy", b"x"),
+    "nothing of a tar": b"no tar at all " * 99,
+    "the head of a gzip file": b"\x1f\x8b\x08" + bytes(600),
+    "half a header": member("000000.player.npy")[:300],
+    "a wrong checksum": b"1" + member("000000.player.npy")[1:],
+    "a member cut short": member("000000.player.npy", b"x" * 900)[:1000],
+    "a claim of eight gigabytes": member("000000.player.npy", b"x" * 512, size=b"77777777777\0"),
+    "a claim of 10^28 bytes": member("000000.player.npy", b"x" * 512, size=b"\x80" + b"\x7f" * 11),
+    "a negative size": member("000000.player.npy", b"x" * 512, size=b"\xff" * 11 + b"\x00"),
+    "a size that is no number": member("000000.player.npy", b"x" * 512, size=b"four \0\0\0\0\0\0\0"),
+    "a name twice": member("000000.player.npy", b"x") * 2,
+    "an extended header that never ends": member("000000.player.npy", size=b"77777777777\0", kind=tarfile.XHDTYPE),
+    "a name that is no text": b"\xff" + member("000000.player.npy")[1:],
+}
+
+
+@pytest.mark.parametrize("tar", TARS)
+def test_a_pipeline_names_the_shard_that_is_no_tar_in_a_sentence(tmp_path, tar):
+    path = tmp_path / "train-000000.tar"
+    path.write_bytes(TARS[tar])
+    with pytest.raises(DataError) as raised:
+        list(hexshards.pipeline(str(path)))
+    assert str(raised.value).startswith(f"{path}")
+    assert len(str(raised.value).splitlines()) == 1 and len(str(raised.value)) < 600
+
+
+def test_a_pipeline_names_a_shard_that_is_missing(tmp_path):
+    with pytest.raises(DataError, match=r"train-000000\.tar: the shard is missing"):
+        list(hexshards.pipeline(str(tmp_path / "train-000000.tar")))
+
+
+def test_a_pipeline_names_a_shard_that_is_a_folder(tmp_path):
+    (tmp_path / "train-000000.tar").mkdir()
+    with pytest.raises(DataError, match=r"train-000000\.tar: cannot be read \(Is a directory\)"):
+        list(hexshards.pipeline(str(tmp_path / "train-000000.tar")))
+
+
+@pytest.mark.skipif(shutil.which("gunzip") is None, reason="without gunzip A PIPE THAT UNPACKS IS NOT CHECKED")
+def test_a_tar_that_was_compressed_as_a_whole_comes_through_a_pipe(sound, tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((sound / "train-000000.tar").read_bytes()))
+    given = list(hexshards.pipeline(f"pipe:gunzip -c {shlex.quote(str(tmp_path / 'a.tar.gz'))}"))
+    assert sum(len(batch.value) for batch in given) == 96
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it runs a shell")
+def test_members_without_end_are_not_gathered_for_ever(monkeypatch):
+    monkeypatch.setattr(shard, "MAX_BLOCK_BYTES", 1 << 20)
+    script = "import sys, itertools, tarfile\nfor n in itertools.count():\n"
+    script += " sys.stdout.buffer.write(tarfile.TarInfo(f'000000.x{n}').tobuf())"
+    with pytest.raises(DataError, match="and a block at most 1,048,576"):
+        list(hexshards.pipeline(f"pipe:{shlex.quote(sys.executable)} -c {shlex.quote(script)} 2>/dev/null"))
+
+
+OPENED = []
+"""Paths that were opened while ``listening``."""
+
+
+@pytest.fixture(scope="module")
+def listening():
+    heard = {"on": True}
+    sys.addaudithook(lambda event, given: heard["on"] and event == "open" and OPENED.append(str(given[0])))
+    yield
+    heard["on"] = False
+
+
+@pytest.mark.parametrize("reader", ["loader", "verify", "pipeline", "pipeline without an index"])
+def test_names_of_members_open_and_write_nothing_outside(sound, tmp_path, listening, reader):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    secret = outside / "000000.stones.npy.zst"
+    secret.write_bytes(b"secret")
+    data = shutil.copytree(sound, tmp_path / "data")
+    index = hexshards.read_index(data)
+    first, *others = index.splits["train"].shards
+    whole = (data / first.name).read_bytes()
+    hostile = [member(str(secret), b"x"), member(f"../outside/{secret.name}", b"x")]
+    hostile += [member("../outside/new.npy", b"x"), member("..\\outside\\new.npy", b"x"), member("\x1b[2J", b"x")]
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        hostile += [
+            member("000000.link.npy", kind=kind, link=each) for each in (str(secret), f"../outside/{secret.name}")
+        ]
+    block = whole[: first.block_bytes[0]] + b"".join(hostile)
+    (data / first.name).write_bytes(block + whole[first.block_bytes[0] :])
+    made = replace(
+        first,
+        size_bytes=first.size_bytes + len(b"".join(hostile)),
+        sha256=hashlib.sha256((data / first.name).read_bytes()).hexdigest(),
+        block_bytes=(len(block), *first.block_bytes[1:]),
+        block_crc32=(zlib.crc32(block), *first.block_crc32[1:]),
+    )
+    split = replace(index.splits["train"], shards=(made, *others))
+    replace(index, splits={**index.splits, "train": split}).write(data)
+    OPENED.clear()
+    if reader == "loader":
+        assert sum(len(batch.value) for batch in open_loader(data)) == index.splits["train"].positions
+    elif reader == "verify":
+        assert hexshards.verify(data).problems == ()
+    else:
+        path = data / first.name if reader == "pipeline" else without_index(data)
+        with pytest.raises(DataError, match=r"block 00000[01]"):
+            list(hexshards.pipeline(str(path)))
+    assert any(path.endswith(first.name) for path in OPENED)
+    assert [path for path in OPENED if "outside" in path] == []
+    assert [path.name for path in outside.iterdir()] == [secret.name]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["data", "outside"]
