@@ -63,7 +63,7 @@ class Plan:
     sources: tuple[str, ...]
     """Names of all sources of the dataset, those it had before first."""
     layout: Layout
-    dedupe: bool
+    merges: bool
 
     def numbers(self, spill: Spill) -> NDArray[np.uint32]:
         """The number in the dataset of each source of a spill."""
@@ -82,7 +82,6 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
         )
     known = base.sources if base else ()
     fresh = sorted({name for spill in spills for name in spill.sources} - set(known))
-    dedupe = spec.dedupe != "none"
     layout = base.layout if base else None
     return Plan(
         out=out,
@@ -93,12 +92,12 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
         layout=layout
         or Layout(
             side=next((spill.side for spill in spills if any(spill.rows.values())), spills[0].side),
-            soft=bool(soft) or dedupe,
+            soft=bool(soft) or spec.merges,
             codec=spec.codec,
             block_positions=spec.block_positions,
-            counted=dedupe,
+            counted=spec.merges,
         ),
-        dedupe=dedupe,
+        merges=spec.merges,
     )
 
 
@@ -124,7 +123,7 @@ def assemble(
         half.unlink()
     if base:
         shards = [(shard,) for split in base.splits.values() for shard in split.shards]
-        sketched = 0 if plan.dedupe else len(shards)
+        sketched = len(shards) if spec.dedupe == "none" else 0
         task = partial(note_games_of_shard, folder=plan.out, scratch=plan.scratch, index=base, sketched=sketched)
         for _ in runner.each(task, shards, at_once=at_once):
             pass
@@ -192,7 +191,7 @@ def write_one(job: Job, threads: int, *, plan: Plan, stamp: str) -> None:
             games.append(np.unique(game_keys(plan.sources, block.source, block.game)))
             yield block
 
-    blocks = _merged_blocks(job, plan) if plan.dedupe else _blocks(job, plan)
+    blocks = _merged_blocks(job, plan) if plan.merges else _blocks(job, plan)
     shard = write_shard(plan.out / job.name, counted(blocks), layout=plan.layout, threads=threads)
     note_games(plan.scratch, job.name, games)
     note = {"stamp": stamp, "shard": asdict(shard), "counts": asdict(Counts.sum(counts))}

@@ -106,5 +106,5 @@ def row_bytes(side: int, *, soft: bool) -> int:
 def writing_bytes(side: int, *, soft: bool, spec: ConvertSpec) -> int:
     """What the task that writes a shard holds."""
     row = row_bytes(side, soft=soft)
-    copies = MERGE_FACTOR if spec.dedupe != "none" else 1
+    copies = MERGE_FACTOR if spec.merges else 1
     return spec.shard_positions * copies * (row + 24) + spec.block_positions * 4 * row_bytes(side, soft=True)

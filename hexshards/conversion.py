@@ -20,6 +20,7 @@ from hexshards import engines
 from hexshards.arguments import checked
 from hexshards.assembly import assemble, plan_of
 from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.dedupe_games import held_path, note_held, without_copies
 from hexshards.discovery import discover
 from hexshards.engines import Runner
 from hexshards.games import shard_sketches
@@ -218,9 +219,14 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
         max_rejects=max_rejects,
         side=work.base.side if work.base else None,
     )
+    if work.spec.dedupe == "games":
+        spills, note = _once(work, spills, runner)
+        notes.append(note)
+        if work.base and not any(sum(spill.rows.values()) for spill in spills):
+            return _report(work, work.base, found=found, rejects=rejects, notes=notes)
     plan = plan_of(spills, out=work.out, scratch=work.scratch, base=work.base, spec=work.spec)
     # merged positions become soft block by block: what is held of them is as their files have it
-    soft = any(spill.soft for spill in spills) if plan.dedupe else plan.layout.soft
+    soft = any(spill.soft for spill in spills) if plan.merges else plan.layout.soft
     shard_bytes = writing_bytes(plan.layout.side, soft=soft, spec=work.spec)
     notes.append(work.budget.notice(shard_bytes, f"writing a shard of {work.spec.shard_positions:,} positions"))
     at_once = work.budget.at_once(shard_bytes)
@@ -232,10 +238,26 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
     return _report(work, index, found=found, rejects=rejects, rows=rows, notes=notes)
 
 
+def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Spill], str]:
+    """The spills without what is there more than once, or in the dataset, and a sentence on that."""
+    held = _shards(work.base)
+    if work.base:
+        task = partial(note_held, folder=work.out, scratch=work.scratch, index=work.base, spec=work.spec)
+        at_once = work.budget.at_once(writing_bytes(work.base.side, soft=work.base.layout.soft, spec=work.spec))
+        for _ in runner.each(task, [(shard,) for shard in held], at_once=at_once):
+            pass
+    found, left = without_copies(spills, held=[held_path(work.scratch, shard) for shard in held])
+    if not left.rows:
+        return found, ""
+    games = f", {left.games:,} whole games among them under other names" if left.games else ""
+    return found, f"left out {left.rows:,} positions of games that are there by other files{games} (--dedupe games)"
+
+
 def _without_repeats(work: _Work, found: Survey, runner: Runner) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
     groups = [tuple(file for file in group if holds_games(file)) for group in found.groups]
-    if not any(groups):
+    # what is kept once of games is found after reading, in files of every format
+    if not any(groups) or (work.spec.dedupe == "games" and work.spec.positions == "all"):
         return found, 0
     jobs = [(group, stem_of(group, work.scratch)) for group in groups if group]
     at_once = work.budget.at_once(max(reading_bytes(group, work.spec) for group, _ in jobs))
@@ -256,14 +278,14 @@ def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
     notes = []
     if (twice := overlap(sketches)).positions:
         notes.append(
-            f"{_about(twice)} are there more than once, by several files: kept. Name one of the folders or formats, or "
-            "merge equal positions with --dedupe positions"
+            f"{_about(twice)} are there more than once, by several files: kept. --dedupe games keeps each once; or "
+            "name one of the folders or formats"
         )
     held = shard_sketches(work.scratch, _shards(work.base))
     if (again := overlap_with(held, sketches)).positions:
         notes.append(
-            f"{_about(again)} were in the dataset already, from other files: added once more. Convert everything into "
-            "another folder, one of the folders or formats alone, or with --dedupe positions"
+            f"{_about(again)} were in the dataset already, from other files: added once more. A dataset made "
+            "with --dedupe games takes each once: convert everything so into another folder"
         )
     return notes
 

@@ -55,7 +55,11 @@ def convert(
         bool, Option("--bake-symmetries", help="Write all four symmetries, for readers that cannot augment.")
     ] = CONVERT.bake_symmetries,
     dedupe: Annotated[
-        Dedupe, Option(help="Merge equal positions, or also those that are equal when turned by 180 degrees.")
+        Dedupe,
+        Option(
+            help="games: keep each once, though it comes by several files or formats. positions: merge equal ones; "
+            "symmetric: also those that are equal when turned by 180 degrees."
+        ),
     ] = CONVERT.dedupe,
     positions: Annotated[
         Selector, Option(help="Game records: all positions, the final one, or the one before it.")

@@ -5,7 +5,7 @@ A dataset that is added to is read again for them; what overlaps with it is told
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,19 +63,28 @@ def distinct_games(scratch: Path, names: Sequence[str], *, together: int = COUNT
     """How many different games have a position in one of the shards."""
     paths = [_path(scratch, name) for name in names]
     total = sum(len(np.load(path, mmap_mode="r")) for path in paths)
-    ranges = -(-total // together)
-    edges = [number * (1 << 64) // ranges for number in range(1, ranges)]
     found = 0
-    for low, high in zip([0, *edges], [*edges, None], strict=True):
+    for low, high in key_ranges(total, together):
         parts = [_between(np.load(path, mmap_mode="r"), low, high) for path in paths]
         found += len(np.unique(np.concatenate(parts)))
     return found
 
 
+def key_ranges(total: int, together: int) -> Iterator[tuple[int, int | None]]:
+    """Ranges of words, from and up to, each with about ``together`` of so many that are as good as random."""
+    ranges = -(-total // together)
+    edges = [number * (1 << 64) // ranges for number in range(1, ranges)]
+    return zip([0, *edges], [*edges, None], strict=True)
+
+
+def within(keys: Words, low: int, high: int | None) -> slice:
+    """Where in sorted words those of a range are."""
+    last = len(keys) if high is None else int(np.searchsorted(keys, np.uint64(high)))
+    return slice(int(np.searchsorted(keys, np.uint64(low))), last)
+
+
 def _between(keys: Words, low: int, high: int | None) -> Words:
-    first = np.searchsorted(keys, np.uint64(low))
-    last = len(keys) if high is None else np.searchsorted(keys, np.uint64(high))
-    return np.array(keys[first:last])
+    return np.array(keys[within(keys, low, high)])
 
 
 def _sketch(scratch: Path, name: str) -> Path:

@@ -24,6 +24,9 @@ ZSTD_SHARE = 0.4
 PROCESSED_BYTES = 2_200
 """Decompressed bytes of a position in a processed file of side 13; smaller boards take fewer."""
 
+MARK_BYTES = 20
+"""What tells copies of it from others, and its number if it stays, where games are kept once."""
+
 TEXT_BYTES = 20
 """Bytes of a position in a file of game records: 5 to 6 measured."""
 
@@ -36,7 +39,8 @@ def images(spec: ConvertSpec) -> int:
 def scratch_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:
     """Most that the scratch folder holds at once: rows, their keys, and the sketches that overlaps are found by."""
     sketches = ROW_BYTES * min(positions, MAX_ROWS * MAX_SPILLS)
-    return int(positions * images(spec) * (row_bytes(side, soft=soft) + KEY_BYTES) + sketches)
+    key_bytes = KEY_BYTES + (MARK_BYTES if spec.dedupe == "games" else 0)
+    return int(positions * images(spec) * (row_bytes(side, soft=soft) + key_bytes) + sketches)
 
 
 def dataset_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:

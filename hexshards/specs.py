@@ -18,8 +18,9 @@ epoch; all four in one epoch."""
 Codec = Literal["zstd", "none"]
 """How a column is stored in a shard: ``.npy.zst`` or plain ``.npy``."""
 
-Dedupe = Literal["none", "positions", "symmetric"]
-"""Which positions are merged into one: none; equal ones; also those that are equal when turned by 180 degrees."""
+Dedupe = Literal["none", "games", "positions", "symmetric"]
+"""What is kept once: nothing; each game, by however many files it comes; or equal positions of all games, merged into
+one (positions), also those that are equal when turned by 180 degrees (symmetric)."""
 
 Engine = Literal["local", "ray"]
 """Where a conversion's tasks run: in processes of this machine, or on a Ray cluster. The shards do not depend on it."""
@@ -73,7 +74,8 @@ class ConvertSpec:
     bake_symmetries: bool = False
     """Write every position in each of its four symmetries, for readers that cannot augment: four times the data."""
     dedupe: Dedupe = "none"
-    """Merge equal positions of a split into one with the mean value, the mean policy and a count."""
+    """Keep a game once however it comes; or merge equal positions of a split into one with the mean value, the mean
+    policy and a count."""
 
     def __post_init__(self) -> None:
         fit_fields(self)
@@ -86,6 +88,16 @@ class ConvertSpec:
             f"shard_positions must be a multiple of block_positions ({self.block_positions})",
             self.shard_positions,
         )
+        _require(
+            not (self.keep_duplicates and self.dedupe == "games"),
+            "keep_duplicates keeps what dedupe games leaves out: give one of them, keep_duplicates",
+            self.keep_duplicates,
+        )
+
+    @property
+    def merges(self) -> bool:
+        """Whether equal positions become one."""
+        return self.dedupe in ("positions", "symmetric")
 
 
 class ConvertOptions(TypedDict, total=False):

@@ -25,6 +25,7 @@ from hexshards.index import SPLITS, InputFile
 from hexshards.order import Words
 from hexshards.overlaps import sketch
 from hexshards.positions import UNKNOWN, Positions, Reject, columns, concat
+from hexshards.same_games import MARK, NO_GAME, marks, position_keys, whole_games
 from hexshards.sources import Twin
 from hexshards.specs import ConvertSpec
 from hexshards.storage import publish, publishing
@@ -68,6 +69,17 @@ class Spill:
     """What was rejected: ``line``, ``example``, or ``statement`` of a whole file."""
     without_policy: int = 0
     """Positions that have none although their game goes on."""
+    thinned: bool = False
+    """Whether only some of its rows count: those whose numbers are at ``kept_path``."""
+
+    def kept_path(self, split: str) -> Path:
+        """Where the numbers of the rows that stay are, int64, where games are kept once."""
+        return Path(f"{self.stem}.{split}.kept")
+
+    def whole_games(self) -> Words:
+        """Words of the whole games in it, (G, 3) by the first of them (hexshards.same_games)."""
+        words: Words = np.load(_whole(Path(self.stem)), mmap_mode="r", allow_pickle=False)
+        return words
 
     def sketch(self) -> Words | None:
         """A sample of what is in it (hexshards.overlaps); None where an older version wrote it."""
@@ -75,11 +87,18 @@ class Spill:
         return np.load(path, allow_pickle=False) if path.exists() else None
 
     def array(self, split: str, what: str) -> NDArray[Any]:
-        """``rows`` or ``keys`` of one split, read from disk as it is used."""
+        """``rows``, ``keys`` or ``marks`` of one split, read from disk as it is used."""
         if self.rows[split] == 0:
-            return np.zeros(0, dtype=np.uint64)
+            return np.zeros(0, dtype=MARK if what == "marks" else np.uint64)
         array: NDArray[Any] = np.load(f"{self.stem}.{split}.{what}.npy", mmap_mode="r", allow_pickle=False)
-        return array
+        return array[self._kept(split)] if self.thinned and what == "keys" else array
+
+    def records(self, split: str, rows: slice) -> NDArray[Any]:
+        """Some of the rows of one split that count."""
+        return np.array(self.array(split, "rows")[self._kept(split)[rows] if self.thinned else rows])
+
+    def _kept(self, split: str) -> NDArray[np.int64]:
+        return np.memmap(self.kept_path(split), dtype=np.int64, mode="r")
 
 
 def row_dtype(side: int, *, soft: bool) -> np.dtype[Any]:
@@ -96,11 +115,12 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     filled = [read for read in reads if len(read.positions)] or reads[:1]
     placed = [_placed(read, sources, spec) for read in filled]
     positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
-    games = np.concatenate([np.tile(_game_keys(read), len(_images(spec))) for read in filled])
+    games = np.concatenate([np.tile(_game_keys(read), len(images_of(spec))) for read in filled])
     val = order.in_val(games, val_fraction=spec.val_fraction)
+    marked = _marked(stem, filled, spec) if spec.dedupe == "games" else None
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
-        _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")])
+        _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")], marked)
     save_arrays(_sketch(stem), sketch(*_known_games(filled)))
     rejects = [{"file": read.file.name, **reject._asdict()} for read in reads for reject in read.rejects]
     if rejects:
@@ -121,6 +141,10 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     return spill
 
 
+def _whole(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.whole.npy")
+
+
 def _sketch(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.sketch.npy")
 
@@ -139,17 +163,47 @@ def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tu
     )
     if spec.dedupe == "symmetric":
         positions = canonical(positions)
-    images = _images(spec)
-    if spec.dedupe == "none":
-        keys = order.raw(len(images) * len(positions), spec.seed, order.CONVERT, *_words(read.file.sha256))
-    else:
-        # images of equal positions are equal: they share a key that this image alone has
-        own = stone_keys(positions.stones, seed=spec.seed)
-        keys = np.concatenate([order.mix(own + np.uint64(number)) for number in images])
+    images = images_of(spec)
+    drawn = order.raw(len(images) * len(positions), spec.seed, order.CONVERT, *_words(read.file.sha256))
+    keys = drawn if spec.dedupe == "none" else _shared_keys(read, positions, spec)
+    if spec.dedupe == "games":
+        keys = np.where(np.tile(positions.game == UNKNOWN, len(images)), drawn, keys)
     return concat([image(positions, number) for number in images]), keys
 
 
-def _images(spec: ConvertSpec) -> range:
+def _shared_keys(read: ReadFile, positions: Positions, spec: ConvertSpec) -> Words:
+    """A word for each row that equal positions share, all or those of a game; each image has one of its own."""
+    if spec.dedupe == "games":
+        own = position_keys(positions, _name_keys(read), seed=spec.seed)
+    else:
+        own = stone_keys(positions.stones, seed=spec.seed)
+    return np.concatenate([order.mix(own + np.uint64(number)) for number in images_of(spec)])
+
+
+def _name_keys(read: ReadFile) -> Words:
+    """A word for each position that names its game as the dataset does."""
+    return order.game_keys(read.names, read.positions.source, read.positions.game)
+
+
+def _marked(stem: Path, reads: Sequence[ReadFile], spec: ConvertSpec) -> NDArray[Any]:
+    """What tells copies of a row from others, for each row; the whole games are noted."""
+    found, games = list[NDArray[Any]](), list[Words]()
+    for read in reads:
+        number, whole = whole_games(read.positions, _name_keys(read))
+        number[number > 0] += sum(map(len, games))
+        games.append(whole)
+        found.append(np.tile(marks(read.positions, number), len(images_of(spec))))
+    marked, words = np.concatenate(found), np.concatenate(games)
+    by_first = np.argsort(words[:, 0], kind="stable")
+    place = np.zeros(len(words), dtype=np.uint32)
+    place[by_first] = np.arange(1, len(words) + 1)
+    inside = (marked["whole"] > 0) & (marked["whole"] != NO_GAME)
+    marked["whole"][inside] = place[marked["whole"][inside] - 1]
+    save_arrays(_whole(stem), words[by_first])
+    return marked
+
+
+def images_of(spec: ConvertSpec) -> range:
     """The symmetries that each position is written in."""
     return range(len(SYMMETRIES) if spec.bake_symmetries else 1)
 
@@ -175,18 +229,26 @@ def _known_games(reads: Sequence[ReadFile]) -> tuple[Words, NDArray[np.uint8]]:
     keys, stones = list[Words](), list[NDArray[np.uint8]]()
     for read in reads:
         known = np.flatnonzero(read.positions.game != UNKNOWN)
-        keys.append(order.game_keys(read.names, read.positions.source[known], read.positions.game[known]))
+        keys.append(_name_keys(read)[known])
         stones.append(read.positions.stones[known])
     return np.concatenate(keys), np.concatenate(stones)
 
 
-def _store(stem: Path, split: str, positions: Positions, keys: Words, rows: NDArray[np.int64]) -> None:
+def _store(
+    stem: Path,
+    split: str,
+    positions: Positions,
+    keys: Words,
+    rows: NDArray[np.int64],
+    marked: NDArray[Any] | None,
+) -> None:
     if not len(rows):
         return
     records = np.zeros(len(rows), dtype=row_dtype(positions.side, soft=positions.soft))
     for name, column in positions.columns().items():
         records[name] = column[rows]
-    for what, array in (("rows", records), ("keys", keys[rows])):
+    arrays = {"rows": records, "keys": keys[rows], **({"marks": marked[rows]} if marked is not None else {})}
+    for what, array in arrays.items():
         save_arrays(Path(f"{stem}.{split}.{what}.npy"), array)
 
 
@@ -281,7 +343,7 @@ def _ends(edges: Words, shift: np.uint64) -> Any:
 
 def read_rows(spill: Spill, split: str, rows: slice, *, numbers: NDArray[np.uint32]) -> tuple[Positions, Words]:
     """A run of a spill's rows and their keys; ``numbers`` gives each of its sources its number in the dataset."""
-    records = np.array(spill.array(split, "rows")[rows])
+    records = spill.records(split, rows)
     found = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
     found["source"] = numbers[found["source"]]
     return Positions(side=spill.side, **found), np.array(spill.array(split, "keys")[rows])

@@ -1,0 +1,198 @@
+"""A game is kept once, by however many files, formats and folders it comes; what is kept follows from the files alone.
+
+Of equal positions of a game one stays, which says most. Of games whose whole moves and result are equal one name stays:
+the positions of the others are left out, also those that came one by one. A position without a move to learn gives way
+to the same one with a move. What names no game stays. Positions are compared a range of their keys at a time, on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.games import key_ranges, within
+from hexshards.images import image
+from hexshards.index import SPLITS, Index
+from hexshards.order import Words, game_keys, mix
+from hexshards.positions import UNKNOWN, Positions
+from hexshards.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, moves, position_keys
+from hexshards.shard import Shard, open_shard, read_block
+from hexshards.specs import ConvertSpec
+from hexshards.spill import Spill, images_of, save_arrays
+from hexshards.storage import Folder
+
+TOGETHER = 1 << 20
+"""Positions, or whole games, looked at together: about 100 MB."""
+
+_HELD = np.dtype([("key", "<u8"), ("move", "<u8")])
+
+
+class LeftOut(NamedTuple):
+    """What came more than once."""
+
+    rows: int
+    games: int
+    """Whole games that are another one under another name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Some positions of all spills and of what a dataset holds, side by side."""
+
+    key: Words
+    move: Words
+    known: Words
+    stays: NDArray[np.bool_]
+    """Of a whole game whose name stays."""
+    goes: NDArray[np.bool_]
+    """Of a whole game that is another one."""
+    held: NDArray[np.bool_]
+    """In the dataset already."""
+
+
+def without_copies(spills: Sequence[Spill], *, held: Sequence[Path]) -> tuple[list[Spill], LeftOut]:
+    """The spills without what came more than once, or is noted at ``held``; and how much that was."""
+    staying = _names_that_stay(spills)
+    rows = {split: _thinned(spills, split, staying, held) for split in SPLITS}
+    found = [
+        replace(spill, rows={split: rows[split][place] for split in SPLITS}, thinned=True)
+        for place, spill in enumerate(spills)
+    ]
+    left = sum(sum(spill.rows.values()) for spill in spills) - sum(map(sum, rows.values()))
+    return found, LeftOut(left, sum(int((~each).sum()) for each in staying))
+
+
+# whole games --------------------------------------------------------------------------------------------------------
+
+
+def _names_that_stay(spills: Sequence[Spill]) -> list[NDArray[np.bool_]]:
+    """Of each spill's whole games, whether its name is the smallest of those of all equal games."""
+    stays = [np.zeros(len(spill.whole_games()), dtype=bool) for spill in spills]
+    for low, high in key_ranges(sum(map(len, stays)), TOGETHER):
+        parts = [within(spill.whole_games()[:, 0], low, high) for spill in spills]
+        words = np.concatenate([spill.whole_games()[part] for spill, part in zip(spills, parts, strict=True)])
+        order = np.lexsort((words[:, 2], words[:, 1], words[:, 0]))
+        new = _changes(words[order, 0], words[order, 1])
+        names = words[order, 2]
+        found = np.zeros(len(words), dtype=bool)
+        found[order] = names == names[np.flatnonzero(new)][np.cumsum(new) - 1] if len(words) else False
+        for mine, part, own in zip(stays, parts, _split(found, parts), strict=True):
+            mine[part] = own
+    return stays
+
+
+# positions ----------------------------------------------------------------------------------------------------------
+
+
+def _thinned(
+    spills: Sequence[Spill], split: str, staying: Sequence[NDArray[np.bool_]], held: Sequence[Path]
+) -> list[int]:
+    """Note which rows of each spill stay, and say how many. No file stays open: a process may not have so many."""
+    for spill in spills:
+        spill.kept_path(split).write_bytes(b"")
+    counts = [0 for _ in spills]
+    total = sum(spill.rows[split] for spill in spills) + sum(len(_there(path)) for path in held)
+    for low, high in key_ranges(total, TOGETHER):
+        parts = [within(spill.array(split, "keys"), low, high) for spill in spills]
+        rows = [_rows(spill, split, part, stays) for spill, part, stays in zip(spills, parts, staying, strict=True)]
+        rows += [_held_rows(_there(path), low, high) for path in held]
+        kept = _first_of_each(_side_by_side(rows))
+        for place, own in enumerate(_split(kept, parts)):
+            numbers = parts[place].start + np.flatnonzero(own)
+            counts[place] += len(numbers)
+            with open(spills[place].kept_path(split), "ab") as file:
+                file.write(numbers.astype(np.int64).tobytes())
+    return counts
+
+
+def _there(path: Path) -> NDArray[Any]:
+    rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return rows
+
+
+def _rows(spill: Spill, split: str, part: slice, staying: NDArray[np.bool_]) -> _Rows:
+    key, mark = np.array(spill.array(split, "keys")[part]), np.array(spill.array(split, "marks")[part])
+    named = mark["whole"] != NO_GAME
+    whole = (mark["whole"] > 0) & named
+    stays = ~named
+    stays[whole] = staying[mark["whole"][whole] - 1]
+    word = mark["word"]
+    known = np.where(named, word & ((np.uint64(1) << KNOWN_BITS) - np.uint64(1)), 0)
+    return _Rows(key, word >> KNOWN_BITS, known, stays, whole & ~stays, np.zeros(len(key), dtype=bool))
+
+
+def _held_rows(there: NDArray[Any], low: int, high: int | None) -> _Rows:
+    rows = np.array(there[within(there["key"], low, high)])
+    none = np.zeros(len(rows), dtype=bool)
+    return _Rows(rows["key"], rows["move"], np.zeros(len(rows), dtype=np.uint64), none, ~none, ~none)
+
+
+def _side_by_side(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Rows.__slots__))
+
+
+def _first_of_each(rows: _Rows) -> NDArray[np.bool_]:
+    """Which rows stay: one of those with equal key and move, unless these are all of games that go."""
+    kept = np.zeros(len(rows.key), dtype=bool)
+    if not len(kept):
+        return kept
+    order = np.lexsort((rows.known, rows.goes, rows.move, rows.key))
+    board = _changes(rows.key[order])
+    new = board | _changes(rows.move[order])
+    first = np.flatnonzero(new)
+    stays, goes, held = (np.logical_or.reduceat(each[order], first) for each in (rows.stays, rows.goes, rows.held))
+    first_row = order[first]
+    without_move = rows.move[first_row] == NO_MOVE
+    kept[first_row] = ~rows.goes[first_row] & ~held & (stays | ~goes) & (board[first] | ~without_move)
+    return kept
+
+
+def _changes(*columns: Words) -> NDArray[np.bool_]:
+    """Where a row differs from the one before."""
+    new = np.zeros(len(columns[0]), dtype=bool)
+    new[:1] = True
+    for column in columns:
+        new[1:] |= column[1:] != column[:-1]
+    return new
+
+
+def _split(flags: NDArray[np.bool_], parts: Sequence[slice]) -> Iterator[NDArray[np.bool_]]:
+    at = 0
+    for part in parts:
+        yield flags[at : (at := at + part.stop - part.start)]
+
+
+# a dataset that is added to -----------------------------------------------------------------------------------------
+
+
+def note_held(shard: Shard, *, folder: Path, scratch: Path, index: Index, spec: ConvertSpec) -> None:
+    """Note the positions of a shard that is there already, as they would be keyed if they came again."""
+    parts = list[NDArray[Any]]()
+    with open_shard(Folder(folder), shard) as file:
+        for number in range(len(shard.block_bytes)):
+            names = tuple(index.layout.columns())
+            found = read_block(file, shard, number, layout=index.layout, names=names, where=str(folder / shard.name))
+            positions = Positions(side=index.side, **found)
+            positions = positions.take(np.flatnonzero(positions.game != UNKNOWN))
+            parts += [_noted(image(positions, turn), turn, index, spec) for turn in images_of(spec)]
+    rows = np.concatenate(parts)
+    save_arrays(held_path(scratch, shard), rows[np.argsort(rows["key"])])
+
+
+def _noted(positions: Positions, turn: int, index: Index, spec: ConvertSpec) -> NDArray[Any]:
+    """A symmetry undoes itself: one of the images of a row is the position that it was made of."""
+    games = game_keys(index.sources, positions.source, positions.game)
+    rows = np.zeros(len(positions), dtype=_HELD)
+    rows["key"] = mix(position_keys(positions, games, seed=spec.seed) + np.uint64(turn))
+    rows["move"] = moves(positions)
+    return rows
+
+
+def held_path(scratch: Path, shard: Shard) -> Path:
+    """Where the positions of a shard are noted."""
+    return scratch / f"{shard.name}.held.npy"
