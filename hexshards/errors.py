@@ -29,7 +29,7 @@ class DataError(Exception):
     """
 
     def __init__(self, problem: str, *, where: str, fix: str) -> None:
-        problem, where, fix = without_secrets(problem), without_secrets(where), without_secrets(fix)
+        problem, where, fix = (escaped(without_secrets(part)) for part in (problem, where, fix))
         super().__init__(f"{where}: {problem}. {fix}")
         self.problem, self.where, self.fix = problem, where, fix
 
@@ -72,11 +72,22 @@ def sendable(error: Exception) -> Exception:
     return error
 
 
+def escaped(text: object) -> str:
+    """Text, such as a path, in one line and safe for a terminal or a log.
+
+    Control characters, line breaks and the bytes of names that are not UTF-8 stand as backslash escapes. What is
+    escaped already stays as it is.
+    """
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 def printable(text: object, *, width: int = 80) -> str:
-    """Text from inside a file, safe for a terminal or a log: control characters escaped, cut to ``width``."""
+    """Text from inside a file, escaped and cut to ``width``."""
     # cut first: a hostile name may be megabytes long
-    cut = str(text)[: width + 1]
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    clean = escaped(str(text)[: width + 1])
     return clean if len(clean) <= width else clean[: width - 1] + "…"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.errors import escaped
 from hexshards.history import History
 from hexshards.storage import publishing
 
@@ -81,8 +82,8 @@ def label_samples(axes: Axes) -> None:
 
 
 def plain_label(text: str) -> str:
-    """A name as it is: matplotlib takes $ for formulas, and passes over what begins with an underscore."""
-    return text.lstrip("_").replace("$", r"\$")
+    """A name as it is: matplotlib takes $ for formulas, passes over what begins with _, and draws nothing but UTF-8."""
+    return escaped(text).lstrip("_").replace("$", r"\$")
 
 
 def _legend(figure: Figure, histories: Sequence[History], colours: Sequence[str]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hexshards.hooks import Event, RunEnded, RunStarted, Saved
@@ -28,7 +31,7 @@ class TensorBoardLog:
                 from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError(f"TensorBoard is not installed ({error}): pip install 'hexshards[tensorboard]'") from None
-        self._open = SummaryWriter
+        self._open, self._links = SummaryWriter, ExitStack()
 
     def __call__(self, event: Event, /) -> None:
         """Write what happened; rank 0 alone."""
@@ -36,13 +39,31 @@ class TensorBoardLog:
             return
         match event:
             case RunStarted(run=run, samples_seen=seen):
-                self._writer = self._open(str(run.folder / FOLDER), purge_step=seen + 1)
+                self._writer = self._open(self._spoken(run.folder / FOLDER), purge_step=seen + 1)
             case Saved(record=record) if record:
                 for name, value in numbers(record):
                     self._writer.add_scalar(name, value, record["samples_seen"])
                 self._writer.flush()
             case RunEnded():
                 self._writer.close()
+                self._links.close()
+
+    def _spoken(self, folder: Path) -> str:
+        """A path of the folder that is UTF-8, which TensorBoard takes no other than: a link, where it has none."""
+        if not _is_utf8(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            link = Path(self._links.enter_context(TemporaryDirectory(prefix="hexshards-"))) / FOLDER
+            link.symlink_to(folder.absolute())
+            folder = link
+        return str(folder)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

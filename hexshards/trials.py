@@ -275,7 +275,8 @@ def _without_password(text: str, url: str) -> str:
 
 
 def _local(out: Path) -> str:
-    return str(URL.create("sqlite", database=str((out / "sweep.db").absolute())))
+    # a URI holds any name: one that is not UTF-8, one with a question mark
+    return str(URL.create("sqlite", database=(out / "sweep.db").absolute().as_uri(), query={"uri": "true"}))
 
 
 def _after_kill(study: Study, trial: FrozenTrial) -> None:
