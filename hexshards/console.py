@@ -5,7 +5,10 @@ Exit codes: 0 done; 1 the job failed; 2 wrong usage; 3 input was rejected beyond
 
 from __future__ import annotations
 
+import codecs
 import inspect
+import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
@@ -16,7 +19,7 @@ import typer
 from typer import Argument, Option
 
 from hexshards.arguments import hints_of
-from hexshards.errors import DataError, InputRejected, WorkerDied
+from hexshards.errors import DataError, InputRejected, WorkerDied, escaped
 from hexshards.interrupts import ctrl_c_at_the_end
 
 if TYPE_CHECKING:
@@ -30,6 +33,25 @@ CacheFolder = Annotated[
     Option("--cache", help="Folder that shards of a URL come down to, else hexshards in $XDG_CACHE_HOME or ~/.cache."),
 ]
 AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON object.")]
+
+
+SPELLED = {"·": ".", "—": "-", "…": "...", "→": "->", **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True))}
+"""What stands for signs of our own on a terminal, or in a file, that cannot show them. Boards keep their shape."""
+
+
+def spell_what_cannot_be_encoded() -> None:
+    """Let no command end because stdout or stderr cannot encode what it says: the rest stands as backslash escapes."""
+    codecs.register_error("hexshards.spelled", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="hexshards.spelled")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return "".join(SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in found), error.end
 
 
 def options_of(spec: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -72,16 +94,16 @@ def told() -> Iterator[None]:
     try:
         yield
     except InputRejected as error:
-        warn(f"rejected: {error}")
+        warn(f"rejected: {escaped(error)}")
         raise typer.Exit(REJECTED) from None
     except (DataError, MemoryError) as error:
-        warn(f"error: {error or 'out of memory'}")
+        warn(f"error: {escaped(error) or 'out of memory'}")
         raise typer.Exit(FAILED) from None
     except (ValueError, FileNotFoundError, FileExistsError) as error:
-        warn(f"error: {error}")
+        warn(f"error: {escaped(error)}")
         raise typer.Exit(USAGE) from None
     except (OSError, WorkerDied) as error:
-        warn(f"error: {error}")
+        warn(f"error: {escaped(error)}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         said = False

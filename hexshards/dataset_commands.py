@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ import typer
 from typer import Argument, Option
 
 from hexshards.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
+from hexshards.errors import escaped
 from hexshards.interrupts import stops_as_ctrl_c
 from hexshards.specs import (
     CONVERT,
@@ -108,7 +108,7 @@ def convert(
             from hexshards.estimates import estimate
 
             found = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
-            display.say(json.dumps(asdict(found), default=str) if as_json else display.estimate_text(found))
+            display.say(display.json_line(asdict(found)) if as_json else display.estimate_text(found))
             if not found.fits:
                 raise typer.Exit(FAILED)
             return
@@ -128,7 +128,7 @@ def convert(
                 announce=None if as_json else lambda folders, others: display.warn(display.found_text(folders, others)),
                 **options,
             )
-        display.say(json.dumps(_report(report)) if as_json else display.conversion_summary(report))
+        display.say(display.json_line(_report(report)) if as_json else display.conversion_summary(report))
 
 
 def info(dataset: Dataset, as_json: AsJson = False) -> None:
@@ -139,7 +139,7 @@ def info(dataset: Dataset, as_json: AsJson = False) -> None:
         from hexshards.index import read_index
 
         index = read_index(dataset)
-        display.say(json.dumps(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
+        display.say(display.json_line(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
 
 
 def verify(
@@ -167,9 +167,9 @@ def verify(
                 leaked = leakage(home, progress=progress)
         if as_json:
             entry = {**asdict(found), "problems": [str(problem) for problem in found.problems]}
-            display.say(json.dumps({**entry, "leakage": asdict(leaked)} if leaked else entry))
+            display.say(display.json_line({**entry, "leakage": asdict(leaked)} if leaked else entry))
         for problem in () if as_json else found.problems:
-            display.say(str(problem))
+            display.say(escaped(problem))
         if found.problems:
             raise typer.Exit(FAILED)
         if not as_json:
@@ -200,7 +200,9 @@ def mixing(
         spec = LoaderSpec(split=split, batch_size=batch_size, shuffle=shuffle, seed=seed)
         with display.counting("measuring", "samples") as progress:
             found = run(opened(dataset, cache), spec, progress=progress)
-        display.say(json.dumps({**asdict(found), "sound": found.sound}) if as_json else display.mixing_text(found))
+        display.say(
+            display.json_line({**asdict(found), "sound": found.sound}) if as_json else display.mixing_text(found)
+        )
         if not found.sound:
             raise typer.Exit(FAILED)
 
@@ -234,7 +236,7 @@ def bench(
             spec = replace(LOADER, batch_size=batch_size)
             found = pace(home, spec, model=model, device=device, threads=threads, progress=progress)
         verdict = {"bound": found.bound, "workers": found.workers}
-        display.say(json.dumps(asdict(found) | verdict) if as_json else display.pace_text(found))
+        display.say(display.json_line(asdict(found) | verdict) if as_json else display.pace_text(found))
 
 
 def show(
@@ -255,7 +257,7 @@ def show(
         positions = first_positions(home, index, split=split, count=number)
         for row in range(len(positions)):
             mover = "BLUE" if positions.player[row] == 0 else "RED"
-            source = index.sources[positions.source[row]]
+            source = escaped(index.sources[positions.source[row]])
             display.say(
                 f"{source} line {positions.game[row]}, ply {positions.ply[row]}, {mover} to move, "
                 f"value {positions.value[row]:g} ({'BLUE' if positions.value[row] < 0.5 else 'RED'} wins)"
@@ -277,7 +279,7 @@ def synth(
         from hexshards.synth import write
 
         files = write(out, games=games, format=form, side=side, seed=seed)
-        display.say(f"{games:,} games in {len(files)} files in {out}")
+        display.say(f"{games:,} games in {len(files)} files in {escaped(out)}")
 
 
 def _cores() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hexshards import display
 from hexshards.arguments import LocalPath, checked
 from hexshards.conversion import convert
+from hexshards.errors import escaped
 from hexshards.hooks import Event, Saved
 from hexshards.index import NAME
 from hexshards.runs import train
@@ -34,7 +35,10 @@ def run(out: LocalPath) -> None:
     )
     write(processed, games=GAMES, side=SIDE, games_per_file=250)
 
-    _step("convert: check, split by game, shuffle, compress", f"convert {processed} --out {data} --val-fraction 0.1")
+    _step(
+        "convert: check, split by game, shuffle, compress",
+        f"convert {processed} --out {data} --val-fraction 0.1",
+    )
     with display.conversion_progress() as progress:
         report = convert(processed, out=data, val_fraction=0.1, progress=progress)
     display.say(display.conversion_summary(report))
@@ -58,13 +62,13 @@ def run(out: LocalPath) -> None:
         f"  hexshards convert YOUR_FILES --out DIR\n"
         f"  hexshards info DIR\n"
         f"  hexshards train DIR --run RUN --mini-epoch-samples 200000\n"
-        f"Look at one position:  hexshards show {data} -n 1\n"
-        f"Every number of the run above:  {spec.run / 'metrics.jsonl'}   Dataset:  {data / NAME}"
+        f"Look at one position:  hexshards show {escaped(data)} -n 1\n"
+        f"Every number of the run above:  {escaped(spec.run / 'metrics.jsonl')}   Dataset:  {escaped(data / NAME)}"
     )
 
 
 def _step(text: str, command: str) -> None:
-    display.say(f"\n— {text}\n$ hexshards {command}")
+    display.say(f"\n— {text}\n$ hexshards {escaped(command)}")
 
 
 def _train(spec: TrainSpec, *, stop_after: int = 0) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from hexshards.errors import printable, without_secrets
+from hexshards.errors import escaped, printable, without_secrets
 from hexshards.sources import GameSource, Input, Source, formats
 
 NAMED = 3
@@ -188,7 +188,7 @@ def _sentences(paths: Sequence[Path], known: Formats) -> Iterator[str]:
         else:
             rest[ending or "without ending"] += 1
     for found in advised.values():
-        names = ", ".join(printable(path) for path in found[:NAMED])
+        names = ", ".join(map(escaped, found[:NAMED]))
         more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
         yield f"passed over {names}{more}: {_advice(found[0].name, known)}"
     if rest:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hexshards.budget import show_bytes
-from hexshards.errors import printable, without_secrets
+from hexshards.errors import escaped, printable, without_secrets
 from hexshards.inventory import SourceFolder, by_format
 
 if TYPE_CHECKING:
@@ -72,15 +73,26 @@ _moving: list[Progress] = []
 
 
 def say(text: str) -> None:
-    """Print a line of result as it is."""
+    """Print a result of one or more lines. A name in it that may hold line breaks is escaped where it is put in."""
     # bars that move on the same terminal would write over what comes to it from elsewhere
     console = err if out.is_terminal and any(not bars.disable for bars in _moving) else out
-    console.print(without_secrets(text), markup=False)
+    console.print(_safe(text), markup=False)
+
+
+def json_line(result: Any) -> str:
+    """A result for programs: one line of printable ASCII."""
+    # of ASCII's control characters, JSON leaves one as it is
+    return json.dumps(result, default=str).replace("\x7f", "\\u007f")
 
 
 def warn(text: str) -> None:
-    """Print a warning or an error as it is."""
-    err.print(without_secrets(text), markup=False)
+    """Print a warning, an error or a notice, as results are printed."""
+    err.print(_safe(text), markup=False)
+
+
+def _safe(text: str) -> str:
+    """Text without secrets, and without control characters other than the breaks between its lines."""
+    return "\n".join(map(escaped, without_secrets(text).split("\n")))
 
 
 @contextmanager
@@ -161,7 +173,7 @@ def _files(counts: dict[str, int]) -> str:
 def _near(folder: str) -> str:
     """A folder as a person names it who stands in the current one."""
     here = Path.cwd()
-    return printable(Path(folder).relative_to(here) if Path(folder).is_relative_to(here) else folder, width=200)
+    return escaped(Path(folder).relative_to(here) if Path(folder).is_relative_to(here) else folder)
 
 
 def conversion_summary(report: conversion.Report) -> str:
@@ -188,24 +200,24 @@ def conversion_summary(report: conversion.Report) -> str:
         )
     lines += [printable(note, width=300) for note in report.notes]
     lines += game_warning(index)
-    lines.append(f"dataset {report.out}")
+    lines.append(f"dataset {escaped(report.out)}")
     return "\n".join(lines)
 
 
 def estimate_text(found: estimates.Estimate) -> str:
     """What a conversion would take."""
-    samples = ", ".join(printable(name) for name in found.samples)
+    samples = ", ".join(map(escaped, found.samples))
     lines = [
         found_text(found.folders),
         f"would read {found.files:,} files of {show_bytes(found.input_bytes)}, about {found.positions:,} positions",
         *_passed_over(found),
-        f"dataset {found.out}: about {found.shards:,} shards of {show_bytes(found.dataset_bytes)} together",
+        f"dataset {escaped(found.out)}: about {found.shards:,} shards of {show_bytes(found.dataset_bytes)} together",
         f"disk: {show_bytes(found.dataset_bytes)} and, until the end, {show_bytes(found.scratch_bytes)} of scratch; "
         f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH"),
         f"memory: about {show_bytes(found.memory_bytes)}, {found.readers} files read and {found.writers} shards "
         "written at once",
         f"time: about {duration(found.seconds)}",
-        *found.notes,
+        *map(escaped, found.notes),
     ]
     if samples:
         lines.append(f"taken from reading {samples}; the other files are taken to be like it, byte for byte")
@@ -219,8 +231,8 @@ def _file_line(file: InputFile) -> str:
 
 
 def _passed_over(found: conversion.Report | estimates.Estimate) -> list[str]:
-    lines = [f"passed over {printable(path)}: same contents as another file" for path in found.repeated]
-    return lines + [f"passed over {printable(path)}: already in the dataset" for path in found.already]
+    lines = [f"passed over {escaped(path)}: same contents as another file" for path in found.repeated]
+    return lines + [f"passed over {escaped(path)}: already in the dataset" for path in found.already]
 
 
 def duration(seconds: float) -> str:
@@ -247,7 +259,7 @@ def info_text(index: Index, *, folder: str) -> str:
     positions = sum(shard.positions for shard in shards)
     size = sum(shard.size_bytes for shard in shards)
     lines = [
-        f"{folder}: {positions:,} positions, side {index.side}, {len(shards)} shards, {size:,} bytes, "
+        f"{escaped(folder)}: {positions:,} positions, side {index.side}, {len(shards)} shards, {size:,} bytes, "
         f"{size / positions:.1f} per position, codec {index.layout.codec}"
     ]
     for name, split in index.splits.items():
@@ -259,7 +271,9 @@ def info_text(index: Index, *, folder: str) -> str:
             f"{played[0]} to {played[-1]}, mean {mean:.1f} · {split.without_policy:,} without policy"
         )
     lines += game_warning(index)
-    lines.append("options " + ", ".join(f"{name} {value}" for name, value in index.options.items()))
+    lines.append(
+        "options " + ", ".join(f"{printable(name)} {printable(value)}" for name, value in index.options.items())
+    )
     lines.append(f"made from {len(index.inputs)} files:")
     lines += map(_file_line, index.inputs)
     lines.append(f"fingerprint {index.fingerprint}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hexshards.errors import escaped
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -91,7 +93,7 @@ class Outcome:
 
     def summary(self) -> str:
         """A few lines for a person."""
-        files = [f"checkpoint {self.checkpoint}", *([f"best {self.best}"] if self.best else [])]
+        files = [f"checkpoint {escaped(self.checkpoint)}", *([f"best {escaped(self.best)}"] if self.best else [])]
         return "\n".join([self._headline(), *self._origin(), *self._losses(), *files])
 
     def _headline(self) -> str:
@@ -105,7 +107,7 @@ class Outcome:
         return f"trained {self.mini_epochs} mini-epoch{'s' * (self.mini_epochs != 1)}: {done}"
 
     def _origin(self) -> list[str]:
-        return [f"resumed from {self.resumed_from}"] if self.resumed_from else []
+        return [f"resumed from {escaped(self.resumed_from)}"] if self.resumed_from else []
 
     def _losses(self) -> list[str]:
         parts = {part: self.metrics.get(part, {}) for part in ("train", "val")}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hexshards.errors import printable
+from hexshards.errors import escaped, printable
 from hexshards.history import read_history
 from hexshards.plots import label_samples, new_figure, plain_label
 from hexshards.sweeps import Sweep
@@ -39,7 +39,7 @@ def sweep_text(found: Sweep) -> str:
     failed = [trial_line(trial) for trial in found.trials if trial.error]
     ending = ["interrupted; give the same command again to go on"] if found.interrupted else []
     if found.best:
-        ending.append(f"best: trial {found.best.number}, run {found.folder(found.best)}")
+        ending.append(f"best: trial {found.best.number}, run {escaped(found.folder(found.best))}")
     return "\n".join([*lines, *failed, *ending])
 
 
@@ -98,7 +98,7 @@ def _option(axes: Axes, found: Sweep, name: str) -> None:
     there = [trial for trial in reversed(found.trials) if trial.value is not None and name in trial.options]
     values = [trial.options[name] for trial in there]
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    places = values if len(numbers) == len(values) else [str(value) for value in values]
+    places = values if len(numbers) == len(values) else [plain_label(str(value)) for value in values]
     for trial, place in zip(there, places, strict=True):
         axes.plot([place], [trial.value], ls="", marker="o", ms=6, **_style(trial, found))
     if len(numbers) == len(values) and numbers and min(numbers) > 0 and max(numbers) >= 20 * min(numbers):

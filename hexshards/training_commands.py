@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import typer
 from typer import Argument, Option
 
 from hexshards.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, told
+from hexshards.errors import escaped
 from hexshards.specs import TrainSpec
 
 
@@ -137,7 +137,7 @@ def plot(
             return
         out = out or (runs[0] / "plot.png" if len(runs) == 1 else Path("plot.png"))
         save_figure(figure, out)
-        display.say(f"picture {out}")
+        display.say(f"picture {escaped(out)}")
 
 
 def sweep(
@@ -160,7 +160,7 @@ def sweep(
 
         tell = display.warn if as_json else display.say
         found = run(dataset, config, out=out, trials=trials, on_trial=lambda trial: tell(trial_line(trial)))
-        display.say(json.dumps(sweep_json(found)) if as_json else sweep_text(found))
+        display.say(display.json_line(sweep_json(found)) if as_json else sweep_text(found))
         if found.interrupted:
             raise typer.Exit(INTERRUPTED)
         if not found.best:
@@ -177,4 +177,4 @@ def _draw_sweep(found: Any, tell: Callable[[str], None]) -> None:
     except ValueError as error:
         # the search is what took the time
         return tell(f"no picture: {error}")
-    tell(f"picture {found.out / 'sweep.png'}")
+    tell(f"picture {escaped(found.out / 'sweep.png')}")

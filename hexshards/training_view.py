@@ -12,6 +12,7 @@ from rich.progress import TaskID
 
 from hexshards import display
 from hexshards.budget import show_bytes
+from hexshards.errors import escaped
 from hexshards.hooks import Event, Noticed, Progressed, RunStarted, Saved
 from hexshards.reports import Progress
 
@@ -58,9 +59,9 @@ class TrainingView:
                 self._told_s = time.monotonic()
                 display.say(mini_epoch_line(record))
                 if warning := record.get("diagnosis", {}).get("warning"):
-                    display.warn(f"warning: {warning}")
+                    display.warn(f"warning: {escaped(warning)}")
             case Noticed(text=text):
-                display.warn(text)
+                display.warn(escaped(text))
 
     def _move(self, now: Progress) -> None:
         self._show(
@@ -136,7 +137,7 @@ def rehearsal_text(found: Rehearsal, *, run: Path) -> str:
             "samples an epoch",
             f"{found.samples:,} samples in {found.steps:,} steps and {minis}, {found.validations:,} of them validated "
             f"on {found.val_samples:,} positions",
-            f"checkpoints in {run}: {found.checkpoints:,} of {show_bytes(found.checkpoint_bytes)}; {room}",
+            f"checkpoints in {escaped(run)}: {found.checkpoints:,} of {show_bytes(found.checkpoint_bytes)}; {room}",
             f"measured {found.samples_per_s:,.0f} samples/s, {found.val_samples_per_s:,.0f} in validation; time: about "
             + display.duration(found.seconds),
         ]
