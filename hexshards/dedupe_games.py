@@ -175,8 +175,15 @@ def note_held(shard: Shard, *, folder: Path, scratch: Path, index: Index, spec: 
     parts = list[NDArray[Any]]()
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            names = tuple(index.layout.columns())
-            found = read_block(file, shard, number, layout=index.layout, names=names, where=str(folder / shard.name))
+            found = read_block(
+                file,
+                shard,
+                number,
+                layout=index.layout,
+                sources=len(index.sources),
+                names=tuple(index.layout.columns()),
+                where=str(folder / shard.name),
+            )
             positions = Positions(side=index.side, **found)
             positions = positions.take(np.flatnonzero(positions.game != UNKNOWN))
             parts += [_noted(image(positions, turn), turn, index, spec) for turn in images_of(spec)]
