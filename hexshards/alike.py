@@ -26,6 +26,10 @@ from hexshards.templates import GETS, LONG_BYTES, Anchor, Bytes, Numbers, Slot, 
 MAX_TEMPLATES, MAX_LESSONS = 16, 64
 """Kinds held at once, and dicts looked at for one, so that a file of many kinds costs no more than the slow way."""
 
+LESSON_DICTS = 24
+"""A kind is learnt where so many more dicts of this size have room for each kind that is known then: reading them takes
+as long as learning one, which takes 0.5 ms, and finding dicts of it."""
+
 LOOK_AHEAD_BYTES = 4 << 20
 """Looked through at a time for dicts of the known kinds, while it is in the cache."""
 
@@ -188,6 +192,9 @@ class _Repeats:
 
     def landed(self, machine: Machine, start: int) -> None:
         if machine.apart > start or self.lessons >= MAX_LESSONS or self.key not in machine.stack[-1]:  # type: ignore[operator]
+            return
+        worth = LESSON_DICTS * (1 + len(self.templates)) * (machine.at - start)
+        if len(self.data) - machine.at < worth:
             return
         self.lessons += 1
         template = learn(machine, start) if len(self.templates) < MAX_TEMPLATES else None

@@ -8,12 +8,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from hexshards import alike
 from hexshards.alike import Rows, load_records
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
 from hexshards.frames import Unframed
 from hexshards.pickles import loads
 from hexshards.synth import examples_of, play
+
+
+@pytest.fixture(autouse=True)
+def small_files_are_learnt_from(monkeypatch):
+    """Files of few examples take the way of many."""
+    monkeypatch.setattr(alike, "LESSON_DICTS", 0)
 
 
 def examples(*, side=3, games=8):
@@ -55,6 +62,10 @@ def outcome(data):
         return str(error)
     (chunk,) = chunks
     return {name: column.tolist() for name, column in chunk.positions.columns().items()}, chunk.sources, chunk.rejects
+
+
+def records(data):
+    return load_records(Unframed([data], expected_bytes=len(data)), where="a", key="board")["examples"]
 
 
 def pieces(data, size):
@@ -129,3 +140,13 @@ def test_nearly_all_examples_of_a_file_are_found_alike():
     found = load_records(Unframed(pieces(data, 1 << 16), expected_bytes=len(data)), where="a", key="board")["examples"]
     assert sum(len(e) if isinstance(e, Rows) else 1 for e in found) == len(every)
     assert sum(not isinstance(e, Rows) for e in found) < 40
+
+
+@pytest.mark.parametrize("games", [1, 3])
+def test_a_file_too_small_to_learn_from_is_read_as_if_it_were_learnt_from(monkeypatch, games):
+    data = pickle.dumps({"examples": examples(games=games), "source_file": "x"}, 4)
+    learnt = outcome(data)
+    assert any(isinstance(each, Rows) for each in records(data))
+    monkeypatch.setattr(alike, "LESSON_DICTS", 1000)
+    assert not any(isinstance(each, Rows) for each in records(data))
+    assert outcome(data) == learnt

@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from hexshards import alike
 from hexshards.converters.examples import ALIKE_EXAMPLES, SINGLE_EXAMPLES
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
@@ -21,6 +22,13 @@ from hexshards.pickles import Array, DType, Global, Member, loads
 from hexshards.positions import NO_POLICY, UNKNOWN, concat
 from hexshards.specs import ConvertSpec
 from hexshards.synth import Player, Winner, examples_of, play, write, write_processed
+
+
+@pytest.fixture(autouse=True)
+def small_files_are_learnt_from(monkeypatch):
+    """Files of few examples take the way of many."""
+    monkeypatch.setattr(alike, "LESSON_DICTS", 0)
+
 
 SIDE = 7
 ODD = 6
