@@ -17,7 +17,9 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from recording import Trusting, machine, record
@@ -27,10 +29,14 @@ from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import TrmphFiles
 from hexshards.index import Index
 from hexshards.reading import Blocks
+from hexshards.specs import Format
 from hexshards.storage import Folder
 from hexshards.synth import write
 
 REPEATS = 5
+
+SMALL_FILES = 2000
+"""Files of one game each that are compared with one file of the same games."""
 
 HEX_AI = 3200
 """Positions per second at which hex_ai makes a processed file of raw games."""
@@ -61,6 +67,18 @@ def converted(files: list[Path], out: Path, workers: int) -> None:
     """All of it, into a fresh folder."""
     shutil.rmtree(out, ignore_errors=True)
     hexshards.convert(files, out=out, workers=workers)
+
+
+def many_over_one(work: Path) -> dict[Format, float]:
+    """How many times as long many small files take to convert as one file with the same games, by format."""
+    ratios = dict[Format, float]()
+    for form in get_args(Format):
+        many, one = work / form / "many", work / form / "one"
+        write(many, games=SMALL_FILES, format=form, games_per_file=1)
+        write(one, games=SMALL_FILES, format=form, games_per_file=SMALL_FILES)
+        found = in_turn({at.name: partial(converted, [at], work / form / "out", 1) for at in (many, one)})
+        ratios[form] = found["many"][0] / found["one"][0]
+    return ratios
 
 
 def decompressed(out: Path, index: Index) -> None:
@@ -109,6 +127,7 @@ def measure(files: list[Path], work: Path) -> str:
     )
     rest = in_turn({"games": lambda: read(games, TrmphFiles()), "blocks": lambda: decompressed(work / "one", index)})
     positions, played = sum(split.positions for split in index.splits.values()), read(games, TrmphFiles())
+    small = ", ".join(f"{form} {ratio:.1f}" for form, ratio in many_over_one(work).items())
     size = sum(shard.size_bytes for split in index.splits.values() for shard in split.shards)
     by_games, by_blocks = played / rest["games"][0], positions / rest["blocks"][0]
     lines = [
@@ -123,6 +142,7 @@ def measure(files: list[Path], work: Path) -> str:
         f"- Blocks read, checked and decompressed: {by_blocks:,.0f} positions/s, 1 process.",
         f"- Raw games, {played:,} positions {origin}: {by_games:,.0f} positions/s, 1 process, "
         f"{by_games / HEX_AI:,.0f} times hex_ai's {HEX_AI:,}.",
+        f"- {SMALL_FILES:,} files of one random game, times one file with the same games, 1 worker: {small}.",
     ]
     return "\n".join(lines) + "\n"
 
