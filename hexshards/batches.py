@@ -219,6 +219,11 @@ class Loader:
         return self.epochs.positions
 
     @property
+    def shards(self) -> int:
+        """Shards of the split, over all datasets."""
+        return sum(len(each.index.splits[self.spec.split].shards) for each in self.epochs.selections)
+
+    @property
     def samples(self) -> int:
         """Samples that an epoch delivers, over all ranks: positions, times 4 with ``augment="all"``.
 

@@ -45,13 +45,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a conversion is; sent after every file read and every shard written."""
+    """How far a conversion is; sent after every group of files of games compared, file read and shard written."""
 
     files: int
     files_done: int
     bytes: int
     bytes_done: int
     positions: int
+    lists: int = 0
+    """Groups of files whose games are compared, to find repeats."""
+    lists_done: int = 0
     shards: int = 0
     shards_done: int = 0
     uploads: int = 0
@@ -209,7 +212,7 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
 
 
 def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int, tell: _Teller) -> Report:
-    found, repeats = _without_repeats(work, found, runner)
+    found, repeats = _without_repeats(work, found, runner, tell)
     spills, refusals, notes = _read_all(work, found, runner, tell)
     notes += [_repeated_games(repeats, work.spec), _without_policy(sum(spill.without_policy for spill in spills))]
     rejects = judge(
@@ -253,7 +256,7 @@ def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Sp
     return found, f"left out {left.rows:,} positions of games that are there by other files{games} (--dedupe games)"
 
 
-def _without_repeats(work: _Work, found: Survey, runner: Runner) -> tuple[Survey, int]:
+def _without_repeats(work: _Work, found: Survey, runner: Runner, tell: _Teller) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
     groups = [tuple(file for file in group if holds_games(file)) for group in found.groups]
     # what is kept once of games is found after reading, in files of every format
@@ -261,7 +264,10 @@ def _without_repeats(work: _Work, found: Survey, runner: Runner) -> tuple[Survey
         return found, 0
     jobs = [(group, stem_of(group, work.scratch)) for group in groups if group]
     at_once = work.budget.at_once(max(reading_bytes(group, work.spec) for group, _ in jobs))
-    told, repeats = without_repeats(jobs, spec=work.spec, runner=runner, at_once=at_once)
+    tell.add(lists=len(jobs))
+    told, repeats = without_repeats(
+        jobs, spec=work.spec, runner=runner, at_once=at_once, tell=lambda: tell.add(lists_done=1)
+    )
     return replace(
         found, groups=tuple(tuple(told.get(file, file) for file in group) for group in found.groups)
     ), repeats

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hexshards.arguments import fit_fields
 from hexshards.cursor import Cursor
+from hexshards.reports import Totals
 from hexshards.stopping import Limits
 from hexshards.trainable import TrainLoader
 
@@ -73,3 +74,21 @@ class Course:
         if not self.cross_epochs:
             left = min(left, loader.samples - at.epoch_samples)
         return min(self.mini_epoch_samples or batches_samples, at.mini_samples + left)
+
+    def totals(self, loader: TrainLoader) -> Totals:
+        """What the run counts, as far as epochs and samples limit it, of the dataset as it is."""
+        samples = self.samples_left(Cursor(), loader)
+        batch = max(1, loader.batch_size * loader.world_size)
+        full = self.mini_epoch_batches or -(-(self.mini_epoch_samples or 1) // batch)
+        epochs, rest = divmod(samples, max(1, loader.samples))
+        steps = [len(loader)] * epochs + [-(-rest // batch)] * (rest > 0)
+        if self.cross_epochs:
+            steps = [sum(steps)]
+        minis = [-(-each // full) for each in steps]
+        return Totals(
+            epochs=self.limits.epochs,
+            samples=samples,
+            steps=sum(steps),
+            mini_epochs=sum(minis),
+            validations=sum(-(-each // self.val_every) for each in minis),
+        )

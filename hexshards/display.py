@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from hexshards.budget import show_bytes
 from hexshards.errors import escaped, printable, without_secrets
@@ -43,6 +46,13 @@ class Enduring(Console):
             return self.file.isatty()
         except ValueError:  # it is closed
             return False
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, while no bars are drawn: rich draws them in a thread of its own, which may else wipe a line out."""
+        with ExitStack() as drawing:
+            for bars in _moving:
+                drawing.enter_context(bars.live._lock)
+            super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         """Send what is still to come nowhere; also what Python writes out as it ends."""
@@ -75,8 +85,7 @@ _moving: list[Progress] = []
 def say(text: str) -> None:
     """Print a result of one or more lines. A name in it that may hold line breaks is escaped where it is put in."""
     # bars that move on the same terminal would write over what comes to it from elsewhere
-    console = err if out.is_terminal and any(not bars.disable for bars in _moving) else out
-    console.print(_safe(text), markup=False)
+    _print(err if out.is_terminal and any(not bars.disable for bars in _moving) else out, text)
 
 
 def json_line(result: Any) -> str:
@@ -87,7 +96,13 @@ def json_line(result: Any) -> str:
 
 def warn(text: str) -> None:
     """Print a warning, an error or a notice, as results are printed."""
-    err.print(_safe(text), markup=False)
+    _print(err, text)
+
+
+def _print(console: Console, text: str) -> None:
+    # a terminal would break long lines anywhere; JSON, and what is no terminal, gets them whole
+    whole = not console.is_terminal or text.startswith("{")
+    console.print(_safe(text), markup=False, soft_wrap=whole)
 
 
 def _safe(text: str) -> str:
@@ -95,46 +110,83 @@ def _safe(text: str) -> str:
     return "\n".join(map(escaped, without_secrets(text).split("\n")))
 
 
+class Bars(Progress):
+    """Bars, a line each with how much is done and the time left, and below them a line of other numbers.
+
+    What is narrow cuts the bars, and never a number. Tasks: ``shown`` makes a text of an amount, ``left_s`` are the
+    seconds left where that is known better than by how far the task came lately.
+    """
+
+    note = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """What is on the screen."""
+        yield self.make_tasks_table(self.tasks)
+        if self.note:
+            yield Text(self.note, no_wrap=False, overflow="fold")
+
+
+class _Amount(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        shown = task.fields.get("shown", "{:,.0f}".format)
+        return Text(f"{shown(task.completed)}/{shown(task.total)}" if task.total is not None else "")
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("")
+        over = task.completed >= task.total
+        left_s = 0.0 if over else task.fields.get("left_s", task.time_remaining)
+        # rich takes a task that was at its end once to be there for ever
+        return Text("-:--:--" if left_s is None or not (left_s or over) else clock(left_s))
+
+
+def clock(seconds: float) -> str:
+    """A time as h:mm:ss; 0:00:00 is nothing at all."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 @contextmanager
-def bar(unit: str) -> Iterator[Progress]:
-    """A progress bar with a rate in ``unit`` and the time left; nothing moves when stderr is no terminal."""
+def bar(unit: str = "") -> Iterator[Bars]:
+    """Progress bars of amounts in ``unit``, with the time left; nothing moves when stderr is no terminal."""
+    whole = Column(no_wrap=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TextColumn(unit),
-        TimeRemainingColumn(),
+        _Amount(whole),
+        *([TextColumn(unit)] if unit else []),
+        _TimeLeft(whole),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        _moving.append(progress)
+    with Bars(*columns, console=err, transient=True, disable=not err.is_terminal, speed_estimate_period=120) as bars:
+        _moving.append(bars)
         try:
-            yield progress
+            yield bars
         finally:
-            _moving.remove(progress)
+            _moving.remove(bars)
 
 
 @contextmanager
 def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
     """Files read and shards written, positions per second and time left."""
-    with bar("") as progress:
-        read = progress.add_task("reading files", total=None, note="")
-        write = progress.add_task("writing shards", total=None, note="", visible=False)
-        publish = progress.add_task("publishing files", total=None, note="", visible=False)
+    with bar() as bars:
+        games = bars.add_task("comparing games", total=None, visible=False)
+        # time left follows bytes, as files differ in size; files are what a person counts
+        read = bars.add_task("reading", total=None, shown=show_bytes)
+        write = bars.add_task("writing shards", total=None, visible=False)
+        publish = bars.add_task("publishing files", total=None, visible=False)
 
         def show(now: conversion.Progress) -> None:
-            elapsed = progress.tasks[read].elapsed or 0.0
-            # time left follows bytes, as files differ in size; files are what a person counts
-            note = f"{now.files_done}/{now.files} files"
-            if elapsed and not now.shards:
-                note += f" · {now.positions / elapsed:,.0f} positions/s"
-            progress.update(
-                read, total=now.bytes >> 20, completed=now.bytes_done >> 20, description="reading MiB", note=note
-            )
-            if now.shards:
-                progress.update(write, total=now.shards, completed=now.shards_done, visible=True)
-            if now.uploads:
-                progress.update(publish, total=now.uploads, completed=now.uploads_done, visible=True)
+            bars.update(read, total=now.bytes, completed=now.bytes_done)
+            for task, done, total in (
+                (games, now.lists_done, now.lists),
+                (write, now.shards_done, now.shards),
+                (publish, now.uploads_done, now.uploads),
+            ):
+                if total:
+                    bars.update(task, total=total, completed=done, visible=True)
+            bars.note = f"{now.files_done:,}/{now.files:,} files · {now.positions:,} positions"
 
         yield show
 
@@ -142,9 +194,9 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
 @contextmanager
 def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """How much of something is done: positions checked, samples measured."""
-    with bar(unit) as progress:
-        task = progress.add_task(what, total=None, note="")
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with bar(unit) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def found_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ()) -> str:

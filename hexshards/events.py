@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hexshards.hooks import (
     RunStarted,
     Saved,
     Validated,
+    Validating,
 )
 from hexshards.reports import MiniEpochReport, Outcome, Progress
 from hexshards.stop import Stop
@@ -31,7 +33,7 @@ from hexshards.team import Team
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.1
-"""Progressed comes no more often, a mini-epoch's first and last batch excepted."""
+"""Progressed and Validating come no more often, first and last batches excepted."""
 
 
 class Events:
@@ -46,11 +48,18 @@ class Events:
         """Nothing has been told yet."""
         self._finished, self._notices = 0, list[str]()
 
-    def started(self, state: RunState, checkpoints: Checkpoints) -> None:
+    def started(self, state: RunState, checkpoints: Checkpoints, stream: BatchStream) -> None:
         """The run stands where its checkpoint left it."""
         history = self._team.same(checkpoints.folder.log.records() if checkpoints.writes else None)
-        resumed, seen = checkpoints.resumed_from, state.cursor.samples_seen
-        self._hooks.tell(RunStarted(run=self._run, resumed_from=resumed, samples_seen=seen, history=history))
+        self._hooks.tell(
+            RunStarted(
+                run=self._run,
+                resumed_from=checkpoints.resumed_from,
+                samples_seen=state.cursor.samples_seen,
+                totals=stream.course.totals(stream.loader),
+                history=history,
+            )
+        )
         if self._run.val_loader is None:
             self.notice("there is no validation split: training without validation")
 
@@ -93,6 +102,19 @@ class Events:
     def trained(self, state: RunState) -> dict[str, Any]:
         """A mini-epoch's last batch was trained; what hooks add to its record."""
         return self._hooks.tell(MiniEpochTrained(run=self._run, train=state.train or {}, **_at(state)))
+
+    def validating(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches of a validation; told now and then how many are done."""
+        count = _length(self._run.val_loader)
+        self._validating(0, count)
+        for done, batch in enumerate(batches, start=1):
+            yield batch
+            if done == count or self._watch.due(PROGRESS_INTERVAL_S):
+                self._validating(done, count)
+
+    def _validating(self, done: int, count: int | None) -> None:
+        if self._hooks:
+            self._hooks.tell(Validating(run=self._run, batches_done=done, batches=count))
 
     def validated(self, state: RunState, val: Mapping[str, Any]) -> dict[str, Any]:
         """The weights that are about to be saved were validated; what hooks add to the record."""
@@ -138,6 +160,12 @@ def record_of(
         **speed,
     )
     return report.record(added)
+
+
+def _length(loader: object) -> int | None:
+    with suppress(TypeError, NotImplementedError):  # it does not know
+        return len(loader)  # type: ignore[arg-type]
+    return None
 
 
 def _at(state: RunState) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """A hook is called with each event of a run, in order: it shows, logs, measures, or asks the run to stop.
 
-RunStarted, then for each mini-epoch MiniEpochBegun, Progressed now and then, MiniEpochTrained, Validated and Saved, at
-last RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins the mini-epoch's record,
-the line of ``metrics.jsonl``, under its own names. Both come before the checkpoint is written: what a hook changes
-in the trainer then is saved with it. What it draws from torch's random generators is not missed in training. Every
-rank calls its hooks; the record is that of rank 0.
+RunStarted, then for each mini-epoch MiniEpochBegun, Progressed now and then, MiniEpochTrained, Validating now and then,
+Validated and Saved, at last RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins
+the mini-epoch's record, the line of ``metrics.jsonl``, under its own names. Both come before the checkpoint is written:
+what a hook changes in the trainer then is saved with it. What it draws from torch's random generators is not missed in
+training. Every rank calls its hooks; the record is that of rank 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from hexshards.checkpoint import random_state_kept
 from hexshards.plain import plain_names
-from hexshards.reports import Outcome, Progress, joined
+from hexshards.reports import Outcome, Progress, Totals, joined
 from hexshards.trainable import Trainable, TrainLoader
 
 
@@ -51,6 +51,7 @@ class RunStarted(Event):
 
     resumed_from: Path | None
     samples_seen: int
+    totals: Totals
     history: Sequence[Mapping[str, Any]]
     """The records of the mini-epochs before: a hook that counts begins from them, not from nothing."""
 
@@ -80,6 +81,15 @@ class MiniEpochTrained(Event):
     samples_seen: int
     train: Mapping[str, Any]
     """Training metrics over the mini-epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validating(Event):
+    """Validation goes on: at its start, at most ten times a second, and at its last batch."""
+
+    batches_done: int
+    batches: int | None
+    """All of them, where the loader knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

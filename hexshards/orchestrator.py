@@ -99,7 +99,7 @@ class MiniEpochOrchestrator:
         self.events.begin()
         with self.checkpoints.locked(), self.stop.signals:
             state = self.checkpoints.restore(self.trainer, self.stream, notice=self.events.notice)
-            self.events.started(state, self.checkpoints)
+            self.events.started(state, self.checkpoints, self.stream)
             try:
                 while not self.stop.due(state.cursor, state.standing, state.record):
                     state = self.mini_epoch(state)
@@ -168,7 +168,7 @@ class MiniEpochOrchestrator:
         # the weights must not depend on whether, or how often, one validates
         with random_state_kept():
             batches = takewhile(lambda _: not self.stop.signals.asked, self.val_loader)
-            val = self._plain("validate", self.trainer.validate(batches))
+            val = self._plain("validate", self.trainer.validate(self.events.validating(batches)))
         return None if self.stop.heard() else val
 
     def save(self, state: RunState, *, finished: bool) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from hexshards.batches import Loader
+from hexshards.course import Course
 from hexshards.runs import parts_of
 from hexshards.space import free_bytes
 from hexshards.specs import TrainSpec
+from hexshards.stopping import Limits
 from hexshards.trainer import Trainer
 
 MEASURED_S = 3.0
@@ -65,36 +67,33 @@ class Rehearsal:
 def rehearse(spec: TrainSpec) -> Rehearsal:
     """Open everything a run needs, measure a few seconds of it, and write nothing."""
     trainer, train_loader, val_loader = parts_of(spec)
-    samples = min(spec.epochs * train_loader.samples, spec.max_samples or spec.epochs * train_loader.samples)
-    steps, minis, validations = _counts(spec, train_loader, samples)
+    totals = _course(spec).totals(train_loader)
     speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)
     return Rehearsal(
         positions=train_loader.positions,
         epoch_samples=train_loader.samples,
-        samples=samples,
-        steps=steps,
-        mini_epochs=minis,
+        samples=totals.samples,
+        steps=totals.steps,
+        mini_epochs=totals.mini_epochs,
         val_samples=val_loader.samples if val_loader else 0,
-        validations=validations if val_loader else 0,
+        validations=totals.validations if val_loader else 0,
         parameters=sum(weight.numel() for weight in trainer.model.parameters()),
         checkpoint_bytes=_state_bytes(trainer),  # an optimizer has no state before its first step
-        checkpoints=_kept(spec, minis),
+        checkpoints=_kept(spec, totals.mini_epochs),
         free_bytes=free_bytes(spec.absolute(spec.run)),
         samples_per_s=speed,
         val_samples_per_s=_speed(trainer.validate, val_loader, MEASURED_S / 3) if val_loader else float("nan"),
     )
 
 
-def _counts(spec: TrainSpec, loader: Loader, samples: int) -> tuple[int, int, int]:
-    """Steps, mini-epochs and validations of a run."""
-    batch = loader.batch_size * loader.world_size
-    full = spec.mini_epoch_batches or -(-spec.mini_epoch_samples // batch)
-    epochs, rest = divmod(samples, loader.samples)
-    steps = [len(loader)] * epochs + [-(-rest // batch)] * (rest > 0)
-    if spec.cross_epochs:
-        steps = [sum(steps)]
-    minis = [-(-each // full) for each in steps]
-    return sum(steps), sum(minis), sum(-(-each // spec.val_every) for each in minis)
+def _course(spec: TrainSpec) -> Course:
+    return Course(
+        limits=Limits(epochs=spec.epochs, samples=spec.max_samples, time_s=None),
+        mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
+        mini_epoch_batches=spec.mini_epoch_batches,
+        cross_epochs=spec.cross_epochs,
+        val_every=spec.val_every,
+    )
 
 
 def _kept(spec: TrainSpec, minis: int) -> int:

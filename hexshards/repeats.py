@@ -7,7 +7,7 @@ in the same split. Memory: 50 bytes a game.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -41,14 +41,22 @@ def holds_games(file: Input) -> bool:
 
 
 def without_repeats(
-    groups: Sequence[tuple[Sequence[Input], Path]], *, spec: ConvertSpec, runner: Runner, at_once: int
+    groups: Sequence[tuple[Sequence[Input], Path]],
+    *,
+    spec: ConvertSpec,
+    runner: Runner,
+    at_once: int,
+    tell: Callable[[], None] = lambda: None,
 ) -> tuple[dict[Input, Input], int]:
     """Files of games, each with itself told which of its games are repeats; and how many those are.
 
-    Each group of files comes with a path at which the list of its games is kept, so that it is made once.
+    Each group of files comes with a path at which the list of its games is kept, so that it is made once. tell: is
+    called after each group.
     """
-    listed = runner.each(partial(_list_games, spec=spec), groups, at_once=at_once)
-    lists = [found for group in listed for found in group]
+    lists = list[_List]()
+    for group in runner.each(partial(_list_games, spec=spec), groups, at_once=at_once):
+        lists += group
+        tell()
     lists.sort(key=lambda each: (each.file.path.name, each.sha256))
     if not lists:
         return {}, 0

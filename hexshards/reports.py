@@ -38,6 +38,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a run counts from its first sample to its last, over all its starts."""
+
+    epochs: int
+    samples: int
+    steps: int
+    mini_epochs: int
+    validations: int
+    """Where there is something to validate on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MiniEpochReport:
     """What one mini-epoch brought: the training metrics over it, and how the saved weights validate."""
 
@@ -94,7 +106,7 @@ class Outcome:
     def summary(self) -> str:
         """A few lines for a person."""
         files = [f"checkpoint {escaped(self.checkpoint)}", *([f"best {escaped(self.best)}"] if self.best else [])]
-        return "\n".join([self._headline(), *self._origin(), *self._losses(), *files])
+        return "\n".join([self._headline(), *self._losses(), *files])
 
     def _headline(self) -> str:
         done = f"{self.samples_seen:,} samples, {self.epochs} whole epoch{'s' * (self.epochs != 1)}"
@@ -105,9 +117,6 @@ class Outcome:
         if not self.mini_epochs:
             return f"nothing left to train: {done}"
         return f"trained {self.mini_epochs} mini-epoch{'s' * (self.mini_epochs != 1)}: {done}"
-
-    def _origin(self) -> list[str]:
-        return [f"resumed from {escaped(self.resumed_from)}"] if self.resumed_from else []
 
     def _losses(self) -> list[str]:
         parts = {part: self.metrics.get(part, {}) for part in ("train", "val")}

@@ -39,8 +39,13 @@ def train(
     SIGTERM or SIGHUP finishes the batch, saves, and exits with 130; SIGUSR1 saves and goes on. For several processes:
     `torchrun --nproc-per-node N -m -- hexshards train ...`.
     """
+    from hexshards import display
+
     with told():
         spec = TrainSpec(data=dataset, run=run, **options)
+        if os.environ.get("RANK", "0") == "0":
+            # torch takes seconds to load
+            display.warn(f"dataset {escaped(dataset)} · run {escaped(run)}")
         if dry_run:
             _rehearse(spec)
         elif overfit_batch:
@@ -155,11 +160,17 @@ def sweep(
     from hexshards import display
 
     with told():
+        from hexshards.searchspace import read_sweep
         from hexshards.sweep_view import sweep_json, sweep_text, trial_line
         from hexshards.sweeps import sweep as run
+        from hexshards.training_view import TrainingView, trial_lines
 
         tell = display.warn if as_json else display.say
-        found = run(dataset, config, out=out, trials=trials, on_trial=lambda trial: tell(trial_line(trial)))
+        names = [*read_sweep(config).search]
+        with TrainingView(begins=lambda event: trial_lines(event, names), mini_epochs=False) as view:
+            found = run(
+                dataset, config, out=out, trials=trials, hooks=[view], on_trial=lambda trial: tell(trial_line(trial))
+            )
         display.say(display.json_line(sweep_json(found)) if as_json else sweep_text(found))
         if found.interrupted:
             raise typer.Exit(INTERRUPTED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import TaskID
 
 from hexshards import display
+from hexshards.batches import Loader
 from hexshards.budget import show_bytes
-from hexshards.errors import escaped
-from hexshards.hooks import Event, Noticed, Progressed, RunStarted, Saved
+from hexshards.errors import escaped, printable
+from hexshards.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.reports import Progress
 
 if TYPE_CHECKING:
@@ -25,10 +26,14 @@ PLAIN_INTERVAL_S = 60.0
 
 
 class TrainingView:
-    """Shows a run while entered: on stderr what moves and what is unusual, on stdout a line per mini-epoch."""
+    """Shows a run while entered: on stderr what begins, moves and is unusual, on stdout a line per mini-epoch.
 
-    def __init__(self) -> None:
-        self._bars, self._tasks = display.bar(""), dict[str, TaskID]()
+    begins: what is said of a run that starts. mini_epochs: whether each has its line.
+    """
+
+    def __init__(self, *, begins: Callable[[RunStarted], list[str]] | None = None, mini_epochs: bool = True) -> None:
+        self._begins, self._mini_epochs = begins or start_lines, mini_epochs
+        self._bars, self._tasks = display.bar(), dict[str, TaskID]()
         self._told_s = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -45,42 +50,118 @@ class TrainingView:
         if event.run.rank:
             return
         match event:
-            case RunStarted(run=run):
-                # other loaders than ours need not have one
-                describe: Callable[[], list[str]] | None = getattr(run.train_loader, "describe", None)
-                for line in describe() if describe else []:
+            case RunStarted():
+                for line in self._begins(event):
                     display.warn(line)
+                self._begun_s, self._begun_samples = time.monotonic(), event.samples_seen
             case Progressed(progress=now) if not self._shown.disable:
                 self._move(now)
             case Progressed(progress=now) if time.monotonic() - self._told_s > PLAIN_INTERVAL_S:
                 self._told_s = time.monotonic()
                 display.warn(progress_line(now))
-            case Saved(record=record) if record:
-                self._told_s = time.monotonic()
-                display.say(mini_epoch_line(record))
-                if warning := record.get("diagnosis", {}).get("warning"):
-                    display.warn(f"warning: {escaped(warning)}")
+            case Validating(batches_done=done, batches=count):
+                self._validating(done, count)
+            case Saved(record=record):
+                self._saved(record)
             case Noticed(text=text):
                 display.warn(escaped(text))
+            case RunEnded():
+                self._forget(*self._tasks)
+
+    def _validating(self, done: int, count: int | None) -> None:
+        if done == count:
+            # looking closer and saving are not counted
+            self._forget("validating")
+            self._show("saving", "looking closer, saving", 0, None)
+        else:
+            self._show("validating", "validating batches", done, count)
+
+    def _saved(self, record: Mapping[str, Any]) -> None:
+        self._forget("validating", "saving")
+        if not record:
+            return
+        self._told_s = time.monotonic()
+        if self._mini_epochs:
+            display.say(mini_epoch_line(record))
+        if warning := record.get("diagnosis", {}).get("warning"):
+            display.warn(f"warning: {escaped(warning)}")
 
     def _move(self, now: Progress) -> None:
-        self._show(
-            "mini",
-            f"mini-epoch {now.mini_epoch}",
-            now.mini_epoch_done,
-            now.mini_epoch_samples,
-            f"{now.samples_per_s:,.0f} samples/s · waiting {now.waiting:.0%} · {memory()}",
-        )
-        epoch = f"epoch {now.epoch} of {now.epochs}"
-        self._show("epoch", epoch, now.epoch_done, now.epoch_samples, losses(now.train))
+        per_s = (now.samples_seen - self._begun_samples) / max(time.monotonic() - self._begun_s, 1e-9)
+        mini, epoch = f"mini-epoch {now.mini_epoch:,}", f"epoch {now.epoch:,} of {now.epochs:,}"
+        self._samples("mini", mini, now.mini_epoch_done, now.mini_epoch_samples, now.samples_per_s)
+        # validations and checkpoints take their share of what is left
+        self._samples("epoch", epoch, now.epoch_done, now.epoch_samples, per_s)
+        self._samples("run", "run", now.samples_seen, now.total_samples, per_s)
         best = f"best {now.best:.4f}" if now.best is not None else ""
-        self._show("run", "run", now.samples_seen, now.total_samples, best)
+        parts = [f"{now.samples_per_s:,.0f} samples/s", f"waiting {now.waiting:.0%}", memory(), losses(now.train), best]
+        self._shown.note = " · ".join(part for part in parts if part)
 
-    def _show(self, name: str, description: str, done: int, total: int, note: str) -> None:
+    def _samples(self, name: str, description: str, done: int, total: int, per_s: float) -> None:
+        # the last batch of a mini-epoch may be more than it needs
+        total = max(done, total)
+        self._show(name, description, done, total, left_s=(total - done) / per_s if per_s else None)
+
+    def _show(self, name: str, description: str, done: int, total: int | None, **fields: Any) -> None:
         if name not in self._tasks:
-            # what earlier starts did tells nothing of the speed of this one
-            self._tasks[name] = self._shown.add_task(description, total=total, completed=done, note=note)
-        self._shown.update(self._tasks[name], description=description, completed=done, total=total, note=note)
+            self._tasks[name] = self._shown.add_task(description, total=total, completed=done, **fields)
+        self._shown.update(self._tasks[name], description=description, completed=done, total=total, **fields)
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            if name in self._tasks:
+                self._shown.remove_task(self._tasks.pop(name))
+
+
+def start_lines(event: RunStarted) -> list[str]:
+    """What is about to be trained, on what, with what, and from where."""
+    run, totals = event.run, event.totals
+    epochs = f"{totals.epochs:,} epoch{'s' * (totals.epochs != 1)} of {run.train_loader.samples:,} samples"
+    minis = f"{totals.mini_epochs:,} mini-epoch{'s' * (totals.mini_epochs != 1)}"
+    return [
+        " · ".join(_machine(run)),
+        *_data(run),
+        f"{epochs}: {totals.samples:,} samples in {totals.steps:,} steps and {minis}",
+        *_origin(event),
+    ]
+
+
+def _machine(run: Run) -> list[str]:
+    """Device, threads and processes, and the size of the network, as far as the trainer tells."""
+    import torch
+
+    device, model = (getattr(run.trainer, name, None) for name in ("device", "model"))
+    threads, size = torch.get_num_threads(), run.train_loader.world_size
+    parts = [f"device {device}"] if device else []
+    parts.append(f"{threads:,} thread{'s' * (threads != 1)}")
+    parts += [f"{size:,} processes"] if size > 1 else []
+    if isinstance(model, torch.nn.Module):
+        parts.append(f"{sum(weight.numel() for weight in model.parameters()):,} parameters")
+    return parts
+
+
+def _data(run: Run) -> list[str]:
+    """What is used of each dataset, as far as the loaders tell: others than ours may not."""
+    counts = [
+        f"{what} {loader.positions:,} positions in {loader.shards:,} shard{'s' * (loader.shards != 1)}"
+        for what, loader in (("training on", run.train_loader), ("validating on", run.val_loader))
+        if isinstance(loader, Loader)
+    ]
+    describe: Callable[[], list[str]] | None = getattr(run.train_loader, "describe", None)
+    return [" · ".join(counts)] * bool(counts) + (describe() if describe else [])
+
+
+def _origin(event: RunStarted) -> list[str]:
+    if event.resumed_from is None:
+        return []
+    return [f"resumed from {escaped(event.resumed_from)} at sample {event.samples_seen:,}"]
+
+
+def trial_lines(event: RunStarted, names: Sequence[str]) -> list[str]:
+    """A trial of a sweep, and what it tries of the options of these names."""
+    given = {"batch_size": event.run.options.get("global_batch_size"), **event.run.options}
+    options = [f"{name} {printable(given.get(name), width=40)}" for name in names]
+    return [" · ".join([f"trial {int(event.run.folder.name)} begins", *options]), *_origin(event)]
 
 
 def progress_line(now: Progress) -> str:

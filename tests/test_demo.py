@@ -19,6 +19,6 @@ def test_the_demo_stops_after_the_second_mini_epoch_and_goes_on_to_the_end(tmp_p
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert "interrupted after " in ended.stdout
-    assert f"resumed from {tmp_path / 'demo' / 'run' / 'checkpoints'}" in ended.stdout
+    assert f"resumed from {tmp_path / 'demo' / 'run' / 'checkpoints'}" in ended.stderr
     assert "2 whole epochs" in ended.stdout
     assert "Now your own files" in ended.stdout

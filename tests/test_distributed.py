@@ -141,7 +141,7 @@ def test_a_killed_process_ends_the_others_which_say_so_and_torchrun_may_start_th
     # each of the two starts is from the beginning or from a checkpoint, and what one process prints is there once
     told = [line.split(" · ")[0] for line in ended.stdout.splitlines() if line.startswith("epoch ")]
     assert told == ["epoch 1 mini-epoch 1", "epoch 1 mini-epoch 2"]
-    assert "resumed from" in ended.stdout
+    assert "resumed from" in ended.stderr
 
 
 def test_a_signal_to_one_process_stops_all_with_130_and_the_state_saved(stopped):

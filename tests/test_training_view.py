@@ -64,7 +64,10 @@ def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
     with TrainingView() as view:
         train(tmp_path, hooks=[view], num_epochs=1)
     shown = capsys.readouterr()
-    assert shown.err == ""
+    assert shown.err.splitlines() == [
+        "device cpu · 1 thread · 858 parameters",
+        "1 epoch of 26 samples: 26 samples in 7 steps and 3 mini-epochs",
+    ]
     lines = shown.out.splitlines()
     assert [line.split(" · ")[:2] for line in lines] == [
         [f"epoch 1 mini-epoch {number}", f"{samples} samples"] for number, samples in ((1, 12), (2, 24), (3, 26))
