@@ -23,6 +23,7 @@ from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
 from hexshards.dedupe_games import held_path, note_held, without_copies
 from hexshards.discovery import discover
 from hexshards.engines import Runner
+from hexshards.errors import DataError, printable
 from hexshards.games import shard_sketches
 from hexshards.index import NAME, Index, InputFile, read_index
 from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
@@ -178,10 +179,15 @@ def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[Conver
     if not append:
         return ConvertSpec(**options), None
     base = read_index(out)
+    if unknown := base.options.keys() - {field.name for field in fields(ConvertSpec)}:
+        found = f"was made with options that this release does not know ({printable(', '.join(sorted(unknown)))})"
+        raise DataError(
+            found, where=str(out), fix="Use the release that wrote it, or convert again into another folder"
+        )
     for name, value in options.items():
-        if base.options.get(name, value) != value:
+        if (made := base.options.get(name, value)) != value:
             raise ValueError(
-                f"{out} was made with {name} {base.options[name]}, so files can't be added with {name} {value}. "
+                f"{out} was made with {name} {printable(made)}, so files can't be added with {name} {value}. "
                 "Leave the option out, or convert everything again into another folder"
             )
     return ConvertSpec(**{**options, **base.options}), base  # type: ignore[arg-type]  # the spec checks them

@@ -30,9 +30,9 @@ from fuzzing import NUMBERS, VALUES, Random, Unclean, at, check_text, fuzz, one_
 from small_data import processed
 
 import hexshards
-from hexshards import codec, dataset_commands, display
+from hexshards import codec, dataset_commands
 from hexshards.delivery import compiled, on_cpu, on_device
-from hexshards.index import NAME, Index, read_index
+from hexshards.index import NAME, read_index
 from hexshards.leakage import leakage
 from hexshards.mixing import mixing
 from hexshards.specs import LoaderSpec
@@ -162,7 +162,6 @@ class Use:
 
     def __init__(self, folder: Path, sound: Path, extra: Path, random: Random) -> None:
         self.folder, self.sound, self.extra, self.random = folder, sound, extra, random
-        self.index: Index | None = None
 
     def options(self, **others: Any) -> dict[str, Any]:
         """Of a loader, as they come."""
@@ -196,8 +195,6 @@ class Use:
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(out), suppress(typer.Exit):
             self.random.choice(commands)()
         check_text(out.getvalue())
-        if self.index:
-            check_text(display.info_text(self.index, folder=folder))
 
     def measured(self) -> None:
         """How well it is mixed, and what leaks."""
@@ -329,10 +326,9 @@ def prepare(work: Path) -> Callable[[Random, list[str]], None]:
         opened.clear()
         use = Use(folder, work / "other", extra, random)
         try:
-            use.index = read_index(folder)
+            read_index(folder)
         except Exception as error:
             refusal(error)
-            use.folder = folder
             ways = iter([use.told]) if random.random() < 0.1 else iter(())
         else:
             ways = use.ways()

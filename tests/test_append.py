@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from small_data import CUT, columns_of, examples, files_of, processed, samples_o
 
 import hexshards
 from hexshards.conversion import convert
-from hexshards.errors import InputRejected
+from hexshards.errors import DataError, InputRejected
 from hexshards.index import read_index
 from hexshards.verification import verify
 
@@ -187,6 +188,13 @@ def test_without_a_dataset_there_is_nothing_to_add_to(sources, tmp_path):
     with pytest.raises(FileNotFoundError, match="no dataset here"):
         convert(sources, out=tmp_path / "none", append=True)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dataset_of_options_that_nobody_knows_is_not_added_to(sources, data):
+    index = read_index(data)
+    replace(index, options={**index.options, "self": 1, "\x1b": 2}).write(data)
+    with pytest.raises(DataError, match=r"options that this release does not know \(\\x1b, self\)"):
+        convert(sources[2], out=data, append=True)
 
 
 def test_options_of_the_dataset_hold_and_others_are_refused(sources, data, first):
