@@ -20,6 +20,7 @@ from hexshards.alike import Alike, Rows, distinct, joined
 from hexshards.board import BLUE, RED
 from hexshards.errors import printable
 from hexshards.pickles import Array, DType, Global, Member
+from hexshards.plurals import counted
 from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
 from hexshards.sources import source_name
 from hexshards.templates import Slot, Template
@@ -397,7 +398,7 @@ def _need(entry: dict[str, Any], key: str) -> Any:
 def _shown(value: Any) -> str:
     """A short, safe description: text as it is, numbers too, of anything else only the kind."""
     if type(value) is str:
-        return f"text of {len(value):,} characters, {printable(value, width=40)}"
+        return f"text of {counted(len(value), 'character')}, {printable(value, width=40)}"
     if isinstance(value, Member):
         return f"{value.enum}({_shown(value.value)})"
     if type(value) is int and value.bit_length() > 64:

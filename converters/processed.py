@@ -20,6 +20,7 @@ from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, State
 from hexshards.errors import DataError, printable
 from hexshards.frames import Unframed
 from hexshards.pickles import Array
+from hexshards.plurals import counted
 from hexshards.positions import Reject, no_positions
 from hexshards.sources import Chunk, source_name
 from hexshards.specs import CONVERT, ConvertSpec
@@ -97,7 +98,7 @@ def _odd_counts(top: dict[str, Any], count: int, side: int) -> list[Reject]:
     if type(stated) is int and count <= stated and (most is None or stated <= most):
         return []
     claim = f"examples_generated {printable(stated, width=24)}"
-    found = f"{claim} for {count:,} examples of {printable(games, width=24)} games"
+    found = f"{claim} for {counted(count, 'example')} of {printable(games, width=24)} games"
     return [Reject("processing_stats", "stated count is impossible", found)]
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.errors import DataError, printable
+from hexshards.plurals import counted
 from hexshards.positions import NO_POLICY, UNKNOWN, Positions, Reject, stone_bytes
 from hexshards.sources import Chunk, Contents, Games, source_name
 from hexshards.specs import CONVERT, ConvertSpec, Selector
@@ -299,7 +300,9 @@ def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
         except _Unreadable as fault:
             faults.append((line, *fault.args))
             if len(faults) > max(MAX_STRAY_LINES, len(lines)):
-                raise _refusal(f"has {len(faults):,} lines that are no games", faults, where) from None
+                raise _refusal(
+                    f"has {counted(len(faults), 'line', verb='that is no game/that are no games')}", faults, where
+                ) from None
         if game is not None:
             lines.append(_Line(line, number, int(game[1]), game[2], game[3]))
     return lines, faults
@@ -460,7 +463,7 @@ def _rules(batch: _Batch, joined: NDArray[np.int8], before: NDArray[np.int8], *,
         (
             "unfinished game",
             (joined == NOBODY) & (not unfinished),
-            lambda game: f"nobody connected in {batch.plies_G[game]} moves",
+            lambda game: f"nobody connected in {counted(batch.plies_G[game], 'move')}",
         ),
         (
             "winner did not connect",

@@ -29,6 +29,7 @@ from hexshards.delivery import Rows, compiled, on_cpu, on_device, usable_device
 from hexshards.epochs import Datasets, Epochs, State
 from hexshards.expand import Batch, Packed
 from hexshards.loader_state import decoded
+from hexshards.plurals import counted
 from hexshards.prefetch import check_room
 from hexshards.remote import home_of
 from hexshards.resident import Resident
@@ -320,14 +321,14 @@ class Loader:
     def _check_size(self) -> None:
         if self.samples == 0:
             raise ValueError(
-                f"{self.home}: split {self.spec.split} has {self.positions:,} positions, not one full batch of "
-                f"{self._global_batch:,}. Lower batch_size, or leave drop_last off"
+                f"{self.home}: split {self.spec.split} has {counted(self.positions, 'position')}, not one full batch "
+                f"of {self._global_batch:,}. Lower batch_size, or leave drop_last off"
             )
         last = self.samples % self._global_batch
         if 0 < last < self.world_size:
             raise ValueError(
-                f"{self.home}: the last batch of an epoch would hold {last} samples for {self.world_size} ranks. "
-                "Turn drop_last on, or choose another batch_size"
+                f"{self.home}: the last batch of an epoch would hold {counted(last, 'sample')} for "
+                f"{counted(self.world_size, 'rank')}. Turn drop_last on, or choose another batch_size"
             )
 
     def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hexshards.plurals import counted
 from hexshards.positions import columns, stone_bytes
 from hexshards.sources import Input
 from hexshards.specs import ConvertSpec
@@ -58,7 +59,7 @@ class Budget:
         if (count := self.at_once(task_bytes)) < self.workers:
             return (
                 f"{what} takes about {show_bytes(task_bytes)}: --memory {show_bytes(self.memory_bytes)} lets {count} "
-                f"of {self.workers} workers run"
+                f"of {counted(self.workers, 'worker')} run"
             )
         return ""
 

@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError
+from hexshards.plurals import counted
 from hexshards.specs import Codec
 
 SUFFIXES: dict[Codec, str] = {"zstd": ".npy.zst", "none": ".npy"}
@@ -73,7 +74,7 @@ def _decompress(data: bytes | memoryview, size: int, where: str) -> bytes:
         # zstd allocates what the frame claims, so the claim is compared first
         claimed = zstandard.get_frame_parameters(data).content_size
         if claimed != size:
-            raise DataError(f"decompresses to {claimed:,} bytes, not {size:,}", where=where, fix=_REMEDY)
+            raise DataError(f"decompresses to {counted(claimed, 'byte')}, not {size:,}", where=where, fix=_REMEDY)
         return bytes(_local.zstd.decompress(data, allow_extra_data=False))
     except zstandard.ZstdError as error:
         raise DataError(f"zstd finds damage ({error})", where=where, fix=_REMEDY) from None

@@ -31,6 +31,7 @@ from hexshards.inventory import SourceFolder, source_folders
 from hexshards.main_guard import check_main_guard
 from hexshards.order import Words
 from hexshards.overlaps import Overlap, overlap, overlap_with
+from hexshards.plurals import counted
 from hexshards.publication import publish, published, written_in
 from hexshards.remote import is_url, shown
 from hexshards.repeats import holds_games, without_repeats
@@ -237,7 +238,9 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
     # merged positions become soft block by block: what is held of them is as their files have it
     soft = any(spill.soft for spill in spills) if plan.merges else plan.layout.soft
     shard_bytes = writing_bytes(plan.layout.side, soft=soft, spec=work.spec)
-    notes.append(work.budget.notice(shard_bytes, f"writing a shard of {work.spec.shard_positions:,} positions"))
+    notes.append(
+        work.budget.notice(shard_bytes, f"writing a shard of {counted(work.spec.shard_positions, 'position')}")
+    )
     at_once = work.budget.at_once(shard_bytes)
     index = assemble(plan, base=work.base, spec=work.spec, runner=runner, at_once=at_once, tell=tell.add)
     if work.spec.dedupe == "none":
@@ -258,8 +261,9 @@ def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Sp
     found, left = without_copies(spills, held=[held_path(work.scratch, shard) for shard in held])
     if not left.rows:
         return found, ""
-    games = f", {left.games:,} whole games among them under other names" if left.games else ""
-    return found, f"left out {left.rows:,} positions of games that are there by other files{games} (--dedupe games)"
+    games = f", {counted(left.games, 'whole game')} among them under other names" if left.games else ""
+    out = f"left out {counted(left.rows, 'position')} of games that are there by other files"
+    return found, f"{out}{games} (--dedupe games)"
 
 
 def _without_repeats(work: _Work, found: Survey, runner: Runner, tell: _Teller) -> tuple[Survey, int]:
@@ -283,7 +287,8 @@ def _repeated_games(count: int, spec: ConvertSpec) -> str:
     if not count:
         return ""
     done = "kept, in the split of the first" if spec.keep_duplicates else "left out (--keep-duplicates keeps them)"
-    return f"{count:,} games are exact repeats of others, as they are or turned by 180 degrees: {done}"
+    repeats = "is an exact repeat of another, as it is/are exact repeats of others, as they are"
+    return f"{counted(count, 'game', verb=repeats)} or turned by 180 degrees: {done}"
 
 
 def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
@@ -304,14 +309,14 @@ def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
 
 def _about(found: Overlap) -> str:
     about = "" if found.exact else "about "
-    return f"{about}{found.positions:,} positions of {about}{found.games:,} games"
+    return f"{about}{counted(found.positions, 'position')} of {about}{counted(found.games, 'game')}"
 
 
 def _without_policy(count: int) -> str:
     if not count:
         return ""
-    have = "position has" if count == 1 else "positions have"
-    return f"{count:,} {have} no policy although the game goes on: kept, for the value alone"
+    have = counted(count, "position", verb="has/have")
+    return f"{have} no policy although the game goes on: kept, for the value alone"
 
 
 def _read_all(

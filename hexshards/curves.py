@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hexshards.errors import printable
 from hexshards.history import History
+from hexshards.plurals import counted
 
 LINES = (
     ("training policy loss", "train.policy_loss", min, "{:.3f}"),
@@ -34,7 +35,7 @@ def curves_text(histories: list[History]) -> str:
 
 def _lines(history: History) -> Iterator[str]:
     samples = history.column("samples_seen")
-    yield f"{history.name}: {len(samples)} mini-epochs, {samples[-1]:,.0f} samples"
+    yield f"{history.name}: {counted(len(samples), 'mini-epoch')}, {counted(samples[-1], 'sample')}"
     for name, path, better, shown in LINES:
         numbers = history.column(path)
         if (there := np.isfinite(numbers)).any():

@@ -17,6 +17,7 @@ from typer import Argument, Option
 from hexshards.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
 from hexshards.errors import escaped
 from hexshards.interrupts import stops_as_ctrl_c
+from hexshards.plurals import counted
 from hexshards.specs import (
     CONVERT,
     LOADER,
@@ -173,8 +174,8 @@ def verify(
         if found.problems:
             raise typer.Exit(FAILED)
         if not as_json:
-            where = f"in {found.blocks:,} blocks of {found.shards:,} shards"
-            display.say(f"sound: {found.positions:,} positions {where}, {found.games:,} games")
+            where = f"in {counted(found.blocks, 'block')} of {counted(found.shards, 'shard')}"
+            display.say(f"sound: {counted(found.positions, 'position')} {where}, {counted(found.games, 'game')}")
             if leaked:
                 display.say(display.leakage_text(leaked))
 
@@ -279,7 +280,7 @@ def synth(
         from hexshards.synth import write
 
         files = write(out, games=games, format=form, side=side, seed=seed)
-        display.say(f"{games:,} games in {len(files)} files in {escaped(out)}")
+        display.say(f"{counted(games, 'game')} in {counted(len(files), 'file')} in {escaped(out)}")
 
 
 def _cores() -> int:

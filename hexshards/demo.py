@@ -11,6 +11,7 @@ from hexshards.conversion import convert
 from hexshards.errors import escaped
 from hexshards.hooks import Event, Saved
 from hexshards.index import NAME
+from hexshards.plurals import counted
 from hexshards.runs import train
 from hexshards.specs import TrainSpec
 from hexshards.synth import write
@@ -48,7 +49,7 @@ def run(out: LocalPath) -> None:
         found = verify(data, progress=tell)
     for problem in found.problems:
         raise problem
-    display.say(f"sound: {found.positions:,} positions, {found.games:,} games")
+    display.say(f"sound: {counted(found.positions, 'position')}, {counted(found.games, 'game')}")
 
     spec = TrainSpec(data=data, run=out / "run", mini_epoch_samples=20_000, epochs=2, channels=16, blocks=3)
     command = f"train {data} --run {spec.run} --mini-epoch-samples 20000 --epochs 2 --channels 16 --blocks 3"

@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from hexshards.errors import escaped, printable, without_secrets
+from hexshards.plurals import counted
 from hexshards.sources import GameSource, Input, Source, formats
 
 NAMED = 3
@@ -194,5 +195,5 @@ def _sentences(paths: Sequence[Path], known: Formats) -> Iterator[str]:
     if rest:
         listed = ", ".join(f"{printable(ending)} {count:,}" for ending, count in rest.most_common(5))
         listed += ", ..." if len(rest) > 5 else ""
-        files = f"{rest.total():,} files" if rest.total() > 1 else "1 file"
+        files = counted(rest.total(), "file")
         yield f"passed over {files} of no known format ({listed})"

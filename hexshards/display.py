@@ -20,14 +20,17 @@ from rich.text import Text
 from hexshards.budget import show_bytes
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.inventory import SourceFolder, by_format
+from hexshards.plurals import counted
 
 if TYPE_CHECKING:
     from hexshards import conversion, estimates, leakage, mixing, pace
-    from hexshards.index import Index, InputFile
+    from hexshards.index import Index, InputFile, Split
     from hexshards.positions import Positions
 
 SHOWN_FILES = 20
 """Files that the summary of a conversion lists, a line each."""
+
+_GAMELESS = "does not say which game it is from/do not say which game they are from"
 
 SHOWN_FOLDERS = 8
 """Folders in which files were found that get a line each."""
@@ -186,7 +189,7 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
             ):
                 if total:
                     bars.update(task, total=total, completed=done, visible=True)
-            bars.note = f"{now.files_done:,}/{now.files:,} files · {now.positions:,} positions"
+            bars.note = f"{now.files_done:,}/{counted(now.files, 'file')} · {counted(now.positions, 'position')}"
 
         yield show
 
@@ -204,11 +207,11 @@ def found_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ())
     shown = list(folders)
     if len(folders) > SHOWN_FOLDERS:
         shown = sorted(folders, key=lambda each: -each.count)[: SHOWN_FOLDERS - 1]
-    where = f" in {len(folders):,} folders" * (len(folders) > 1)
+    where = f" in {counted(len(folders), 'folder')}" * (len(folders) > 1)
     lines = [f"found {_files(by_format(folders))}{where}:", *map(_folder_line, shown)]
     if rest := len(folders) - len(shown):
         nested = sum(bool(each.inside) for each in folders)
-        lines.append(f"  and {rest:,} more folders" + f"; {nested:,} of all lie inside another" * bool(nested))
+        lines.append(f"  and {counted(rest, 'more folder')}" + f"; {nested:,} of all lie inside another" * bool(nested))
     return "\n".join([*lines, *passed_over])
 
 
@@ -233,18 +236,16 @@ def conversion_summary(report: conversion.Report) -> str:
     index = report.index
     lines = [_file_line(file) for file in report.added[:SHOWN_FILES]]
     if len(report.added) > SHOWN_FILES:
-        lines.append(f"  and {len(report.added) - SHOWN_FILES:,} more files: `hexshards info` lists them all")
+        lines.append(f"  and {counted(len(report.added) - SHOWN_FILES, 'more file')}: `hexshards info` lists them all")
     for name, split in index.splits.items():
-        lines.append(
-            f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games {len(split.shards):>5} shards"
-        )
+        lines.append(f"{name:<6} {_split_counts(split)} {counted(len(split.shards), 'shard', width=5)}".rstrip())
     rejected = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in report.rejects.items())
     lines.append(
         f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected))
     )
     lines += _passed_over(report)
     if report.merged:
-        lines.append(f"merged {report.merged:,} positions into equal ones")
+        lines.append(f"merged {counted(report.merged, 'position')} into equal ones")
     if report.positions:
         lines.append(
             f"{report.shard_bytes / report.positions:.1f} bytes per position, "
@@ -261,13 +262,15 @@ def estimate_text(found: estimates.Estimate) -> str:
     samples = ", ".join(map(escaped, found.samples))
     lines = [
         found_text(found.folders),
-        f"would read {found.files:,} files of {show_bytes(found.input_bytes)}, about {found.positions:,} positions",
+        f"would read {counted(found.files, 'file')} of {show_bytes(found.input_bytes)}, "
+        f"about {counted(found.positions, 'position')}",
         *_passed_over(found),
-        f"dataset {escaped(found.out)}: about {found.shards:,} shards of {show_bytes(found.dataset_bytes)} together",
+        f"dataset {escaped(found.out)}: about {counted(found.shards, 'shard')} of "
+        f"{show_bytes(found.dataset_bytes)} together",
         f"disk: {show_bytes(found.dataset_bytes)} and, until the end, {show_bytes(found.scratch_bytes)} of scratch; "
         f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH"),
-        f"memory: about {show_bytes(found.memory_bytes)}, {found.readers} files read and {found.writers} shards "
-        "written at once",
+        f"memory: about {show_bytes(found.memory_bytes)}, {counted(found.readers, 'file')} read and "
+        f"{counted(found.writers, 'shard')} written at once",
         f"time: about {duration(found.seconds)}",
         *map(escaped, found.notes),
     ]
@@ -278,7 +281,7 @@ def estimate_text(found: estimates.Estimate) -> str:
 
 def _file_line(file: InputFile) -> str:
     # what is rejected of game records are lines, each of many positions: the two make no sum
-    counts = f"{file.positions:,} positions kept, {file.rejected:,} rejected"
+    counts = f"{counted(file.positions, 'position')} kept, {file.rejected:,} rejected"
     return f"  {printable(file.name)} · {counts}" + f" · {printable(file.notes, width=300)}" * bool(file.notes)
 
 
@@ -294,13 +297,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _split_counts(split: Split) -> str:
+    return f"{counted(split.positions, 'position', width=12)} {counted(split.games, 'game', width=10)}"
+
+
 def game_warning(index: Index) -> list[str]:
     """A warning when some positions do not say which game they are from."""
     lost = sum(file.without_game for file in index.inputs)
     if not lost:
         return []
     return [
-        f"warning: {lost:,} positions do not say which game they are from. They were split by source file, so where "
+        f"warning: {counted(lost, 'position', verb=_GAMELESS)}. "
+        f"{'It was' if lost == 1 else 'They were'} split by source file, so where "
         "files share games, validation positions may come from games that are also in training"
     ]
 
@@ -311,14 +319,14 @@ def info_text(index: Index, *, folder: str) -> str:
     positions = sum(shard.positions for shard in shards)
     size = sum(shard.size_bytes for shard in shards)
     lines = [
-        f"{escaped(folder)}: {positions:,} positions, side {index.side}, {len(shards)} shards, {size:,} bytes, "
-        f"{size / positions:.1f} per position, codec {index.layout.codec}"
+        f"{escaped(folder)}: {counted(positions, 'position')}, side {index.side}, {counted(len(shards), 'shard')}, "
+        f"{counted(size, 'byte')}, {size / positions:.1f} per position, codec {index.layout.codec}"
     ]
     for name, split in index.splits.items():
         played = [ply for ply, count in enumerate(split.plies) if count]
         mean = sum(ply * count for ply, count in enumerate(split.plies)) / split.positions
         lines.append(
-            f"{name:<6} {split.positions:>12,} positions {split.games:>10,} games · BLUE wins "
+            f"{name:<6} {_split_counts(split)} · BLUE wins "
             f"{split.blue_wins / split.positions:.1%}, RED {split.red_wins / split.positions:.1%} · plies "
             f"{played[0]} to {played[-1]}, mean {mean:.1f} · {split.without_policy:,} without policy"
         )
@@ -326,7 +334,7 @@ def info_text(index: Index, *, folder: str) -> str:
     lines.append(
         "options " + ", ".join(f"{printable(name)} {printable(value)}" for name, value in index.options.items())
     )
-    lines.append(f"made from {len(index.inputs)} files:")
+    lines.append(f"made from {counted(len(index.inputs), 'file')}:")
     lines += map(_file_line, index.inputs)
     lines.append(f"fingerprint {index.fingerprint}")
     return "\n".join(lines)
@@ -334,13 +342,13 @@ def info_text(index: Index, *, folder: str) -> str:
 
 def mixing_text(found: mixing.Mixing) -> str:
     """What was measured, beside what a uniform shuffle gives, and a verdict."""
-    lines = [f"{found.batches:,} batches of {found.batch_size:,} of {found.positions:,} positions"]
+    lines = [f"{counted(found.batches, 'batch')} of {found.batch_size:,} of {counted(found.positions, 'position')}"]
     lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
     for measure in found.measures:
         judged = "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{'  BAD' * measure.bad}"
         lines.append(f"{measure.name:<44} {measure.found:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
     if found.without_game:
-        lines.append(f"{found.without_game:,} positions do not say which game they are from: no pairs of these")
+        lines.append(f"{counted(found.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
     lines.append(
         "mixed: nothing tells these batches from those of a uniform shuffle"
         if found.sound
@@ -351,13 +359,13 @@ def mixing_text(found: mixing.Mixing) -> str:
 
 def pace_text(found: pace.Pace) -> str:
     """Where a sample's time goes, what the loader delivers, and what to do about it."""
-    on = f"{found.device}, side {found.side}, {found.cores} cores, {found.threads} threads"
+    on = f"{found.device}, side {found.side}, {counted(found.cores, 'core')}, {counted(found.threads, 'thread')}"
     lines = [f"batches of {found.batch_size:,} on {on}"]
     lines.append("one sample, in nanoseconds: " + ", ".join(f"{name} {ns:,.0f}" for name, ns in found.stages.items()))
     for run in found.runs:
         lines.append(
-            f"{run.workers} workers: {run.samples_per_s:>12,.0f} samples/s, waiting {run.wait_ns:,.0f} ns a sample for "
-            f"rows, first batch after {run.first_batch_s:.2f} s"
+            f"{counted(run.workers, 'worker') + ':':<10} {run.samples_per_s:>12,.0f} samples/s, "
+            f"waiting {run.wait_ns:,.0f} ns a sample for rows, first batch after {run.first_batch_s:.2f} s"
         )
     best = f"{found.fastest.samples_per_s:,.0f} samples/s"
     if found.model_samples_per_s is None:

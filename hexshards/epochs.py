@@ -14,6 +14,7 @@ from hexshards.blend import Blend, given, sequence, whole_parts
 from hexshards.errors import DataError
 from hexshards.index import VERSION, read_index
 from hexshards.order import PASSES, Plan, Window, plan_epoch, window_rows
+from hexshards.plurals import counted
 from hexshards.remote import home_of
 from hexshards.selection import Filter, Selection
 from hexshards.specs import LoaderSpec
@@ -119,7 +120,7 @@ class Epochs:
         total, epoch = sum(blend.parts), given(blend.parts, self.samples).tolist()
         return [
             f"{selection.home}: {part / total:.1%} of the samples, {count:,} an epoch, which are "
-            f"{count / selection.positions / blend.passes:.2f} passes over {selection.positions:,} positions"
+            f"{count / selection.positions / blend.passes:.2f} passes over {counted(selection.positions, 'position')}"
             + f" ({selection})"
             * bool(selection.where)
             for selection, part, count in zip(self.selections, blend.parts, epoch, strict=True)

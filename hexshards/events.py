@@ -24,6 +24,7 @@ from hexshards.hooks import (
     Validated,
     Validating,
 )
+from hexshards.plurals import counted
 from hexshards.reports import MiniEpochReport, Outcome, Progress
 from hexshards.stop import Stop
 from hexshards.stopwatch import Stopwatch
@@ -71,7 +72,7 @@ class Events:
 
     def grown(self, more: int, epoch: int) -> None:
         """The dataset has more samples than in the epoch before."""
-        self.notice(f"the dataset has grown: epoch {epoch} has {more:,} samples more")
+        self.notice(f"the dataset has grown: epoch {epoch} has {counted(more, 'sample')} more")
 
     def begun(self, state: RunState) -> None:
         """The trainer is about to be given a mini-epoch's batches."""

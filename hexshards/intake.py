@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hexshards.errors import DataError, InputRejected, printable
 from hexshards.index import Index
+from hexshards.plurals import counted, plural
 from hexshards.positions import Positions
 from hexshards.read_sources import read_each
 from hexshards.sources import Input, source_name
@@ -178,7 +179,7 @@ def judge(
     if refusals:
         refusal, more = refusals[0], ""
         if len(refusals) > 1:
-            others = "1 other file is" if len(refusals) == 2 else f"{len(refusals) - 1:,} other files are"
+            others = counted(len(refusals) - 1, "other file", verb="is/are")
             more = f", and {others} refused (see {rejects})"
         raise InputRejected(f"{printable(refusal.problem, width=300)}{more}", where=refusal.path, fix=refusal.fix)
     reasons = sum((Counter(spill.rejects) for spill in spills), Counter[str]())
@@ -203,7 +204,8 @@ def judge(
 def _counted(rejects: int, spills: Sequence[Spill]) -> str:
     """So many rejects, in words for what they are: lines of game records, or examples."""
     words = sorted({word for spill in spills for word in spill.reject_places})
-    return f"{rejects:,} {words[0]} was" if rejects == 1 else f"{rejects:,} {' and '.join(f'{w}s' for w in words)} were"
+    *others, last = words if rejects != 1 else words[:1]
+    return counted(rejects, " and ".join([*map(plural, others), last]), verb="was/were")
 
 
 def _write_down(spills: Sequence[Spill], refusals: Sequence[Refusal], rejects: Path) -> None:

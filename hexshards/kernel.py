@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hexshards import expand
 from hexshards.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.expand import Packed, show_policy
+from hexshards.plurals import counted
 from hexshards.positions import stone_bytes
 
 LANES = 16
@@ -54,7 +55,7 @@ def fill(
     wrong = _fill(*inputs, side, _MASKS, symmetry_cells(side), board.reshape(-1), policy.reshape(-1), value)
     if wrong >= 0:
         found = f"move {moves[wrong]} in symmetry {rows.symmetry[wrong]}"
-        raise IndexError(f"{found} is beyond {side * side} cells in {len(SYMMETRIES)} symmetries")
+        raise IndexError(f"{found} is beyond {counted(side * side, 'cell')} in {len(SYMMETRIES)} symmetries")
     if soft:
         show_policy(rows.policy, rows.symmetry, side, policy)
 

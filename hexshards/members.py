@@ -14,6 +14,7 @@ from hexshards.board import MAX_SIDE, MIN_SIDE
 from hexshards.contents import check_numbers, check_stones
 from hexshards.errors import DataError, printable
 from hexshards.index import Index
+from hexshards.plurals import counted
 from hexshards.shard import REPAIR, Layout, Shard, block_crc32
 from hexshards.specs import Codec
 from hexshards.window import COLUMNS
@@ -63,7 +64,7 @@ class Blocks:
     def _check_end(self, url: str, count: int) -> None:
         shard = self._shard(url)
         if shard and count != len(shard.block_bytes):
-            found = f"ends after {count} of {len(shard.block_bytes)} blocks"
+            found = f"ends after {count} of {counted(len(shard.block_bytes), 'block')}"
             raise DataError(found, where=printable(url, width=300), fix=REPAIR)
 
     def _block(self, sample: dict[str, Any], where: str, number: int) -> Columns:

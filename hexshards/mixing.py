@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.batches import Loader
+from hexshards.plurals import counted
 from hexshards.positions import UNKNOWN
 from hexshards.specs import LoaderSpec
 from hexshards.storage import Home
@@ -74,7 +75,8 @@ def mixing(
     again = Loader(dataset, replace(spec, augment="all", drop_last=True), rank=0, world_size=1)
     if len(loader) < 2:
         raise ValueError(
-            f"{loader.home}: {loader.positions:,} positions are fewer than two batches of {spec.batch_size:,}"
+            f"{loader.home}: {counted(loader.positions, 'position', verb='is/are')} fewer than two batches of "
+            f"{spec.batch_size:,}"
         )
     tell, in_all = progress or (lambda *_: None), loader.samples + again.samples
     tally = _Tally(spec.batch_size)

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, Protocol
 
 from hexshards.errors import DataError, printable
+from hexshards.plurals import counted
 
 CONTAINERS_FLOOR, BYTES_PER_CONTAINER = 1_000_000, 8
 """Containers and memo entries allowed: floor + bytes / 8. Real files have one in 14 bytes or more."""
@@ -123,7 +124,7 @@ class Array:
         if not isinstance(shape, tuple) or len(shape) > 4 or not all(_is_size(n) for n in shape):
             raise RefusedError(f"an array claims the shape {printable(type(shape).__name__)}")
         if math.prod(shape) * ITEM_BYTES[dtype.code] != len(data):
-            raise RefusedError(f"an array claims the shape {printable(shape)} but holds {len(data):,} bytes")
+            raise RefusedError(f"an array claims the shape {printable(shape)} but holds {counted(len(data), 'byte')}")
         self.shape, self.dtype, self.fortran, self.data = shape, dtype.order + dtype.code, bool(fortran), data
 
     @property
@@ -299,7 +300,9 @@ class Machine:
         start, self.at = self.at, self.at + count
         if self.at > len(self.data):
             self.at = start
-            raise _CutError(f"{count:,} bytes are claimed where {len(self.data) - start:,} are left")
+            raise _CutError(
+                f"{counted(count, 'byte', verb='is/are')} claimed where {len(self.data) - start:,} are left"
+            )
         return self.data[start : self.at]
 
     def _byte(self) -> int:
@@ -321,7 +324,7 @@ class Machine:
     def _line(self, limit: int) -> str:
         end = self.data.find(b"\n", self.at, self.at + limit + 1)
         if end < 0:
-            raise RefusedError(f"a line of text is longer than {limit} characters")
+            raise RefusedError(f"a line of text is longer than {counted(limit, 'character')}")
         line, self.at = self.data[self.at : end], end + 1
         return line.decode("ascii")
 
@@ -340,7 +343,7 @@ class Machine:
         size = self._u8()
         self.apart = self.at
         if size > len(self.data) - self.at:
-            raise _CutError(f"a frame claims {size:,} bytes where {len(self.data) - self.at:,} are left")
+            raise _CutError(f"a frame claims {counted(size, 'byte')} where {len(self.data) - self.at:,} are left")
 
     def _none(self) -> None:
         self.stack.append(None)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.board import check_side
+from hexshards.plurals import counted
 
 Array = NDArray[Any]
 
@@ -295,7 +296,7 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Arra
         (
             "game ends before the position",
             (draft.plies != UNKNOWN) & (draft.plies < ply),
-            lambda row: f"{draft.plies[row]} moves in the game, {ply[row]} stones on the board",
+            lambda row: f"{counted(draft.plies[row], 'move')} in the game, {counted(ply[row], 'stone')} on the board",
         ),
     ]
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from hexshards.budget import show_bytes
 from hexshards.errors import DataError
+from hexshards.plurals import counted
 from hexshards.remote import Remote
 from hexshards.selection import Selection
 from hexshards.shard import Shard
@@ -25,9 +26,9 @@ def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
         needed = sum(sorted((shard.size_bytes for shard in shards), reverse=True)[: 2 * spec.group_shards])
         if isinstance(home, Remote) and needed * len(selections) > home.spec.cache_bytes:
             raise ValueError(
-                f"{home}: shuffling needs {2 * spec.group_shards} shards at hand, {show_bytes(needed)}, for each of "
-                f"{len(selections)} datasets, and the cache may hold {show_bytes(home.spec.cache_bytes)}. "
-                "Raise cache_limit"
+                f"{home}: shuffling needs {counted(2 * spec.group_shards, 'shard')} at hand, {show_bytes(needed)}, for "
+                f"each of {counted(len(selections), 'dataset')}, and the cache may hold "
+                f"{show_bytes(home.spec.cache_bytes)}. Raise cache_limit"
             )
 
 

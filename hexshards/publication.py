@@ -17,6 +17,7 @@ from typing import Any
 from hexshards.cache import default_folder
 from hexshards.errors import DataError, without_secrets
 from hexshards.index import NAME, Index, read_index
+from hexshards.plurals import counted
 from hexshards.remote import Patience, checked_url, filesystem, home_of, is_url, shown
 from hexshards.specs import REMOTE, RemoteSpec
 
@@ -105,7 +106,11 @@ class _Target:
         self._try(path.name, self.system.put_file, str(path), f"{self.path}/{path.name}", **limit)
         if (found := self._size(path.name)) != size:
             fix = "Give the same command again"
-            raise DataError(f"{size:,} bytes were sent, {found} are there", where=self._where(path.name), fix=fix)
+            raise DataError(
+                f"{counted(size, 'byte', verb='was/were')} sent, {found} are there",
+                where=self._where(path.name),
+                fix=fix,
+            )
 
     def _size(self, name: str) -> int | None:
         """Size of a file as it is there now, None where there is none."""

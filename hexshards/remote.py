@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from hexshards.cache import Cache, Part, default_folder
 from hexshards.errors import DataError, printable, without_secrets
+from hexshards.plurals import counted
 from hexshards.specs import REMOTE, RemoteSpec
 from hexshards.storage import INDEX_BYTES, Folder, Home, too_large
 
@@ -135,7 +136,7 @@ class _Longer(Exception):
     """A server sent more than was asked for."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"the server sent more than {most:,} bytes")
+        super().__init__(f"the server sent more than {counted(most, 'byte')}")
 
 
 class Patience:
@@ -164,7 +165,7 @@ class Patience:
         self.attempts += 1
         elapsed_s = time.monotonic() - self.start_s
         if lasting or elapsed_s + self.wait_s > self.give_up_s:
-            tried = f"{self.attempts} attempt{'s' * (self.attempts > 1)} in {elapsed_s:.0f} s"
+            tried = f"{counted(self.attempts, 'attempt')} in {elapsed_s:.0f} s"
             # the failure itself may hold the URL with its password
             raise Unreachable(f"could not {self.doing}, {tried}: {cause}", where=self.where, fix=_CHECK) from None
         log.warning("%s: attempt %d failed (%s); again in %.1f s", self.where, self.attempts, cause, self.wait_s)
@@ -285,7 +286,9 @@ class Remote:
             if len(data) == size_bytes:  # a server that knows no ranges sends the whole
                 part.restart()
             elif len(data) != end - have:
-                patience.failed(f"got {len(data):,} bytes instead of {end - have:,}; it should hold {size_bytes:,}")
+                patience.failed(
+                    f"got {counted(len(data), 'byte')} instead of {end - have:,}; it should hold {size_bytes:,}"
+                )
                 continue
             self.cache.make_room(len(data))
             part.append(data)

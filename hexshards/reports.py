@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import escaped
+from hexshards.plurals import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +110,14 @@ class Outcome:
         return "\n".join([self._headline(), *self._losses(), *files])
 
     def _headline(self) -> str:
-        done = f"{self.samples_seen:,} samples, {self.epochs} whole epoch{'s' * (self.epochs != 1)}"
+        done = f"{counted(self.samples_seen, 'sample')}, {counted(self.epochs, 'whole epoch')}"
         if self.interrupted:
             return f"interrupted after {done}; start it again to go on"
         if self.stopped:
             return f"ended after {done}: {self.stopped}"
         if not self.mini_epochs:
             return f"nothing left to train: {done}"
-        return f"trained {self.mini_epochs} mini-epoch{'s' * (self.mini_epochs != 1)}: {done}"
+        return f"trained {counted(self.mini_epochs, 'mini-epoch')}: {done}"
 
     def _losses(self) -> list[str]:
         parts = {part: self.metrics.get(part, {}) for part in ("train", "val")}

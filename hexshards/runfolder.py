@@ -17,6 +17,7 @@ from hexshards import checkpoint
 from hexshards.checkpoint_schema import problem_of_record
 from hexshards.errors import DataError
 from hexshards.locks import locked
+from hexshards.plurals import counted
 from hexshards.retention import Retention
 from hexshards.storage import open_regular, publish
 
@@ -56,7 +57,7 @@ class RunFolder:
         """
         present = checkpoint.newest_first(self.checkpoints)
         if resume == "never" and present:
-            found = f"already holds {len(present)} checkpoints"
+            found = f"already holds {counted(len(present), 'checkpoint')}"
             raise DataError(found, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
         if resume not in RESUMES:
             return Path(resume), reader.take(Path(resume))
@@ -73,7 +74,7 @@ class RunFolder:
                 on_damage(f"skipped a damaged checkpoint: {each}")
             return path, state
         if damage:
-            count = f"holds {len(damage)} checkpoint{'s' * (len(damage) > 1)}, and none can be read"
+            count = f"holds {counted(len(damage), 'checkpoint')}, and none can be read"
             newest = f"the newest, {damage[0].where}, {damage[0].problem}"
             fix = "Put back a good copy, or begin anew in another run folder; nothing here was changed"
             raise DataError(f"{count}; {newest}", where=str(self.checkpoints), fix=fix)
@@ -85,7 +86,7 @@ class RunFolder:
         told = len(self.log.records())
         if not (told or self.best.exists()):
             return
-        left = f"{self.log.path.name} tells of {told} mini-epoch{'s' * (told != 1)}" if told else "best.pt is here"
+        left = f"{self.log.path.name} tells of {counted(told, 'mini-epoch')}" if told else "best.pt is here"
         best = f"go on from the best with --resume {self.best}, " if self.best.exists() else ""
         fix = f"Put them back, {best}or begin anew in another run folder; nothing here was changed"
         raise DataError(f"{left}, but there are no checkpoints in checkpoints/", where=str(self.path), fix=fix)
@@ -95,7 +96,7 @@ class RunFolder:
         here = (counters["epoch"], counters["mini_epoch"], bool(counters["finished"]))
         present = checkpoint.newest_first(self.checkpoints)
         if newer := [other for other in present if (checkpoint.place(other) or here) > here]:
-            found = f"{len(newer)} checkpoints are newer than {path.name}, up to {newer[0].name}"
+            found = f"{counted(len(newer), 'checkpoint', verb='is/are')} newer than {path.name}, up to {newer[0].name}"
             fix = "Move them away first, or use another run folder"
             raise DataError(found, where=str(self.checkpoints), fix=fix)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
 from hexshards.index import Index
+from hexshards.plurals import counted
 from hexshards.reading import Blocks, Columns
 from hexshards.storage import Home
 
@@ -116,9 +117,11 @@ class Selection:
         return np.arange(first, first + int(self.blocks.rows[block]))
 
     def __str__(self) -> str:
-        parts = [f"{self.kept:,} of {self.total:,} positions meet {str(self.where)!r}"] * bool(self.where)
+        meets, used = "meets" if self.kept == 1 else "meet", "is" if self.positions == 1 else "are"
+        total, kept = counted(self.total, "position"), counted(self.kept, "position")
+        parts = [f"{self.kept:,} of {total} {meets} {str(self.where)!r}"] * bool(self.where)
         if self.positions < self.kept:
-            parts.append(f"{self.positions:,} of {self.kept:,} positions are used, evenly over the shards")
+            parts.append(f"{self.positions:,} of {kept} {used} used, evenly over the shards")
         return "; ".join(parts)
 
     def _used(self, block: int, columns: Columns, names: Sequence[str]) -> Columns:

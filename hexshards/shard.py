@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hexshards import codec
 from hexshards.contents import check_numbers, check_stones
 from hexshards.errors import DataError, printable
+from hexshards.plurals import counted
 from hexshards.positions import Positions, columns
 from hexshards.specs import Codec
 from hexshards.storage import Home, publishing
@@ -163,7 +164,7 @@ def read_block(
     file.seek(sum(shard.block_bytes[:number]))
     data = file.read(size)
     if len(data) != size:
-        found = f"the file ends after {len(data):,} of the block's {size:,} bytes"
+        found = f"the file ends after {len(data):,} of the block's {counted(size, 'byte')}"
         raise DataError(found, where=where, fix=REPAIR)
     if (crc := isal_zlib.crc32(data)) != shard.block_crc32[number]:
         found = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
@@ -201,11 +202,13 @@ def stream_members(stream: BinaryIO, *, where: str) -> Iterator[tuple[str, bytes
         held = held * (name.partition(".")[0] == key) + len(head) + size
         key = name.partition(".")[0]
         if size < 0 or held > MAX_BLOCK_BYTES:
-            found = f"has a member {printable(name)} of {size:,} bytes, and a block at most {MAX_BLOCK_BYTES:,}"
+            found = (
+                f"has a member {printable(name)} of {counted(size, 'byte')}, and a block at most {MAX_BLOCK_BYTES:,}"
+            )
             raise DataError(found, where=where, fix=REPAIR)
         data = _read(stream, size + -size % tarfile.BLOCKSIZE)
         if len(data) < size:
-            found = f"ends {size - len(data):,} bytes before its member {printable(name)} does"
+            found = f"ends {counted(size - len(data), 'byte')} before its member {printable(name)} does"
             raise DataError(found, where=where, fix=REPAIR)
         if head[156:157] in (tarfile.REGTYPE, tarfile.AREGTYPE):
             yield name, data[:size]

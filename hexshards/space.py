@@ -11,6 +11,7 @@ from hexshards.board import SYMMETRIES
 from hexshards.budget import decompressed_bytes, row_bytes, show_bytes
 from hexshards.intake import MAX_SPILLS
 from hexshards.overlaps import MAX_ROWS, ROW_BYTES
+from hexshards.plurals import counted
 from hexshards.sources import Input
 from hexshards.specs import ConvertSpec
 from hexshards.spill import Spill
@@ -70,7 +71,7 @@ def check_space(out: Path, *, waiting: Sequence[Input], spills: Iterable[Spill],
     needed = scratch_bytes(rest, side=side, soft=soft, spec=spec)
     needed += dataset_bytes(rest + done, side=side, soft=soft, spec=spec)
     if needed > (free := free_bytes(out)):
-        guess = f"about {rest + done:,.0f} positions need {show_bytes(needed)}"
+        guess = f"about {counted(rest + done, 'position', verb='needs/need')} {show_bytes(needed)}"
         raise OSError(errno.ENOSPC, f"{guess}, while {show_bytes(free)} are free", str(out))
 
 

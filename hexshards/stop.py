@@ -11,6 +11,7 @@ from typing import Any
 from hexshards.course import Course
 from hexshards.cursor import Cursor
 from hexshards.interrupts import StopSignals
+from hexshards.plurals import counted
 from hexshards.stopping import EarlyStopping, Standing
 from hexshards.stopwatch import Stopwatch
 from hexshards.team import Team
@@ -42,8 +43,8 @@ class Stop:
         if standing.exhausted(record, self.early):
             self.because(standing.why(self.early))
         limits = self.course.limits
-        if self.course.samples_over(cursor):
-            self.because(f"{limits.samples:,} samples were the limit")
+        if limits.samples and self.course.samples_over(cursor):
+            self.because(f"{counted(limits.samples, 'sample', verb='was/were')} the limit")
         if self.time_up or (limits.time_s is not None and self._watch.used_s() >= limits.time_s):
             self.because("the time is used up")
         if self._team.any(self.reason is not None):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hexshards.arguments import fit_fields
+from hexshards.plurals import counted
 
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
 """Endings of the metrics that are better when they are higher; of all others less is better."""
@@ -94,4 +95,4 @@ class Standing:
     def why(self, early: EarlyStopping) -> str:
         """The reason of an early end, for a person."""
         best = f"{self.best:.4f} in {self.checkpoint}" if self.best is not None else "none was finite"
-        return f"{early.metric} has not improved for {self.waited} mini-epochs; the best: {best}"
+        return f"{early.metric} has not improved for {counted(self.waited, 'mini-epoch')}; the best: {best}"

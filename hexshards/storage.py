@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol, cast
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
 from hexshards.errors import DataError
+from hexshards.plurals import counted
 
 _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
 
@@ -94,7 +95,9 @@ class Folder:
 
 def too_large(where: str) -> DataError:
     """The error for a file that is not as small as one that is read whole must be."""
-    return DataError(f"holds more than {INDEX_BYTES:,} bytes", where=where, fix="No index does: look at what this is")
+    return DataError(
+        f"holds more than {counted(INDEX_BYTES, 'byte')}", where=where, fix="No index does: look at what this is"
+    )
 
 
 class NotRegular(OSError):
@@ -201,7 +204,7 @@ def gunzipped(data: bytes, *, where: str) -> Iterator[bytes]:
             size += len(piece)
             if size > limit:
                 raise DataError(
-                    f"decompresses to more than {limit:,} bytes from {len(data):,}",
+                    f"decompresses to more than {counted(limit, 'byte')} from {len(data):,}",
                     where=where,
                     fix="No real file is that repetitive: leave it out",
                 )

@@ -14,6 +14,7 @@ from hexshards.course import Course
 from hexshards.cursor import Cursor
 from hexshards.errors import DataError
 from hexshards.growth import Supply
+from hexshards.plurals import counted
 from hexshards.stopwatch import Stopwatch
 from hexshards.team import Team
 from hexshards.trail import Trail
@@ -59,7 +60,7 @@ class BatchStream:
             batch = self._next()
             if batch is None:
                 raise self._miscounted(
-                    f"the loader ended after {self.cursor.epoch_batches} of {len(self.loader)} batches"
+                    f"the loader ended after {self.cursor.epoch_batches} of {counted(len(self.loader), 'batch')}"
                 )
             yield batch
             self.cursor = self.cursor.after_batch(self._global_rows(batch))
@@ -119,7 +120,7 @@ class BatchStream:
 
     def _close_epoch(self) -> None:
         if self._next() is not None:  # where there is none, the loader moves on to its next epoch
-            raise self._miscounted(f"the loader goes on after {len(self.loader)} batches")
+            raise self._miscounted(f"the loader goes on after {counted(len(self.loader), 'batch')}")
         self._open = self._resumed_from = None
 
     def _miscounted(self, found: str) -> Exception:

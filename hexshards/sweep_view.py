@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hexshards.errors import escaped, printable
 from hexshards.history import read_history
 from hexshards.plots import label_samples, new_figure, plain_label
+from hexshards.plurals import counted
 from hexshards.sweeps import Sweep
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def trial_line(trial: Trial) -> str:
         return f"trial {trial.number} failed: {printable(trial.error, width=ERROR_WIDTH)}"
     options = " · ".join(f"{name} {_shown(value)}" for name, value in trial.options.items())
     found = "no number" if trial.value is None else f"{trial.value:.4f}"
-    return f"trial {trial.number} {trial.state} after {trial.mini_epochs} mini-epochs: {found} · {options}"
+    return f"trial {trial.number} {trial.state} after {counted(trial.mini_epochs, 'mini-epoch')}: {found} · {options}"
 
 
 def sweep_text(found: Sweep) -> str:
@@ -75,7 +76,7 @@ def sweep_figure(found: Sweep) -> Figure:
         _option(axes, found, name)
     states = {trial.state for trial in found.trials}
     says = "red: the best trial" + " · pale: pruned" * ("pruned" in states)
-    title = f"{plain_label(str(found.out))}: {len(found.trials)} trials · {says}"
+    title = f"{plain_label(str(found.out))}: {counted(len(found.trials), 'trial')} · {says}"
     figure.text(0.5, 0.99, title, ha="center", va="top", fontsize=11)
     return figure
 

@@ -15,6 +15,7 @@ from hexshards.batches import Loader
 from hexshards.budget import show_bytes
 from hexshards.errors import escaped, printable
 from hexshards.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.plurals import counted
 from hexshards.reports import Progress
 
 if TYPE_CHECKING:
@@ -116,12 +117,12 @@ class TrainingView:
 def start_lines(event: RunStarted) -> list[str]:
     """What is about to be trained, on what, with what, and from where."""
     run, totals = event.run, event.totals
-    epochs = f"{totals.epochs:,} epoch{'s' * (totals.epochs != 1)} of {run.train_loader.samples:,} samples"
-    minis = f"{totals.mini_epochs:,} mini-epoch{'s' * (totals.mini_epochs != 1)}"
+    epochs = f"{counted(totals.epochs, 'epoch')} of {counted(run.train_loader.samples, 'sample')}"
+    minis = counted(totals.mini_epochs, "mini-epoch")
     return [
         " · ".join(_machine(run)),
         *_data(run),
-        f"{epochs}: {totals.samples:,} samples in {totals.steps:,} steps and {minis}",
+        f"{epochs}: {counted(totals.samples, 'sample')} in {counted(totals.steps, 'step')} and {minis}",
         *_origin(event),
     ]
 
@@ -133,7 +134,7 @@ def _machine(run: Run) -> list[str]:
     device, model = (getattr(run.trainer, name, None) for name in ("device", "model"))
     threads, size = torch.get_num_threads(), run.train_loader.world_size
     parts = [f"device {device}"] if device else []
-    parts.append(f"{threads:,} thread{'s' * (threads != 1)}")
+    parts.append(counted(threads, "thread"))
     parts += [f"{size:,} processes"] if size > 1 else []
     if isinstance(model, torch.nn.Module):
         parts.append(f"{sum(weight.numel() for weight in model.parameters()):,} parameters")
@@ -143,7 +144,7 @@ def _machine(run: Run) -> list[str]:
 def _data(run: Run) -> list[str]:
     """What is used of each dataset, as far as the loaders tell: others than ours may not."""
     counts = [
-        f"{what} {loader.positions:,} positions in {loader.shards:,} shard{'s' * (loader.shards != 1)}"
+        f"{what} {counted(loader.positions, 'position')} in {counted(loader.shards, 'shard')}"
         for what, loader in (("training on", run.train_loader), ("validating on", run.val_loader))
         if isinstance(loader, Loader)
     ]
@@ -168,7 +169,7 @@ def progress_line(now: Progress) -> str:
     """How far a run is, in one line."""
     parts = [
         f"epoch {now.epoch} mini-epoch {now.mini_epoch}",
-        f"{now.samples_seen:,} of {now.total_samples:,} samples",
+        f"{now.samples_seen:,} of {counted(now.total_samples, 'sample')}",
         f"{now.samples_per_s:,.0f} samples/s",
         f"waiting {now.waiting:.0%}",
         losses(now.train),
@@ -197,7 +198,7 @@ def memory() -> str:
 
 def mini_epoch_line(record: Mapping[str, Any]) -> str:
     """One line for a finished mini-epoch, from its record."""
-    parts = [f"epoch {record['epoch']} mini-epoch {record['mini_epoch']}", f"{record['samples_seen']:,} samples"]
+    parts = [f"epoch {record['epoch']} mini-epoch {record['mini_epoch']}", counted(record["samples_seen"], "sample")]
     for name in ("train", "val"):
         if "policy_loss" in record[name]:
             parts.append(f"{name} policy {record[name]['policy_loss']:.3f} value {record[name]['value_loss']:.3f}")
@@ -210,14 +211,14 @@ def mini_epoch_line(record: Mapping[str, Any]) -> str:
 
 def rehearsal_text(found: Rehearsal, *, run: Path) -> str:
     """What a run would take."""
-    minis = f"{found.mini_epochs:,} mini-epoch{'s' * (found.mini_epochs != 1)}"
+    minis = counted(found.mini_epochs, "mini-epoch")
     room = f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH")
     return "\n".join(
         [
-            f"would train {found.parameters:,} parameters on {found.positions:,} positions, {found.epoch_samples:,} "
-            "samples an epoch",
-            f"{found.samples:,} samples in {found.steps:,} steps and {minis}, {found.validations:,} of them validated "
-            f"on {found.val_samples:,} positions",
+            f"would train {counted(found.parameters, 'parameter')} on {counted(found.positions, 'position')}, "
+            f"{counted(found.epoch_samples, 'sample')} an epoch",
+            f"{counted(found.samples, 'sample')} in {counted(found.steps, 'step')} and {minis}, "
+            f"{found.validations:,} of them validated on {counted(found.val_samples, 'position')}",
             f"checkpoints in {escaped(run)}: {found.checkpoints:,} of {show_bytes(found.checkpoint_bytes)}; {room}",
             f"measured {found.samples_per_s:,.0f} samples/s, {found.val_samples_per_s:,.0f} in validation; time: about "
             + display.duration(found.seconds),

@@ -20,6 +20,7 @@ from hexshards.errors import DataError
 from hexshards.images import upright
 from hexshards.index import Index, Split, read_index
 from hexshards.order import Words, game_keys
+from hexshards.plurals import counted
 from hexshards.positions import Draft, Positions, admit
 from hexshards.remote import home_of
 from hexshards.shard import REPAIR, Shard, open_shard, read_block
@@ -99,7 +100,7 @@ def _look_at(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator
         return
     damaged = (size := file.seek(0, os.SEEK_END)) != shard.size_bytes
     if damaged:
-        yield DataError(f"holds {size:,} bytes, the index says {shard.size_bytes:,}", where=where, fix=REPAIR)
+        yield DataError(f"holds {counted(size, 'byte')}, the index says {shard.size_bytes:,}", where=where, fix=REPAIR)
     for found in _blocks(file, shard, index, where):
         damaged |= isinstance(found, DataError)
         yield found
@@ -178,14 +179,15 @@ def _straddling(games: dict[str, Words], home: Home) -> list[DataError]:
         return []
     train, val = games["train"], games["val"]
     both = np.intersect1d(train, val)
-    return (
-        [DataError(f"{len(both):,} games are in both train and val", where=str(home), fix=_LEAKS)] if len(both) else []
-    )
+    if not len(both):
+        return []
+    found = f"{counted(len(both), 'game', verb='is/are')} in both train and val"
+    return [DataError(found, where=str(home), fix=_LEAKS)]
 
 
 def _torn(torn: TornGames, home: Home) -> list[DataError]:
     if not torn.count:
         return []
-    number = "1 position is" if torn.count == 1 else f"{torn.count:,} positions are"
+    number = counted(torn.count, "position", verb="is/are")
     found = f"{number} in one split and the rest of the same game, by the boards and under another name, in the other"
     return [DataError(found, where=str(home), fix=_LEAKS)]

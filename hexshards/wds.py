@@ -26,6 +26,7 @@ from hexshards.errors import DataError, printable
 from hexshards.expand import Batch, Packed, expand
 from hexshards.index import NAME, Index, read_index
 from hexshards.members import Blocks, Columns, side_of
+from hexshards.plurals import counted
 from hexshards.shard import REPAIR, stream_members
 from hexshards.specs import LOADER
 from hexshards.window import COLUMNS
@@ -48,7 +49,7 @@ def decode_column(key: str, data: bytes) -> NDArray[Any] | None:
         return None
     size = zstandard.get_frame_parameters(data).content_size
     if size > MAX_COLUMN_BYTES:
-        raise ValueError(f"{key} claims {size:,} bytes, more than {MAX_COLUMN_BYTES:,}")
+        raise ValueError(f"{key} claims {counted(size, 'byte')}, more than {MAX_COLUMN_BYTES:,}")
     array: NDArray[Any] = np.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), allow_pickle=False)
     return array
 

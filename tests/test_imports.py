@@ -20,6 +20,7 @@ CONVERTERS = Path(__file__).parents[1] / "converters"
 RANK = [
     *(
         "errors",
+        "plurals",
         "arguments",
         "board",
         "specs",
@@ -116,6 +117,7 @@ FOR_CONVERTERS = {
     "errors",
     "frames",
     "pickles",
+    "plurals",
     "positions",
     "sources",
     "specs",

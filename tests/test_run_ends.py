@@ -173,7 +173,7 @@ def test_more_patience_lets_an_ended_run_go_on(tmp_path):
     train(tmp_path, early=EarlyStopping(**early, patience=1))
     again = train(tmp_path, early=EarlyStopping(**early, patience=1))
     assert again.mini_epochs == 0
-    assert again.stopped == f"train.samples has not improved for 1 mini-epochs; the best: 12.0000 in {WHOLE[0]}"
+    assert again.stopped == f"train.samples has not improved for 1 mini-epoch; the best: 12.0000 in {WHOLE[0]}"
     assert train(tmp_path, early=EarlyStopping(**early, patience=9)).epochs == 2
 
 
