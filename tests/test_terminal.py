@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -10,9 +11,12 @@ import sys
 
 import pyte
 import pytest
+from rich.console import Console
 from small_data import CUT, processed
 
+from hexshards import display
 from hexshards.conversion import convert
+from hexshards.synth import write
 
 ROWS = 500
 """High enough that nothing scrolls away."""
@@ -64,6 +68,37 @@ def test_what_convert_and_verify_found_stands_at_the_end(data, tmp_path, columns
     assert any("positions kept, 0 rejected" in line for line in lines)
     assert any(line.startswith("train ") for line in lines)
     assert any("sound" in line for line in screen_of(columns, "verify", tmp_path / "out", cwd=tmp_path))
+
+
+def test_bytes_of_small_files_of_games_are_counted_too(tmp_path, monkeypatch):
+    sent = io.StringIO()
+    monkeypatch.setattr(display, "err", Console(file=sent, force_terminal=True, width=80))
+    write(tmp_path / "in", games=6, games_per_file=3, side=5, format="trmph")
+    with display.conversion_progress() as show:
+
+        def look(now):
+            show(now)
+            display._moving[-1].refresh()
+
+        convert(tmp_path / "in", out=tmp_path / "out", progress=look)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.getvalue())
+    size = sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
+    assert f" {size} B/{size} B 0:00:00" in shown
+    assert " 0/0 " not in shown
+    assert re.search(r"comparing games +\u2501+ +(\d)/\1 +0:00:00", shown)
+
+
+def test_a_long_line_breaks_between_words_on_a_terminal_alone(monkeypatch):
+    words = " ".join(str(number) for number in range(100, 200))
+    for terminal in (True, False):
+        sent = io.StringIO()
+        monkeypatch.setattr(
+            display, "err", Console(file=sent, force_terminal=terminal, width=80, highlight=False, soft_wrap=True)
+        )
+        display.warn(words)
+        lines = sent.getvalue().splitlines()
+        assert [word for line in lines for word in line.split()] == words.split()
+        assert (max(map(len, lines)) <= 80) is terminal
 
 
 def test_colours_that_are_asked_for_make_no_terminal_of_a_file(data, tmp_path):

@@ -8,14 +8,16 @@ import re
 import time
 from pathlib import Path
 
+import pyte
 import pytest
 from rich.console import Console
 from small_data import dataset
-from small_runs import SmallLoader, train
+from small_runs import SmallLoader, Validation, train
 from typer.testing import CliRunner
 
 from hexshards import display
 from hexshards.cli import app
+from hexshards.hooks import Event, MiniEpochBegun
 from hexshards.rehearsal import rehearse
 from hexshards.specs import TrainSpec
 from hexshards.tensorboard_log import numbers
@@ -58,6 +60,40 @@ def test_a_terminal_shows_mini_epoch_epoch_and_run_and_what_they_bring(tmp_path,
         assert text in shown
     assert re.search(r"(memory|GPU) [\d.]+ [MG]iB", shown)
     assert re.search(r"best \d\.\d{4}", shown)
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_no_number_is_cut_and_no_time_left_is_nothing_while_work_is_left(tmp_path, monkeypatch, columns):
+    sent, screen = io.StringIO(), pyte.Screen(columns, 100)
+    monkeypatch.setattr(display, "err", Console(file=sent, force_terminal=True, width=columns, highlight=False))
+    stream, seen = pyte.Stream(screen), set[str]()
+    with TrainingView() as view:
+
+        def look(event: Event, /) -> None:
+            view._shown.refresh()
+            stream.feed(sent.getvalue().replace("\n", "\r\n"))
+            sent.seek(0)
+            sent.truncate()
+            seen.update(line.rstrip() for line in screen.display)
+
+        train(tmp_path, val_loader=Validation().batches, hooks=[view, look])
+    bars = [line for line in seen if "\u2501" in line]
+    found = [re.search(r" ([\d,]+)/([\d,]+) +(\d+:\d\d:\d\d|-:--:--)$", line) for line in bars if "saving" not in line]
+    assert None not in found
+    assert {each[3] for each in found if each[1] != each[2]} & {"0:00:00"} == set()
+    for name in ("mini-epoch 2", "epoch 2 of 2", "run", "validating batches", "looking closer, saving"):
+        assert any(line.startswith(name) for line in bars), name
+    assert any(re.search(r"best \d\.\d{4}$", line) for line in seen)
+
+
+def test_what_a_run_goes_on_from_is_said_before_its_first_step(tmp_path, capsys):
+    train(tmp_path, num_epochs=1)
+    told: list[str] = []
+    with TrainingView() as view:
+        look = lambda event: told.append(capsys.readouterr().err) if isinstance(event, MiniEpochBegun) else None  # noqa: E731
+        train(tmp_path, hooks=[view, look])
+    path = tmp_path / "checkpoints" / "checkpoint_epoch0001_mini0003.pt"
+    assert told[0].splitlines()[-1] == f"resumed from {path} at sample 26"
 
 
 def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
