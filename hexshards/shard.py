@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -161,11 +162,13 @@ def read_block(
     """
     where = f"{where}, block {number:06d}"
     size = shard.block_bytes[number]
-    file.seek(sum(shard.block_bytes[:number]))
-    data = file.read(size)
-    if len(data) != size:
-        found = f"the file ends after {len(data):,} of the block's {counted(size, 'byte')}"
+    start = sum(shard.block_bytes[:number])
+    there = max(0, file.seek(0, SEEK_END) - start)  # a size that is only claimed would be allocated
+    if there < size:
+        found = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
         raise DataError(found, where=where, fix=REPAIR)
+    file.seek(start)
+    data = file.read(size)
     if (crc := isal_zlib.crc32(data)) != shard.block_crc32[number]:
         found = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
         raise DataError(found, where=where, fix=REPAIR)

@@ -57,6 +57,7 @@ RANK = [
     ),
     *(
         "shard",
+        "index_schema",
         "index",
         "reading",
         "selection",
