@@ -27,7 +27,7 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memo
     assert "10,000 cases" in done.stdout
 
 
-@pytest.mark.parametrize(("what", "cases"), [("runs", 60), ("servers", 60)])
+@pytest.mark.parametrize(("what", "cases"), [("datasets", 100), ("runs", 60), ("servers", 60)])
 def test_what_anybody_could_have_written_is_used_or_refused_in_a_sentence(what, cases, tmp_path):
     script = Path(__file__).with_name(f"fuzzing_{what}.py")
     done = subprocess.run(
