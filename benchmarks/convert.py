@@ -27,11 +27,11 @@ from recording import Trusting, machine, record
 import hexshards
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import TrmphFiles
-from hexshards.index import Index
-from hexshards.reading import Blocks
-from hexshards.specs import Format
-from hexshards.storage import Folder
-from hexshards.synth import write
+from hexshards.dataset.blocks import Blocks
+from hexshards.dataset.index import Index
+from hexshards.game.random_games import write
+from hexshards.options import Format
+from hexshards.storage.files import Folder
 
 REPEATS = 5
 

@@ -23,11 +23,11 @@ from processes import family, proportional_bytes
 from recording import machine, write_results
 
 import hexshards
-from hexshards.budget import show_bytes
-from hexshards.index import Counts, Index, Split
-from hexshards.shard import Layout, Shard
-from hexshards.specs import CONVERT, LOADER
-from hexshards.synth import write
+from hexshards.conversion.memory import show_bytes
+from hexshards.dataset.index import Counts, Index, Split
+from hexshards.dataset.shard import Layout, Shard
+from hexshards.game.random_games import write
+from hexshards.options import CONVERT, LOADER
 
 POSITIONS, EPOCHS, BATCH = 97_000_000, 5, 1024
 POLL_S = 0.02
@@ -35,11 +35,11 @@ GAME_POSITIONS = 152.5
 
 OPEN = """
 import resource, sys, time
-import hexshards.batches, hexshards.delivery
-hexshards.delivery.compiled()  # libraries are loaded once, whatever is opened
+import hexshards.loading.loader, hexshards.loading.batching
+hexshards.loading.batching.compiled()  # libraries are loaded once, whatever is opened
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 before, start = peak(), time.perf_counter()
-loader = hexshards.batches.loader(sys.argv[1], rank=0, world_size=1)
+loader = hexshards.loading.loader.loader(sys.argv[1], rank=0, world_size=1)
 opened = time.perf_counter() - start
 loader.epochs.plan(0)
 print([opened, time.perf_counter() - start - opened, peak() - before])
@@ -47,8 +47,8 @@ print([opened, time.perf_counter() - start - opened, peak() - before])
 
 EPOCHS_OF = """
 import sys, time
-import hexshards.batches
-loader = hexshards.batches.loader(sys.argv[1], batch_size=int(sys.argv[2]), num_workers=int(sys.argv[3]), rank=0,
+import hexshards.loading.loader
+loader = hexshards.loading.loader.loader(sys.argv[1], batch_size=int(sys.argv[2]), num_workers=int(sys.argv[3]), rank=0,
                                   world_size=1)
 print("begin", flush=True)
 time.sleep(0.5)

@@ -24,8 +24,8 @@ import torch
 from recording import arguments_of, files_of, machine, write_results
 
 import hexshards
-from hexshards.expand import Packed, expand_on_device
-from hexshards.specs import StepSpec
+from hexshards.loading.expand import Packed, expand_on_device
+from hexshards.options import StepSpec
 
 ROOT = Path(__file__).parents[1]
 GAMES = 2_000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hexshards.synth import Player, Winner, write
+from hexshards.game.random_games import Player, Winner, write
 
 RESULTS = Path(__file__).parent / "results"
 

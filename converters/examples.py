@@ -1,7 +1,7 @@
 """An example becomes a row of checked columns; what is wrong with it, and with it alone, is a reject.
 
 Two ways to the same rows: one example at a time, which finds the words for any fault; and whole columns for examples
-that were found by their bytes (hexshards.alike). A row that the columns cannot vouch for takes the first way.
+that were found by their bytes (hexshards.conversion.pickles.scanner). A row that the columns cannot vouch for takes the first way.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.alike import Alike, Rows, distinct, joined
-from hexshards.board import BLUE, RED
+from hexshards.conversion.pickles.machine import Array, DType, Global, Member
+from hexshards.conversion.pickles.scanner import Alike, Rows, distinct, joined
+from hexshards.conversion.pickles.templates import Slot, Template
+from hexshards.conversion.sources import source_name
 from hexshards.errors import printable
-from hexshards.pickles import Array, DType, Global, Member
+from hexshards.game.board import BLUE, RED
+from hexshards.game.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
 from hexshards.plurals import counted
-from hexshards.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
-from hexshards.sources import source_name
-from hexshards.templates import Slot, Template
 
 MAX_NAME_CHARS = 4096
 """Longest source_file accepted."""

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from hexshards.alike import Rows, load_records
-from hexshards.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
+from hexshards.conversion.pickles.frames import Unframed
+from hexshards.conversion.pickles.machine import Array
+from hexshards.conversion.pickles.scanner import Rows, load_records
+from hexshards.conversion.sources import Chunk, source_name
 from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, kind_of, plain_value
 from hexshards.errors import DataError, printable
-from hexshards.frames import Unframed
-from hexshards.pickles import Array
+from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
+from hexshards.game.positions import Reject, no_positions
+from hexshards.options import CONVERT, ConvertSpec
 from hexshards.plurals import counted
-from hexshards.positions import Reject, no_positions
-from hexshards.sources import Chunk, source_name
-from hexshards.specs import CONVERT, ConvertSpec
-from hexshards.storage import gunzipped, stated_bytes
+from hexshards.storage.files import gunzipped, stated_bytes
 
 SAMPLE_EXAMPLES = 512
 """Examples, spread over the file, that tell its generation and side."""
@@ -40,7 +40,7 @@ class ProcessedFiles:
     patterns = ("*.pkl.gz",)
 
     def read(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Iterator[Chunk]:
-        """Yield the file's positions; see hexshards.sources.Source."""
+        """Yield the file's positions; see hexshards.conversion.sources.Source."""
         top = _load(data, where)
         own = top.get("source_file")
         names = Names(source_name(own if isinstance(own, str) and 0 < len(own) <= MAX_NAME_CHARS else name))

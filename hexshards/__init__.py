@@ -10,52 +10,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hexshards.batches import Batch as Batch
-    from hexshards.batches import Loader as Loader
-    from hexshards.batches import loader as loader
-    from hexshards.conversion import Report as Report
-    from hexshards.conversion import convert as convert
+    from hexshards.conversion.convert import Report as Report
+    from hexshards.conversion.convert import convert as convert
+    from hexshards.dataset.index import Index as Index
+    from hexshards.dataset.index import read_index as read_index
+    from hexshards.dataset.verify import verify as verify
     from hexshards.errors import DataError as DataError
     from hexshards.errors import InputRejected as InputRejected
-    from hexshards.hooks import Hook as Hook
-    from hexshards.index import Index as Index
-    from hexshards.index import read_index as read_index
-    from hexshards.model import TwoHeadedResNet as TwoHeadedResNet
-    from hexshards.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
-    from hexshards.runs import train as train
-    from hexshards.settings import RunSettings as RunSettings
-    from hexshards.specs import ConvertSpec as ConvertSpec
-    from hexshards.specs import LoaderSpec as LoaderSpec
-    from hexshards.specs import TrainSpec as TrainSpec
-    from hexshards.sweeps import sweep as sweep
-    from hexshards.trainer import Trainer as Trainer
-    from hexshards.verification import verify as verify
-    from hexshards.wds import decode_column as decode_column
-    from hexshards.wds import pipeline as pipeline
+    from hexshards.loading.loader import Batch as Batch
+    from hexshards.loading.loader import Loader as Loader
+    from hexshards.loading.loader import loader as loader
+    from hexshards.loading.webdataset_pipeline import decode_column as decode_column
+    from hexshards.loading.webdataset_pipeline import pipeline as pipeline
+    from hexshards.options import ConvertSpec as ConvertSpec
+    from hexshards.options import LoaderSpec as LoaderSpec
+    from hexshards.options import TrainSpec as TrainSpec
+    from hexshards.sweeps.sweep import sweep as sweep
+    from hexshards.training.hooks import Hook as Hook
+    from hexshards.training.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
+    from hexshards.training.run import train as train
+    from hexshards.training.settings import RunSettings as RunSettings
+    from hexshards.training.steps.model import TwoHeadedResNet as TwoHeadedResNet
+    from hexshards.training.steps.trainer import Trainer as Trainer
 
 _HOMES = {
-    "Batch": "batches",
-    "ConvertSpec": "specs",
+    "Batch": "loading.loader",
+    "ConvertSpec": "options",
     "DataError": "errors",
-    "Hook": "hooks",
-    "Index": "index",
+    "Hook": "training.hooks",
+    "Index": "dataset.index",
     "InputRejected": "errors",
-    "Loader": "batches",
-    "LoaderSpec": "specs",
-    "MiniEpochOrchestrator": "orchestrator",
-    "Report": "conversion",
-    "RunSettings": "settings",
-    "TrainSpec": "specs",
-    "Trainer": "trainer",
-    "TwoHeadedResNet": "model",
-    "convert": "conversion",
-    "decode_column": "wds",
-    "loader": "batches",
-    "pipeline": "wds",
-    "read_index": "index",
-    "sweep": "sweeps",
-    "train": "runs",
-    "verify": "verification",
+    "Loader": "loading.loader",
+    "LoaderSpec": "options",
+    "MiniEpochOrchestrator": "training.orchestrator",
+    "Report": "conversion.convert",
+    "RunSettings": "training.settings",
+    "TrainSpec": "options",
+    "Trainer": "training.steps.trainer",
+    "TwoHeadedResNet": "training.steps.model",
+    "convert": "conversion.convert",
+    "decode_column": "loading.webdataset_pipeline",
+    "loader": "loading.loader",
+    "pipeline": "loading.webdataset_pipeline",
+    "read_index": "dataset.index",
+    "sweep": "sweeps.sweep",
+    "train": "training.run",
+    "verify": "dataset.verify",
 }
 
 _HERE = os.path.dirname(__file__)

@@ -30,13 +30,14 @@ from fuzzing import NUMBERS, VALUES, Random, Unclean, at, check_text, fuzz, one_
 from small_data import processed
 
 import hexshards
-from hexshards import codec, dataset_commands
-from hexshards.delivery import compiled, on_cpu, on_device
-from hexshards.index import NAME, read_index
-from hexshards.leakage import leakage
-from hexshards.mixing import mixing
-from hexshards.specs import LoaderSpec
-from hexshards.wds import pipeline
+from hexshards.cli import dataset_commands
+from hexshards.dataset import codec
+from hexshards.dataset.index import NAME, read_index
+from hexshards.dataset.leakage import leakage
+from hexshards.loading.batching import compiled, on_cpu, on_device
+from hexshards.loading.shuffle_quality import mixing
+from hexshards.loading.webdataset_pipeline import pipeline
+from hexshards.options import LoaderSpec
 
 KINDS: dict[str, dict[str, Any]] = {
     "hard": {},

@@ -19,11 +19,11 @@ import torch
 from fuzzing import VALUES, Case, Random, check_text, fuzz, places, put, refusal, shown
 from small_runs import Drawing, SmallLoader, Validation, orchestrator, seeded
 
-from hexshards import checkpoint
-from hexshards.curves import curves_text
-from hexshards.history import read_history
-from hexshards.networks import _load_weights
-from hexshards.trainer import Trainer
+from hexshards.reports.history import read_history
+from hexshards.reports.terminal_curves import curves_text
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.steps.model_factory import _load_weights
+from hexshards.training.steps.trainer import Trainer
 
 TENSORS: list[Any] = [
     *(torch.zeros(0), torch.zeros(3), torch.tensor(1), torch.zeros(2, 2).bool(), torch.tensor(float("nan"))),
@@ -40,7 +40,7 @@ def seal(path: Path, state: Any) -> None:
     """A checkpoint whose checksum fits, whatever it holds."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
+    path.write_bytes(checkpoint_file._sealed(buffer.getvalue()))
 
 
 def logged(random: Random, run: Path, told: list[str]) -> None:
@@ -75,13 +75,13 @@ def prepare(work: Path) -> Case:
         check_text(curves_text([read_history(run)]))
 
     def begun() -> None:
-        _load_weights(Drawing(), checkpoint.newest_first(run / "checkpoints")[0])
+        _load_weights(Drawing(), checkpoint_file.newest_first(run / "checkpoints")[0])
 
     def case(random: Random, told: list[str]) -> None:
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(sound, run)
         if random.randrange(4):
-            saved(random, checkpoint.newest_first(run / "checkpoints")[0], told)
+            saved(random, checkpoint_file.newest_first(run / "checkpoints")[0], told)
         else:
             logged(random, run, told)
         ways = [gone_on, curves, begun]

@@ -20,10 +20,10 @@ from threading import Thread
 from fuzzing import Case, Random, Unclean, fuzz, refusal
 from small_data import dataset
 
-from hexshards.index import read_index
-from hexshards.remote import INDEX_BYTES, home_of
-from hexshards.specs import RemoteSpec
-from hexshards.verification import verify
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
+from hexshards.options import RemoteSpec
+from hexshards.storage.remote import INDEX_BYTES, home_of
 
 MEMORY_BYTES = INDEX_BYTES * 3 // 2
 """That a case may take."""

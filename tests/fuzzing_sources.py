@@ -16,11 +16,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hexshards import alike
+from hexshards.conversion.pickles import scanner
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import TrmphFiles
 from hexshards.errors import DataError
-from hexshards.synth import examples_of, play, trmph_line, write_processed
+from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
 
 CASES = 10_000
 
@@ -121,7 +121,7 @@ def gzipped(data: bytes) -> bytes:
 
 def main(kind: str, cases: int) -> None:
     """Try so many cases."""
-    alike.LESSON_DICTS = 0  # these few examples take the way of many
+    scanner.LESSON_DICTS = 0  # these few examples take the way of many
     quiet = settings(
         max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck
     )

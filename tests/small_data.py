@@ -10,8 +10,8 @@ from itertools import chain
 import numpy as np
 import zstandard
 
-from hexshards.conversion import convert
-from hexshards.synth import examples_of, play, write, write_processed
+from hexshards.conversion.convert import convert
+from hexshards.game.random_games import examples_of, play, write, write_processed
 
 SIDE = 5
 CUT = {"val_fraction": 0.2, "shard_positions": 96, "block_positions": 16}

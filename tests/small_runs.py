@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hexshards import checkpoint
-from hexshards.orchestrator import MiniEpochOrchestrator
-from hexshards.reports import Outcome
-from hexshards.settings import RunSettings
-from hexshards.specs import StepSpec
-from hexshards.trainer import Trainer
+from hexshards.options import StepSpec
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.orchestrator import MiniEpochOrchestrator
+from hexshards.training.records import Outcome
+from hexshards.training.settings import RunSettings
+from hexshards.training.steps.trainer import Trainer
 
 SAMPLES, BATCH, EPOCHS = 26, 4, 2
 """Seven batches an epoch, the last of two samples."""
@@ -147,6 +147,6 @@ def plain(value: Any) -> Any:
 def assert_same_run(run: Path, whole: Path) -> None:
     assert names(run) == names(whole)
     for name in names(whole):
-        ours, theirs = (plain(checkpoint.read(folder / "checkpoints" / name)) for folder in (run, whole))
+        ours, theirs = (plain(checkpoint_file.read(folder / "checkpoints" / name)) for folder in (run, whole))
         assert ours == theirs, f"{name} differs"
     assert log_lines(run) == log_lines(whole)

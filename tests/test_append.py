@@ -14,10 +14,10 @@ import pytest
 from small_data import CUT, columns_of, examples, files_of, processed, samples_of, write_examples
 
 import hexshards
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
 from hexshards.errors import DataError, InputRejected
-from hexshards.index import read_index
-from hexshards.verification import verify
 
 
 @pytest.fixture(scope="module")

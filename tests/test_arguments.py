@@ -11,14 +11,14 @@ import torch
 from small_data import dataset, rows_of
 
 import hexshards
-from hexshards.orchestrator import MiniEpochOrchestrator
-from hexshards.retention import Retention
-from hexshards.runs import train
-from hexshards.searchspace import SweepSpec
-from hexshards.settings import RunSettings
-from hexshards.specs import RemoteSpec, StepSpec, SynthSpec, TrainSpec
-from hexshards.stopping import EarlyStopping
-from hexshards.trainer import Trainer
+from hexshards.options import RemoteSpec, StepSpec, SynthSpec, TrainSpec
+from hexshards.sweeps.search_space import SweepSpec
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.orchestrator import MiniEpochOrchestrator
+from hexshards.training.run import train
+from hexshards.training.settings import RunSettings
+from hexshards.training.steps.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ import pytest
 import torch
 from small_data import dataset
 
-from hexshards import buffers
-from hexshards.batches import Loader
-from hexshards.buffers import SPARED_BYTES, Slots
-from hexshards.epochs import Epochs
 from hexshards.errors import sendable
-from hexshards.expand import Packed
-from hexshards.specs import LoaderSpec
+from hexshards.loading import buffers
+from hexshards.loading.buffers import SPARED_BYTES, Slots
+from hexshards.loading.epoch_plan import Epochs
+from hexshards.loading.expand import Packed
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 
 COLUMNS = {"stones": (np.dtype("u1"), (7,)), "policy": (np.dtype("<i2"), ()), "value": (np.dtype("<f4"), ())}
 
@@ -108,9 +108,9 @@ def test_damage_that_is_skipped_keeps_no_slot(tmp_path, num_workers, lent):
 
 READS = """
 import sys
-from hexshards.batches import Loader
+from hexshards.loading.loader import Loader
 from hexshards.errors import DataError
-from hexshards.specs import LoaderSpec
+from hexshards.options import LoaderSpec
 whole = Loader(sys.argv[1], LoaderSpec(batch_size=10, seed=5, window_blocks=2, num_workers=2))
 held = []
 try:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from small_data import CUT, dataset, examples, images, rows_of, samples_of, write_examples
 
-from hexshards.batches import Loader, loader
-from hexshards.blend import given, mixed_in, whole_parts
-from hexshards.conversion import convert
-from hexshards.runs import train
-from hexshards.specs import LoaderSpec, TrainSpec
-from hexshards.training_view import TrainingView
+from hexshards.cli.training_view import TrainingView
+from hexshards.conversion.convert import convert
+from hexshards.loading.loader import Loader, loader
+from hexshards.loading.mixture import given, mixed_in, whole_parts
+from hexshards.options import LoaderSpec, TrainSpec
+from hexshards.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hexshards.board import (
+from hexshards.game.board import (
     BLUE,
     MAX_SIDE,
     MIN_SIDE,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from hexshards import checkpoint
 from hexshards.errors import DataError
+from hexshards.training.checkpointing import checkpoint_file
 
 STATE = {
     "dataset": "abc",
@@ -45,46 +45,46 @@ WEIGHTS = {"model_state_dict": {"w": torch.arange(50.0)}}
 
 
 def written(path: Path) -> Path:
-    checkpoint.write(path, STATE, trainer_state=WEIGHTS)
+    checkpoint_file.write(path, STATE, trainer_state=WEIGHTS)
     return path
 
 
 @pytest.fixture
 def good(tmp_path) -> Path:
-    return written(tmp_path / checkpoint.file_name(1, 2))
+    return written(tmp_path / checkpoint_file.file_name(1, 2))
 
 
 def test_what_was_written_is_read_back(good):
-    state = checkpoint.read(good)
+    state = checkpoint_file.read(good)
     assert torch.equal(state["model_state_dict"]["w"], WEIGHTS["model_state_dict"]["w"])
     assert {name: state[name] for name in ("dataset", "options", "counters")}.items() <= STATE.items()
-    assert checkpoint.trainer_state(state).keys() == WEIGHTS.keys()
+    assert checkpoint_file.trainer_state(state).keys() == WEIGHTS.keys()
 
 
 OWN = {"numpy_arrays": [["model_state_dict", "w"], "mine"]}
 
 
 def test_what_a_trainer_calls_numpy_arrays_stays_its_own_as_in_version_0_1(tmp_path):
-    path = tmp_path / checkpoint.file_name(1, 2)
+    path = tmp_path / checkpoint_file.file_name(1, 2)
     # as 0.1 wrote it, and as it is written now
     sealed(path, {**WEIGHTS, **OWN, "format": 1, **STATE})
-    state = checkpoint.trainer_state(checkpoint.read(path))
+    state = checkpoint_file.trainer_state(checkpoint_file.read(path))
     assert state["numpy_arrays"] == OWN["numpy_arrays"] and isinstance(state["model_state_dict"]["w"], torch.Tensor)
-    checkpoint.write(path, STATE, trainer_state=state)
-    assert checkpoint.trainer_state(checkpoint.read(path)).keys() == state.keys()
+    checkpoint_file.write(path, STATE, trainer_state=state)
+    assert checkpoint_file.trainer_state(checkpoint_file.read(path)).keys() == state.keys()
 
 
 def test_a_checkpoint_with_numpy_arrays_has_a_format_that_version_0_1_refuses(tmp_path):
-    path = tmp_path / checkpoint.file_name(1, 2)
-    checkpoint.write(path, STATE, trainer_state={**WEIGHTS, "seen": np.arange(3)})
-    state = checkpoint.read(path)
+    path = tmp_path / checkpoint_file.file_name(1, 2)
+    checkpoint_file.write(path, STATE, trainer_state={**WEIGHTS, "seen": np.arange(3)})
+    state = checkpoint_file.read(path)
     assert state["format"] == 2
-    assert isinstance(checkpoint.trainer_state(state)["seen"], np.ndarray)
+    assert isinstance(checkpoint_file.trainer_state(state)["seen"], np.ndarray)
     with pytest.raises(ValueError, match="needs itself: numpy_arrays"):
-        checkpoint.write(path, STATE, trainer_state={**WEIGHTS, **OWN, "seen": np.arange(3)})
+        checkpoint_file.write(path, STATE, trainer_state={**WEIGHTS, **OWN, "seen": np.arange(3)})
     sealed(path, {**WEIGHTS, "format": 2, **STATE, "numpy_arrays": {"w": 1}})
     with pytest.raises(DataError, match="numpy_arrays that cannot be"):
-        checkpoint.read(path)
+        checkpoint_file.read(path)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -100,7 +100,7 @@ def test_a_flipped_bit_in_any_byte_is_noticed(good):
         flipped[place] ^= 1 << place % 8
         good.write_bytes(flipped)
         with pytest.raises(DataError):
-            checkpoint.read(good)
+            checkpoint_file.read(good)
 
 
 def test_a_file_cut_at_any_length_is_noticed(good):
@@ -108,7 +108,7 @@ def test_a_file_cut_at_any_length_is_noticed(good):
     for length in range(0, len(data), 37):
         good.write_bytes(data[:length])
         with pytest.raises(DataError):
-            checkpoint.read(good)
+            checkpoint_file.read(good)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_error_names_the_file_what_was_found_and_what_to_do(tmp_path, data, 
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
     path.write_bytes(data)
     with pytest.raises(DataError, match=found) as error:
-        checkpoint.read(path)
+        checkpoint_file.read(path)
     assert str(path) in str(error.value) and "Remove it" in str(error.value)
 
 
@@ -135,28 +135,28 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path):
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
     buffer = io.BytesIO()
     torch.save({**WEIGHTS, "format": 1, **STATE, "metrics": Payload()}, buffer)
-    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
+    path.write_bytes(checkpoint_file._sealed(buffer.getvalue()))
     with pytest.raises(DataError, match=r"torch\.load takes it for no checkpoint"):
-        checkpoint.read(path)
+        checkpoint_file.read(path)
     path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(DataError):
-        checkpoint.read(path)
+        checkpoint_file.read(path)
     assert not (tmp_path / "PWNED").exists()
 
 
-@pytest.mark.parametrize("name", sorted(checkpoint.PARTS))
+@pytest.mark.parametrize("name", sorted(checkpoint_file.PARTS))
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path, name):
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
-    checkpoint.write(path, {part: value for part, value in STATE.items() if part != name}, trainer_state=WEIGHTS)
+    checkpoint_file.write(path, {part: value for part, value in STATE.items() if part != name}, trainer_state=WEIGHTS)
     with pytest.raises(DataError, match=name):
-        checkpoint.read(path)
+        checkpoint_file.read(path)
 
 
 def sealed(path: Path, state: dict[str, object], **torch_save: bool) -> Path:
     """A file that anybody could make: whatever it holds, its checksum fits."""
     buffer = io.BytesIO()
     torch.save(state, buffer, **torch_save)
-    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
+    path.write_bytes(checkpoint_file._sealed(buffer.getvalue()))
     return path
 
 
@@ -192,16 +192,16 @@ ENDLESS.append(ENDLESS)
 def test_plain_parts_that_cannot_be_are_refused_in_a_sentence(tmp_path, part, value):
     path = sealed(tmp_path / "checkpoint_epoch0001_mini0002.pt", changed(part, **value))
     with pytest.raises(DataError, match=rf"holds (a record|{part}) that cannot be: ") as error:
-        checkpoint.read(path)
+        checkpoint_file.read(path)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("part", sorted(checkpoint.PARTS))
+@pytest.mark.parametrize("part", sorted(checkpoint_file.PARTS))
 def test_parts_of_another_kind_are_refused(tmp_path, part):
     for value in (None, 7, [], torch.zeros(3)):
         path = sealed(tmp_path / "checkpoint_epoch0001_mini0002.pt", {**WEIGHTS, "format": 1, **STATE, part: value})
         with pytest.raises(DataError, match="that cannot be"):
-            checkpoint.read(path)
+            checkpoint_file.read(path)
 
 
 def test_a_small_file_whose_records_inflate_is_refused_before_they_do(tmp_path):
@@ -209,10 +209,10 @@ def test_a_small_file_whose_records_inflate_is_refused_before_they_do(tmp_path):
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
             archive.writestr(f"archive/data/{number}", bytes(64 << 20))
-    path.write_bytes(checkpoint._sealed(buffer.getvalue()))
+    path.write_bytes(checkpoint_file._sealed(buffer.getvalue()))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(DataError, match="compressed records, which may grow to anything"):
-        checkpoint.read(path)
+        checkpoint_file.read(path)
 
 
 def test_only_regular_files_are_opened(tmp_path):
@@ -221,7 +221,7 @@ def test_only_regular_files_are_opened(tmp_path):
     link.symlink_to("/dev/zero")
     for path in (pipe, link):
         with pytest.raises(DataError, match=r"cannot be read \(it is no regular file\)"):
-            checkpoint.read(path)
+            checkpoint_file.read(path)
 
 
 def test_a_worker_that_dies_while_a_checkpoint_is_read_is_no_fault_of_the_checkpoint(good):
@@ -234,7 +234,7 @@ def test_a_worker_that_dies_while_a_checkpoint_is_read_is_no_fault_of_the_checkp
         read = readinto
 
     with pytest.raises(RuntimeError, match=re.escape(dead)):
-        checkpoint._loaded(Dying(good.read_bytes()), good)
+        checkpoint_file._loaded(Dying(good.read_bytes()), good)
 
 
 def test_a_write_that_fails_leaves_the_checkpoint_before_it_and_no_other_file(good):
@@ -252,12 +252,12 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it_and_no_other_file(go
 
 def test_a_trainer_may_not_take_a_checkpoints_own_names(tmp_path):
     with pytest.raises(ValueError, match="counters"):
-        checkpoint.write(tmp_path / "x.pt", STATE, trainer_state={"counters": {}})
+        checkpoint_file.write(tmp_path / "x.pt", STATE, trainer_state={"counters": {}})
 
 
 def fits(state: dict[str, object], *, dataset: str = "abc", **options: object) -> None:
     given = {**STATE["options"], **options}  # type: ignore[dict-item]
-    checkpoint.check_fits({"format": 1, **STATE, **state}, dataset=dataset, options=given, where=Path("x.pt"))
+    checkpoint_file.check_fits({"format": 1, **STATE, **state}, dataset=dataset, options=given, where=Path("x.pt"))
 
 
 def test_another_dataset_other_options_or_another_format_are_told_apart():
@@ -278,18 +278,18 @@ def test_epochs_workers_device_and_paths_may_change():
 
 def test_names_sort_by_age_and_a_partial_checkpoint_is_older_than_the_whole_one(tmp_path):
     places = [(1, 2, False), (1, 2, True), (1, 10, True), (2, 1, True), (12, 1, True), (12345, 1, True)]
-    names = [checkpoint.file_name(e, m, partial=not whole) for e, m, whole in places]
+    names = [checkpoint_file.file_name(e, m, partial=not whole) for e, m, whole in places]
     assert names[:2] == ["checkpoint_epoch0001_mini0002_partial.pt", "checkpoint_epoch0001_mini0002.pt"]
     for name in [*reversed(names), "checkpoint_final.pt", "checkpoint_epoch0001_mini0001.pt.7.partial"]:
         (tmp_path / name).touch()
-    assert [path.name for path in checkpoint.newest_first(tmp_path)] == names[::-1]
-    assert [checkpoint.place(tmp_path / name) for name in names] == places
+    assert [path.name for path in checkpoint_file.newest_first(tmp_path)] == names[::-1]
+    assert [checkpoint_file.place(tmp_path / name) for name in names] == places
 
 
 def test_what_is_drawn_with_the_random_state_kept_is_not_missed():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with checkpoint.random_state_kept():
+    with checkpoint_file.random_state_kept():
         torch.rand(7)
     assert torch.equal(torch.rand(3), expected)

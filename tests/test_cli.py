@@ -15,11 +15,11 @@ import typer
 from small_data import CUT, dataset, examples, processed, write_examples
 from typer.testing import CliRunner
 
-from hexshards.cli import app
-from hexshards.console import told
-from hexshards.index import read_index
-from hexshards.shard import REPAIR
-from hexshards.specs import TRAIN
+from hexshards.cli.app import app
+from hexshards.cli.console import told
+from hexshards.dataset.index import read_index
+from hexshards.dataset.shard import REPAIR
+from hexshards.options import TRAIN
 
 HEXSHARDS = [sys.executable, "-m", "hexshards"]
 

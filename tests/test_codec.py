@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from hexshards.codec import SUFFIXES, decode, encode
+from hexshards.dataset.codec import SUFFIXES, decode, encode
 from hexshards.errors import DataError
-from hexshards.positions import columns
+from hexshards.game.positions import columns
 
 CODECS = ("none", "zstd")
 

@@ -21,17 +21,17 @@ from test_loader import open_loader
 from typer.testing import CliRunner
 
 import hexshards
-from hexshards import shard
-from hexshards.board import MAX_SIDE, MIN_SIDE
-from hexshards.cli import app
-from hexshards.contents import check_numbers, check_stones
+from hexshards.cli.app import app
+from hexshards.conversion.count_games import note_games_of_shard
+from hexshards.dataset import shard
+from hexshards.dataset.leakage import leakage
+from hexshards.dataset.shard import write_shard
+from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError
-from hexshards.games import note_games_of_shard
-from hexshards.leakage import leakage
-from hexshards.mixing import mixing
-from hexshards.positions import NO_POLICY, Positions, columns, stone_bytes
-from hexshards.shard import write_shard
-from hexshards.specs import LoaderSpec
+from hexshards.game.board import MAX_SIDE, MIN_SIDE
+from hexshards.game.positions import NO_POLICY, Positions, columns, stone_bytes
+from hexshards.loading.shuffle_quality import mixing
+from hexshards.options import LoaderSpec
 
 SOURCES = 3
 

@@ -14,14 +14,15 @@ import pytest
 from small_data import CUT, columns_of, examples, files_of, processed, write_examples
 
 import hexshards
-from hexshards import intake, order
-from hexshards.conversion import convert
-from hexshards.display import conversion_summary, info_text
+from hexshards.cli.display import conversion_summary, info_text
+from hexshards.conversion import spill_sources
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
 from hexshards.errors import InputRejected
-from hexshards.index import read_index
-from hexshards.specs import ConvertSpec, plain
-from hexshards.synth import examples_of, play, trmph_line, write_processed
-from hexshards.verification import verify
+from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
+from hexshards.loading import order
+from hexshards.options import ConvertSpec, plain
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +366,7 @@ def test_sources_that_stand_for_nothing_are_refused_before_anything_is_made(tmp_
 
 CONVERT_SLOWLY = """
 import sys
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
 if __name__ == "__main__":
     convert(sys.argv[1], out=sys.argv[2], workers=2, val_fraction=0.2, shard_positions=256, block_positions=16)
 """
@@ -517,7 +518,7 @@ def test_nothing_but_files_without_examples_is_no_dataset(tmp_path):
 
 
 def test_among_many_small_files_one_of_a_single_faulty_line_is_a_reject_that_says_how_to_mend_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(intake, "MAX_SPILLS", 3)  # files are read in groups
+    monkeypatch.setattr(spill_sources, "MAX_SPILLS", 3)  # files are read in groups
     for number, game in enumerate(play(12, side=5)):
         (tmp_path / f"{number:02}.trmph").write_text(trmph_line(game) + "\n")
     line = (tmp_path / "00.trmph").read_text()
@@ -536,8 +537,8 @@ def test_many_small_files_are_spilled_together_and_make_the_shards_that_they_mak
     for number, game in enumerate(play(12, side=5)):
         (tmp_path / "in" / f"{number:02}.trmph").write_text(trmph_line(game) + "\n")
     spilled = {}
-    for out, few in ((tmp_path / "alone", intake.FEW_FILES), (tmp_path / "together", 3)):
-        monkeypatch.setattr(intake, "FEW_FILES", few)
+    for out, few in ((tmp_path / "alone", spill_sources.FEW_FILES), (tmp_path / "together", 3)):
+        monkeypatch.setattr(spill_sources, "FEW_FILES", few)
         watch, seen = spills_watched(out)
         convert(tmp_path / "in", out=out, progress=watch, **CUT)
         spilled[out.name] = len({name.split(".")[0] for name in seen})

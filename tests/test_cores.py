@@ -8,10 +8,11 @@ import pytest
 import torch
 from small_data import dataset
 
-from hexshards import checkpoint, runs
 from hexshards.cores import shares, usable_cores
 from hexshards.errors import DataError
-from hexshards.specs import TrainSpec
+from hexshards.options import TrainSpec
+from hexshards.training import run
+from hexshards.training.checkpointing import checkpoint_file
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,9 @@ def test_a_run_goes_on_with_the_threads_it_began_with_unless_others_are_asked_fo
 
     def go(epochs, **options):
         spec = TrainSpec(data=data, run=tmp_path / "run", epochs=epochs, device="cpu", channels=2, blocks=1, **options)
-        outcome = runs.train(spec, hooks=[lambda _: used.append(torch.get_num_threads())])
+        outcome = run.train(spec, hooks=[lambda _: used.append(torch.get_num_threads())])
         assert outcome.checkpoint is not None
-        return checkpoint.read(outcome.checkpoint)["options"]["threads"]
+        return checkpoint_file.read(outcome.checkpoint)["options"]["threads"]
 
     assert go(1) == min(before, usable_cores())
     assert go(2, threads=3) == 3
@@ -67,16 +68,16 @@ sys.addaudithook(lambda event, given: OPENED.append(str(given[0])) if event == "
 
 def test_the_checkpoint_that_a_run_goes_on_from_is_read_once(tmp_path):
     spec = TrainSpec(data=dataset(tmp_path), run=tmp_path / "run", device="cpu", channels=2, blocks=1, diagnose=0)
-    newest = runs.train(spec).checkpoint
+    newest = run.train(spec).checkpoint
     for resume in ("auto", str(newest)):
         OPENED.clear()
-        assert runs.train(replace(spec, resume=resume)).resumed_from == newest
+        assert run.train(replace(spec, resume=resume)).resumed_from == newest
         assert OPENED.count(str(newest)) == 1
 
 
 def test_a_checkpoint_that_was_written_anew_since_it_was_looked_into_is_read_again(tmp_path):
-    reader, path = checkpoint.Reader(), tmp_path / "checkpoint_epoch0001_mini0001.pt"
-    runs.train(TrainSpec(data=dataset(tmp_path), run=tmp_path / "run", device="cpu", channels=2, blocks=1, diagnose=0))
+    reader, path = checkpoint_file.Reader(), tmp_path / "checkpoint_epoch0001_mini0001.pt"
+    run.train(TrainSpec(data=dataset(tmp_path), run=tmp_path / "run", device="cpu", channels=2, blocks=1, diagnose=0))
     (newest,) = (tmp_path / "run" / "checkpoints").glob("*.pt")
     path.write_bytes(newest.read_bytes())
     seen = reader.look(path)

@@ -8,14 +8,14 @@ import pytest
 from small_data import CUT, SIDE, columns_of, files_of, images, processed, rows_of, samples_of
 
 import hexshards
-from hexshards.board import symmetry_cells
-from hexshards.conversion import convert
-from hexshards.display import conversion_summary
-from hexshards.images import canonical, image, stone_keys, upright
-from hexshards.index import read_index
-from hexshards.merging import merged
-from hexshards.positions import Positions, concat
-from hexshards.verification import verify
+from hexshards.cli.display import conversion_summary
+from hexshards.conversion.convert import convert
+from hexshards.conversion.dedupe_positions import merged
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
+from hexshards.game.board import symmetry_cells
+from hexshards.game.positions import Positions, concat
+from hexshards.game.symmetry import canonical, image, stone_keys, upright
 
 CELLS = SIDE * SIDE
 

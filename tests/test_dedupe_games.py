@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from small_data import columns_of, files_of
 
-from hexshards import dedupe_games
-from hexshards.conversion import convert
-from hexshards.index import read_index
-from hexshards.synth import Game, examples_of, play, trmph_line, write_processed
-from hexshards.verification import verify
+from hexshards.conversion import dedupe_games
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
+from hexshards.game.random_games import Game, examples_of, play, trmph_line, write_processed
 
 CUT = {"val_fraction": 0.3, "shard_positions": 96, "block_positions": 16}
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from small_data import dataset
 
-from hexshards.ahead import ahead
-from hexshards.batches import Loader
-from hexshards.buffers import Buffers
-from hexshards.delivery import BUFFERS, Rows, compiled, on_cpu, on_device
 from hexshards.errors import DataError
-from hexshards.expand import Packed, expand
-from hexshards.specs import LoaderSpec
+from hexshards.loading.batching import BUFFERS, Rows, compiled, on_cpu, on_device
+from hexshards.loading.buffers import Buffers
+from hexshards.loading.expand import Packed, expand
+from hexshards.loading.loader import Loader
+from hexshards.loading.ordered_map import ahead
+from hexshards.options import LoaderSpec
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ def test_a_resident_loader_goes_on_from_a_state_and_reads_no_shard_again(data, t
 
 @pytest.mark.parametrize("together", [1, 31, 32, 33, 100, 10_000])
 def test_batches_that_cross_together_are_those_that_cross_alone(data, monkeypatch, together):
-    monkeypatch.setattr("hexshards.delivery.DEVICE_ROWS", together)
+    monkeypatch.setattr("hexshards.loading.batching.DEVICE_ROWS", together)
     spec = LoaderSpec(batch_size=32, seed=2)
     expected = list(Loader(data, spec))
     there = Loader(data, spec, resident=True)

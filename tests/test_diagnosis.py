@@ -12,15 +12,15 @@ import torch
 from small_data import SIDE, columns_of, dataset, samples_of
 from torch import nn
 
-from hexshards import checkpoint
-from hexshards.batches import loader
-from hexshards.diagnosis import Diagnosis, memory
 from hexshards.errors import DataError
-from hexshards.hooks import Run, Validated
-from hexshards.model import TwoHeadedResNet
-from hexshards.runs import train
-from hexshards.specs import TrainSpec
-from hexshards.trainer import Trainer
+from hexshards.loading.loader import loader
+from hexshards.options import TrainSpec
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.diagnostics import Diagnosis, memory
+from hexshards.training.hooks import Run, Validated
+from hexshards.training.run import train
+from hexshards.training.steps.model import TwoHeadedResNet
+from hexshards.training.steps.trainer import Trainer
 
 TINY = {"channels": 4, "blocks": 1, "batch_size": 64, "mini_epoch_samples": 600, "warmup_samples": 0}
 
@@ -256,7 +256,7 @@ def test_a_run_records_its_diagnosis_and_trains_as_one_without(data, tmp_path):
             line["val"]["value_loss"] - line["train"]["value_loss"], rel=1e-3, abs=1e-5
         )
     assert "diagnosis" not in without.metrics
-    ours, theirs = (checkpoint.read(outcome.checkpoint) for outcome in (with_it, without))
+    ours, theirs = (checkpoint_file.read(outcome.checkpoint) for outcome in (with_it, without))
     for name, weight in ours["model_state_dict"].items():
         assert torch.equal(weight, theirs["model_state_dict"][name])
     (ours_cpu,), (theirs_cpu,) = ([rank["cpu"] for rank in each["random_state"]["ranks"]] for each in (ours, theirs))

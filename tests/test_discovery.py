@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from small_data import files_of
 
-from hexshards.conversion import convert
-from hexshards.discovery import discover
-from hexshards.estimates import estimate
-from hexshards.synth import write
+from hexshards.conversion.convert import convert
+from hexshards.conversion.discovery import discover
+from hexshards.conversion.estimate import estimate
+from hexshards.game.random_games import write
 
 
 @pytest.fixture

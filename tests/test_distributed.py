@@ -17,10 +17,10 @@ from test_steps import Bare, assert_equal
 from three_processes import PROCESSES, WHOLE, torchrun, trained
 from torch import Tensor
 
-from hexshards import runs
 from hexshards.errors import DataError
-from hexshards.model import TwoHeadedResNet
-from hexshards.specs import TrainSpec
+from hexshards.options import TrainSpec
+from hexshards.training import run as runs
+from hexshards.training.steps.model import TwoHeadedResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

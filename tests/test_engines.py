@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from small_data import processed
 
-from hexshards import engines
-from hexshards.conversion import convert
+from hexshards.conversion import executors
+from hexshards.conversion.convert import convert
 from hexshards.errors import DataError, InputRejected
 
 PATIENCE_S = 60
@@ -63,7 +63,7 @@ def runs(pid):
 
 @pytest.mark.parametrize("workers", ENGINES)
 def test_every_job_gives_its_result_once(workers):
-    with engines.local(workers) as runner:
+    with executors.local(workers) as runner:
         assert sorted(runner.each(square, [(number,) for number in range(100)], at_once=2)) == [
             n * n for n in range(100)
         ]
@@ -78,7 +78,7 @@ def test_every_job_gives_its_result_once(workers):
     ids=lambda error: type(error).__name__,
 )
 def test_what_a_task_raises_arrives_as_itself(workers, error):
-    with engines.local(workers) as runner, pytest.raises(type(error)) as caught:
+    with executors.local(workers) as runner, pytest.raises(type(error)) as caught:
         list(runner.each(fail, [(error,)] * 2, at_once=2))
     assert type(caught.value) is type(error)
     assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
@@ -93,7 +93,7 @@ class Unmakeable(OSError):
 
 @pytest.mark.parametrize("workers", ENGINES)
 def test_an_error_of_the_system_that_cannot_be_sent_is_told_by_its_words_and_not_taken_for_a_death(workers):
-    with engines.local(workers) as runner, pytest.raises(OSError, match="the tape is torn 7"):
+    with executors.local(workers) as runner, pytest.raises(OSError, match="the tape is torn 7"):
         list(runner.each(fail_unmakeably, [(7,)] * 2, at_once=2))
 
 
@@ -128,7 +128,7 @@ def me(_):
 
 def test_processes_stay_for_the_next_tasks_unless_fewer_are_to_run():
     jobs = [(number,) for number in range(20)]
-    with engines.local(2) as runner:
+    with executors.local(2) as runner:
         first, again = (set(runner.each(me, jobs, at_once=5)) for _ in range(2))
         assert len(first) <= 2 and again <= first and os.getpid() not in first
         assert set(runner.each(me, jobs, at_once=1)) == {os.getpid()}
@@ -139,7 +139,7 @@ def test_processes_stay_for_the_next_tasks_unless_fewer_are_to_run():
 
 
 def test_a_worker_that_dies_ends_in_an_error_that_says_what_to_do():
-    with engines.local(2) as runner, pytest.raises(DataError, match=r"worker process was killed.*fewer --workers"):
+    with executors.local(2) as runner, pytest.raises(DataError, match=r"worker process was killed.*fewer --workers"):
         list(runner.each(die, [(number,) for number in range(20)], at_once=2))
 
 
@@ -150,7 +150,7 @@ def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
     killer = threading.Thread(target=kill_one)
     killer.start()
     begun = time.monotonic()
-    with engines.local(2) as runner, pytest.raises(DataError, match="killed"):
+    with executors.local(2) as runner, pytest.raises(DataError, match="killed"):
         list(runner.each(tell_and_sleep, [(tmp_path,)] * 6, at_once=2))
     killer.join()
     assert time.monotonic() - begun < PATIENCE_S, "the other worker was waited for"
@@ -208,10 +208,10 @@ def test_a_second_ctrl_c_leaves_at_once_and_leaves_nothing(sleeping):
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_is_killed_while_tasks_wait_says_nothing(monkeypatch):
-    pools = engines._Pools(2)
+    pools = executors._Pools(2)
     results = pools.each(time.sleep, [(60.0,)] * 20, at_once=2)
     begun = threading.Thread(target=lambda: next(results, None), daemon=True)
-    monkeypatch.setattr(engines, "as_completed", lambda futures: iter(()))
+    monkeypatch.setattr(executors, "as_completed", lambda futures: iter(()))
     begun.start()
     begun.join()
     wait_for(lambda: any(future.running() for future in pools._futures))
@@ -225,8 +225,8 @@ def test_what_is_killed_while_tasks_wait_says_nothing(monkeypatch):
         time.sleep(0.5)  # so that the pool's thread sees the dead before it is told to end
         yield
 
-    monkeypatch.setattr(engines, "wait", interrupted)
-    monkeypatch.setattr(engines, "_ctrl_c_held_back", late)
+    monkeypatch.setattr(executors, "wait", interrupted)
+    monkeypatch.setattr(executors, "_ctrl_c_held_back", late)
     with pytest.raises(KeyboardInterrupt):
         pools.leave()
     wait_for(lambda: not any(process.is_alive() for process in pools._processes))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from small_data import columns_of
 
-from hexshards.conversion import convert
-from hexshards.index import read_index
-from hexshards.order import game_keys, in_val
-from hexshards.synth import play, trmph_line, write
-from hexshards.verification import verify
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
+from hexshards.game.random_games import play, trmph_line, write
+from hexshards.loading.order import game_keys, in_val
 
 
 @pytest.fixture

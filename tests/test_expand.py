@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hexshards.board import BLUE, RED, connects
-from hexshards.expand import Batch, Packed, expand, expand_on_device
-from hexshards.positions import Draft, admit, concat, stone_bytes
-from hexshards.synth import examples_of, play
+from hexshards.game.board import BLUE, RED, connects
+from hexshards.game.positions import Draft, admit, concat, stone_bytes
+from hexshards.game.random_games import examples_of, play
+from hexshards.loading.expand import Batch, Packed, expand, expand_on_device
 
 SIDES = (3, 5, 13, 19)
 

@@ -20,8 +20,8 @@ from test_killed import processes, wait_for
 from test_loader import all_rows, open_loader, stream
 
 import hexshards
-from hexshards.cache import Cache
 from hexshards.errors import DataError
+from hexshards.storage.cache import Cache
 
 BLOCK = 16
 """Positions in a block of the dataset below."""

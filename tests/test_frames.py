@@ -8,19 +8,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hexshards import alike
-from hexshards.alike import Rows, load_records
+from hexshards.conversion.pickles import scanner
+from hexshards.conversion.pickles.frames import Unframed
+from hexshards.conversion.pickles.machine import loads
+from hexshards.conversion.pickles.scanner import Rows, load_records
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
-from hexshards.frames import Unframed
-from hexshards.pickles import loads
-from hexshards.synth import examples_of, play
+from hexshards.game.random_games import examples_of, play
 
 
 @pytest.fixture(autouse=True)
 def small_files_are_learnt_from(monkeypatch):
     """Files of few examples take the way of many."""
-    monkeypatch.setattr(alike, "LESSON_DICTS", 0)
+    monkeypatch.setattr(scanner, "LESSON_DICTS", 0)
 
 
 def examples(*, side=3, games=8):
@@ -147,6 +147,6 @@ def test_a_file_too_small_to_learn_from_is_read_as_if_it_were_learnt_from(monkey
     data = pickle.dumps({"examples": examples(games=games), "source_file": "x"}, 4)
     learnt = outcome(data)
     assert any(isinstance(each, Rows) for each in records(data))
-    monkeypatch.setattr(alike, "LESSON_DICTS", 1000)
+    monkeypatch.setattr(scanner, "LESSON_DICTS", 1000)
     assert not any(isinstance(each, Rows) for each in records(data))
     assert outcome(data) == learnt

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hexshards import kernel
 from hexshards.converters.processed import ProcessedFiles
-from hexshards.expand import Packed, expand, expand_on_device
-from hexshards.positions import concat
+from hexshards.game.positions import concat
+from hexshards.loading import expand_compiled
+from hexshards.loading.expand import Packed, expand, expand_on_device
 
 ROWS = {"golden_aug": 1600, "golden_noaug": 400, "golden_shuffled_aug": 800, "golden_shuffled_noaug": 200}
 
@@ -39,7 +39,7 @@ def by_numpy(rows):
 
 
 def by_compiled_code(rows):
-    return expand(rows, side=13, by=kernel.fill)
+    return expand(rows, side=13, by=expand_compiled.fill)
 
 
 def by_torch(rows):

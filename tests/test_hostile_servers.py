@@ -12,11 +12,11 @@ from small_data import dataset
 from test_loader import open_loader, stream
 
 import hexshards
-from hexshards import remote, storage
+from hexshards.dataset.index import _fingerprint
 from hexshards.errors import DataError
-from hexshards.index import _fingerprint
-from hexshards.remote import home_of
-from hexshards.specs import RemoteSpec
+from hexshards.options import RemoteSpec
+from hexshards.storage import files, remote
+from hexshards.storage.remote import home_of
 
 pytest.importorskip("aiohttp", reason="without aiohttp NOTHING OF READING FROM URLS IS CHECKED")
 
@@ -87,7 +87,7 @@ def test_of_an_index_without_end_no_more_is_read_than_the_limit(spec, monkeypatc
 
 
 def test_a_file_on_disk_that_is_no_index_is_not_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "INDEX_BYTES", 1000)
+    monkeypatch.setattr(files, "INDEX_BYTES", 1000)
     (tmp_path / "index.json").write_bytes(b" " * 1001)
     with pytest.raises(DataError, match=r"index.json: holds more than 1,000 bytes"):
         hexshards.read_index(tmp_path)

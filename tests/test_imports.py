@@ -266,7 +266,7 @@ def test_in_a_checkout_the_converters_beside_the_package_are_found(tmp_path):
 IMPORT = "import hexshards"
 HELP = """
 import sys
-from hexshards.cli import main
+from hexshards.cli.app import main
 sys.argv = ["hexshards", "--help"]
 try:
     main()

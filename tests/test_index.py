@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from hexshards.dataset.index import NAME, Index, InputFile, Split, read_index
+from hexshards.dataset.shard import Layout, Shard
 from hexshards.errors import DataError
-from hexshards.index import NAME, Index, InputFile, Split, read_index
-from hexshards.shard import Layout, Shard
 
 
 def shard(name, positions):
@@ -373,7 +373,7 @@ def test_a_list_that_would_take_much_memory_is_refused_before_it_is_made(tmp_pat
     source = """
 import json, sys
 from hexshards.errors import DataError
-from hexshards.index import read_index
+from hexshards.dataset.index import read_index
 try:
     read_index(sys.argv[1])
 except DataError as error:

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from hexshards.conversion import convert
-from hexshards.display import SHOWN_FOLDERS, found_text
-from hexshards.inventory import SourceFolder, source_folders
-from hexshards.sources import Input
-from hexshards.synth import examples_of, play, trmph_line, write_processed
+from hexshards.cli.display import SHOWN_FOLDERS, found_text
+from hexshards.conversion.convert import convert
+from hexshards.conversion.inventory import SourceFolder, source_folders
+from hexshards.conversion.sources import Input
+from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
 from tests.test_cli import call
 
 

@@ -11,9 +11,9 @@ import pytest
 from small_data import dataset
 
 import hexshards
-from hexshards import kernel
-from hexshards.board import MAX_SIDE, MIN_SIDE
-from hexshards.expand import CHUNK_ROWS, Packed, batch_floats, expand
+from hexshards.game.board import MAX_SIDE, MIN_SIDE
+from hexshards.loading import expand_compiled
+from hexshards.loading.expand import CHUNK_ROWS, Packed, batch_floats, expand
 
 SIDES = range(MIN_SIDE, MAX_SIDE + 1)
 
@@ -50,14 +50,14 @@ def test_compiled_code_makes_the_same_bits_in_every_symmetry(side):
     for symmetry in (0, 1, 2, 3, None):
         for count in (1, 2, 255, 256, 257):
             rows = rows_of(side, count, symmetry=symmetry)
-            assert written(rows, side, kernel.fill) == written(rows, side, None)
+            assert written(rows, side, expand_compiled.fill) == written(rows, side, None)
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_soft_policies_are_the_same_bits(side):
     for count in (40, CHUNK_ROWS + 3):
         rows = rows_of(side, count, soft=True)
-        assert written(rows, side, kernel.fill) == written(rows, side, None)
+        assert written(rows, side, expand_compiled.fill) == written(rows, side, None)
 
 
 @pytest.mark.parametrize("side", [3, 8, 9, 13, 16, 17, 19])
@@ -66,7 +66,7 @@ def test_each_bit_alone_comes_where_numpy_puts_it(side):
     stones = np.packbits(np.eye(2 * cells, dtype=bool), axis=1)
     for symmetry in range(4):
         rows = rows_of(side, 2 * cells, symmetry=symmetry)._replace(stones=stones)
-        assert written(rows, side, kernel.fill) == written(rows, side, None)
+        assert written(rows, side, expand_compiled.fill) == written(rows, side, None)
 
 
 def test_rows_need_be_neither_aligned_nor_in_one_piece():
@@ -75,14 +75,14 @@ def test_rows_need_be_neither_aligned_nor_in_one_piece():
     value = padded[1:].view(np.float32)
     assert not value.flags.aligned
     spread = Packed(*(np.repeat(column, 2, axis=0)[::2] for column in rows))._replace(value=value)
-    assert written(spread, 13, kernel.fill) == written(rows, 13, None)
+    assert written(spread, 13, expand_compiled.fill) == written(rows, 13, None)
 
 
 BETWEEN_WALLS = """
 import ctypes, mmap, sys
 import numpy as np
 from hexshards import kernel
-from hexshards.expand import Packed, batch_floats, expand
+from hexshards.loading.expand import Packed, batch_floats, expand
 
 PAGE = mmap.PAGESIZE
 walled = mmap.mmap(-1, 5 * PAGE)
@@ -131,10 +131,14 @@ def test_nothing_beside_the_rows_is_read_or_written_whatever_they_hold():
 
 def test_no_rows_are_an_empty_batch():
     rows = Packed(*(column[:0] for column in rows_of(5, 3)))
-    assert [tuple(part.shape) for part in expand(rows, side=5, by=kernel.fill)] == [(0, 3, 5, 5), (0, 25), (0, 1)]
+    assert [tuple(part.shape) for part in expand(rows, side=5, by=expand_compiled.fill)] == [
+        (0, 3, 5, 5),
+        (0, 25),
+        (0, 1),
+    ]
 
 
-@pytest.mark.parametrize("by", [None, kernel.fill], ids=["NumPy", "compiled"])
+@pytest.mark.parametrize("by", [None, expand_compiled.fill], ids=["NumPy", "compiled"])
 @pytest.mark.parametrize(("column", "beyond"), [("policy", 25), ("symmetry", 4)])
 def test_what_is_beyond_the_board_is_an_error_and_writes_nothing_elsewhere(by, column, beyond):
     rows = rows_of(5, 4)

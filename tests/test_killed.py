@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from small_data import CUT, files_of, processed
 
-from hexshards.conversion import convert
-from hexshards.verification import verify
+from hexshards.conversion.convert import convert
+from hexshards.dataset.verify import verify
 
 KILLS, KILLS_IN_A_ROW = 20, 10
 OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_', '-')}", str(value))]
@@ -221,7 +221,7 @@ def test_shards_that_were_written_are_not_written_again(sources, whole, tmp_path
 TELL_WHAT_IS_OPENED = """
 import sys
 from pathlib import Path
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
 sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith(".pkl.gz") and print(Path(args[0]).name))
 convert(sys.argv[1], out=sys.argv[2], val_fraction=0.2, shard_positions=96, block_positions=16)
 """

@@ -7,10 +7,10 @@ import pytest
 from small_data import CUT, dataset, images, processed, samples_of
 from typer.testing import CliRunner
 
-from hexshards.cli import app
-from hexshards.conversion import convert
+from hexshards.cli.app import app
+from hexshards.conversion.convert import convert
+from hexshards.dataset.leakage import leakage
 from hexshards.errors import DataError
-from hexshards.leakage import leakage
 
 
 @pytest.fixture(scope="module")

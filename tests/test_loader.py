@@ -15,11 +15,11 @@ import torch
 from small_data import columns_of, dataset, examples, images, rows_of, samples_of, write_examples
 
 import hexshards
-from hexshards.batches import Loader
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
 from hexshards.errors import DataError
-from hexshards.specs import LoaderSpec
-from hexshards.synth import write
+from hexshards.game.random_games import write
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 
 POSITIONS = 1117
 """Of the training split below: a prime number, so that nothing divides it."""
@@ -544,8 +544,8 @@ def test_a_plain_training_loop_learns(data):
 GROWTH = """
 import re, sys
 from pathlib import Path
-from hexshards.batches import Loader
-from hexshards.specs import LoaderSpec
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 
 def held(name):
     return 1024 * int(re.search(name + ":[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1])

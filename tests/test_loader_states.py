@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_data import dataset
 
-from hexshards.batches import Loader
-from hexshards.loader_state import LoaderState
-from hexshards.specs import LoaderSpec
+from hexshards.loading.loader import Loader
+from hexshards.loading.loader_state import LoaderState
+from hexshards.options import LoaderSpec
 
 WAYS = {
     "plain": {},

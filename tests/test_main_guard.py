@@ -7,9 +7,9 @@ import pytest
 from small_data import dataset
 
 import hexshards
-from hexshards import workers
-from hexshards.engines import _Spawning
+from hexshards.conversion.executors import _Spawning
 from hexshards.errors import WorkerDied
+from hexshards.loading import workers
 from hexshards.main_guard import EXIT_CODE, lacks_main_guard
 
 LOAD = """

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import DataError
-from hexshards.expand import Batch
-from hexshards.model import TwoHeadedResNet
-from hexshards.networks import network
-from hexshards.specs import StepSpec, TrainSpec
-from hexshards.trainer import Trainer
-from hexshards.value_range import value_output
+from hexshards.loading.expand import Batch
+from hexshards.options import StepSpec, TrainSpec
+from hexshards.training.steps.model import TwoHeadedResNet
+from hexshards.training.steps.model_factory import network
+from hexshards.training.steps.trainer import Trainer
+from hexshards.training.steps.value_range import value_output
 
 MINE = """
 import torch

@@ -39,10 +39,15 @@ from small_runs import (
 )
 from torch import nn
 
-from hexshards import checkpoint, runs
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
 from hexshards.errors import DataError
-from hexshards.hooks import (
+from hexshards.game.random_games import write
+from hexshards.options import TrainSpec
+from hexshards.signals import StopSignals
+from hexshards.training import run as runs
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.hooks import (
     Event,
     MiniEpochBegun,
     MiniEpochTrained,
@@ -54,12 +59,8 @@ from hexshards.hooks import (
     Validated,
     Validating,
 )
-from hexshards.interrupts import StopSignals
-from hexshards.reports import Outcome
-from hexshards.retention import Retention
-from hexshards.specs import TrainSpec
-from hexshards.synth import write
-from hexshards.trainer import Trainer
+from hexshards.training.records import Outcome
+from hexshards.training.steps.trainer import Trainer
 
 DEADLINE_S = 120.0
 
@@ -105,9 +106,9 @@ def test_samples_are_those_of_all_ranks(tmp_path):
 
 def test_the_weights_validated_are_the_weights_saved(whole):
     for line in log_lines(whole):
-        saved = checkpoint.read(whole / "checkpoints" / line["checkpoint"])
+        saved = checkpoint_file.read(whole / "checkpoints" / line["checkpoint"])
         again = Trainer(Drawing())
-        again.load_state_dict(checkpoint.trainer_state(saved))
+        again.load_state_dict(checkpoint_file.trainer_state(saved))
         assert again.validate(Validation()) == line["val"]
 
 
@@ -155,7 +156,7 @@ def test_anything_with_the_four_methods_can_be_driven(tmp_path):
 
 def test_a_run_without_validation_trains_the_same_weights(tmp_path, whole):
     train(tmp_path, val_loader=None)
-    ours, theirs = (checkpoint.read(run / "checkpoints" / WHOLE[-1]) for run in (tmp_path, whole))
+    ours, theirs = (checkpoint_file.read(run / "checkpoints" / WHOLE[-1]) for run in (tmp_path, whole))
     assert plain(ours["model_state_dict"]) == plain(theirs["model_state_dict"])
     assert log_lines(tmp_path)[0]["val"] == {}
 
@@ -210,7 +211,7 @@ def test_hooks_see_the_events_of_a_run_in_order_and_what_they_return_is_recorded
     assert seen == [RunStarted, *[MiniEpochBegun, MiniEpochTrained, Validated, Saved] * 3, RunEnded]
     for line in log_lines(tmp_path):
         assert (line["rows"], line["double"]) == (line["train"]["samples"], 2 * line["val"]["loss"])
-        assert checkpoint.read(tmp_path / "checkpoints" / line["checkpoint"])["metrics"]["rows"] == line["rows"]
+        assert checkpoint_file.read(tmp_path / "checkpoints" / line["checkpoint"])["metrics"]["rows"] == line["rows"]
 
 
 def test_a_trainer_that_is_a_hook_too_knows_the_number_of_each_mini_epoch_also_of_one_that_goes_on(tmp_path):
@@ -274,10 +275,10 @@ def test_a_log_that_anybody_wrote_leads_out_of_the_folder_nowhere(tmp_path, whol
 def test_counters_that_are_not_of_the_loaders_state_are_the_checkpoints_fault(tmp_path, place):
     train(tmp_path, num_epochs=1)
     newest = tmp_path / "checkpoints" / WHOLE[2]
-    state = checkpoint.read(newest)
-    own = {name: state.pop(name) for name in checkpoint.PARTS}
+    state = checkpoint_file.read(newest)
+    own = {name: state.pop(name) for name in checkpoint_file.PARTS}
     del state["format"]
-    checkpoint.write(
+    checkpoint_file.write(
         newest,
         {**own, "counters": {**own["counters"], "epoch_batches": 1}, "loader_state": place},
         trainer_state=state,
@@ -297,11 +298,11 @@ def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path):
 def test_an_optimizers_state_of_another_network_is_refused_before_a_weight_changes(tmp_path):
     train(tmp_path, num_epochs=1)
     newest = tmp_path / "checkpoints" / WHOLE[2]
-    state = checkpoint.read(newest)
+    state = checkpoint_file.read(newest)
     state["optimizer_state_dict"]["state"][0]["exp_avg"] = torch.zeros(3)
-    own = {name: state.pop(name) for name in checkpoint.PARTS}
+    own = {name: state.pop(name) for name in checkpoint_file.PARTS}
     del state["format"]
-    checkpoint.write(newest, own, trainer_state=state)
+    checkpoint_file.write(newest, own, trainer_state=state)
     trainer = seeded(Trainer)
     before = plain(trainer.model.state_dict())
     with pytest.raises(DataError, match=r"optimizer_state_dict.state.0.exp_avg has shape \(3,\), not \(8, 75\)"):
@@ -553,7 +554,7 @@ def test_epochs_may_be_raised_and_the_run_is_that_of_all_of_them(tmp_path, whole
     assert train(tmp_path, num_epochs=1).epochs == 1
     assert train(tmp_path, num_epochs=2).mini_epochs == 3
     for name in WHOLE:
-        ours, theirs = (checkpoint.read(run / "checkpoints" / name) for run in (tmp_path, whole))
+        ours, theirs = (checkpoint_file.read(run / "checkpoints" / name) for run in (tmp_path, whole))
         assert plain(ours) == plain(theirs)
 
 
@@ -724,7 +725,7 @@ def test_a_run_on_a_dataset_goes_on_bit_for_bit_with_other_workers_too(dataset, 
     assert not outcome.interrupted and outcome.epochs == 2
     assert names(tmp_path / "run") == names(tmp_path / "whole")
     for name in names(tmp_path / "run"):
-        ours, theirs = (checkpoint.read(tmp_path / run / "checkpoints" / name) for run in ("run", "whole"))
+        ours, theirs = (checkpoint_file.read(tmp_path / run / "checkpoints" / name) for run in ("run", "whole"))
         ours["options"] = theirs["options"]
         assert plain(ours) == plain(theirs), f"{name} differs"
     assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
@@ -742,7 +743,7 @@ def test_the_first_weights_follow_from_the_seed_and_from_nothing_drawn_before(da
         torch.rand(number)
         outcome = runs.train(spec(dataset, tmp_path / str(number), seed=seed, epochs=1))
         assert outcome.checkpoint
-        weights.append(plain(checkpoint.read(outcome.checkpoint)["model_state_dict"]))
+        weights.append(plain(checkpoint_file.read(outcome.checkpoint)["model_state_dict"]))
     assert weights[0] == weights[1] != weights[2]
 
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hexshards import order
-from hexshards.specs import LoaderSpec
+from hexshards.loading import order
+from hexshards.options import LoaderSpec
 
 SHARD_BLOCKS = [4, 4, 4, 4, 4, 4, 2]
 BLOCK_ROWS = np.array([10] * 25 + [7])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from hexshards.conversion import convert
-from hexshards.overlaps import MAX_ROWS, MAX_SKETCHES, overlap, overlap_with, sketch
-from hexshards.synth import examples_of, play, trmph_line, write_processed
+from hexshards.conversion.convert import convert
+from hexshards.conversion.overlaps import MAX_ROWS, MAX_SKETCHES, overlap, overlap_with, sketch
+from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
 
 
 def sketch_of(games, plies):

@@ -9,13 +9,13 @@ import torch
 from small_data import dataset
 from typer.testing import CliRunner
 
-from hexshards import pace as module
-from hexshards.cli import app
+from hexshards.cli.app import app
+from hexshards.cli.display import pace_text
 from hexshards.cores import usable_cores
-from hexshards.display import pace_text
-from hexshards.networks import network
-from hexshards.pace import Pace, Run, pace
-from hexshards.specs import LoaderSpec, TrainSpec
+from hexshards.options import LoaderSpec, TrainSpec
+from hexshards.reports import throughput as module
+from hexshards.reports.throughput import Pace, Run, pace
+from hexshards.training.steps.model_factory import network
 
 STAGES = ["read", "checksum", "decompress", "permute", "cross", "expand"]
 

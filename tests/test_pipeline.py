@@ -14,7 +14,7 @@ from small_data import columns_of, dataset, images, rows_of, samples_of
 from small_server import serving
 
 import hexshards
-from hexshards.codec import SUFFIXES, encode
+from hexshards.dataset.codec import SUFFIXES, encode
 from hexshards.errors import DataError
 
 # webdataset leaves the tars it has read to the garbage collector, where "error" finds them

@@ -9,13 +9,13 @@ import pytest
 from small_data import dataset
 from typer.testing import CliRunner
 
-from hexshards.cli import app
-from hexshards.curves import BLOCKS, curves_text, sparkline
+from hexshards.cli.app import app
 from hexshards.errors import DataError
-from hexshards.history import read_history
-from hexshards.plots import runs_figure, save_figure
-from hexshards.runs import train
-from hexshards.specs import TrainSpec
+from hexshards.options import TrainSpec
+from hexshards.reports.history import read_history
+from hexshards.reports.plots import runs_figure, save_figure
+from hexshards.reports.terminal_curves import BLOCKS, curves_text, sparkline
+from hexshards.training.run import train
 
 
 def record(number, **changes):

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from hexshards.positions import (
+from hexshards.game.positions import (
     NO_POLICY,
     SUM_TOLERANCE,
     UNKNOWN,

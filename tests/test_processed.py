@@ -14,20 +14,20 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hexshards import alike
+from hexshards.conversion.pickles import scanner
+from hexshards.conversion.pickles.machine import Array, DType, Global, Member, loads
 from hexshards.converters.examples import ALIKE_EXAMPLES, SINGLE_EXAMPLES
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
-from hexshards.pickles import Array, DType, Global, Member, loads
-from hexshards.positions import NO_POLICY, UNKNOWN, concat
-from hexshards.specs import ConvertSpec
-from hexshards.synth import Player, Winner, examples_of, play, write, write_processed
+from hexshards.game.positions import NO_POLICY, UNKNOWN, concat
+from hexshards.game.random_games import Player, Winner, examples_of, play, write, write_processed
+from hexshards.options import ConvertSpec
 
 
 @pytest.fixture(autouse=True)
 def small_files_are_learnt_from(monkeypatch):
     """Files of few examples take the way of many."""
-    monkeypatch.setattr(alike, "LESSON_DICTS", 0)
+    monkeypatch.setattr(scanner, "LESSON_DICTS", 0)
 
 
 SIDE = 7
@@ -704,7 +704,7 @@ import json, sys
 from pathlib import Path
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
-from hexshards.pickles import Array, DType, Global, Member, loads
+from hexshards.conversion.pickles.machine import Array, DType, Global, Member, loads
 
 outcomes = {}
 for path in sorted(Path(sys.argv[1]).iterdir()):

@@ -11,9 +11,9 @@ from small_server import serving
 from test_killed import OPTIONS, wait_for
 
 import hexshards
-from hexshards.conversion import convert
-from hexshards.publication import written_in
-from hexshards.verification import verify
+from hexshards.conversion.convert import convert
+from hexshards.dataset.upload import written_in
+from hexshards.dataset.verify import verify
 
 
 @pytest.fixture(scope="module")

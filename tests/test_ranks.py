@@ -12,8 +12,8 @@ import pytest
 from small_data import dataset, examples, images, rows_of, samples_of, write_examples
 
 import hexshards
-from hexshards.batches import Loader
-from hexshards.specs import LoaderSpec
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 
 TESTS = Path(__file__).parent
 
@@ -24,8 +24,8 @@ import torch
 import torch.distributed as ranks
 sys.path.insert(0, sys.argv[1])
 from small_data import rows_of
-from hexshards.batches import Loader
-from hexshards.specs import LoaderSpec
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 
 def train(pipe, rank, asked):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(asked["world_size"]))

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from small_data import CUT, files_of, processed
 
-from hexshards import engines
-from hexshards.conversion import convert
+from hexshards.conversion import executors
+from hexshards.conversion.convert import convert
 from hexshards.errors import DataError, InputRejected
 
 ray = pytest.importorskip(
@@ -65,7 +65,7 @@ def two_workers():
 
 @pytest.fixture
 def runner(two_workers, tmp_path):
-    with engines.cluster(2, folder=tmp_path, ray=ray) as runner:
+    with executors.cluster(2, folder=tmp_path, ray=ray) as runner:
         yield runner
 
 
@@ -226,8 +226,8 @@ def test_a_machine_that_does_not_share_the_folder_is_named(runner, tmp_path):
 
 
 def test_a_machine_with_other_versions_is_named(tmp_path):
-    versions = {**engines._versions(), "zstandard": "0.1"}
-    site = engines._Site(tmp_path, tmp_path, versions)
+    versions = {**executors._versions(), "zstandard": "0.1"}
+    site = executors._Site(tmp_path, tmp_path, versions)
     with pytest.raises(
         DataError, match=r"Ray worker on .*: has .*zstandard .*, not .*zstandard 0\.1\. Install the same"
     ):

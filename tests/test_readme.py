@@ -88,7 +88,7 @@ def test_what_the_readme_does_not_run_is_what_ci_and_the_workflow_run():
 def test_the_commands_named_in_the_text_exist():
     from typer.main import get_command
 
-    from hexshards.cli import app
+    from hexshards.cli.app import app
 
     named = set(re.findall(r"`hexshards (\w+)", README.read_text(encoding="utf-8"))) - {"COMMAND"}
     assert named <= set(get_command(app).commands)

@@ -18,11 +18,11 @@ from test_loader import open_loader, stream
 from typer.testing import CliRunner
 
 import hexshards
-from hexshards.cache import Cache
-from hexshards.cli import app
+from hexshards.cli.app import app
 from hexshards.errors import DataError
-from hexshards.remote import Unreachable, home_of
-from hexshards.specs import RemoteSpec
+from hexshards.options import RemoteSpec
+from hexshards.storage.cache import Cache
+from hexshards.storage.remote import Unreachable, home_of
 
 aiohttp = pytest.importorskip("aiohttp", reason="without aiohttp NOTHING OF READING FROM URLS IS CHECKED")
 
@@ -287,9 +287,9 @@ def test_shards_that_are_being_written_are_not_thrown_out(data, tmp_path):
 READ = """
 import sys
 from pathlib import Path
-from hexshards.remote import home_of
-from hexshards.specs import RemoteSpec
-from hexshards.verification import verify
+from hexshards.storage.remote import home_of
+from hexshards.options import RemoteSpec
+from hexshards.dataset.verify import verify
 
 url, cache, chunk = sys.argv[1:]
 print(verify(home_of(url, spec=RemoteSpec(cache=Path(cache), chunk_bytes=int(chunk)))).positions)
@@ -403,7 +403,7 @@ def test_a_public_bucket_is_read_without_credentials(server, s3, spec, monkeypat
 
 
 def test_a_user_without_a_home_is_told_what_to_name(monkeypatch):
-    from hexshards.cache import default_folder
+    from hexshards.storage.cache import default_folder
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 

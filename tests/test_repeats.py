@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 import hexshards
-from hexshards.conversion import convert
-from hexshards.discovery import discover
-from hexshards.engines import local
-from hexshards.repeats import without_repeats
-from hexshards.specs import ConvertSpec
-from hexshards.synth import Game, play, trmph_line
-from hexshards.verification import verify
+from hexshards.conversion.convert import convert
+from hexshards.conversion.discovery import discover
+from hexshards.conversion.executors import local
+from hexshards.conversion.repeated_games import without_repeats
+from hexshards.dataset.verify import verify
+from hexshards.game.random_games import Game, play, trmph_line
+from hexshards.options import ConvertSpec
 
 
 def turned(game):

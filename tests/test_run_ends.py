@@ -26,22 +26,23 @@ from small_runs import (
 )
 from typer.testing import CliRunner
 
-from hexshards import checkpoint, runs
-from hexshards.batches import loader
-from hexshards.cli import app
-from hexshards.conversion import convert
+from hexshards.cli.app import app
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
 from hexshards.errors import DataError, NonFiniteLoss
-from hexshards.hooks import Event, MiniEpochTrained, Saved
-from hexshards.index import read_index
-from hexshards.model import TwoHeadedResNet
-from hexshards.orchestrator import MiniEpochOrchestrator
-from hexshards.reports import Outcome
-from hexshards.retention import Retention
-from hexshards.runfolder import RunFolder
-from hexshards.specs import TrainSpec, duration_s
-from hexshards.stopping import EarlyStopping, Standing
-from hexshards.trail import Trail
-from hexshards.trainer import Trainer
+from hexshards.loading.loader import loader
+from hexshards.options import TrainSpec, duration_s
+from hexshards.training import run as runs
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.checkpointing.run_folder import RunFolder
+from hexshards.training.early_stopping import EarlyStopping, Standing
+from hexshards.training.hooks import Event, MiniEpochTrained, Saved
+from hexshards.training.orchestrator import MiniEpochOrchestrator
+from hexshards.training.recent_batches import Trail
+from hexshards.training.records import Outcome
+from hexshards.training.steps.model import TwoHeadedResNet
+from hexshards.training.steps.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,7 +55,7 @@ def whole(tmp_path_factory) -> Path:
 
 
 def weights(run: Path, name: str) -> Any:
-    return plain(checkpoint.read(run / "checkpoints" / name)["model_state_dict"])
+    return plain(checkpoint_file.read(run / "checkpoints" / name)["model_state_dict"])
 
 
 def stopped_at(at: int, run: Path, **changes: Any) -> Outcome:
@@ -93,7 +94,7 @@ def test_a_limit_of_time_ends_the_run_saved_and_validated_and_counts_all_starts(
     assert outcome.metrics["samples_seen"] == outcome.samples_seen
     assert outcome.metrics["val"]
     assert outcome.checkpoint
-    used_s = checkpoint.read(outcome.checkpoint)["standing"]["used_s"]
+    used_s = checkpoint_file.read(outcome.checkpoint)["standing"]["used_s"]
     assert used_s > 0.09
     assert train(tmp_path, max_time_s=used_s / 2).mini_epochs == 0
     train(tmp_path)
@@ -152,7 +153,7 @@ def minis(run: Path) -> int:
 def test_a_run_ends_when_it_no_longer_gets_better(tmp_path, early, expected, best):
     outcome = train(tmp_path, trainer=Scripted(5.0, 6.0, 4.0, 9.0, 9.0, 1.0), early=early)
     assert minis(tmp_path) == expected
-    assert checkpoint.read(tmp_path / "best.pt")["metrics"]["checkpoint"] == WHOLE[best - 1]
+    assert checkpoint_file.read(tmp_path / "best.pt")["metrics"]["checkpoint"] == WHOLE[best - 1]
     assert (outcome.stopped is None) is (early.patience is None)
 
 
@@ -242,8 +243,8 @@ def test_old_checkpoints_go_and_the_log_and_the_best_stay(tmp_path, whole, reten
     train(tmp_path, retention=retention)
     assert names(tmp_path) == kept
     assert log_lines(tmp_path) == log_lines(whole)
-    best = checkpoint.read(tmp_path / "best.pt")
-    assert plain(best) == plain(checkpoint.read(whole / "best.pt"))
+    best = checkpoint_file.read(tmp_path / "best.pt")
+    assert plain(best) == plain(checkpoint_file.read(whole / "best.pt"))
 
 
 def test_a_run_that_keeps_one_checkpoint_goes_on_from_any_batch(tmp_path):

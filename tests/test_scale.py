@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from small_data import CUT, columns_of, files_of, processed
 
-from hexshards.budget import PROCESS_BYTES, Budget, decompressed_bytes, parse_bytes, show_bytes
-from hexshards.conversion import convert
-from hexshards.display import estimate_text
-from hexshards.estimates import estimate
-from hexshards.games import distinct_games, note_games
-from hexshards.index import read_index
-from hexshards.intake import MAX_SPILLS
-from hexshards.specs import CONVERT
-from hexshards.synth import play, trmph_line, write
-from hexshards.verification import verify
+from hexshards.cli.display import estimate_text
+from hexshards.conversion.convert import convert
+from hexshards.conversion.count_games import distinct_games, note_games
+from hexshards.conversion.estimate import estimate
+from hexshards.conversion.memory import PROCESS_BYTES, Budget, decompressed_bytes, parse_bytes, show_bytes
+from hexshards.conversion.spill_sources import MAX_SPILLS
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
+from hexshards.game.random_games import play, trmph_line, write
+from hexshards.options import CONVERT
 
 OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
@@ -94,7 +94,7 @@ def test_over_many_seeds_each_position_comes_to_every_place(tmp_path):
 # ru_maxrss begins at what the process held that started this one: Linux keeps it across exec, VmHWM it does not
 PEAK = """
 import os, re, resource, sys
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
 convert(sys.argv[1], out=sys.argv[2], memory=sys.argv[3], shard_positions=65536, keep_duplicates=True)
 if os.path.exists("/proc/self/status"):
     print(re.search("VmHWM:[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1])
@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up_meanwhile_ends_cleanly_and_resumes(sources, tmp_pa
     disk, ballast = tmp_path / "disk", tmp_path / "disk" / "ballast"
     script = f"""
     {quoted([sys.executable])} -c "
-from hexshards.conversion import convert
+from hexshards.conversion.convert import convert
 def fill(now):
     if now.files_done == 2:
         with open('{ballast}', 'wb') as file:

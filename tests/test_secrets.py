@@ -9,11 +9,11 @@ from small_server import serving
 from typer.testing import CliRunner
 
 import hexshards
-from hexshards.checkpoint import check_fits, read
-from hexshards.cli import app
-from hexshards.conversion import convert
+from hexshards.cli.app import app
+from hexshards.conversion.convert import convert
 from hexshards.errors import DataError, without_secrets
-from hexshards.specs import TrainSpec, plain
+from hexshards.options import TrainSpec, plain
+from hexshards.training.checkpointing.checkpoint_file import check_fits, read
 
 pytest.importorskip("aiohttp", reason="without aiohttp NOTHING OF READING FROM URLS IS CHECKED")
 
@@ -196,8 +196,8 @@ def test_a_folder_to_write_to_is_no_url_and_nothing_is_made_of_one(tmp_path, mon
 
 def test_a_database_of_a_sweep_that_cannot_be_opened_is_one_line_without_its_password(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="without optuna THE PASSWORD OF A SWEEP'S DATABASE IS NOT CHECKED")
-    from hexshards import trials
-    from hexshards.searchspace import SweepSpec
+    from hexshards.sweeps import trials
+    from hexshards.sweeps.search_space import SweepSpec
 
     monkeypatch.setattr(trials, "_WAIT_S", 0)
     url = f"sqlite:////nowhere/{SECRET}/sweep.db"

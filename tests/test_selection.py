@@ -7,10 +7,10 @@ import pytest
 import torch
 from small_data import CUT, columns_of, examples, images, rows_of, samples_of, write_examples
 
-from hexshards.batches import Loader
-from hexshards.conversion import convert
-from hexshards.selection import Filter, _even
-from hexshards.specs import LoaderSpec
+from hexshards.conversion.convert import convert
+from hexshards.dataset.filters import Filter, _even
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hexshards.dataset.shard import Layout, read_block, write_shard
 from hexshards.errors import DataError
-from hexshards.positions import Positions, columns
-from hexshards.shard import Layout, read_block, write_shard
+from hexshards.game.positions import Positions, columns
 
 SIDE = 3
 COLUMNS = ("stones", "policy", "player", "value", "source", "game", "ply", "plies", "tier")

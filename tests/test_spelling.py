@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer import Exit
 
-from hexshards import display
-from hexshards.console import told
+from hexshards.cli import display
+from hexshards.cli.console import told
 from hexshards.errors import DataError, WorkerDied, escaped
 
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[31m\n")
@@ -20,7 +20,7 @@ SHOWN = r"caf\udce9\x1b[31m\n"
 
 COMMANDS = """
 import json, sys
-from hexshards.cli import main
+from hexshards.cli.app import main
 expected, commands = json.loads(sys.argv[1])
 codes = []
 for command in commands:

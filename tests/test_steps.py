@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import NonFiniteLoss
-from hexshards.losses import losses
-from hexshards.model import TwoHeadedResNet
-from hexshards.schedules import share
-from hexshards.specs import StepSpec
-from hexshards.trainer import Trainer
+from hexshards.options import StepSpec
+from hexshards.training.steps.losses import losses
+from hexshards.training.steps.model import TwoHeadedResNet
+from hexshards.training.steps.schedules import share
+from hexshards.training.steps.trainer import Trainer
 
 SIDE = 5
 PLAIN: dict[str, Any] = {"warmup_samples": 0, "learning_rate": 1e-2}
@@ -319,7 +319,7 @@ def test_a_loss_that_is_no_number_is_told_before_the_weights_are_spoiled(bad):
 
 @pytest.mark.parametrize("bad", [0, 2, 4])
 def test_where_losses_are_looked_at_now_and_then_the_first_bad_one_is_still_known(bad):
-    from hexshards.trainer import _NewestLosses
+    from hexshards.training.steps.trainer import _NewestLosses
 
     newest = _NewestLosses(5)
     with pytest.raises(NonFiniteLoss) as raised:

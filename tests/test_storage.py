@@ -5,9 +5,9 @@ import zlib
 
 import pytest
 
-from hexshards import storage
 from hexshards.errors import DataError
-from hexshards.storage import GUNZIP_FLOOR_BYTES, GUNZIP_RATIO, gunzip, publish, publishing
+from hexshards.storage import files
+from hexshards.storage.files import GUNZIP_FLOOR_BYTES, GUNZIP_RATIO, gunzip, publish, publishing
 
 TEXT = b"one game a line\n" * 20
 ZIPPED = gzip.compress(TEXT, mtime=0)
@@ -110,8 +110,8 @@ def test_an_empty_file_is_called_that():
 
 def test_a_file_may_grow_to_its_limit_and_not_a_byte_further(monkeypatch):
     assert (GUNZIP_FLOOR_BYTES, GUNZIP_RATIO) == (16 << 20, 256)
-    monkeypatch.setattr(storage, "GUNZIP_FLOOR_BYTES", 1000)
-    monkeypatch.setattr(storage, "GUNZIP_RATIO", 3)
+    monkeypatch.setattr(files, "GUNZIP_FLOOR_BYTES", 1000)
+    monkeypatch.setattr(files, "GUNZIP_RATIO", 3)
 
     def stored(size):
         return gzip.compress(bytes(size), compresslevel=9, mtime=0)
@@ -133,7 +133,7 @@ def test_a_bomb_is_refused_in_bounded_memory(small_machine):
     source = """
 import gzip, json
 from hexshards.errors import DataError
-from hexshards.storage import gunzip
+from hexshards.storage.files import gunzip
 bomb = gzip.compress(bytes(16 << 20)) * 256  # 4 GB in 4 MB
 try:
     gunzip(bomb, where="here")

@@ -16,11 +16,11 @@ from small_data import dataset
 from typer.testing import CliRunner
 
 import hexshards
-from hexshards import trials
-from hexshards.cli import app
-from hexshards.hooks import Progressed
-from hexshards.searchspace import Range, SweepSpec, read_sweep
-from hexshards.sweep_view import sweep_figure, sweep_text
+from hexshards.cli.app import app
+from hexshards.cli.sweep_view import sweep_figure, sweep_text
+from hexshards.sweeps import trials
+from hexshards.sweeps.search_space import Range, SweepSpec, read_sweep
+from hexshards.training.hooks import Progressed
 
 DEADLINE_S = 120.0
 TINY = {"channels": 2, "blocks": 1, "batch_size": 64, "mini_epoch_samples": 600, "warmup_samples": 0, "diagnose": 0}
@@ -36,7 +36,7 @@ PROCESS = """
 import sys
 from hexshards import trials
 trials.HEARTBEAT_S, trials.GRACE_S = 1, 2
-from hexshards.cli import main
+from hexshards.cli.app import main
 sys.argv = ["hexshards", *sys.argv[1:]]
 main()
 """
@@ -310,7 +310,7 @@ def test_a_file_that_is_missing_or_no_toml_ends_with_2(data, tmp_path):
 
 
 def test_without_optuna_the_command_that_installs_it_is_named(data, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "hexshards.trials")
+    monkeypatch.delitem(sys.modules, "hexshards.sweeps.trials")
     monkeypatch.delattr(hexshards, "trials")
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"pip install 'hexshards\[sweep\]'"):

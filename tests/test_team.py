@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hexshards.team import Team, here, joined
+from hexshards.training.distributed import Team, here, joined
 
 
 def test_each_process_knows_its_place(answers):

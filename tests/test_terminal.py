@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 from small_data import CUT, processed
 
-from hexshards import display
-from hexshards.conversion import convert
-from hexshards.synth import write
+from hexshards.cli import display
+from hexshards.conversion.convert import convert
+from hexshards.game.random_games import write
 
 ROWS = 500
 """High enough that nothing scrolls away."""

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from small_data import columns_of, examples, planes_of, write_examples
 
-from hexshards.conversion import convert
-from hexshards.order import game_keys, in_val
-from hexshards.verification import verify
+from hexshards.conversion.convert import convert
+from hexshards.dataset.verify import verify
+from hexshards.loading.order import game_keys, in_val
 
 VAL = 0.3
 

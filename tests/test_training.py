@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hexshards.losses import losses
-from hexshards.model import TwoHeadedResNet
-from hexshards.schedules import Schedule
-from hexshards.specs import StepSpec
-from hexshards.trainer import Trainer
+from hexshards.options import StepSpec
+from hexshards.training.steps.losses import losses
+from hexshards.training.steps.model import TwoHeadedResNet
+from hexshards.training.steps.schedules import Schedule
+from hexshards.training.steps.trainer import Trainer
 
 
 class Batch(NamedTuple):

@@ -15,13 +15,13 @@ from small_data import dataset
 from small_runs import SmallLoader, Validation, train
 from typer.testing import CliRunner
 
-from hexshards import display
-from hexshards.cli import app
-from hexshards.hooks import Event, MiniEpochBegun
-from hexshards.rehearsal import rehearse
-from hexshards.specs import TrainSpec
-from hexshards.tensorboard_log import numbers
-from hexshards.training_view import TrainingView
+from hexshards.cli import display
+from hexshards.cli.app import app
+from hexshards.cli.training_view import TrainingView
+from hexshards.options import TrainSpec
+from hexshards.training.dry_run import rehearse
+from hexshards.training.hooks import Event, MiniEpochBegun
+from hexshards.training.tensorboard_log import numbers
 
 TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}
 
@@ -112,7 +112,7 @@ def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
 
 
 def test_a_slow_run_without_a_terminal_says_now_and_then_how_far_it_is(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hexshards.training_view.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("hexshards.cli.training_view.PLAIN_INTERVAL_S", 0.0)
     with TrainingView() as view:
         train(tmp_path, hooks=[view], num_epochs=1)
     assert "epoch 1 mini-epoch 1 · 4 of 26 samples · " in capsys.readouterr().err
@@ -149,7 +149,7 @@ def slow_counts(samples: int, batch: int, mini: int, epochs: int, val_every: int
 
 @pytest.mark.parametrize(("mini", "epochs", "val_every"), [(500, 1, 1), (120, 2, 2), (10_000, 3, 1), (1, 1, 5)])
 def test_a_rehearsal_counts_what_the_run_then_does(data, tmp_path, monkeypatch, mini, epochs, val_every):
-    monkeypatch.setattr("hexshards.rehearsal.MEASURED_S", 0.1)
+    monkeypatch.setattr("hexshards.training.dry_run.MEASURED_S", 0.1)
     counts = {"mini_epoch_samples": mini, "epochs": epochs, "val_every": val_every, "keep_last": 2}
     spec = TrainSpec(data=data, run=tmp_path / "run", **counts, **TINY)
     found = rehearse(spec)

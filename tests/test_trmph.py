@@ -8,17 +8,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hexshards import order
-from hexshards.board import BLUE, NEIGHBOURS, RED, move_name, symmetry_cells
+from hexshards.conversion.discovery import discover
+from hexshards.conversion.sources import Contents, formats
 from hexshards.converters import trmph
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import CHUNK_GAMES, TrmphFiles
-from hexshards.discovery import discover
 from hexshards.errors import DataError
-from hexshards.positions import NO_POLICY, UNKNOWN, Draft, admit, concat
-from hexshards.sources import Contents, formats
-from hexshards.specs import CONVERT
-from hexshards.synth import Game, play, trmph_line, write
+from hexshards.game.board import BLUE, NEIGHBOURS, RED, move_name, symmetry_cells
+from hexshards.game.positions import NO_POLICY, UNKNOWN, Draft, admit, concat
+from hexshards.game.random_games import Game, play, trmph_line, write
+from hexshards.loading import order
+from hexshards.options import CONVERT
 
 ALL = CONVERT
 KEEP = dataclasses.replace(CONVERT, unfinished="keep")

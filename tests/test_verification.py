@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_data import CUT, dataset
 
+from hexshards.dataset.index import Index, Split, read_index
+from hexshards.dataset.shard import REPAIR, Layout, read_block, write_shard
+from hexshards.dataset.verify import verify
 from hexshards.errors import DataError
-from hexshards.index import Index, Split, read_index
-from hexshards.positions import Positions, columns
-from hexshards.shard import REPAIR, Layout, read_block, write_shard
-from hexshards.verification import verify
+from hexshards.game.positions import Positions, columns
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from test_steps import Bare, Batch, Drawing, Spoiled, batch, weights
 from torch import nn
 
 from hexshards.errors import NonFiniteLoss
-from hexshards.model import TwoHeadedResNet
-from hexshards.specs import StepSpec
-from hexshards.team import Team, here, joined
-from hexshards.trainer import Trainer
+from hexshards.options import StepSpec
+from hexshards.training.distributed import Team, here, joined
+from hexshards.training.steps.model import TwoHeadedResNet
+from hexshards.training.steps.trainer import Trainer
 
 PROCESSES = 3
 """Sums of three numbers depend on their order; of two they do not."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from rows import Dense
 
 import hexshards
-from hexshards.expand import Packed, expand
+from hexshards.loading.expand import Packed, expand
 from systems.hexshards_dense import prepare as prepare
 
 

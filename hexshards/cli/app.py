@@ -6,8 +6,9 @@ import signal
 
 import typer
 
-from hexshards import dataset_commands, interrupts, training_commands
-from hexshards.console import spell_what_cannot_be_encoded
+from hexshards import signals
+from hexshards.cli import dataset_commands, training_commands
+from hexshards.cli.console import spell_what_cannot_be_encoded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +38,7 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    interrupts.remember_ctrl_c()
+    signals.remember_ctrl_c()
     spell_what_cannot_be_encoded()
     try:
         app()

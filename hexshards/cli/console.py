@@ -20,10 +20,10 @@ from typer import Argument, Option
 
 from hexshards.arguments import hints_of
 from hexshards.errors import DataError, InputRejected, WorkerDied, escaped
-from hexshards.interrupts import ctrl_c_at_the_end
+from hexshards.signals import ctrl_c_at_the_end
 
 if TYPE_CHECKING:
-    from hexshards.storage import Home
+    from hexshards.storage.files import Home
 
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
@@ -80,8 +80,8 @@ def _parameter(option: Field[Any], kind: Any) -> inspect.Parameter:
 
 def opened(dataset: str, cache: Path | None) -> Home:
     """The home of a dataset whose shards, where it is a URL, come down to a folder."""
-    from hexshards.remote import home_of
-    from hexshards.specs import RemoteSpec
+    from hexshards.options import RemoteSpec
+    from hexshards.storage.remote import home_of
 
     return home_of(dataset, spec=RemoteSpec(cache=cache.absolute() if cache else None))
 
@@ -89,7 +89,7 @@ def opened(dataset: str, cache: Path | None) -> Home:
 @contextmanager
 def told() -> Iterator[None]:
     """Errors as one line on stderr and an exit code, where a traceback would not help."""
-    from hexshards.display import warn
+    from hexshards.cli.display import warn
 
     try:
         yield

@@ -14,11 +14,9 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from hexshards.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
+from hexshards.cli.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
 from hexshards.errors import escaped
-from hexshards.interrupts import stops_as_ctrl_c
-from hexshards.plurals import counted
-from hexshards.specs import (
+from hexshards.options import (
     CONVERT,
     LOADER,
     MEMORY,
@@ -36,6 +34,8 @@ from hexshards.specs import (
     V1Value,
     changed,
 )
+from hexshards.plurals import counted
+from hexshards.signals import stops_as_ctrl_c
 
 
 def convert(
@@ -87,7 +87,7 @@ def convert(
     The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
     on when the same command is given again; Ctrl-C, SIGTERM or SIGHUP ends it with 130.
     """
-    from hexshards import display
+    from hexshards.cli import display
 
     given: ConvertOptions = {
         "val_fraction": val_fraction,
@@ -106,14 +106,14 @@ def convert(
         options = changed(given) if append else given
         workers = workers or _cores()
         if dry_run:
-            from hexshards.estimates import estimate
+            from hexshards.conversion.estimate import estimate
 
             found = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
             display.say(display.json_line(asdict(found)) if as_json else display.estimate_text(found))
             if not found.fits:
                 raise typer.Exit(FAILED)
             return
-        from hexshards.conversion import convert as run
+        from hexshards.conversion.convert import convert as run
 
         # stdout is for the result; Ray would say there that a worker died
         with display.conversion_progress() as progress, redirect_stdout(sys.stderr):
@@ -134,10 +134,10 @@ def convert(
 
 def info(dataset: Dataset, as_json: AsJson = False) -> None:
     """Show what is in a dataset: counts, games, plies, label balance, bytes per position, what it was made from."""
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.index import read_index
+        from hexshards.dataset.index import read_index
 
         index = read_index(dataset)
         display.say(display.json_line(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
@@ -152,17 +152,17 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read a whole dataset again and check every checksum, count and column, and that no game is in two splits."""
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.verification import verify as run
+        from hexshards.dataset.verify import verify as run
 
         home = opened(dataset, cache)
         with display.counting("checking", "positions") as progress:
             found = run(home, progress=progress)
         leaked = None
         if with_leakage and not found.problems:
-            from hexshards.leakage import leakage
+            from hexshards.dataset.leakage import leakage
 
             with display.counting("comparing", "positions") as progress:
                 leaked = leakage(home, progress=progress)
@@ -193,10 +193,10 @@ def mixing(
 
     Reads the split five times. Exit code 1: chance does not explain what was found.
     """
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.mixing import mixing as run
+        from hexshards.loading.shuffle_quality import mixing as run
 
         spec = LoaderSpec(split=split, batch_size=batch_size, shuffle=shuffle, seed=seed)
         with display.counting("measuring", "samples") as progress:
@@ -225,10 +225,10 @@ def bench(
 
     With --channels or --blocks it also times training steps of that network, and says which of the two would wait.
     """
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.pace import pace
+        from hexshards.reports.throughput import pace
 
         size = replace(TRAIN, batch_size=batch_size, channels=channels or TRAIN.channels, blocks=blocks or TRAIN.blocks)
         model = size if channels or blocks else None
@@ -247,11 +247,11 @@ def show(
     cache: CacheFolder = None,
 ) -> None:
     """Draw the first positions of a dataset: B and R stones, * the move to learn."""
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.index import read_index
-        from hexshards.window import first_positions
+        from hexshards.dataset.index import read_index
+        from hexshards.loading.window import first_positions
 
         home = opened(dataset, cache)
         index = read_index(home)
@@ -274,10 +274,10 @@ def synth(
     seed: Annotated[int, Option(min=0)] = SYNTH.seed,
 ) -> None:
     """Make legal random games as hex_ai's processed files or as trmph game records, to try things on."""
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.synth import write
+        from hexshards.game.random_games import write
 
         files = write(out, games=games, format=form, side=side, seed=seed)
         display.say(f"{counted(games, 'game')} in {counted(len(files), 'file')} in {escaped(out)}")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from hexshards import display
 from hexshards.arguments import LocalPath, checked
-from hexshards.conversion import convert
+from hexshards.cli import display
+from hexshards.cli.training_view import TrainingView
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import NAME
+from hexshards.dataset.verify import verify
 from hexshards.errors import escaped
-from hexshards.hooks import Event, Saved
-from hexshards.index import NAME
+from hexshards.game.random_games import write
+from hexshards.options import TrainSpec
 from hexshards.plurals import counted
-from hexshards.runs import train
-from hexshards.specs import TrainSpec
-from hexshards.synth import write
-from hexshards.training_view import TrainingView
-from hexshards.verification import verify
+from hexshards.training.hooks import Event, Saved
+from hexshards.training.run import train
 
 GAMES, SIDE = 1_000, 9
 """64,000 positions: a minute and a half on two cores."""

@@ -17,15 +17,18 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from hexshards.budget import show_bytes
+from hexshards.conversion.inventory import SourceFolder, by_format
+from hexshards.conversion.memory import show_bytes
 from hexshards.errors import escaped, printable, without_secrets
-from hexshards.inventory import SourceFolder, by_format
 from hexshards.plurals import counted
 
 if TYPE_CHECKING:
-    from hexshards import conversion, estimates, leakage, mixing, pace
-    from hexshards.index import Index, InputFile, Split
-    from hexshards.positions import Positions
+    from hexshards.conversion import convert, estimate
+    from hexshards.dataset import leakage
+    from hexshards.dataset.index import Index, InputFile, Split
+    from hexshards.game.positions import Positions
+    from hexshards.loading import shuffle_quality
+    from hexshards.reports import throughput
 
 SHOWN_FILES = 20
 """Files that the summary of a conversion lists, a line each."""
@@ -171,7 +174,7 @@ def bar(unit: str = "") -> Iterator[Bars]:
 
 
 @contextmanager
-def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
+def conversion_progress() -> Iterator[Callable[[convert.Progress], None]]:
     """Files read and shards written, positions per second and time left."""
     with bar() as bars:
         games = bars.add_task("comparing games", total=None, visible=False)
@@ -180,7 +183,7 @@ def conversion_progress() -> Iterator[Callable[[conversion.Progress], None]]:
         write = bars.add_task("writing shards", total=None, visible=False)
         publish = bars.add_task("publishing files", total=None, visible=False)
 
-        def show(now: conversion.Progress) -> None:
+        def show(now: convert.Progress) -> None:
             bars.update(read, total=now.bytes, completed=now.bytes_done)
             for task, done, total in (
                 (games, now.lists_done, now.lists),
@@ -231,7 +234,7 @@ def _near(folder: str) -> str:
     return escaped(Path(folder).relative_to(here) if Path(folder).is_relative_to(here) else folder)
 
 
-def conversion_summary(report: conversion.Report) -> str:
+def conversion_summary(report: convert.Report) -> str:
     """What a conversion kept and where it is."""
     index = report.index
     lines = [_file_line(file) for file in report.added[:SHOWN_FILES]]
@@ -257,7 +260,7 @@ def conversion_summary(report: conversion.Report) -> str:
     return "\n".join(lines)
 
 
-def estimate_text(found: estimates.Estimate) -> str:
+def estimate_text(found: estimate.Estimate) -> str:
     """What a conversion would take."""
     samples = ", ".join(map(escaped, found.samples))
     lines = [
@@ -285,7 +288,7 @@ def _file_line(file: InputFile) -> str:
     return f"  {printable(file.name)} · {counts}" + f" · {printable(file.notes, width=300)}" * bool(file.notes)
 
 
-def _passed_over(found: conversion.Report | estimates.Estimate) -> list[str]:
+def _passed_over(found: convert.Report | estimate.Estimate) -> list[str]:
     lines = [f"passed over {escaped(path)}: same contents as another file" for path in found.repeated]
     return lines + [f"passed over {escaped(path)}: already in the dataset" for path in found.already]
 
@@ -340,7 +343,7 @@ def info_text(index: Index, *, folder: str) -> str:
     return "\n".join(lines)
 
 
-def mixing_text(found: mixing.Mixing) -> str:
+def mixing_text(found: shuffle_quality.Mixing) -> str:
     """What was measured, beside what a uniform shuffle gives, and a verdict."""
     lines = [f"{counted(found.batches, 'batch')} of {found.batch_size:,} of {counted(found.positions, 'position')}"]
     lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
@@ -357,7 +360,7 @@ def mixing_text(found: mixing.Mixing) -> str:
     return "\n".join(lines)
 
 
-def pace_text(found: pace.Pace) -> str:
+def pace_text(found: throughput.Pace) -> str:
     """Where a sample's time goes, what the loader delivers, and what to do about it."""
     on = f"{found.device}, side {found.side}, {counted(found.cores, 'core')}, {counted(found.threads, 'thread')}"
     lines = [f"batches of {found.batch_size:,} on {on}"]

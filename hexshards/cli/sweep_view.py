@@ -7,16 +7,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hexshards.errors import escaped, printable
-from hexshards.history import read_history
-from hexshards.plots import label_samples, new_figure, plain_label
 from hexshards.plurals import counted
-from hexshards.sweeps import Sweep
+from hexshards.reports.history import read_history
+from hexshards.reports.plots import label_samples, new_figure, plain_label
+from hexshards.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hexshards.searchspace import Trial
+    from hexshards.sweeps.search_space import Trial
 
 ERROR_WIDTH = 200
 

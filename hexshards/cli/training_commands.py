@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from hexshards.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, told
+from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, told
 from hexshards.errors import escaped
-from hexshards.specs import TrainSpec
+from hexshards.options import TrainSpec
 
 
 @options_of(TrainSpec)
@@ -39,7 +39,7 @@ def train(
     SIGTERM or SIGHUP finishes the batch, saves, and exits with 130; SIGUSR1 saves and goes on. For several processes:
     `torchrun --nproc-per-node N -m -- hexshards train ...`.
     """
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
         spec = TrainSpec(data=dataset, run=run, **options)
@@ -55,10 +55,11 @@ def train(
 
 
 def _train(spec: TrainSpec, *, tensorboard: bool) -> None:
-    from hexshards import display, runs
-    from hexshards.team import joined
-    from hexshards.tensorboard_log import TensorBoardLog
-    from hexshards.training_view import TrainingView
+    from hexshards.cli import display
+    from hexshards.cli.training_view import TrainingView
+    from hexshards.training import run as runs
+    from hexshards.training.distributed import joined
+    from hexshards.training.tensorboard_log import TensorBoardLog
 
     with joined() as team:
         speaks = team.rank == 0
@@ -85,9 +86,9 @@ def _leave(code: int) -> None:
 
 
 def _rehearse(spec: TrainSpec) -> None:
-    from hexshards import display
-    from hexshards.rehearsal import rehearse
-    from hexshards.training_view import rehearsal_text
+    from hexshards.cli import display
+    from hexshards.cli.training_view import rehearsal_text
+    from hexshards.training.dry_run import rehearse
 
     found = rehearse(spec)
     display.say(rehearsal_text(found, run=spec.run))
@@ -96,9 +97,9 @@ def _rehearse(spec: TrainSpec) -> None:
 
 
 def _overfit(spec: TrainSpec) -> None:
-    from hexshards import display
-    from hexshards.overfitting import overfit
-    from hexshards.training_view import overfit_line
+    from hexshards.cli import display
+    from hexshards.cli.training_view import overfit_line
+    from hexshards.training.overfit import overfit
 
     found = overfit(spec, tell=lambda found: display.say(overfit_line(found)))
     if not found.learned:
@@ -110,7 +111,7 @@ def _overfit(spec: TrainSpec) -> None:
 def demo(out: Annotated[Path, Option(help="Folder for everything the demo makes.")] = Path("demo")) -> None:
     """Do the whole job in two minutes on random games: synth, convert, verify, train, stop, resume."""
     with told():
-        from hexshards.demo import run
+        from hexshards.cli.demo import run
 
         run(out)
 
@@ -123,12 +124,12 @@ def plot(
     ] = None,
 ) -> None:
     """Draw losses, accuracies, throughput and diagnostics of runs: here in the terminal, and as a picture."""
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.curves import curves_text
-        from hexshards.history import read_history
-        from hexshards.plots import NoMatplotlib, runs_figure, save_figure
+        from hexshards.reports.history import read_history
+        from hexshards.reports.plots import NoMatplotlib, runs_figure, save_figure
+        from hexshards.reports.terminal_curves import curves_text
 
         histories = [read_history(run) for run in runs]
         display.say(curves_text(histories))
@@ -157,13 +158,13 @@ def sweep(
     The same command goes on with a sweep that was cut off; given in several terminals, or on several machines that
     share a database, it works in all of them. A trial whose process was killed goes on from its checkpoint.
     """
-    from hexshards import display
+    from hexshards.cli import display
 
     with told():
-        from hexshards.searchspace import read_sweep
-        from hexshards.sweep_view import sweep_json, sweep_text, trial_line
-        from hexshards.sweeps import sweep as run
-        from hexshards.training_view import TrainingView, trial_lines
+        from hexshards.cli.sweep_view import sweep_json, sweep_text, trial_line
+        from hexshards.cli.training_view import TrainingView, trial_lines
+        from hexshards.sweeps.search_space import read_sweep
+        from hexshards.sweeps.sweep import sweep as run
 
         tell = display.warn if as_json else display.say
         names = [*read_sweep(config).search]
@@ -180,8 +181,8 @@ def sweep(
 
 
 def _draw_sweep(found: Any, tell: Callable[[str], None]) -> None:
-    from hexshards.plots import save_figure
-    from hexshards.sweep_view import sweep_figure
+    from hexshards.cli.sweep_view import sweep_figure
+    from hexshards.reports.plots import save_figure
 
     try:
         save_figure(sweep_figure(found), found.out / "sweep.png")

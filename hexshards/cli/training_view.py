@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import TaskID
 
-from hexshards import display
-from hexshards.batches import Loader
-from hexshards.budget import show_bytes
+from hexshards.cli import display
+from hexshards.conversion.memory import show_bytes
 from hexshards.errors import escaped, printable
-from hexshards.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.loading.loader import Loader
 from hexshards.plurals import counted
-from hexshards.reports import Progress
+from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.training.records import Progress
 
 if TYPE_CHECKING:
-    from hexshards.overfitting import Overfit
-    from hexshards.rehearsal import Rehearsal
+    from hexshards.training.dry_run import Rehearsal
+    from hexshards.training.overfit import Overfit
 
 PLAIN_INTERVAL_S = 60.0
 """Where nothing moves, a line of progress comes so often, beside those of the mini-epochs."""

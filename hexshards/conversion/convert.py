@@ -1,7 +1,7 @@
 """Source files become shards; the result is a function of their contents and the options alone.
 
-Two steps, each run by an engine: every file is read, checked and spilled (hexshards.intake); then every shard gathers
-its rows from all spills (hexshards.assembly). The dataset exists once its index is written, which comes last.
+Two steps, each run by an engine: every file is read, checked and spilled (hexshards.conversion.spill_sources); then every shard gathers
+its rows from all spills (hexshards.conversion.write_shards). The dataset exists once its index is written, which comes last.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from hexshards import engines
 from hexshards.arguments import checked
-from hexshards.assembly import assemble, plan_of
-from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
-from hexshards.dedupe_games import held_path, note_held, without_copies
-from hexshards.discovery import discover
-from hexshards.engines import Runner
+from hexshards.conversion import executors
+from hexshards.conversion.count_games import shard_sketches
+from hexshards.conversion.dedupe_games import held_path, note_held, without_copies
+from hexshards.conversion.discovery import discover
+from hexshards.conversion.disk import check_space
+from hexshards.conversion.executors import Runner
+from hexshards.conversion.inventory import SourceFolder, source_folders
+from hexshards.conversion.memory import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.conversion.overlaps import Overlap, overlap, overlap_with
+from hexshards.conversion.repeated_games import holds_games, without_repeats
+from hexshards.conversion.sorted_runs import Spill, find_spill
+from hexshards.conversion.sources import Input
+from hexshards.conversion.spill_sources import Group, Refusal, Survey, judge, read_group, stem_of, survey
+from hexshards.conversion.workdir import REJECTS, clear, finished, held, rejects_name
+from hexshards.conversion.write_shards import assemble, plan_of
+from hexshards.dataset.index import NAME, Index, InputFile, read_index
+from hexshards.dataset.shard import Shard
+from hexshards.dataset.upload import publish, published, written_in
 from hexshards.errors import DataError, printable
-from hexshards.games import shard_sketches
-from hexshards.index import NAME, Index, InputFile, read_index
-from hexshards.intake import Group, Refusal, Survey, judge, read_group, stem_of, survey
-from hexshards.inventory import SourceFolder, source_folders
+from hexshards.loading.order import Words
 from hexshards.main_guard import check_main_guard
-from hexshards.order import Words
-from hexshards.overlaps import Overlap, overlap, overlap_with
+from hexshards.options import MEMORY, ConvertOptions, ConvertSpec, Engine, plain
 from hexshards.plurals import counted
-from hexshards.publication import publish, published, written_in
-from hexshards.remote import is_url, shown
-from hexshards.repeats import holds_games, without_repeats
-from hexshards.scratch import REJECTS, clear, finished, held, rejects_name
-from hexshards.shard import Shard
-from hexshards.sources import Input
-from hexshards.space import check_space
-from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec, Engine, plain
-from hexshards.spill import Spill, find_spill
+from hexshards.storage.remote import is_url, shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -114,7 +114,7 @@ def convert(
     processes, so a script that asks for them needs the usual ``if __name__ == "__main__":``. The engine ``ray`` runs
     the same work on a Ray cluster whose machines share the folders, ``workers`` tasks at a time. A conversion that was
     cut off goes on when it is called again with the same arguments. ``memory``, in bytes or as ``512MiB``, bounds how
-    many workers run at once (hexshards.budget).
+    many workers run at once (hexshards.conversion.memory).
 
     ``out`` may be an s3, gs or hf URL: the dataset is made in this user's cache folder and then published, its index
     last; a publication that was cut off goes on when it is called again.
@@ -143,7 +143,7 @@ def convert(
     inputs, folders = found.inputs, source_folders(found.inputs)
     if announce:
         announce(folders, found.passed_over)
-    engines.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
+    executors.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
     if url and (waiting := _on_its_way(url, out, spec, inputs)):
         return _published(url, _again(out, waiting, folders), _Teller(inputs, progress))
     if not append and (done := finished(out, spec)) and _made_from(done, inputs):
@@ -214,7 +214,7 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
     if not found.groups and work.base:
         tell.passed_over(found)
         return _report(work, work.base, found=found)
-    with engines.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
+    with executors.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
         return _carried_out(work, found, runner, max_rejects=max_rejects, tell=tell)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.index import Index
-from hexshards.order import Words, game_keys
-from hexshards.overlaps import sketch
-from hexshards.positions import UNKNOWN
-from hexshards.shard import Shard, open_shard, read_block
-from hexshards.spill import save_arrays
-from hexshards.storage import Folder
+from hexshards.conversion.overlaps import sketch
+from hexshards.conversion.sorted_runs import save_arrays
+from hexshards.dataset.index import Index
+from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.game.positions import UNKNOWN
+from hexshards.loading.order import Words, game_keys
+from hexshards.storage.files import Folder
 
 COUNTED_TOGETHER = 1 << 21
 """Keys looked at together: 16 MB, and as much again to sort them."""

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.games import key_ranges, within
-from hexshards.images import image
-from hexshards.index import SPLITS, Index
-from hexshards.order import Words, game_keys, mix
-from hexshards.positions import UNKNOWN, Positions
-from hexshards.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, moves, position_keys
-from hexshards.shard import Shard, open_shard, read_block
-from hexshards.specs import ConvertSpec
-from hexshards.spill import Spill, images_of, save_arrays
-from hexshards.storage import Folder
+from hexshards.conversion.count_games import key_ranges, within
+from hexshards.conversion.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, moves, position_keys
+from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
+from hexshards.dataset.index import SPLITS, Index
+from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.game.positions import UNKNOWN, Positions
+from hexshards.game.symmetry import image
+from hexshards.loading.order import Words, game_keys, mix
+from hexshards.options import ConvertSpec
+from hexshards.storage.files import Folder
 
 TOGETHER = 1 << 20
 """Positions, or whole games, looked at together: about 100 MB."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.images import stone_words
-from hexshards.order import Words
-from hexshards.positions import Positions, columns
+from hexshards.game.positions import Positions, columns
+from hexshards.game.symmetry import stone_words
+from hexshards.loading.order import Words
 
 _ORIGIN = ("source", "game", "ply", "plies", "tier")
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from hexshards.conversion.sources import GameSource, Input, Source, formats
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.plurals import counted
-from hexshards.sources import GameSource, Input, Source, formats
 
 NAMED = 3
 """Files named in a sentence; of others it says how many."""

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hexshards.board import SYMMETRIES
-from hexshards.budget import decompressed_bytes, row_bytes, show_bytes
-from hexshards.intake import MAX_SPILLS
-from hexshards.overlaps import MAX_ROWS, ROW_BYTES
+from hexshards.conversion.memory import decompressed_bytes, row_bytes, show_bytes
+from hexshards.conversion.overlaps import MAX_ROWS, ROW_BYTES
+from hexshards.conversion.sorted_runs import Spill
+from hexshards.conversion.sources import Input
+from hexshards.conversion.spill_sources import MAX_SPILLS
+from hexshards.game.board import SYMMETRIES
+from hexshards.options import ConvertSpec
 from hexshards.plurals import counted
-from hexshards.sources import Input
-from hexshards.specs import ConvertSpec
-from hexshards.spill import Spill
 
 KEY_BYTES = 16
 """In scratch, besides its packed row, a position has its key, and its game's key once for each shard."""

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from hexshards import codec, order
-from hexshards.budget import Budget, parse_bytes, reading_bytes, writing_bytes
-from hexshards.conversion import settled
-from hexshards.discovery import discover
-from hexshards.intake import survey
-from hexshards.inventory import SourceFolder, source_folders
-from hexshards.positions import Positions
-from hexshards.publication import written_in
-from hexshards.read_sources import read_file
-from hexshards.scratch import SCRATCH
-from hexshards.sources import Input
-from hexshards.space import dataset_bytes, free_bytes, images, scratch_bytes
-from hexshards.specs import MEMORY, ConvertOptions, ConvertSpec
+from hexshards.conversion.convert import settled
+from hexshards.conversion.discovery import discover
+from hexshards.conversion.disk import dataset_bytes, free_bytes, images, scratch_bytes
+from hexshards.conversion.inventory import SourceFolder, source_folders
+from hexshards.conversion.memory import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.conversion.read_sources import read_file
+from hexshards.conversion.sources import Input
+from hexshards.conversion.spill_sources import survey
+from hexshards.conversion.workdir import SCRATCH
+from hexshards.dataset import codec
+from hexshards.dataset.upload import written_in
+from hexshards.game.positions import Positions
+from hexshards.loading import order
+from hexshards.options import MEMORY, ConvertOptions, ConvertSpec
 
 GATHERING = 2.0
 """Time to write a shard over the time to compress its columns: gathering, sorting and writing come to the rest."""

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
 from hexshards.errors import DataError, printable, sendable
-from hexshards.interrupts import STOPS, ctrl_c_at_the_end
 from hexshards.main_guard import ADVICE, lacks_main_guard
-from hexshards.specs import Engine
+from hexshards.options import Engine
+from hexshards.signals import STOPS, ctrl_c_at_the_end
 
 T = TypeVar("T")
 

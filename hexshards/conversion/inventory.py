@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexshards.sources import Input
+from hexshards.conversion.sources import Input
 
 
 @dataclass(frozen=True, slots=True)

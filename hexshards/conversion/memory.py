@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hexshards.conversion.sources import Input
+from hexshards.game.positions import columns, stone_bytes
+from hexshards.options import ConvertSpec
 from hexshards.plurals import counted
-from hexshards.positions import columns, stone_bytes
-from hexshards.sources import Input
-from hexshards.specs import ConvertSpec
 
 PROCESS_BYTES = 64 << 20
 """A Python process with NumPy and hexshards, and what the allocator keeps."""

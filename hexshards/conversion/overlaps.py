@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.images import stone_keys
-from hexshards.order import Words, mix
+from hexshards.game.symmetry import stone_keys
+from hexshards.loading.order import Words, mix
 
 MAX_ROWS, ROW_BYTES = 1 << 13, 16
 """Rows of a sketch, of two words each: 128 MiB for the most spills there can be."""

@@ -10,13 +10,23 @@ from typing import Any, cast
 
 import numpy as np
 
-from hexshards.board import BLUE, RED, connects
+from hexshards.conversion.sorted_runs import ReadFile
+from hexshards.conversion.sources import (
+    Chunk,
+    Contents,
+    Games,
+    GameSource,
+    Input,
+    SmallFiles,
+    Source,
+    formats,
+    source_apart,
+)
+from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError
-from hexshards.index import InputFile
-from hexshards.positions import NO_POLICY, UNKNOWN, Positions, concat
-from hexshards.sources import Chunk, Contents, Games, GameSource, Input, SmallFiles, Source, formats, source_apart
-from hexshards.specs import ConvertSpec
-from hexshards.spill import ReadFile
+from hexshards.game.board import BLUE, RED, connects
+from hexshards.game.positions import NO_POLICY, UNKNOWN, Positions, concat
+from hexshards.options import ConvertSpec
 
 # looked for once in each process: with thousands of small files that takes longer than reading them
 converters = cache(formats)

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.engines import Runner
+from hexshards.conversion.executors import Runner
+from hexshards.conversion.read_sources import converters, games_of_each
+from hexshards.conversion.sorted_runs import save_arrays
+from hexshards.conversion.sources import Games, Input, Twin, source_name
 from hexshards.errors import DataError
-from hexshards.read_sources import converters, games_of_each
-from hexshards.sources import Games, Input, Twin, source_name
-from hexshards.specs import ConvertSpec
-from hexshards.spill import save_arrays
+from hexshards.options import ConvertSpec
 
 _LISTED = np.dtype([("keys", "<u8", (2,)), ("game", "<i4"), ("file", "<i4")])
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.images import TURN, image, stone_words
-from hexshards.order import Words, mix, raw
-from hexshards.positions import UNKNOWN, Positions
+from hexshards.game.positions import UNKNOWN, Positions
+from hexshards.game.symmetry import TURN, image, stone_words
+from hexshards.loading.order import Words, mix, raw
 
 SAME = 9
 """First step of the path of the random words."""

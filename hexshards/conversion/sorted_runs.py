@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards import order
-from hexshards.board import SYMMETRIES
-from hexshards.images import canonical, image, stone_keys
-from hexshards.index import SPLITS, InputFile
-from hexshards.order import Words
-from hexshards.overlaps import sketch
-from hexshards.positions import UNKNOWN, Positions, Reject, columns, concat
-from hexshards.same_games import MARK, NO_GAME, marks, position_keys, whole_games
-from hexshards.sources import Twin
-from hexshards.specs import ConvertSpec
-from hexshards.storage import publish, publishing
+from hexshards.conversion.overlaps import sketch
+from hexshards.conversion.same_games import MARK, NO_GAME, marks, position_keys, whole_games
+from hexshards.conversion.sources import Twin
+from hexshards.dataset.index import SPLITS, InputFile
+from hexshards.game.board import SYMMETRIES
+from hexshards.game.positions import UNKNOWN, Positions, Reject, columns, concat
+from hexshards.game.symmetry import canonical, image, stone_keys
+from hexshards.loading import order
+from hexshards.loading.order import Words
+from hexshards.options import ConvertSpec
+from hexshards.storage.files import publish, publishing
 
 _MAX_BIN_BITS = 20
 """Keys are counted by at most so many of their first bits: 8 MB of counts."""
@@ -77,12 +77,12 @@ class Spill:
         return Path(f"{self.stem}.{split}.kept")
 
     def whole_games(self) -> Words:
-        """Words of the whole games in it, (G, 3) by the first of them (hexshards.same_games)."""
+        """Words of the whole games in it, (G, 3) by the first of them (hexshards.conversion.same_games)."""
         words: Words = np.load(_whole(Path(self.stem)), mmap_mode="r", allow_pickle=False)
         return words
 
     def sketch(self) -> Words | None:
-        """A sample of what is in it (hexshards.overlaps); None where an older version wrote it."""
+        """A sample of what is in it (hexshards.conversion.overlaps); None where an older version wrote it."""
         path = _sketch(Path(self.stem))
         return np.load(path, allow_pickle=False) if path.exists() else None
 

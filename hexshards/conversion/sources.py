@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
-from hexshards.positions import Positions, Reject
-from hexshards.specs import ConvertSpec
+from hexshards.game.positions import Positions, Reject
+from hexshards.options import ConvertSpec
 
 GROUP = "hexshards.sources"
 """Entry points of this group name the formats: ``name = "package.module:Class"``, a class without arguments."""

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from hexshards.conversion.read_sources import read_each
+from hexshards.conversion.sorted_runs import ReadFile, Spill, find_spill, reject_lines, write_spill
+from hexshards.conversion.sources import Input, source_name
+from hexshards.dataset.index import Index
 from hexshards.errors import DataError, InputRejected, printable
-from hexshards.index import Index
+from hexshards.game.positions import Positions
+from hexshards.options import ConvertSpec
 from hexshards.plurals import counted, plural
-from hexshards.positions import Positions
-from hexshards.read_sources import read_each
-from hexshards.sources import Input, source_name
-from hexshards.specs import ConvertSpec
-from hexshards.spill import ReadFile, Spill, find_spill, reject_lines, write_spill
-from hexshards.storage import publishing
+from hexshards.storage.files import publishing
 
 MAX_SPILLS = 1024
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hexshards.index import NAME, Index, read_index
-from hexshards.locks import locked
-from hexshards.specs import ConvertSpec, plain
-from hexshards.storage import publish
+from hexshards.dataset.index import NAME, Index, read_index
+from hexshards.options import ConvertSpec, plain
+from hexshards.storage.files import publish
+from hexshards.storage.locks import locked
 
 SCRATCH = ".partial"
 """Folder inside an unfinished dataset that holds spills."""

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.engines import Runner
+from hexshards.conversion.count_games import distinct_games, note_games, note_games_of_shard
+from hexshards.conversion.dedupe_positions import merged
+from hexshards.conversion.executors import Runner
+from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
+from hexshards.dataset.index import SPLITS, Counts, Index, Split
+from hexshards.dataset.shard import Layout, Shard, write_shard
 from hexshards.errors import InputRejected
-from hexshards.games import distinct_games, note_games, note_games_of_shard
-from hexshards.index import SPLITS, Counts, Index, Split
-from hexshards.merging import merged
-from hexshards.order import Words, game_keys
-from hexshards.positions import Positions
-from hexshards.shard import Layout, Shard, write_shard
-from hexshards.specs import ConvertSpec, plain
-from hexshards.spill import Spill, cuts, read_rows, row_dtype
-from hexshards.storage import publish
+from hexshards.game.positions import Positions
+from hexshards.loading.order import Words, game_keys
+from hexshards.options import ConvertSpec, plain
+from hexshards.storage.files import publish
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.dataset.index import Index
+from hexshards.dataset.shard import Shard, open_shard, read_block
 from hexshards.errors import DataError
-from hexshards.index import Index
-from hexshards.shard import Shard, open_shard, read_block
-from hexshards.storage import Home
+from hexshards.storage.files import Home
 
 Columns = Mapping[str, NDArray[Any]]
 

@@ -18,8 +18,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError
+from hexshards.options import Codec
 from hexshards.plurals import counted
-from hexshards.specs import Codec
 
 SUFFIXES: dict[Codec, str] = {"zstd": ".npy.zst", "none": ".npy"}
 """What a column's name is followed by in a shard."""

@@ -15,11 +15,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.dataset.blocks import Blocks, Columns
+from hexshards.dataset.index import Index
 from hexshards.errors import DataError, printable
-from hexshards.index import Index
 from hexshards.plurals import counted
-from hexshards.reading import Blocks, Columns
-from hexshards.storage import Home
+from hexshards.storage.files import Home
 
 RANGED = ("ply", "plies", "tier")
 """Columns that a filter takes a number or a range of; ``source`` takes names of files."""

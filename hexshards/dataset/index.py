@@ -16,12 +16,12 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from hexshards.arguments import checked
+from hexshards.dataset.index_schema import Entry, Head, LayoutEntry, SplitEntry, named, shards_of, with_names_apart
+from hexshards.dataset.shard import Layout, Shard
 from hexshards.errors import DataError, printable
-from hexshards.index_schema import Entry, Head, LayoutEntry, SplitEntry, named, shards_of, with_names_apart
-from hexshards.positions import Positions
-from hexshards.remote import home_of
-from hexshards.shard import Layout, Shard
-from hexshards.storage import Folder, Home, publish
+from hexshards.game.positions import Positions
+from hexshards.storage.files import Folder, Home, publish
+from hexshards.storage.remote import home_of
 
 NAME = "index.json"
 VERSION = 1

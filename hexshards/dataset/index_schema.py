@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from hexshards.board import MAX_SIDE, MIN_SIDE
+from hexshards.game.board import MAX_SIDE, MIN_SIDE
 
 T = TypeVar("T")
 

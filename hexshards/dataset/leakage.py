@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.dataset.blocks import Blocks
+from hexshards.dataset.index import Index, read_index
 from hexshards.errors import DataError
-from hexshards.images import canonical, stone_keys, upright
-from hexshards.index import Index, read_index
-from hexshards.order import Words
-from hexshards.positions import Positions
-from hexshards.reading import Blocks
-from hexshards.remote import home_of
-from hexshards.storage import Home
+from hexshards.game.positions import Positions
+from hexshards.game.symmetry import canonical, stone_keys, upright
+from hexshards.loading.order import Words
+from hexshards.storage.files import Home
+from hexshards.storage.remote import home_of
 
 _TOGETHER = 16
 """Blocks read at a time."""

@@ -20,13 +20,13 @@ import numpy as np
 from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
 
-from hexshards import codec
-from hexshards.contents import check_numbers, check_stones
+from hexshards.dataset import codec
+from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
+from hexshards.game.positions import Positions, columns
+from hexshards.options import Codec
 from hexshards.plurals import counted
-from hexshards.positions import Positions, columns
-from hexshards.specs import Codec
-from hexshards.storage import Home, publishing
+from hexshards.storage.files import Home, publishing
 
 REPAIR = (
     "Fetch this shard again, or make it again: `hexshards convert` with the same files and options, and a new --out, "

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.order import Words, raw
-from hexshards.positions import Positions
+from hexshards.game.positions import Positions
+from hexshards.loading.order import Words, raw
 
 TORN, HASHES = 8, 0
 """Path and seed of the random words that boards are hashed by."""

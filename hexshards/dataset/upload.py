@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hexshards.cache import default_folder
+from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import DataError, without_secrets
-from hexshards.index import NAME, Index, read_index
+from hexshards.options import REMOTE, RemoteSpec
 from hexshards.plurals import counted
-from hexshards.remote import Patience, checked_url, filesystem, home_of, is_url, shown
-from hexshards.specs import REMOTE, RemoteSpec
+from hexshards.storage.cache import default_folder
+from hexshards.storage.remote import Patience, checked_url, filesystem, home_of, is_url, shown
 
 NOTE = "publishing.json"
 """File beside an unfinished dataset at a URL that says which it will be."""

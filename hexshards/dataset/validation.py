@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError
-from hexshards.positions import NO_POLICY, SUM_TOLERANCE, UNKNOWN, stone_bytes
+from hexshards.game.positions import NO_POLICY, SUM_TOLERANCE, UNKNOWN, stone_bytes
 
 _FIX = "No release of hexshards writes that: fetch the dataset from where you trust it, or convert again"
 

@@ -1,6 +1,6 @@
 """verify re-reads every byte, checks every checksum, count and column, and that no game is in two splits.
 
-Games are compared by their names, and by what is on their boards (hexshards.torn_games).
+Games are compared by their names, and by what is on their boards (hexshards.dataset.torn_games).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.arguments import checked
+from hexshards.dataset.index import Index, Split, read_index
+from hexshards.dataset.shard import REPAIR, Shard, open_shard, read_block
+from hexshards.dataset.torn_games import TornGames
 from hexshards.errors import DataError
-from hexshards.images import upright
-from hexshards.index import Index, Split, read_index
-from hexshards.order import Words, game_keys
+from hexshards.game.positions import Draft, Positions, admit
+from hexshards.game.symmetry import upright
+from hexshards.loading.order import Words, game_keys
 from hexshards.plurals import counted
-from hexshards.positions import Draft, Positions, admit
-from hexshards.remote import home_of
-from hexshards.shard import REPAIR, Shard, open_shard, read_block
-from hexshards.storage import Home
-from hexshards.torn_games import TornGames
+from hexshards.storage.files import Home
+from hexshards.storage.remote import home_of
 
 _LEAKS = "Convert again: validation on these shards measures memory, not skill"
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"

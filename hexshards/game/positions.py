@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.board import check_side
+from hexshards.game.board import check_side
 from hexshards.plurals import counted
 
 Array = NDArray[Any]

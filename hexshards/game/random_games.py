@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.board import NEIGHBOURS, check_side, move_name
-from hexshards.specs import SYNTH, Format, SynthSpec
-from hexshards.storage import publish, publishing
+from hexshards.game.board import NEIGHBOURS, check_side, move_name
+from hexshards.options import SYNTH, Format, SynthSpec
+from hexshards.storage.files import publish, publishing
 
 Example = dict[str, object]
 """One position of a processed file: board, policy, value, player_to_move, metadata."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards import order
-from hexshards.board import SWAPS_COLOURS, symmetry_cells
-from hexshards.order import Words
-from hexshards.positions import Positions
+from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
+from hexshards.game.positions import Positions
+from hexshards.loading import order
+from hexshards.loading.order import Words
 
 TURN, TRANSPOSE = 1, 2
 """Numbers of two symmetries: rotation by 180, and transpose + colour swap."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hexshards.buffers import Buffers
-from hexshards.expand import Batch, Fill, Packed, batch_floats, expand, expand_on_device
+from hexshards.loading.buffers import Buffers
+from hexshards.loading.expand import Batch, Fill, Packed, batch_floats, expand, expand_on_device
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def compiled() -> Fill | None:
     Compiling takes seconds, once on a machine, and loading it again some tenths of one.
     """
     try:
-        from hexshards.kernel import fill
+        from hexshards.loading.expand_compiled import fill
     except ImportError:
         return None
     except RuntimeError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.budget import show_bytes
+from hexshards.conversion.memory import show_bytes
 from hexshards.errors import DataError
 
 ALIGNED = 64

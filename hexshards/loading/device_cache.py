@@ -8,12 +8,12 @@ from contextlib import closing
 import numpy as np
 import torch
 
-from hexshards.ahead import ahead
-from hexshards.delivery import sent
+from hexshards.dataset.filters import Selection
 from hexshards.errors import DataError
-from hexshards.expand import Packed
-from hexshards.selection import Selection
-from hexshards.window import COLUMNS, Windows
+from hexshards.loading.batching import sent
+from hexshards.loading.expand import Packed
+from hexshards.loading.ordered_map import ahead
+from hexshards.loading.window import COLUMNS, Windows
 
 BLOCKS_AT_ONCE = 64
 """Blocks that are read before they are sent on: 27 MB with the defaults, at side 13."""

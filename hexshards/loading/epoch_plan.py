@@ -10,16 +10,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from hexshards.blend import Blend, given, sequence, whole_parts
+from hexshards.dataset.filters import Filter, Selection
+from hexshards.dataset.index import VERSION, read_index
 from hexshards.errors import DataError
-from hexshards.index import VERSION, read_index
-from hexshards.order import PASSES, Plan, Window, plan_epoch, window_rows
+from hexshards.loading.mixture import Blend, given, sequence, whole_parts
+from hexshards.loading.order import PASSES, Plan, Window, plan_epoch, window_rows
+from hexshards.loading.window import Windows
+from hexshards.options import LoaderSpec
 from hexshards.plurals import counted
-from hexshards.remote import home_of
-from hexshards.selection import Filter, Selection
-from hexshards.specs import LoaderSpec
-from hexshards.storage import Home
-from hexshards.window import Windows
+from hexshards.storage.files import Home
+from hexshards.storage.remote import home_of
 
 State = dict[str, int | str]
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hexshards.board import SWAPS_COLOURS, symmetry_cells
+from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
 
 CHUNK_ROWS = 1024
 """Rows that are expanded at once: what lies between bits and floats, 0.7 MB at side 13, stays in a core's cache."""

@@ -16,11 +16,11 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from hexshards import expand
-from hexshards.board import MAX_SIDE, SYMMETRIES, symmetry_cells
-from hexshards.expand import Packed, show_policy
+from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
+from hexshards.game.positions import stone_bytes
+from hexshards.loading import expand
+from hexshards.loading.expand import Packed, show_policy
 from hexshards.plurals import counted
-from hexshards.positions import stone_bytes
 
 LANES = 16
 """Cells that are written at a time."""

@@ -23,20 +23,20 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.arrival import arriving
-from hexshards.budget import parse_bytes
-from hexshards.delivery import Rows, compiled, on_cpu, on_device, usable_device
-from hexshards.epochs import Datasets, Epochs, State
-from hexshards.expand import Batch, Packed
-from hexshards.loader_state import decoded
+from hexshards.conversion.memory import parse_bytes
+from hexshards.loading.batching import Rows, compiled, on_cpu, on_device, usable_device
+from hexshards.loading.device_cache import Resident
+from hexshards.loading.epoch_plan import Datasets, Epochs, State
+from hexshards.loading.expand import Batch, Packed
+from hexshards.loading.loader_state import decoded
+from hexshards.loading.shard_prefetch import check_room
+from hexshards.loading.window import Mixed, Windows
+from hexshards.loading.window_reader import arriving
+from hexshards.options import LOADER, REMOTE, Augment, LoaderSpec, OnError, RemoteSpec
 from hexshards.plurals import counted
-from hexshards.prefetch import check_room
-from hexshards.remote import home_of
-from hexshards.resident import Resident
-from hexshards.specs import LOADER, REMOTE, Augment, LoaderSpec, OnError, RemoteSpec
-from hexshards.storage import Home
-from hexshards.team import place
-from hexshards.window import Mixed, Windows
+from hexshards.storage.files import Home
+from hexshards.storage.remote import home_of
+from hexshards.training.distributed import place
 
 __all__ = ["Batch", "Loader", "loader"]
 

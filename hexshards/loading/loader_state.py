@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from hexshards.epochs import CHOICES, State
 from hexshards.errors import printable
+from hexshards.loading.epoch_plan import CHOICES, State
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Text = Annotated[str, Meta(max_length=100_000)]

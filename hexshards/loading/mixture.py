@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards import order
 from hexshards.errors import printable, without_secrets
-from hexshards.order import PASSES, Blended, Plan, Window
-from hexshards.specs import LoaderSpec
+from hexshards.loading import order
+from hexshards.loading.order import PASSES, Blended, Plan, Window
+from hexshards.options import LoaderSpec
 
 MAX_PARTS = 1_000_000
 """Largest sum of weights as whole numbers: products with the number of a sample stay far below 2**63."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.specs import Augment, LoaderSpec
+from hexshards.options import Augment, LoaderSpec
 
 CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING = range(7)
 """First steps of the paths: what a stream of random numbers is for."""

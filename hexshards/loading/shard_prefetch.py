@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from hexshards.budget import show_bytes
+from hexshards.conversion.memory import show_bytes
+from hexshards.dataset.filters import Selection
+from hexshards.dataset.shard import Shard
 from hexshards.errors import DataError
+from hexshards.loading.window import Windows
+from hexshards.options import LoaderSpec
 from hexshards.plurals import counted
-from hexshards.remote import Remote
-from hexshards.selection import Selection
-from hexshards.shard import Shard
-from hexshards.specs import LoaderSpec
-from hexshards.window import Windows
+from hexshards.storage.remote import Remote
 
 log = logging.getLogger(__name__)
 

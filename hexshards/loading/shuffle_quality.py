@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.batches import Loader
+from hexshards.game.positions import UNKNOWN
+from hexshards.loading.loader import Loader
+from hexshards.options import LoaderSpec
 from hexshards.plurals import counted
-from hexshards.positions import UNKNOWN
-from hexshards.specs import LoaderSpec
-from hexshards.storage import Home
+from hexshards.storage.files import Home
 
 SUSPECT = 4.5
 """Standard deviations beyond a uniform shuffle that are no longer taken for chance: once in 300,000 such shuffles."""

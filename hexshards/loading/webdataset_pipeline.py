@@ -20,16 +20,16 @@ from webdataset import tariterators
 from webdataset.compat import FluidWrapper
 from webdataset.utils import pytorch_worker_info
 
-from hexshards import order
 from hexshards.arguments import checked
+from hexshards.dataset.index import NAME, Index, read_index
+from hexshards.dataset.shard import REPAIR, stream_members
 from hexshards.errors import DataError, printable
-from hexshards.expand import Batch, Packed, expand
-from hexshards.index import NAME, Index, read_index
-from hexshards.members import Blocks, Columns, side_of
+from hexshards.loading import order
+from hexshards.loading.expand import Batch, Packed, expand
+from hexshards.loading.webdataset_blocks import Blocks, Columns, side_of
+from hexshards.loading.window import COLUMNS
+from hexshards.options import LOADER
 from hexshards.plurals import counted
-from hexshards.shard import REPAIR, stream_members
-from hexshards.specs import LOADER
-from hexshards.window import COLUMNS
 
 MAX_COLUMN_BYTES = 1 << 30
 """Decompressed size above which a member is refused: a million soft policies at side 19 are 722 MB."""

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards import blend, order
+from hexshards.dataset.blocks import Columns
+from hexshards.dataset.filters import Selection
+from hexshards.dataset.index import Index
+from hexshards.dataset.shard import Shard, open_shard, read_block
 from hexshards.errors import DataError
-from hexshards.expand import Packed
-from hexshards.index import Index
-from hexshards.order import Plan, Window
-from hexshards.positions import Positions, as_distributions
-from hexshards.reading import Columns
-from hexshards.remote import Unreachable
-from hexshards.selection import Selection
-from hexshards.shard import Shard, open_shard, read_block
-from hexshards.specs import LoaderSpec
-from hexshards.storage import Home
+from hexshards.game.positions import Positions, as_distributions
+from hexshards.loading import mixture, order
+from hexshards.loading.expand import Packed
+from hexshards.loading.order import Plan, Window
+from hexshards.options import LoaderSpec
+from hexshards.storage.files import Home
+from hexshards.storage.remote import Unreachable
 
 COLUMNS = ("stones", "player", "policy", "value")
 """What a sample is made of; the other columns stay on disk."""
@@ -85,7 +85,7 @@ class Windows:
         if isinstance(window, Window):
             return self._shuffled(window, names, into)
         runs = [self._shuffled(run, names, NOWHERE) for run in window.runs]
-        rows = blend.sequence(window, spec=self.spec)
+        rows = mixture.sequence(window, spec=self.spec)
         return Found(
             {name: self._taken(name, [run.columns[name] for run in runs], rows, into) for name in (*names, *DERIVED)},
             tuple(error for run in runs for error in run.damage),

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from hexshards import workers
-from hexshards.ahead import ahead
-from hexshards.buffers import Slots
 from hexshards.errors import DataError, sendable
-from hexshards.expand import Packed
-from hexshards.prefetch import fetching
-from hexshards.window import NOWHERE, Mixed, Windows
+from hexshards.loading import workers
+from hexshards.loading.buffers import Slots
+from hexshards.loading.expand import Packed
+from hexshards.loading.ordered_map import ahead
+from hexshards.loading.shard_prefetch import fetching
+from hexshards.loading.window import NOWHERE, Mixed, Windows
 
 Task = tuple[int, int | None]
 """Which window, and the slot for its rows, or None for fresh memory."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
-from hexshards.storage import open_regular
+from hexshards.storage.files import open_regular
 
 MOST = 1 << 62
 """No number of a run is larger."""

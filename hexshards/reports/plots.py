@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import escaped
-from hexshards.history import History
-from hexshards.storage import publishing
+from hexshards.reports.history import History
+from hexshards.storage.files import publishing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,19 +18,19 @@ import torch
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from hexshards.arrival import Landing, arriving
-from hexshards.batches import Loader
-from hexshards.buffers import Slots
 from hexshards.cores import usable_cores
-from hexshards.networks import network
-from hexshards.order import Plan, Window
-from hexshards.reading import Blocks
-from hexshards.runs import computing, usual_threads
-from hexshards.shard import open_shard
-from hexshards.specs import TRAIN, LoaderSpec, TrainSpec
-from hexshards.storage import Home
-from hexshards.trainer import Trainer
-from hexshards.window import COLUMNS, Windows
+from hexshards.dataset.blocks import Blocks
+from hexshards.dataset.shard import open_shard
+from hexshards.loading.buffers import Slots
+from hexshards.loading.loader import Loader
+from hexshards.loading.order import Plan, Window
+from hexshards.loading.window import COLUMNS, Windows
+from hexshards.loading.window_reader import Landing, arriving
+from hexshards.options import TRAIN, LoaderSpec, TrainSpec
+from hexshards.storage.files import Home
+from hexshards.training.run import computing, usual_threads
+from hexshards.training.steps.model_factory import network
+from hexshards.training.steps.trainer import Trainer
 
 STAGE_S, RUN_S = 0.3, 1.0
 """How long a stage, and a run of the loader or of the model, is measured."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from hexshards.cache import Cache, Part, default_folder
 from hexshards.errors import DataError, printable, without_secrets
+from hexshards.options import REMOTE, RemoteSpec
 from hexshards.plurals import counted
-from hexshards.specs import REMOTE, RemoteSpec
-from hexshards.storage import INDEX_BYTES, Folder, Home, too_large
+from hexshards.storage.cache import Cache, Part, default_folder
+from hexshards.storage.files import INDEX_BYTES, Folder, Home, too_large
 
 log = logging.getLogger(__name__)
 

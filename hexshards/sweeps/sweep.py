@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.hooks import Hook
-from hexshards.index import read_index
+from hexshards.dataset.index import read_index
 from hexshards.main_guard import check_main_guard
-from hexshards.remote import is_url
-from hexshards.searchspace import Range, SweepSpec, Trial, read_sweep
+from hexshards.storage.remote import is_url
+from hexshards.sweeps.search_space import Range, SweepSpec, Trial, read_sweep
+from hexshards.training.hooks import Hook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def sweep(
 
 def _opened(spec: SweepSpec, dataset: str | Path, out: Path) -> Any:
     try:
-        from hexshards.trials import Trials
+        from hexshards.sweeps.trials import Trials
     except ModuleNotFoundError as error:
         if error.name not in ("optuna", "sqlalchemy"):
             raise

@@ -24,11 +24,11 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from hexshards.errors import printable, without_secrets
-from hexshards.hooks import Event, Hook, Progressed, RunStarted, Saved
-from hexshards.runs import train
-from hexshards.searchspace import Range, SweepSpec, Trial
-from hexshards.specs import TrainSpec
-from hexshards.stopping import EarlyStopping
+from hexshards.options import TrainSpec
+from hexshards.sweeps.search_space import Range, SweepSpec, Trial
+from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.hooks import Event, Hook, Progressed, RunStarted, Saved
+from hexshards.training.run import train
 
 HEARTBEAT_S, GRACE_S = 10, 60
 """How often a process says that it lives, and after which silence another takes its trial."""

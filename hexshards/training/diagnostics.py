@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hexshards.batches import Loader
-from hexshards.board import SWAPS_COLOURS, move_name, symmetry_cells
+from hexshards.dataset.filters import Filter, Selection
 from hexshards.errors import DataError, printable
-from hexshards.expand import Packed, expand
-from hexshards.hooks import Event, Validated
-from hexshards.losses import losses
-from hexshards.selection import Filter, Selection
-from hexshards.trainer import Trainer
+from hexshards.game.board import SWAPS_COLOURS, move_name, symmetry_cells
+from hexshards.loading.expand import Packed, expand
+from hexshards.loading.loader import Loader
+from hexshards.training.hooks import Event, Validated
+from hexshards.training.steps.losses import losses
+from hexshards.training.steps.trainer import Trainer
 
 HARDEST = 8
 """Positions with the largest losses that are listed."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from hexshards.batches import Loader
-from hexshards.course import Course
-from hexshards.runs import parts_of
-from hexshards.space import free_bytes
-from hexshards.specs import TrainSpec
-from hexshards.stopping import Limits
-from hexshards.trainer import Trainer
+from hexshards.conversion.disk import free_bytes
+from hexshards.loading.loader import Loader
+from hexshards.options import TrainSpec
+from hexshards.training.early_stopping import Limits
+from hexshards.training.mini_epochs import Course
+from hexshards.training.run import parts_of
+from hexshards.training.steps.trainer import Trainer
 
 MEASURED_S = 3.0
 """How long training is measured; validation a third of it."""

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hexshards.checkpoints import Checkpoints, RunState
-from hexshards.hooks import (
+from hexshards.plurals import counted
+from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
+from hexshards.training.distributed import Team
+from hexshards.training.hooks import (
     Hook,
     Listeners,
     MiniEpochBegun,
@@ -24,12 +26,10 @@ from hexshards.hooks import (
     Validated,
     Validating,
 )
-from hexshards.plurals import counted
-from hexshards.reports import MiniEpochReport, Outcome, Progress
-from hexshards.stop import Stop
-from hexshards.stopwatch import Stopwatch
-from hexshards.stream import BatchStream
-from hexshards.team import Team
+from hexshards.training.records import MiniEpochReport, Outcome, Progress
+from hexshards.training.stop import Stop
+from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.stream import BatchStream
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from hexshards.batches import Loader
+from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import DataError, printable
-from hexshards.index import NAME, Index, read_index
-from hexshards.remote import home_of
-from hexshards.storage import Home, publish
-from hexshards.trainable import TrainLoader
+from hexshards.loading.loader import Loader
+from hexshards.storage.files import Home, publish
+from hexshards.storage.remote import home_of
+from hexshards.training.protocols import TrainLoader
 
 FOLDER = "datasets"
 """In the run's folder: an index for each state of the dataset, named by its fingerprint."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hexshards.checkpoint import random_state_kept
-from hexshards.plain import plain_names
-from hexshards.reports import Outcome, Progress, Totals, joined
-from hexshards.trainable import Trainable, TrainLoader
+from hexshards.training.checkpointing.checkpoint_file import random_state_kept
+from hexshards.training.checkpointing.plain_values import plain_names
+from hexshards.training.protocols import Trainable, TrainLoader
+from hexshards.training.records import Outcome, Progress, Totals, joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

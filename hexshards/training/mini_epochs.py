@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hexshards.arguments import fit_fields
-from hexshards.cursor import Cursor
-from hexshards.reports import Totals
-from hexshards.stopping import Limits
-from hexshards.trainable import TrainLoader
+from hexshards.training.cursor import Cursor
+from hexshards.training.early_stopping import Limits
+from hexshards.training.protocols import TrainLoader
+from hexshards.training.records import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.index import NAME, Counts, Index, InputFile, Split
-from hexshards.positions import UNKNOWN, Draft, Positions, admit
-from hexshards.shard import Layout, write_shard
-from hexshards.storage import publish
+from hexshards.dataset.index import NAME, Counts, Index, InputFile, Split
+from hexshards.dataset.shard import Layout, write_shard
+from hexshards.game.positions import UNKNOWN, Draft, Positions, admit
+from hexshards.storage.files import publish
 
 TEXT = "positions.txt"
 """A position a line, like a game of a ``.trmph`` file; the order of its moves is not known."""

@@ -15,22 +15,22 @@ from itertools import takewhile
 from typing import Any
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.checkpoint import random_state_kept
-from hexshards.checkpoints import Checkpoints, RunState
-from hexshards.course import Course
 from hexshards.errors import DataError, NonFiniteLoss
-from hexshards.events import Events, record_of
-from hexshards.hooks import Hook, Run
-from hexshards.plain import plain_names
-from hexshards.reports import Outcome
-from hexshards.settings import RunSettings
-from hexshards.specs import TRAIN
-from hexshards.stop import Stop
-from hexshards.stopping import Limits
-from hexshards.stopwatch import Stopwatch
-from hexshards.stream import BatchStream
-from hexshards.suspects import write_suspect
-from hexshards.trainable import Trainable, TrainLoader
+from hexshards.options import TRAIN
+from hexshards.training.checkpointing.checkpoint_file import random_state_kept
+from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
+from hexshards.training.checkpointing.plain_values import plain_names
+from hexshards.training.early_stopping import Limits
+from hexshards.training.events import Events, record_of
+from hexshards.training.hooks import Hook, Run
+from hexshards.training.mini_epochs import Course
+from hexshards.training.nonfinite import write_suspect
+from hexshards.training.protocols import Trainable, TrainLoader
+from hexshards.training.records import Outcome
+from hexshards.training.settings import RunSettings
+from hexshards.training.stop import Stop
+from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.stream import BatchStream
 
 DEFAULT = RunSettings()
 
@@ -40,7 +40,7 @@ class MiniEpochOrchestrator:
 
     A mini-epoch ends with the first batch that reaches ``mini_epoch_samples`` samples, of all ranks, or with the epoch.
     val_loader None: no validation. run: the folder of ``checkpoints/``, ``best.pt`` and ``metrics.jsonl``. hooks: see
-    hexshards.hooks. settings: all that most leave as it is.
+    hexshards.training.hooks. settings: all that most leave as it is.
     """
 
     @checked

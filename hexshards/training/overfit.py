@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hexshards.runs import parts_of
-from hexshards.specs import TrainSpec
+from hexshards.options import TrainSpec
+from hexshards.training.run import parts_of
 
 STEPS, TOLD_STEPS = 600, 50
 """Steps on the batch at most, and between two looks at it."""

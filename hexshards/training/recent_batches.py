@@ -6,7 +6,7 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
-from hexshards.trainable import TrainLoader
+from hexshards.training.protocols import TrainLoader
 
 EVERY_BATCHES, PLACES = 32, 32
 """A state costs as much as a tenth of a small batch. About a thousand batches can be found again."""

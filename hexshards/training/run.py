@@ -9,31 +9,32 @@ from pathlib import Path
 
 import torch
 
-from hexshards import checkpoint, workers
 from hexshards.arguments import checked
-from hexshards.batches import Loader, loader
-from hexshards.blend import mixed_in
-from hexshards.checkpoint import newest_first
 from hexshards.cores import usable_cores
-from hexshards.delivery import usable_device
-from hexshards.diagnosis import Diagnosis
 from hexshards.errors import DataError, printable
-from hexshards.growth import Growth
-from hexshards.hooks import Hook
+from hexshards.loading import workers
+from hexshards.loading.batching import usable_device
+from hexshards.loading.loader import Loader, loader
+from hexshards.loading.mixture import mixed_in
+from hexshards.loading.order import TRAINING, raw
 from hexshards.main_guard import check_main_guard
-from hexshards.networks import network
-from hexshards.orchestrator import MiniEpochOrchestrator
-from hexshards.order import TRAINING, raw
-from hexshards.remote import home_of, is_url
-from hexshards.reports import Outcome
-from hexshards.retention import Retention
-from hexshards.runfolder import RESUMES, RunFolder
-from hexshards.settings import RunSettings
-from hexshards.specs import LOADER, MOST_THREADS, REMOTE, TrainSpec, duration_s, plain
-from hexshards.stopping import EarlyStopping
-from hexshards.storage import Home
-from hexshards.team import Team, joined
-from hexshards.trainer import Trainer
+from hexshards.options import LOADER, MOST_THREADS, REMOTE, TrainSpec, duration_s, plain
+from hexshards.storage.files import Home
+from hexshards.storage.remote import home_of, is_url
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.checkpoint_file import newest_first
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
+from hexshards.training.diagnostics import Diagnosis
+from hexshards.training.distributed import Team, joined
+from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.growing_data import Growth
+from hexshards.training.hooks import Hook
+from hexshards.training.orchestrator import MiniEpochOrchestrator
+from hexshards.training.records import Outcome
+from hexshards.training.settings import RunSettings
+from hexshards.training.steps.model_factory import network
+from hexshards.training.steps.trainer import Trainer
 
 
 @checked
@@ -52,7 +53,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
             torch.cuda.set_device(device)
         # what a network draws while it trains, such as dropout, is another thing in each process
         torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
-        reader = checkpoint.Reader()
+        reader = checkpoint_file.Reader()
         threads = _threads(spec, team, reader)
         with computing(threads):
             return _orchestrator(replace(spec, threads=threads), hooks, device, team, reader).run()
@@ -74,14 +75,14 @@ def usual_threads() -> int:
     return min(torch.get_num_threads(), usable_cores())
 
 
-def _threads(spec: TrainSpec, team: Team, reader: checkpoint.Reader) -> int:
+def _threads(spec: TrainSpec, team: Team, reader: checkpoint_file.Reader) -> int:
     """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
     # looked up by rank 0 alone, so that all compute alike
     begun = _recorded_threads(spec, reader) if team.rank == 0 and spec.threads is None else None
     return spec.threads or team.same(begun) or usual_threads()
 
 
-def _recorded_threads(spec: TrainSpec, reader: checkpoint.Reader) -> int | None:
+def _recorded_threads(spec: TrainSpec, reader: checkpoint_file.Reader) -> int | None:
     present = newest_first(RunFolder(spec.absolute(spec.run)).checkpoints)
     for path in present if spec.resume in RESUMES else [spec.absolute(spec.resume)]:
         try:
@@ -107,7 +108,7 @@ def _same_kernels() -> Iterator[None]:
 
 
 def _orchestrator(
-    spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team, reader: checkpoint.Reader
+    spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team, reader: checkpoint_file.Reader
 ) -> MiniEpochOrchestrator:
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
     came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
@@ -154,7 +155,7 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
     This process computes with the run's threads from then on.
     """
     device, team = _device(spec.device), Team()
-    torch.set_num_threads(_threads(spec, team, checkpoint.Reader()))
+    torch.set_num_threads(_threads(spec, team, checkpoint_file.Reader()))
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, team=team)
     has_val = "val" in train_loader.index.splits

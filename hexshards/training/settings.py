@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.arguments import fit_fields
-from hexshards.checkpoint import Reader
-from hexshards.growth import Supply
-from hexshards.retention import Retention
-from hexshards.specs import TRAIN
-from hexshards.stopping import EarlyStopping
-from hexshards.team import Team
+from hexshards.options import TRAIN
+from hexshards.training.checkpointing.checkpoint_file import Reader
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.distributed import Team
+from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.growing_data import Supply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

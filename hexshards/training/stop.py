@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hexshards.course import Course
-from hexshards.cursor import Cursor
-from hexshards.interrupts import StopSignals
 from hexshards.plurals import counted
-from hexshards.stopping import EarlyStopping, Standing
-from hexshards.stopwatch import Stopwatch
-from hexshards.team import Team
+from hexshards.signals import StopSignals
+from hexshards.training.cursor import Cursor
+from hexshards.training.distributed import Team
+from hexshards.training.early_stopping import EarlyStopping, Standing
+from hexshards.training.mini_epochs import Course
+from hexshards.training.stopwatch import Stopwatch
 
 
 class Stop:

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hexshards import checkpoint
-from hexshards.course import Course
-from hexshards.cursor import Cursor
 from hexshards.errors import DataError
-from hexshards.growth import Supply
 from hexshards.plurals import counted
-from hexshards.stopwatch import Stopwatch
-from hexshards.team import Team
-from hexshards.trail import Trail
-from hexshards.trainable import Rows, TrainLoader
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.cursor import Cursor
+from hexshards.training.distributed import Team
+from hexshards.training.growing_data import Supply
+from hexshards.training.mini_epochs import Course
+from hexshards.training.protocols import Rows, TrainLoader
+from hexshards.training.recent_batches import Trail
+from hexshards.training.stopwatch import Stopwatch
 
 
 class BatchStream:
@@ -138,7 +138,7 @@ class BatchStream:
                 batch = next(self._open, None)
             else:
                 # a restarted run opens its loader once more often
-                with checkpoint.random_state_kept():
+                with checkpoint_file.random_state_kept():
                     self._open = iter(self.loader)
                     batch = next(self._open, None)
         if batch is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hexshards.hooks import Event, RunEnded, RunStarted, Saved
+from hexshards.training.hooks import Event, RunEnded, RunStarted, Saved
 
 FOLDER = "tensorboard"
 """In the run's folder."""

@@ -93,7 +93,7 @@ def test_a_resident_loader_goes_on_from_a_state(hard):
 
 
 def test_batches_that_crossed_together_end_where_an_epoch_and_a_resume_do(hard, monkeypatch):
-    monkeypatch.setattr("hexshards.delivery.DEVICE_ROWS", 100)
+    monkeypatch.setattr("hexshards.loading.batching.DEVICE_ROWS", 100)
     wanted = list(hexshards.loader(hard, batch_size=32))
     for done in (0, 1, 2, 3, 7, len(wanted) - 1):
         first = hexshards.loader(hard, device=DEVICE, batch_size=32)

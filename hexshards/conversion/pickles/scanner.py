@@ -1,7 +1,7 @@
 """Dicts that look alike are found by comparing bytes, all at once, and mean exactly what the machine would read.
 
 In a file of 195,000 examples all but a few have the same opcodes in the same places and differ in a dozen numbers and
-two arrays. The first of a kind is read by the machine of hexshards.pickles; hexshards.templates tells which of its
+two arrays. The first of a kind is read by the machine of hexshards.conversion.pickles.machine; hexshards.conversion.pickles.templates tells which of its
 bytes become which leaf of the dict. Every other dict of the kind has the same bytes everywhere else, but for references
 into the memo, which must mean the same; NumPy compares them, some megabytes ahead of the machine. What differs in any
 other way takes the machine's way. A real file is read so in a tenth of the time that the machine alone takes.
@@ -18,10 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.conversion.pickles.frames import Unframed
+from hexshards.conversion.pickles.machine import Data, DType, LostError, Machine, RefusedError, loads
+from hexshards.conversion.pickles.templates import (
+    GETS,
+    LONG_BYTES,
+    Anchor,
+    Bytes,
+    Numbers,
+    Slot,
+    Template,
+    bytes_at,
+    learn,
+)
 from hexshards.errors import DataError
-from hexshards.frames import Unframed
-from hexshards.pickles import Data, DType, LostError, Machine, RefusedError, loads
-from hexshards.templates import GETS, LONG_BYTES, Anchor, Bytes, Numbers, Slot, Template, bytes_at, learn
 
 MAX_TEMPLATES, MAX_LESSONS = 16, 64
 """Kinds held at once, and dicts looked at for one, so that a file of many kinds costs no more than the slow way."""
@@ -105,7 +115,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def load_records(pickled: Unframed, *, where: str, key: str) -> object:
-    """What hexshards.pickles.loads makes of a pickle, but with Rows in the place of dicts that have ``key``."""
+    """What hexshards.conversion.pickles.machine.loads makes of a pickle, but with Rows in the place of dicts that have ``key``."""
     if pickled.sound:
         cuts = [cut.place for cut in pickled.cuts]
         repeats = _Repeats(key, pickled.data)
@@ -154,7 +164,7 @@ class _Ahead:
 
 
 class _Repeats:
-    """The kinds of one pickle, and where dicts of them are: a hexshards.pickles.Shortcut."""
+    """The kinds of one pickle, and where dicts of them are: a hexshards.conversion.pickles.machine.Shortcut."""
 
     def __init__(self, key: str, data: Data) -> None:
         self.key, self.data, self.lessons = key, data, 0

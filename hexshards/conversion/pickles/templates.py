@@ -1,6 +1,6 @@
 """A template says which bytes of a dict are which leaf, and which must be the same in every other dict of its kind.
 
-Running one dict once more on the machine of hexshards.pickles, its leaves marked with the opcodes that they came from,
+Running one dict once more on the machine of hexshards.conversion.pickles.machine, its leaves marked with the opcodes that they came from,
 tells it. A dict that makes something for others to refer to, or has opcodes that change where a leaf lies, has none.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.pickles import Array, LostError, Machine, Member, RefusedError
+from hexshards.conversion.pickles.machine import Array, LostError, Machine, Member, RefusedError
 
 LONG_BYTES = 64
 """Leaves of so many bytes are taken from the pickle when they are needed, all else when a dict is found."""

@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hexshards import checkpoint
-from hexshards.cursor import Cursor
 from hexshards.errors import DataError, printable
-from hexshards.retention import Retention
-from hexshards.runfolder import RESUMES, RunFolder
-from hexshards.stopping import Standing
-from hexshards.stopwatch import Stopwatch
-from hexshards.stream import BatchStream
-from hexshards.team import Team
-from hexshards.trainable import Trainable
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
+from hexshards.training.cursor import Cursor
+from hexshards.training.distributed import Team
+from hexshards.training.early_stopping import Standing
+from hexshards.training.protocols import Trainable
+from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.stream import BatchStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Checkpoints:
         *,
         options: Mapping[str, Any],
         resume: str | Path,
-        reader: checkpoint.Reader,
+        reader: checkpoint_file.Reader,
         watch: Stopwatch,
         team: Team,
     ) -> None:
@@ -72,7 +72,7 @@ class Checkpoints:
         found = self.folder.find(self.resume, self._reader, on_damage=notice) if self.writes else None
         state = RunState()
         if path := self._team.same(str(found[0]) if found else None):
-            state = self._restored(Path(path), found[1] if found else checkpoint.read(Path(path)), trainer, stream)
+            state = self._restored(Path(path), found[1] if found else checkpoint_file.read(Path(path)), trainer, stream)
         if self.writes:
             until = (state.cursor.epoch, state.cursor.mini_epoch)
             self.folder.go_on(until=until, last=state.record, best=state.standing.checkpoint)
@@ -93,12 +93,12 @@ class Checkpoints:
             "counters": asdict(cursor) | {"finished": finished},
             "standing": asdict(state.standing) | {"used_s": self._watch.used_s()},
             "loader_state": stream.loader.state_dict(),
-            "random_state": checkpoint.random_states(self._team),
+            "random_state": checkpoint_file.random_states(self._team),
             "metrics": dict(state.record) if finished else partial,
         }
         if self.writes:
-            checkpoint.write(path, parts, trainer_state=trainer_state)
-            checkpoint.read(path)  # older ones are given up for it
+            checkpoint_file.write(path, parts, trainer_state=trainer_state)
+            checkpoint_file.read(path)  # older ones are given up for it
         self._team.any(False)  # nobody leaves while rank 0 writes: torchrun would end it with them
         self.newest = path
         return path
@@ -110,22 +110,22 @@ class Checkpoints:
 
     def path_of(self, cursor: Cursor, *, partial: bool = False) -> Path:
         """Where the checkpoint of a mini-epoch is."""
-        return self.folder.checkpoints / checkpoint.file_name(cursor.epoch, cursor.mini_epoch, partial=partial)
+        return self.folder.checkpoints / checkpoint_file.file_name(cursor.epoch, cursor.mini_epoch, partial=partial)
 
     def restore_best(self, trainer: Trainable) -> None:
         """Give the trainer the best weights."""
-        trainer.load_state_dict(checkpoint.trainer_state(checkpoint.read(self.folder.best)))
+        trainer.load_state_dict(checkpoint_file.trainer_state(checkpoint_file.read(self.folder.best)))
 
     def _restored(self, path: Path, saved: dict[str, Any], trainer: Trainable, stream: BatchStream) -> RunState:
         stream.back_to(saved["dataset"], where=path)
-        checkpoint.check_fits(saved, dataset=stream.loader.index.fingerprint, options=self.options, where=path)
+        checkpoint_file.check_fits(saved, dataset=stream.loader.index.fingerprint, options=self.options, where=path)
         if self.resume != "auto" and self.writes:
             self.folder.check_newest(path, saved["counters"])
         counters, standing, metrics = saved["counters"], saved["standing"], saved["metrics"]
         try:
-            trainer.load_state_dict(checkpoint.trainer_state(saved))
+            trainer.load_state_dict(checkpoint_file.trainer_state(saved))
             stream.loader.load_state_dict(saved["loader_state"])
-            checkpoint.set_random_states(saved["random_state"], self._team)
+            checkpoint_file.set_random_states(saved["random_state"], self._team)
         except Exception as error:  # a trainer of anybody's own may raise anything for a state that is not its own
             found = f"does not fit this run ({printable(error, width=300)})"
             fix = "Use the model and trainer that wrote it, or another run folder"

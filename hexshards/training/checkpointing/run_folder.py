@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hexshards import checkpoint
-from hexshards.checkpoint_schema import problem_of_record
 from hexshards.errors import DataError
-from hexshards.locks import locked
 from hexshards.plurals import counted
-from hexshards.retention import Retention
-from hexshards.storage import open_regular, publish
+from hexshards.storage.files import open_regular, publish
+from hexshards.storage.locks import locked
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.checkpointing.schema import problem_of_record
 
 _LOCK, ALL = ".lock", Retention()
 
@@ -49,13 +49,13 @@ class RunFolder:
         return self.path / ("suspect" if size == 1 else f"suspect-{rank}")
 
     def find(
-        self, resume: str | Path, reader: checkpoint.Reader, *, on_damage: Callable[[str], None]
+        self, resume: str | Path, reader: checkpoint_file.Reader, *, on_damage: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to go on from and its state, None to begin; damaged ones are skipped and told.
 
         Raises DataError where a run was and no checkpoint can be read: none is ever begun over what is left of it.
         """
-        present = checkpoint.newest_first(self.checkpoints)
+        present = checkpoint_file.newest_first(self.checkpoints)
         if resume == "never" and present:
             found = f"already holds {counted(len(present), 'checkpoint')}"
             raise DataError(found, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
@@ -65,7 +65,7 @@ class RunFolder:
         for path in present:
             try:
                 state = reader.take(path)
-            except checkpoint.Unopened:
+            except checkpoint_file.Unopened:
                 raise
             except DataError as error:
                 damage.append(error)
@@ -94,8 +94,8 @@ class RunFolder:
     def check_newest(self, path: Path, counters: Mapping[str, Any]) -> None:
         """Raise DataError if newer checkpoints are there: the next restart would jump ahead to them."""
         here = (counters["epoch"], counters["mini_epoch"], bool(counters["finished"]))
-        present = checkpoint.newest_first(self.checkpoints)
-        if newer := [other for other in present if (checkpoint.place(other) or here) > here]:
+        present = checkpoint_file.newest_first(self.checkpoints)
+        if newer := [other for other in present if (checkpoint_file.place(other) or here) > here]:
             found = f"{counted(len(newer), 'checkpoint', verb='is/are')} newer than {path.name}, up to {newer[0].name}"
             fix = "Move them away first, or use another run folder"
             raise DataError(found, where=str(self.checkpoints), fix=fix)
@@ -111,7 +111,7 @@ class RunFolder:
         self._link_best(best)
         self._remove_partials(before=(record["epoch"], record["mini_epoch"], True))
         for name in self._retention.superseded(self.log.checkpoints):
-            if checkpoint.place(Path(name)):
+            if checkpoint_file.place(Path(name)):
                 (self.checkpoints / name).unlink(missing_ok=True)
 
     def _link_best(self, name: str | None) -> None:
@@ -131,8 +131,8 @@ class RunFolder:
 
     def _remove_partials(self, *, before: tuple[int, int, bool]) -> None:
         """Remove the checkpoints of interrupted mini-epochs that the run has gone past."""
-        for path in checkpoint.newest_first(self.checkpoints):
-            at = checkpoint.place(path)
+        for path in checkpoint_file.newest_first(self.checkpoints):
+            at = checkpoint_file.place(path)
             if at and at < before and not at[2]:
                 path.unlink()
 

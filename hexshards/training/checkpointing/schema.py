@@ -14,7 +14,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from hexshards.errors import printable
-from hexshards.plain import MAX_DEPTH, NotPlain
+from hexshards.training.checkpointing.plain_values import MAX_DEPTH, NotPlain
 
 CHECKPOINT_NAME = r"^checkpoint_epoch(\d{1,10})_mini(\d{1,10})(_partial)?\.pt\Z"
 """Of the file of a checkpoint. A name in a record is opened, linked and removed, so it must be one."""

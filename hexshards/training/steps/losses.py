@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hexshards.team import Team
+from hexshards.training.distributed import Team
 
 TOP = 5
 """Validation counts how often the target move is among so many best ones."""

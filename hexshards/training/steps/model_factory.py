@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import DataError, printable
-from hexshards.model import PLANES, TwoHeadedResNet
-from hexshards.specs import TrainSpec
-from hexshards.storage import inflating, open_regular
-from hexshards.value_range import ROWS, check_logit
+from hexshards.options import TrainSpec
+from hexshards.storage.files import inflating, open_regular
+from hexshards.training.steps.model import PLANES, TwoHeadedResNet
+from hexshards.training.steps.value_range import ROWS, check_logit
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before the names of weights."""

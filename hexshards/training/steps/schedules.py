@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
-from hexshards.specs import StepSpec
+from hexshards.options import StepSpec
 
 log = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hexshards.arguments import checked
-from hexshards.delivery import usable_device
 from hexshards.errors import NonFiniteLoss
-from hexshards.losses import BatchSums, Samples, Sums, losses, total
-from hexshards.schedules import Schedule
-from hexshards.specs import STEP, StepSpec
-from hexshards.state_fit import check_like, check_optimizer, with_own_flags
-from hexshards.team import Team, here
-from hexshards.value_range import check_logit
+from hexshards.loading.batching import usable_device
+from hexshards.options import STEP, StepSpec
+from hexshards.training.checkpointing.state_fit import check_like, check_optimizer, with_own_flags
+from hexshards.training.distributed import Team, here
+from hexshards.training.steps.losses import BatchSums, Samples, Sums, losses, total
+from hexshards.training.steps.schedules import Schedule
+from hexshards.training.steps.value_range import check_logit
 
 LOOK_BATCHES = 32
 """How often a loss on a GPU is looked at: the GPU must be waited for."""

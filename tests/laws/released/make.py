@@ -21,7 +21,7 @@ import zstandard
 
 import hexshards
 from hexshards import TrainSpec
-from hexshards.synth import write
+from hexshards.game.random_games import write
 
 CUT = {"val_fraction": 0.3, "shard_positions": 128, "block_positions": 32}
 DATASETS = {
