@@ -25,12 +25,12 @@ import numpy as np
 from recording import Trusting, machine, record
 
 import hexshards
+from hexshards.conversion.random_files import write
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import TrmphFiles
 from hexshards.dataset.blocks import Blocks
 from hexshards.dataset.index import Index
-from hexshards.game.random_games import write
-from hexshards.options import Format
+from hexshards.game.options import Format
 from hexshards.storage.files import Folder
 
 REPEATS = 5

@@ -23,11 +23,12 @@ from processes import family, proportional_bytes
 from recording import machine, write_results
 
 import hexshards
-from hexshards.conversion.memory import show_bytes
+from hexshards.conversion.options import CONVERT
+from hexshards.conversion.random_files import write
 from hexshards.dataset.index import Counts, Index, Split
 from hexshards.dataset.shard import Layout, Shard
-from hexshards.game.random_games import write
-from hexshards.options import CONVERT, LOADER
+from hexshards.loading.options import LOADER
+from hexshards.units import show_bytes
 
 POSITIONS, EPOCHS, BATCH = 97_000_000, 5, 1024
 POLL_S = 0.02

@@ -25,7 +25,7 @@ from recording import arguments_of, files_of, machine, write_results
 
 import hexshards
 from hexshards.loading.expand import Packed, expand_on_device
-from hexshards.options import StepSpec
+from hexshards.training.options import StepSpec
 
 ROOT = Path(__file__).parents[1]
 GAMES = 2_000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hexshards.game.random_games import Player, Winner, write
+from hexshards.conversion.random_files import Player, Winner, write
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -27,11 +27,11 @@ import numpy as np
 import zstandard
 from processes import family, resident_bytes
 
-from hexshards.conversion.memory import parse_bytes, show_bytes
+from hexshards.conversion.random_files import write
 from hexshards.conversion.workdir import SCRATCH
 from hexshards.dataset.index import read_index
-from hexshards.game.random_games import write
-from hexshards.options import Format
+from hexshards.game.options import Format
+from hexshards.units import parse_bytes, show_bytes
 
 GAMES_PER_FILE, GAME_POSITIONS = 1_300, 152.5
 RESULTS = Path(__file__).parent / "results" / "scale.md"

@@ -1,7 +1,7 @@
 """An example becomes a row of checked columns; what is wrong with it, and with it alone, is a reject.
 
 Two ways to the same rows: one example at a time, which finds the words for any fault; and whole columns for examples
-that were found by their bytes (hexshards.conversion.pickles.scanner). A row that the columns cannot vouch for takes the first way.
+that were found by their bytes (pickles.scanner). A row that the columns cannot vouch for takes the first way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hexshards.conversion.sources import source_name
 from hexshards.errors import printable
 from hexshards.game.board import BLUE, RED
 from hexshards.game.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 MAX_NAME_CHARS = 4096
 """Longest source_file accepted."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.pickles.frames import Unframed
 from hexshards.conversion.pickles.machine import Array
 from hexshards.conversion.pickles.scanner import Rows, load_records
@@ -22,9 +23,8 @@ from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, State
 from hexshards.errors import DataError, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.game.positions import Reject, no_positions
-from hexshards.options import CONVERT, ConvertSpec
-from hexshards.plurals import counted
 from hexshards.storage.files import gunzipped, stated_bytes
+from hexshards.units import counted
 
 SAMPLE_EXAMPLES = 512
 """Examples, spread over the file, that tell its generation and side."""

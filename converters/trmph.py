@@ -21,13 +21,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.conversion.options import CONVERT, ConvertSpec, Selector
 from hexshards.conversion.sources import Chunk, Contents, Games, source_name
 from hexshards.errors import DataError, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.game.positions import NO_POLICY, UNKNOWN, Positions, Reject, stone_bytes
-from hexshards.options import CONVERT, ConvertSpec, Selector
-from hexshards.plurals import counted
 from hexshards.storage.files import gunzip
+from hexshards.units import counted
 
 CHUNK_GAMES = 512
 """Games checked together: 26,000 positions of real 13x13 games, 4 MB at work; with side 19 at most 40 MB."""
@@ -84,7 +84,7 @@ class TrmphFiles:
     def read(
         self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT, skip: Collection[int] = ()
     ) -> Iterator[Chunk]:
-        """Yield the file's positions; see hexshards.conversion.sources.Source. The games numbered in ``skip`` are passed over."""
+        """Yield the file's positions; see sources.Source. The games numbered in ``skip`` are passed over."""
         return _chunks(_opened(Contents(data, name, where, skip)), spec)
 
     def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Games:

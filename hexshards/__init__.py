@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hexshards.conversion.convert import Report as Report
     from hexshards.conversion.convert import convert as convert
+    from hexshards.conversion.options import ConvertSpec as ConvertSpec
     from hexshards.dataset.index import Index as Index
     from hexshards.dataset.index import read_index as read_index
     from hexshards.dataset.verify import verify as verify
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
     from hexshards.loading.loader import Batch as Batch
     from hexshards.loading.loader import Loader as Loader
     from hexshards.loading.loader import loader as loader
+    from hexshards.loading.options import LoaderSpec as LoaderSpec
     from hexshards.loading.webdataset_pipeline import decode_column as decode_column
     from hexshards.loading.webdataset_pipeline import pipeline as pipeline
-    from hexshards.options import ConvertSpec as ConvertSpec
-    from hexshards.options import LoaderSpec as LoaderSpec
-    from hexshards.options import TrainSpec as TrainSpec
     from hexshards.sweeps.sweep import sweep as sweep
     from hexshards.training.hooks import Hook as Hook
+    from hexshards.training.options import TrainSpec as TrainSpec
     from hexshards.training.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
     from hexshards.training.run import train as train
     from hexshards.training.settings import RunSettings as RunSettings

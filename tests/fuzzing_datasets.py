@@ -35,9 +35,9 @@ from hexshards.dataset import codec
 from hexshards.dataset.index import NAME, read_index
 from hexshards.dataset.leakage import leakage
 from hexshards.loading.batching import compiled, on_cpu, on_device
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.shuffle_quality import mixing
 from hexshards.loading.webdataset_pipeline import pipeline
-from hexshards.options import LoaderSpec
 
 KINDS: dict[str, dict[str, Any]] = {
     "hard": {},

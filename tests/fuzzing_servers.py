@@ -22,7 +22,7 @@ from small_data import dataset
 
 from hexshards.dataset.index import read_index
 from hexshards.dataset.verify import verify
-from hexshards.options import RemoteSpec
+from hexshards.storage.options import RemoteSpec
 from hexshards.storage.remote import INDEX_BYTES, home_of
 
 MEMORY_BYTES = INDEX_BYTES * 3 // 2

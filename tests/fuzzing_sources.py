@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hexshards.conversion.pickles import scanner
+from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import TrmphFiles
 from hexshards.errors import DataError
-from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
+from hexshards.game.random_games import play
 
 CASES = 10_000
 

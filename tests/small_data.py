@@ -11,7 +11,8 @@ import numpy as np
 import zstandard
 
 from hexshards.conversion.convert import convert
-from hexshards.game.random_games import examples_of, play, write, write_processed
+from hexshards.conversion.random_files import examples_of, write, write_processed
+from hexshards.game.random_games import play
 
 SIDE = 5
 CUT = {"val_fraction": 0.2, "shard_positions": 96, "block_positions": 16}

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hexshards.options import StepSpec
 from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.options import StepSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings

@@ -11,10 +11,12 @@ import torch
 from small_data import dataset, rows_of
 
 import hexshards
-from hexshards.options import RemoteSpec, StepSpec, SynthSpec, TrainSpec
+from hexshards.game.options import SynthSpec
+from hexshards.storage.options import RemoteSpec
 from hexshards.sweeps.search_space import SweepSpec
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.run import train
 from hexshards.training.settings import RunSettings

@@ -21,7 +21,7 @@ from hexshards.loading.buffers import SPARED_BYTES, Slots
 from hexshards.loading.epoch_plan import Epochs
 from hexshards.loading.expand import Packed
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 COLUMNS = {"stones": (np.dtype("u1"), (7,)), "policy": (np.dtype("<i2"), ()), "value": (np.dtype("<f4"), ())}
 
@@ -110,7 +110,7 @@ READS = """
 import sys
 from hexshards.loading.loader import Loader
 from hexshards.errors import DataError
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 whole = Loader(sys.argv[1], LoaderSpec(batch_size=10, seed=5, window_blocks=2, num_workers=2))
 held = []
 try:

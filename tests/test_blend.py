@@ -13,7 +13,8 @@ from hexshards.cli.training_view import TrainingView
 from hexshards.conversion.convert import convert
 from hexshards.loading.loader import Loader, loader
 from hexshards.loading.mixture import given, mixed_in, whole_parts
-from hexshards.options import LoaderSpec, TrainSpec
+from hexshards.loading.options import LoaderSpec
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 
 

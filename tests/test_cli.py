@@ -19,7 +19,7 @@ from hexshards.cli.app import app
 from hexshards.cli.console import told
 from hexshards.dataset.index import read_index
 from hexshards.dataset.shard import REPAIR
-from hexshards.options import TRAIN
+from hexshards.training.options import TRAIN
 
 HEXSHARDS = [sys.executable, "-m", "hexshards"]
 

@@ -30,8 +30,8 @@ from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.positions import NO_POLICY, Positions, columns, stone_bytes
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.shuffle_quality import mixing
-from hexshards.options import LoaderSpec
 
 SOURCES = 3
 

@@ -14,15 +14,18 @@ import pytest
 from small_data import CUT, columns_of, examples, files_of, processed, write_examples
 
 import hexshards
+from hexshards import rng
 from hexshards.cli.display import conversion_summary, info_text
 from hexshards.conversion import spill_sources
 from hexshards.conversion.convert import convert
+from hexshards.conversion.options import ConvertSpec
+from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.dataset.index import read_index
+from hexshards.dataset.split import game_keys, in_val
 from hexshards.dataset.verify import verify
 from hexshards.errors import InputRejected
-from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
-from hexshards.loading import order
-from hexshards.options import ConvertSpec, plain
+from hexshards.game.random_games import play
+from hexshards.options import as_recorded
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +110,8 @@ def test_the_dataset_is_all_positions_sorted_by_key_and_cut(tmp_path, games_per_
 def test_a_game_goes_where_its_name_sends_it(data):
     train, val = games_of(data, "train"), games_of(data, "val")
     for name, line in train | val:
-        key = order.game_keys([name], np.zeros(1, dtype=np.uint32), np.array([line], dtype=np.int32))
-        assert order.in_val(key, val_fraction=0.2)[0] == ((name, line) in val)
+        key = game_keys([name], np.zeros(1, dtype=np.uint32), np.array([line], dtype=np.int32))
+        assert in_val(key, val_fraction=0.2)[0] == ((name, line) in val)
 
 
 def test_shards_hold_exactly_so_many_positions_the_last_of_a_split_excepted(data):
@@ -131,7 +134,7 @@ def test_keys_that_crowd_together_are_cut_like_any_others(spoiled, tmp_path, bit
     keyed = []
     for number, path in enumerate(sorted((tmp_path / "out" / ".partial").glob("*.train.keys.npy"))):
         rows = np.load(path.with_name(path.name.replace("keys", "rows")))
-        keys = np.sort(order.raw(len(rows), 9, number) >> np.uint64(24) | np.uint64(bits << 40))
+        keys = np.sort(rng.raw(len(rows), 9, number) >> np.uint64(24) | np.uint64(bits << 40))
         keyed += zip(keys.tolist(), rows["stones"].tolist(), rows["game"].tolist(), strict=True)
         np.save(path, keys)
     convert(spoiled, out=tmp_path / "out", **CUT, max_rejects=1)
@@ -158,8 +161,8 @@ def test_a_seed_changes_the_order_and_not_the_split(sources, data, tmp_path):
 def test_the_options_are_in_the_index_and_the_fingerprint(sources, data, tmp_path):
     convert(sources, out=tmp_path / "data", **CUT, seed=1)
     first, second = read_index(data), read_index(tmp_path / "data")
-    assert first.options == plain(ConvertSpec(**CUT))
-    assert second.options == plain(ConvertSpec(**CUT, seed=1))
+    assert first.options == as_recorded(ConvertSpec(**CUT))
+    assert second.options == as_recorded(ConvertSpec(**CUT, seed=1))
     assert first.fingerprint != second.fingerprint
 
 
@@ -568,5 +571,5 @@ def test_positions_without_policy_in_the_middle_of_a_game_are_counted_by_file_an
 def test_codecs_hold_the_same_columns(sources, data, tmp_path):
     convert(sources, out=tmp_path / "plain", **CUT, codec="none")
     for split in ("train", "val"):
-        plain, packed = columns_of(tmp_path / "plain", split), columns_of(data, split)
-        assert all(np.array_equal(plain[name], packed[name]) for name in packed)
+        as_recorded, packed = columns_of(tmp_path / "plain", split), columns_of(data, split)
+        assert all(np.array_equal(as_recorded[name], packed[name]) for name in packed)

@@ -10,9 +10,9 @@ from small_data import dataset
 
 from hexshards.cores import shares, usable_cores
 from hexshards.errors import DataError
-from hexshards.options import TrainSpec
 from hexshards.training import run
 from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.options import TrainSpec
 
 
 @pytest.mark.parametrize(

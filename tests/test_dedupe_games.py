@@ -7,9 +7,10 @@ from small_data import columns_of, files_of
 
 from hexshards.conversion import dedupe_games
 from hexshards.conversion.convert import convert
+from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.dataset.index import read_index
 from hexshards.dataset.verify import verify
-from hexshards.game.random_games import Game, examples_of, play, trmph_line, write_processed
+from hexshards.game.random_games import Game, play
 
 CUT = {"val_fraction": 0.3, "shard_positions": 96, "block_positions": 16}
 

@@ -18,8 +18,8 @@ from hexshards.loading.batching import BUFFERS, Rows, compiled, on_cpu, on_devic
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.expand import Packed, expand
 from hexshards.loading.loader import Loader
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.ordered_map import ahead
-from hexshards.options import LoaderSpec
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from torch import nn
 
 from hexshards.errors import DataError
 from hexshards.loading.loader import loader
-from hexshards.options import TrainSpec
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.diagnostics import Diagnosis, memory
 from hexshards.training.hooks import Run, Validated
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer

@@ -13,7 +13,7 @@ from small_data import files_of
 from hexshards.conversion.convert import convert
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.estimate import estimate
-from hexshards.game.random_games import write
+from hexshards.conversion.random_files import write
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from three_processes import PROCESSES, WHOLE, torchrun, trained
 from torch import Tensor
 
 from hexshards.errors import DataError
-from hexshards.options import TrainSpec
 from hexshards.training import run as runs
+from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model import TwoHeadedResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,10 +5,11 @@ import pytest
 from small_data import columns_of
 
 from hexshards.conversion.convert import convert
+from hexshards.conversion.random_files import trmph_line, write
 from hexshards.dataset.index import read_index
+from hexshards.dataset.split import game_keys, in_val
 from hexshards.dataset.verify import verify
-from hexshards.game.random_games import play, trmph_line, write
-from hexshards.loading.order import game_keys, in_val
+from hexshards.game.random_games import play
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from hexshards.conversion.random_files import examples_of
 from hexshards.game.board import BLUE, RED, connects
 from hexshards.game.positions import Draft, admit, concat, stone_bytes
-from hexshards.game.random_games import examples_of, play
+from hexshards.game.random_games import play
 from hexshards.loading.expand import Batch, Packed, expand, expand_on_device
 
 SIDES = (3, 5, 13, 19)

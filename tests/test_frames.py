@@ -12,9 +12,10 @@ from hexshards.conversion.pickles import scanner
 from hexshards.conversion.pickles.frames import Unframed
 from hexshards.conversion.pickles.machine import loads
 from hexshards.conversion.pickles.scanner import Rows, load_records
+from hexshards.conversion.random_files import examples_of
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
-from hexshards.game.random_games import examples_of, play
+from hexshards.game.random_games import play
 
 
 @pytest.fixture(autouse=True)

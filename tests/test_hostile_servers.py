@@ -14,8 +14,8 @@ from test_loader import open_loader, stream
 import hexshards
 from hexshards.dataset.index import _fingerprint
 from hexshards.errors import DataError
-from hexshards.options import RemoteSpec
 from hexshards.storage import files, remote
+from hexshards.storage.options import RemoteSpec
 from hexshards.storage.remote import home_of
 
 pytest.importorskip("aiohttp", reason="without aiohttp NOTHING OF READING FROM URLS IS CHECKED")

@@ -5,8 +5,9 @@ import pytest
 from hexshards.cli.display import SHOWN_FOLDERS, found_text
 from hexshards.conversion.convert import convert
 from hexshards.conversion.inventory import SourceFolder, source_folders
+from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.conversion.sources import Input
-from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
+from hexshards.game.random_games import play
 from tests.test_cli import call
 
 

@@ -16,10 +16,10 @@ from small_data import columns_of, dataset, examples, images, rows_of, samples_o
 
 import hexshards
 from hexshards.conversion.convert import convert
+from hexshards.conversion.random_files import write
 from hexshards.errors import DataError
-from hexshards.game.random_games import write
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 POSITIONS = 1117
 """Of the training split below: a prime number, so that nothing divides it."""
@@ -545,7 +545,7 @@ GROWTH = """
 import re, sys
 from pathlib import Path
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 def held(name):
     return 1024 * int(re.search(name + ":[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1])

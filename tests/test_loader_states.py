@@ -14,7 +14,7 @@ from small_data import dataset
 
 from hexshards.loading.loader import Loader
 from hexshards.loading.loader_state import LoaderState
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 WAYS = {
     "plain": {},

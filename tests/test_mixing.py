@@ -17,8 +17,8 @@ from hexshards.dataset.index import read_index
 from hexshards.dataset.shard import write_shard
 from hexshards.game.positions import Positions
 from hexshards.loading.loader import Loader
+from hexshards.loading.options import LOADER, LoaderSpec
 from hexshards.loading.shuffle_quality import _absent, _deviations, _pairs_by_chance, mixing, stream
-from hexshards.options import LOADER, LoaderSpec
 
 CUT = {"shard_positions": 960, "block_positions": 48, "val_fraction": 0.05}
 """8,545 training positions in 9 shards of 20 blocks: windows of the default 16 blocks are a twelfth of them."""

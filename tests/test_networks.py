@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hexshards.errors import DataError
 from hexshards.loading.expand import Batch
-from hexshards.options import StepSpec, TrainSpec
+from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer

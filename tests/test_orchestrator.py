@@ -40,9 +40,8 @@ from small_runs import (
 from torch import nn
 
 from hexshards.conversion.convert import convert
+from hexshards.conversion.random_files import write
 from hexshards.errors import DataError
-from hexshards.game.random_games import write
-from hexshards.options import TrainSpec
 from hexshards.signals import StopSignals
 from hexshards.training import run as runs
 from hexshards.training.checkpointing import checkpoint_file
@@ -59,6 +58,7 @@ from hexshards.training.hooks import (
     Validated,
     Validating,
 )
+from hexshards.training.options import TrainSpec
 from hexshards.training.records import Outcome
 from hexshards.training.steps.trainer import Trainer
 

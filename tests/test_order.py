@@ -6,8 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from hexshards import rng
+from hexshards.dataset.split import game_keys, in_val
 from hexshards.loading import order
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 SHARD_BLOCKS = [4, 4, 4, 4, 4, 4, 2]
 BLOCK_ROWS = np.array([10] * 25 + [7])
@@ -30,12 +32,12 @@ def window(*, epoch=0, pass_=0, number=0):
 
 
 def test_the_random_words_are_those_of_version_1():
-    assert order.raw(3, 7).tolist() == [8648156199155761070, 7861003179181181637, 6695830538717239923]
-    assert order.raw(2, 7, order.ROWS, 1, 2).tolist() == [16331471807744859014, 7178809171955590009]
+    assert rng.raw(3, 7).tolist() == [8648156199155761070, 7861003179181181637, 6695830538717239923]
+    assert rng.raw(2, 7, rng.ROWS, 1, 2).tolist() == [16331471807744859014, 7178809171955590009]
 
 
 def test_the_permutation_is_that_of_version_1():
-    assert order.permutation(8, 7, order.BLOCKS, 0).tolist() == [7, 3, 2, 0, 4, 5, 1, 6]
+    assert rng.permutation(8, 7, rng.BLOCKS, 0).tolist() == [7, 3, 2, 0, 4, 5, 1, 6]
 
 
 def test_the_plan_of_an_epoch_is_that_of_version_1():
@@ -74,9 +76,9 @@ def test_the_symmetries_are_those_of_version_1(augment, shown):
 
 
 def test_the_split_is_that_of_version_1():
-    keys = order.game_keys(["a", "b"], np.array([0, 0, 1], dtype=np.uint32), np.array([1, -1, 1], dtype=np.int32))
+    keys = game_keys(["a", "b"], np.array([0, 0, 1], dtype=np.uint32), np.array([1, -1, 1], dtype=np.int32))
     assert keys.tolist() == [4917199001715927179, 6870848048248914838, 13408170079062400793]
-    assert np.flatnonzero(order.in_val(np.arange(40, dtype=np.uint64), val_fraction=0.2)).tolist() == [
+    assert np.flatnonzero(in_val(np.arange(40, dtype=np.uint64), val_fraction=0.2)).tolist() == [
         3,
         10,
         18,
@@ -90,17 +92,17 @@ def test_the_split_is_that_of_version_1():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 1000, 131_072])
 def test_a_permutation_holds_every_number_once(count):
-    assert np.array_equal(np.sort(order.permutation(count, 3, 1, 2)), np.arange(count))
+    assert np.array_equal(np.sort(rng.permutation(count, 3, 1, 2)), np.arange(count))
 
 
 def test_a_permutation_too_long_for_its_words_is_refused():
     with pytest.raises(ValueError, match="at most 16,777,215"):
-        order.permutation(1 << 24, 0)
+        rng.permutation(1 << 24, 0)
 
 
 def test_another_seed_or_path_gives_another_permutation():
     paths = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
-    found = [tuple(order.permutation(50, seed, *path)) for seed in (0, 1, 2) for path in paths]
+    found = [tuple(rng.permutation(50, seed, *path)) for seed in (0, 1, 2) for path in paths]
     assert len(set(found)) == len(found)
 
 
@@ -109,13 +111,13 @@ def test_every_place_is_equally_likely_for_every_number():
     # freedom exceeds 52.6 once in a thousand; the seeds are fixed, so the figure is too
     seen = np.zeros((6, 6))
     for seed in range(4000):
-        seen[np.arange(6), order.permutation(6, seed, 5)] += 1
+        seen[np.arange(6), rng.permutation(6, seed, 5)] += 1
     assert ((seen - 4000 / 6) ** 2 / (4000 / 6)).sum() < 52.6
 
 
 def test_every_order_is_equally_likely():
     # 24 orders of 4, 250 times each expected; 23 degrees of freedom exceed 49.7 once in a thousand
-    seen = Counter(tuple(order.permutation(4, seed, 6)) for seed in range(6000))
+    seen = Counter(tuple(rng.permutation(4, seed, 6)) for seed in range(6000))
     assert len(seen) == 24
     assert sum((count - 250) ** 2 / 250 for count in seen.values()) < 49.7
 
@@ -218,7 +220,7 @@ def test_a_symmetry_belongs_to_the_position_and_not_to_its_window():
 def test_a_larger_fraction_only_adds_games_to_val():
     games = np.arange(20_000, dtype=np.uint64)
     fractions = [0.0, 0.01, 0.02, 0.1, 0.5, 0.99, 1.0]
-    members = [order.in_val(games, val_fraction=fraction) for fraction in fractions]
+    members = [in_val(games, val_fraction=fraction) for fraction in fractions]
     assert not members[0].any()
     assert members[-1].all()
     for (smaller, larger), fraction in zip(pairwise(members), fractions[1:], strict=True):
@@ -229,19 +231,19 @@ def test_a_larger_fraction_only_adds_games_to_val():
 def test_the_words_of_the_smallest_and_the_largest_hash_belong_to_a_split_too():
     # the first is the word that mix sends to 0
     words = np.array([2**64 - 0x9E3779B97F4A7C15, 0, 2**64 - 1], dtype=np.uint64)
-    assert order.mix(words)[0] == 0
-    assert not order.in_val(words, val_fraction=0.0).any()
-    assert order.in_val(words, val_fraction=1.0).all()
+    assert rng.mix(words)[0] == 0
+    assert not in_val(words, val_fraction=0.0).any()
+    assert in_val(words, val_fraction=1.0).all()
 
 
 def test_a_key_names_a_game_by_file_and_line_and_nothing_else():
     source, game = np.array([0, 0, 1, 1, 0], dtype=np.uint32), np.array([1, 2, 1, 2, 1], dtype=np.int32)
-    keys = order.game_keys(["a", "b"], source, game)
+    keys = game_keys(["a", "b"], source, game)
     assert len(set(keys.tolist())) == 4
     assert keys[0] == keys[4]
-    assert order.game_keys(["x", "b", "a"], np.uint32(2) - 2 * source, game).tolist()[:2] == keys.tolist()[:2]
+    assert game_keys(["x", "b", "a"], np.uint32(2) - 2 * source, game).tolist()[:2] == keys.tolist()[:2]
 
 
 def test_mix_gives_different_words_different_hashes():
     words = np.concatenate([np.arange(100_000, dtype=np.uint64), np.arange(1000, dtype=np.uint64) << np.uint64(54)])
-    assert len(np.unique(order.mix(words))) == len(np.unique(words))
+    assert len(np.unique(rng.mix(words))) == len(np.unique(words))

@@ -3,7 +3,8 @@ import pytest
 
 from hexshards.conversion.convert import convert
 from hexshards.conversion.overlaps import MAX_ROWS, MAX_SKETCHES, overlap, overlap_with, sketch
-from hexshards.game.random_games import examples_of, play, trmph_line, write_processed
+from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
+from hexshards.game.random_games import play
 
 
 def sketch_of(games, plies):

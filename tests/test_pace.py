@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from hexshards.cli.app import app
 from hexshards.cli.display import pace_text
 from hexshards.cores import usable_cores
-from hexshards.options import LoaderSpec, TrainSpec
+from hexshards.loading.options import LoaderSpec
 from hexshards.reports import throughput as module
 from hexshards.reports.throughput import Pace, Run, pace
+from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model_factory import network
 
 STAGES = ["read", "checksum", "decompress", "permute", "cross", "expand"]

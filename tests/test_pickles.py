@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from hexshards.conversion import random_files
 from hexshards.conversion.pickles.machine import Array, Member, loads
 from hexshards.errors import DataError
 from hexshards.game import random_games
@@ -81,13 +82,13 @@ def hex_ai(monkeypatch):
     """What the standard pickle module needs in order to read and write hex_ai's enums."""
     for home in ("hex_ai.enums", "hex_ai.value_utils"):
         module = ModuleType(home)
-        vars(module).update(Player=random_games.Player, Winner=random_games.Winner)
+        vars(module).update(Player=random_files.Player, Winner=random_files.Winner)
         monkeypatch.setitem(sys.modules, home, module)
     monkeypatch.setitem(sys.modules, "hex_ai", ModuleType("hex_ai"))
 
 
 def one_game(side=5):
-    return random_games.examples_of(random_games.play(1, side=side, seed=3)[0], game_id=(2, 7))
+    return random_files.examples_of(random_games.play(1, side=side, seed=3)[0], game_id=(2, 7))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -140,7 +141,7 @@ def test_examples_are_what_the_standard_library_reads(protocol, hex_ai):
 
 
 def test_a_file_of_many_games_is_what_the_standard_library_reads(tmp_path, hex_ai):
-    (path,) = random_games.write(tmp_path, games=20, side=7)
+    (path,) = random_files.write(tmp_path, games=20, side=7)
     data = gzip.decompress(path.read_bytes())
     assert_same(loads(data, where="here"), standard(data))
 

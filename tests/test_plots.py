@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from hexshards.cli.app import app
 from hexshards.errors import DataError
-from hexshards.options import TrainSpec
 from hexshards.reports.history import read_history
 from hexshards.reports.plots import runs_figure, save_figure
 from hexshards.reports.terminal_curves import BLOCKS, curves_text, sparkline
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 
 

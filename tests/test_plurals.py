@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import hexshards
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 PACKAGE = Path(hexshards.__file__).parent
 CONVERTERS = PACKAGE.parent / "converters"

@@ -14,14 +14,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.pickles import scanner
 from hexshards.conversion.pickles.machine import Array, DType, Global, Member, loads
+from hexshards.conversion.random_files import Player, Winner, examples_of, write, write_processed
 from hexshards.converters.examples import ALIKE_EXAMPLES, SINGLE_EXAMPLES
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
 from hexshards.game.positions import NO_POLICY, UNKNOWN, concat
-from hexshards.game.random_games import Player, Winner, examples_of, play, write, write_processed
-from hexshards.options import ConvertSpec
+from hexshards.game.random_games import play
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from small_data import dataset, examples, images, rows_of, samples_of, write_exa
 
 import hexshards
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 TESTS = Path(__file__).parent
 
@@ -25,7 +25,7 @@ import torch.distributed as ranks
 sys.path.insert(0, sys.argv[1])
 from small_data import rows_of
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 def train(pipe, rank, asked):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(asked["world_size"]))

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 import hexshards
 from hexshards.cli.app import app
 from hexshards.errors import DataError
-from hexshards.options import RemoteSpec
 from hexshards.storage.cache import Cache
+from hexshards.storage.options import RemoteSpec
 from hexshards.storage.remote import Unreachable, home_of
 
 aiohttp = pytest.importorskip("aiohttp", reason="without aiohttp NOTHING OF READING FROM URLS IS CHECKED")
@@ -288,7 +288,7 @@ READ = """
 import sys
 from pathlib import Path
 from hexshards.storage.remote import home_of
-from hexshards.options import RemoteSpec
+from hexshards.storage.options import RemoteSpec
 from hexshards.dataset.verify import verify
 
 url, cache, chunk = sys.argv[1:]

@@ -31,18 +31,19 @@ from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.loading.loader import loader
-from hexshards.options import TrainSpec, duration_s
 from hexshards.training import run as runs
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RunFolder
 from hexshards.training.early_stopping import EarlyStopping, Standing
 from hexshards.training.hooks import Event, MiniEpochTrained, Saved
+from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.recent_batches import Trail
 from hexshards.training.records import Outcome
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
+from hexshards.units import duration_s
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

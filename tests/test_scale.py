@@ -17,12 +17,14 @@ from hexshards.cli.display import estimate_text
 from hexshards.conversion.convert import convert
 from hexshards.conversion.count_games import distinct_games, note_games
 from hexshards.conversion.estimate import estimate
-from hexshards.conversion.memory import PROCESS_BYTES, Budget, decompressed_bytes, parse_bytes, show_bytes
+from hexshards.conversion.memory import PROCESS_BYTES, Budget, decompressed_bytes
+from hexshards.conversion.options import CONVERT
+from hexshards.conversion.random_files import trmph_line, write
 from hexshards.conversion.spill_sources import MAX_SPILLS
 from hexshards.dataset.index import read_index
 from hexshards.dataset.verify import verify
-from hexshards.game.random_games import play, trmph_line, write
-from hexshards.options import CONVERT
+from hexshards.game.random_games import play
+from hexshards.units import parse_bytes, show_bytes
 
 OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 

@@ -12,8 +12,9 @@ import hexshards
 from hexshards.cli.app import app
 from hexshards.conversion.convert import convert
 from hexshards.errors import DataError, without_secrets
-from hexshards.options import TrainSpec, plain
+from hexshards.options import as_recorded
 from hexshards.training.checkpointing.checkpoint_file import check_fits, read
+from hexshards.training.options import TrainSpec
 
 pytest.importorskip("aiohttp", reason="without aiohttp NOTHING OF READING FROM URLS IS CHECKED")
 
@@ -128,7 +129,7 @@ def test_no_command_tells_logs_or_keeps_a_secret(served, tmp_path, monkeypatch, 
 
 
 def test_a_run_of_version_0_1_that_kept_a_password_goes_on(tmp_path):
-    options = plain(TrainSpec(data=tmp_path, run=tmp_path, mix="http://host/b=0.2"))
+    options = as_recorded(TrainSpec(data=tmp_path, run=tmp_path, mix="http://host/b=0.2"))
     old = {**options, "mix": f"http://me:{SECRET}@host/b=0.2"}
     check_fits({"format": 1, "dataset": "d", "options": old}, dataset="d", options=options, where=tmp_path)
     with pytest.raises(DataError) as caught:

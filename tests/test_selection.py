@@ -10,7 +10,7 @@ from small_data import CUT, columns_of, examples, images, rows_of, samples_of, w
 from hexshards.conversion.convert import convert
 from hexshards.dataset.filters import Filter, _even
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
+from hexshards.loading.options import LoaderSpec
 
 
 @pytest.fixture(scope="module")

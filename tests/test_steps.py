@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import NonFiniteLoss
-from hexshards.options import StepSpec
+from hexshards.training.options import StepSpec
 from hexshards.training.steps.losses import losses
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import share

@@ -9,9 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from hexshards.conversion.random_files import examples_of, trmph_line, write, write_processed
 from hexshards.game.board import BLUE, NEIGHBOURS, RED
-from hexshards.game.random_games import Game, examples_of, play, trmph_line, write, write_processed
-from hexshards.options import SYNTH, SynthSpec
+from hexshards.game.options import SYNTH, SynthSpec
+from hexshards.game.random_games import Game, play
 
 SIDES = (3, 5, 13, 19)
 GOLDEN = ["#4,c1d2c3c4b1a4b4d1a3d3b3d4b2 b", "#4,c4b4b1d4a4d2a1b2c2c3c1b3d3a3 r"]

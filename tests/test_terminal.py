@@ -16,7 +16,7 @@ from small_data import CUT, processed
 
 from hexshards.cli import display
 from hexshards.conversion.convert import convert
-from hexshards.game.random_games import write
+from hexshards.conversion.random_files import write
 
 ROWS = 500
 """High enough that nothing scrolls away."""

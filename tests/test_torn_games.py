@@ -3,8 +3,8 @@ import pytest
 from small_data import columns_of, examples, planes_of, write_examples
 
 from hexshards.conversion.convert import convert
+from hexshards.dataset.split import game_keys, in_val
 from hexshards.dataset.verify import verify
-from hexshards.loading.order import game_keys, in_val
 
 VAL = 0.3
 

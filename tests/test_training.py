@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hexshards.options import StepSpec
+from hexshards.training.options import StepSpec
 from hexshards.training.steps.losses import losses
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import Schedule

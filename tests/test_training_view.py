@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from hexshards.cli import display
 from hexshards.cli.app import app
 from hexshards.cli.training_view import TrainingView
-from hexshards.options import TrainSpec
 from hexshards.training.dry_run import rehearse
 from hexshards.training.hooks import Event, MiniEpochBegun
+from hexshards.training.options import TrainSpec
 from hexshards.training.tensorboard_log import numbers
 
 TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}

@@ -8,17 +8,19 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from hexshards import rng
 from hexshards.conversion.discovery import discover
+from hexshards.conversion.options import CONVERT
+from hexshards.conversion.random_files import trmph_line, write
 from hexshards.conversion.sources import Contents, formats
 from hexshards.converters import trmph
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.converters.trmph import CHUNK_GAMES, TrmphFiles
+from hexshards.dataset.split import game_keys
 from hexshards.errors import DataError
 from hexshards.game.board import BLUE, NEIGHBOURS, RED, move_name, symmetry_cells
 from hexshards.game.positions import NO_POLICY, UNKNOWN, Draft, admit, concat
-from hexshards.game.random_games import Game, play, trmph_line, write
-from hexshards.loading import order
-from hexshards.options import CONVERT
+from hexshards.game.random_games import Game, play
 
 ALL = CONVERT
 KEEP = dataclasses.replace(CONVERT, unfinished="keep")
@@ -183,7 +185,7 @@ SNIPPETS = [
 
 def corrupted(lines, seed):
     """Each line with none to three spots cut out, doubled or replaced; most with none."""
-    words = iter(order.raw(20 * len(lines), seed).tolist())
+    words = iter(rng.raw(20 * len(lines), seed).tolist())
     for line in lines:
         for _ in range(max(0, next(words) % 8 - 4)):
             start = next(words) % (len(line) + 1)
@@ -203,7 +205,7 @@ def test_sound_and_corrupted_lines_are_read_as_a_slow_twin_reads_them(selector, 
     games += [dataclasses.replace(game, moves=game.moves[:-1]) for game in play(60, side=5, seed=2)]
     games += [dataclasses.replace(game, winner=1 - game.winner) for game in play(60, side=5, seed=3)]
     games += play(30, side=6, seed=4)
-    words = order.raw(len(games), 9)
+    words = rng.raw(len(games), 9)
     lines = lines_of([games[at] for at in np.argsort(words).tolist()])
     data = join(corrupted(lines, seed=len(selector)))
     expected, rejects = slow_read(data, spec=spec)
@@ -283,8 +285,8 @@ def test_a_shuffled_file_names_its_games_as_the_raw_files_do(real):
         shuffled = theirs.take(theirs.source == sources.index(name))
         assert len(shuffled) > 1000
         assert set(rows_of(shuffled, sources)) <= set(rows_of(positions, chunk.sources))
-        keys = order.game_keys(sources, shuffled.source, shuffled.game)
-        assert set(keys.tolist()) <= set(order.game_keys(chunk.sources, positions.source, positions.game).tolist())
+        keys = game_keys(sources, shuffled.source, shuffled.game)
+        assert set(keys.tolist()) <= set(game_keys(chunk.sources, positions.source, positions.game).tolist())
 
 
 def test_blank_lines_are_not_counted_in_a_games_number_but_in_the_place_of_a_reject():

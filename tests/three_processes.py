@@ -19,8 +19,8 @@ from test_steps import Bare, Batch, Drawing, Spoiled, batch, weights
 from torch import nn
 
 from hexshards.errors import NonFiniteLoss
-from hexshards.options import StepSpec
 from hexshards.training.distributed import Team, here, joined
+from hexshards.training.options import StepSpec
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
 

@@ -80,7 +80,7 @@ def _parameter(option: Field[Any], kind: Any) -> inspect.Parameter:
 
 def opened(dataset: str, cache: Path | None) -> Home:
     """The home of a dataset whose shards, where it is a URL, come down to a folder."""
-    from hexshards.options import RemoteSpec
+    from hexshards.storage.options import RemoteSpec
     from hexshards.storage.remote import home_of
 
     return home_of(dataset, spec=RemoteSpec(cache=cache.absolute() if cache else None))

@@ -15,27 +15,24 @@ import typer
 from typer import Argument, Option
 
 from hexshards.cli.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
-from hexshards.errors import escaped
-from hexshards.options import (
+from hexshards.conversion.options import (
     CONVERT,
-    LOADER,
     MEMORY,
-    MOST_THREADS,
-    SYNTH,
-    TRAIN,
-    Codec,
     ConvertOptions,
     Dedupe,
     Engine,
-    Format,
-    LoaderSpec,
     Selector,
     Unfinished,
     V1Value,
     changed,
 )
-from hexshards.plurals import counted
+from hexshards.dataset.options import Codec
+from hexshards.errors import escaped
+from hexshards.game.options import SYNTH, Format
+from hexshards.loading.options import LOADER, LoaderSpec
 from hexshards.signals import stops_as_ctrl_c
+from hexshards.training.options import MOST_THREADS, TRAIN
+from hexshards.units import counted
 
 
 def convert(
@@ -277,7 +274,7 @@ def synth(
     from hexshards.cli import display
 
     with told():
-        from hexshards.game.random_games import write
+        from hexshards.conversion.random_files import write
 
         files = write(out, games=games, format=form, side=side, seed=seed)
         display.say(f"{counted(games, 'game')} in {counted(len(files), 'file')} in {escaped(out)}")

@@ -9,14 +9,14 @@ from hexshards.arguments import LocalPath, checked
 from hexshards.cli import display
 from hexshards.cli.training_view import TrainingView
 from hexshards.conversion.convert import convert
+from hexshards.conversion.random_files import write
 from hexshards.dataset.index import NAME
 from hexshards.dataset.verify import verify
 from hexshards.errors import escaped
-from hexshards.game.random_games import write
-from hexshards.options import TrainSpec
-from hexshards.plurals import counted
 from hexshards.training.hooks import Event, Saved
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
+from hexshards.units import counted
 
 GAMES, SIDE = 1_000, 9
 """64,000 positions: a minute and a half on two cores."""

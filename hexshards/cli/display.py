@@ -18,9 +18,8 @@ from rich.table import Column
 from rich.text import Text
 
 from hexshards.conversion.inventory import SourceFolder, by_format
-from hexshards.conversion.memory import show_bytes
 from hexshards.errors import escaped, printable, without_secrets
-from hexshards.plurals import counted
+from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
     from hexshards.conversion import convert, estimate

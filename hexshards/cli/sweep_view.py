@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hexshards.errors import escaped, printable
-from hexshards.plurals import counted
 from hexshards.reports.history import read_history
 from hexshards.reports.plots import label_samples, new_figure, plain_label
 from hexshards.sweeps.sweep import Sweep
+from hexshards.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from typer import Argument, Option
 
 from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, told
 from hexshards.errors import escaped
-from hexshards.options import TrainSpec
+from hexshards.training.options import TrainSpec
 
 
 @options_of(TrainSpec)

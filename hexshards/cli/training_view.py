@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import TaskID
 
 from hexshards.cli import display
-from hexshards.conversion.memory import show_bytes
 from hexshards.errors import escaped, printable
 from hexshards.loading.loader import Loader
-from hexshards.plurals import counted
 from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.records import Progress
+from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
     from hexshards.training.dry_run import Rehearsal

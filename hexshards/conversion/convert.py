@@ -1,7 +1,7 @@
 """Source files become shards; the result is a function of their contents and the options alone.
 
-Two steps, each run by an engine: every file is read, checked and spilled (hexshards.conversion.spill_sources); then every shard gathers
-its rows from all spills (hexshards.conversion.write_shards). The dataset exists once its index is written, which comes last.
+Two steps, each run by an engine: every file is read, checked and spilled (spill_sources); then every shard gathers
+its rows from all spills (write_shards). The dataset exists once its index is written, which comes last.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import check_space
 from hexshards.conversion.executors import Runner
 from hexshards.conversion.inventory import SourceFolder, source_folders
-from hexshards.conversion.memory import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
+from hexshards.conversion.options import MEMORY, ConvertOptions, ConvertSpec, Engine
 from hexshards.conversion.overlaps import Overlap, overlap, overlap_with
 from hexshards.conversion.repeated_games import holds_games, without_repeats
 from hexshards.conversion.sorted_runs import Spill, find_spill
@@ -36,11 +37,11 @@ from hexshards.dataset.index import NAME, Index, InputFile, read_index
 from hexshards.dataset.shard import Shard
 from hexshards.dataset.upload import publish, published, written_in
 from hexshards.errors import DataError, printable
-from hexshards.loading.order import Words
 from hexshards.main_guard import check_main_guard
-from hexshards.options import MEMORY, ConvertOptions, ConvertSpec, Engine, plain
-from hexshards.plurals import counted
+from hexshards.options import as_recorded
+from hexshards.rng import Words
 from hexshards.storage.remote import is_url, shown
+from hexshards.units import counted, parse_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -160,7 +161,7 @@ def convert(
 def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Input]) -> Index | None:
     """The dataset that was made for a URL and is not published yet. Raises FileExistsError where another one is."""
     waiting = read_index(folder) if (folder / NAME).exists() else None
-    if waiting and (waiting.options != plain(spec) or not _made_from(waiting, inputs)):
+    if waiting and (waiting.options != as_recorded(spec) or not _made_from(waiting, inputs)):
         raise FileExistsError(
             f"{folder} holds a dataset on its way to {shown(url)}, of other options or files. Give that command again, "
             "or remove the folder"

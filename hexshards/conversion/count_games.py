@@ -15,8 +15,9 @@ from hexshards.conversion.overlaps import sketch
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.dataset.split import game_keys
 from hexshards.game.positions import UNKNOWN
-from hexshards.loading.order import Words, game_keys
+from hexshards.rng import Words
 from hexshards.storage.files import Folder
 
 COUNTED_TOGETHER = 1 << 21

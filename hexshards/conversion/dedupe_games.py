@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.count_games import key_ranges, within
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, moves, position_keys
 from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
 from hexshards.dataset.index import SPLITS, Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.dataset.split import game_keys
 from hexshards.game.positions import UNKNOWN, Positions
 from hexshards.game.symmetry import image
-from hexshards.loading.order import Words, game_keys, mix
-from hexshards.options import ConvertSpec
+from hexshards.rng import Words, mix
 from hexshards.storage.files import Folder
 
 TOGETHER = 1 << 20

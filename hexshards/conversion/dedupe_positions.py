@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hexshards.game.positions import Positions, columns
 from hexshards.game.symmetry import stone_words
-from hexshards.loading.order import Words
+from hexshards.rng import Words
 
 _ORIGIN = ("source", "game", "ply", "plies", "tier")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hexshards.conversion.sources import GameSource, Input, Source, formats
 from hexshards.errors import escaped, printable, without_secrets
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 NAMED = 3
 """Files named in a sentence; of others it says how many."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hexshards.conversion.memory import decompressed_bytes, row_bytes, show_bytes
+from hexshards.conversion.memory import decompressed_bytes, row_bytes
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.overlaps import MAX_ROWS, ROW_BYTES
 from hexshards.conversion.sorted_runs import Spill
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import MAX_SPILLS
 from hexshards.game.board import SYMMETRIES
-from hexshards.options import ConvertSpec
-from hexshards.plurals import counted
+from hexshards.storage.files import free_bytes
+from hexshards.units import counted, show_bytes
 
 KEY_BYTES = 16
 """In scratch, besides its packed row, a position has its key, and its game's key once for each shard."""
@@ -50,12 +50,6 @@ def dataset_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec)
     # a distribution of one move compresses to little more than the move
     row = row_bytes(side, soft=soft and spec.codec == "none")
     return int(positions * images(spec) * row * share)
-
-
-def free_bytes(out: Path) -> int:
-    """Room on the disk where a folder is or will be."""
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    return shutil.disk_usage(there).free
 
 
 def check_space(out: Path, *, waiting: Sequence[Input], spills: Iterable[Spill], spec: ConvertSpec) -> None:

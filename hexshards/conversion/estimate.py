@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from hexshards import rng
 from hexshards.conversion.convert import settled
 from hexshards.conversion.discovery import discover
-from hexshards.conversion.disk import dataset_bytes, free_bytes, images, scratch_bytes
+from hexshards.conversion.disk import dataset_bytes, images, scratch_bytes
 from hexshards.conversion.inventory import SourceFolder, source_folders
-from hexshards.conversion.memory import Budget, parse_bytes, reading_bytes, writing_bytes
+from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
+from hexshards.conversion.options import MEMORY, ConvertOptions, ConvertSpec
 from hexshards.conversion.read_sources import read_file
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import survey
@@ -20,8 +22,8 @@ from hexshards.conversion.workdir import SCRATCH
 from hexshards.dataset import codec
 from hexshards.dataset.upload import written_in
 from hexshards.game.positions import Positions
-from hexshards.loading import order
-from hexshards.options import MEMORY, ConvertOptions, ConvertSpec
+from hexshards.storage.files import free_bytes
+from hexshards.units import parse_bytes
 
 GATHERING = 2.0
 """Time to write a shard over the time to compress its columns: gathering, sorting and writing come to the rest."""
@@ -142,7 +144,7 @@ def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
         read_s = time.perf_counter() - started
         if len(positions):  # a file may hold no examples
             break
-    rows = order.permutation(len(positions), 0)[: spec.block_positions]
+    rows = rng.permutation(len(positions), 0)[: spec.block_positions]
     started = time.perf_counter()
     size = _compressed(positions.take(rows), spec)
     write_s = (time.perf_counter() - started) * GATHERING

@@ -26,9 +26,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
+from hexshards.conversion.options import Engine
 from hexshards.errors import DataError, printable, sendable
 from hexshards.main_guard import ADVICE, lacks_main_guard
-from hexshards.options import Engine
 from hexshards.signals import STOPS, ctrl_c_at_the_end
 
 T = TypeVar("T")

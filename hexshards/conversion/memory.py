@@ -7,15 +7,14 @@ What one task needs is needed whatever ``--memory`` says: with less, one task ru
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sources import Input
 from hexshards.game.positions import columns, stone_bytes
-from hexshards.options import ConvertSpec
-from hexshards.plurals import counted
+from hexshards.units import counted, show_bytes
 
 PROCESS_BYTES = 64 << 20
 """A Python process with NumPy and hexshards, and what the allocator keeps."""
@@ -30,8 +29,6 @@ of a file of game records, where a position takes 2.3 bytes."""
 
 MERGE_FACTOR = 6
 """Copies of a shard's rows, as their files have them, that are held while equal positions are merged."""
-
-_UNITS = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +59,6 @@ class Budget:
                 f"of {counted(self.workers, 'worker')} run"
             )
         return ""
-
-
-def parse_bytes(text: str | int, *, name: str = "memory") -> int:
-    """``512MiB``, ``1.5GiB`` or a number of bytes as a number. Raises ValueError for anything else."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]iB|B|)", str(text))
-    if not match or not float(match[1]):
-        raise ValueError(f"{name} must be a size like 512MiB or 1GiB, got {text}")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def show_bytes(count: float) -> str:
-    """A number of bytes in the largest unit that leaves at least one."""
-    unit = next(unit for unit in reversed(_UNITS) if count >= _UNITS[unit] or unit == "B")
-    return f"{count / _UNITS[unit]:.4g} {unit}" if unit != "B" else f"{count:.0f} B"
 
 
 def decompressed_bytes(path: Path) -> int:

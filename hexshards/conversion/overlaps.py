@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.game.symmetry import stone_keys
-from hexshards.loading.order import Words, mix
+from hexshards.rng import Words, mix
 
 MAX_ROWS, ROW_BYTES = 1 << 13, 16
 """Rows of a sketch, of two words each: 128 MiB for the most spills there can be."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sorted_runs import ReadFile
 from hexshards.conversion.sources import (
     Chunk,
@@ -26,7 +27,6 @@ from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError
 from hexshards.game.board import BLUE, RED, connects
 from hexshards.game.positions import NO_POLICY, UNKNOWN, Positions, concat
-from hexshards.options import ConvertSpec
 
 # looked for once in each process: with thousands of small files that takes longer than reading them
 converters = cache(formats)

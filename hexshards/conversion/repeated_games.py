@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.executors import Runner
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.read_sources import converters, games_of_each
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.conversion.sources import Games, Input, Twin, source_name
 from hexshards.errors import DataError
-from hexshards.options import ConvertSpec
 
 _LISTED = np.dtype([("keys", "<u8", (2,)), ("game", "<i4"), ("file", "<i4")])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hexshards.game.positions import UNKNOWN, Positions
 from hexshards.game.symmetry import TURN, image, stone_words
-from hexshards.loading.order import Words, mix, raw
+from hexshards.rng import Words, mix, raw
 
 SAME = 9
 """First step of the path of the random words."""

@@ -18,16 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards import rng
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.overlaps import sketch
 from hexshards.conversion.same_games import MARK, NO_GAME, marks, position_keys, whole_games
 from hexshards.conversion.sources import Twin
 from hexshards.dataset.index import SPLITS, InputFile
+from hexshards.dataset.split import game_keys, in_val
 from hexshards.game.board import SYMMETRIES
 from hexshards.game.positions import UNKNOWN, Positions, Reject, columns, concat
 from hexshards.game.symmetry import canonical, image, stone_keys
-from hexshards.loading import order
-from hexshards.loading.order import Words
-from hexshards.options import ConvertSpec
+from hexshards.rng import Words
 from hexshards.storage.files import publish, publishing
 
 _MAX_BIN_BITS = 20
@@ -116,7 +117,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     placed = [_placed(read, sources, spec) for read in filled]
     positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
     games = np.concatenate([np.tile(_game_keys(read), len(images_of(spec))) for read in filled])
-    val = order.in_val(games, val_fraction=spec.val_fraction)
+    val = in_val(games, val_fraction=spec.val_fraction)
     marked = _marked(stem, filled, spec) if spec.dedupe == "games" else None
     for split, member in zip(SPLITS, (~val, val), strict=True):
         rows = np.flatnonzero(member)
@@ -164,7 +165,7 @@ def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tu
     if spec.dedupe == "symmetric":
         positions = canonical(positions)
     images = images_of(spec)
-    drawn = order.raw(len(images) * len(positions), spec.seed, order.CONVERT, *_words(read.file.sha256))
+    drawn = rng.raw(len(images) * len(positions), spec.seed, rng.CONVERT, *_words(read.file.sha256))
     keys = drawn if spec.dedupe == "none" else _shared_keys(read, positions, spec)
     if spec.dedupe == "games":
         keys = np.where(np.tile(positions.game == UNKNOWN, len(images)), drawn, keys)
@@ -177,12 +178,12 @@ def _shared_keys(read: ReadFile, positions: Positions, spec: ConvertSpec) -> Wor
         own = position_keys(positions, _name_keys(read), seed=spec.seed)
     else:
         own = stone_keys(positions.stones, seed=spec.seed)
-    return np.concatenate([order.mix(own + np.uint64(number)) for number in images_of(spec)])
+    return np.concatenate([rng.mix(own + np.uint64(number)) for number in images_of(spec)])
 
 
 def _name_keys(read: ReadFile) -> Words:
     """A word for each position that names its game as the dataset does."""
-    return order.game_keys(read.names, read.positions.source, read.positions.game)
+    return game_keys(read.names, read.positions.source, read.positions.game)
 
 
 def _marked(stem: Path, reads: Sequence[ReadFile], spec: ConvertSpec) -> NDArray[Any]:
@@ -211,13 +212,13 @@ def images_of(spec: ConvertSpec) -> range:
 def _game_keys(read: ReadFile) -> Words:
     """A word for each position that names its game; a game that repeats another one has that one's."""
     positions = read.positions
-    keys = order.game_keys(read.sources, positions.source, positions.game)
+    keys = game_keys(read.sources, positions.source, positions.game)
     if read.twins:
         twins = sorted(read.twins)
         mine = np.array([twin.game for twin in twins])
         names = sorted({twin.source for twin in twins})
         source = np.array([names.index(twin.source) for twin in twins], dtype=np.uint32)
-        theirs = order.game_keys(names, source, np.array([twin.other for twin in twins], dtype=np.int32))
+        theirs = game_keys(names, source, np.array([twin.other for twin in twins], dtype=np.int32))
         place = np.minimum(np.searchsorted(mine, positions.game), len(mine) - 1)
         repeats = mine[place] == positions.game
         keys[repeats] = theirs[place[repeats]]

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.conversion.options import ConvertSpec
 from hexshards.errors import DataError, printable
 from hexshards.game.positions import Positions, Reject
-from hexshards.options import ConvertSpec
 
 GROUP = "hexshards.sources"
 """Entry points of this group name the formats: ``name = "package.module:Class"``, a class without arguments."""

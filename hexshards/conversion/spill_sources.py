@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.read_sources import read_each
 from hexshards.conversion.sorted_runs import ReadFile, Spill, find_spill, reject_lines, write_spill
 from hexshards.conversion.sources import Input, source_name
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, InputRejected, printable
 from hexshards.game.positions import Positions
-from hexshards.options import ConvertSpec
-from hexshards.plurals import counted, plural
 from hexshards.storage.files import publishing
+from hexshards.units import counted, plural
 
 MAX_SPILLS = 1024
 

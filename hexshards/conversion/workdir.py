@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hexshards.conversion.options import ConvertSpec
 from hexshards.dataset.index import NAME, Index, read_index
-from hexshards.options import ConvertSpec, plain
+from hexshards.options import as_recorded
 from hexshards.storage.files import publish
 from hexshards.storage.locks import locked
 
@@ -82,4 +83,4 @@ def _claim(scratch: Path, spec: ConvertSpec, base: Index | None) -> None:
 
 
 def _note(spec: ConvertSpec, base: Index | None) -> bytes:
-    return json.dumps({"options": plain(spec), "base": base and base.fingerprint}, sort_keys=True).encode()
+    return json.dumps({"options": as_recorded(spec), "base": base and base.fingerprint}, sort_keys=True).encode()

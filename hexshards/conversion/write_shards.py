@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from hexshards.conversion.count_games import distinct_games, note_games, note_games_of_shard
 from hexshards.conversion.dedupe_positions import merged
 from hexshards.conversion.executors import Runner
+from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
 from hexshards.dataset.shard import Layout, Shard, write_shard
+from hexshards.dataset.split import game_keys
 from hexshards.errors import InputRejected
 from hexshards.game.positions import Positions
-from hexshards.loading.order import Words, game_keys
-from hexshards.options import ConvertSpec, plain
+from hexshards.options import as_recorded
+from hexshards.rng import Words
 from hexshards.storage.files import publish
 
 
@@ -134,7 +136,7 @@ def assemble(
         splits={name: split for name, split in splits.items() if split},
         sources=plan.sources,
         inputs=(*(base.inputs if base else ()), *added),
-        options=plain(spec),
+        options=as_recorded(spec),
     )
 
 

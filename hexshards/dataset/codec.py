@@ -17,9 +17,9 @@ import zstandard
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from hexshards.dataset.options import Codec
 from hexshards.errors import DataError
-from hexshards.options import Codec
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 SUFFIXES: dict[Codec, str] = {"zstd": ".npy.zst", "none": ".npy"}
 """What a column's name is followed by in a shard."""

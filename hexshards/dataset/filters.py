@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from hexshards.dataset.blocks import Blocks, Columns
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, printable
-from hexshards.plurals import counted
 from hexshards.storage.files import Home
+from hexshards.units import counted
 
 RANGED = ("ply", "plies", "tier")
 """Columns that a filter takes a number or a range of; ``source`` takes names of files."""

@@ -19,7 +19,7 @@ from hexshards.dataset.index import Index, read_index
 from hexshards.errors import DataError
 from hexshards.game.positions import Positions
 from hexshards.game.symmetry import canonical, stone_keys, upright
-from hexshards.loading.order import Words
+from hexshards.rng import Words
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
 

@@ -21,12 +21,12 @@ from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
 
 from hexshards.dataset import codec
+from hexshards.dataset.options import Codec
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
 from hexshards.game.positions import Positions, columns
-from hexshards.options import Codec
-from hexshards.plurals import counted
 from hexshards.storage.files import Home, publishing
+from hexshards.units import counted
 
 REPAIR = (
     "Fetch this shard again, or make it again: `hexshards convert` with the same files and options, and a new --out, "

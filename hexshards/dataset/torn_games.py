@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.game.positions import Positions
-from hexshards.loading.order import Words, raw
+from hexshards.rng import Words, raw
 
 TORN, HASHES = 8, 0
 """Path and seed of the random words that boards are hashed by."""

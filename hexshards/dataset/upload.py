@@ -16,10 +16,10 @@ from typing import Any
 
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import DataError, without_secrets
-from hexshards.options import REMOTE, RemoteSpec
-from hexshards.plurals import counted
 from hexshards.storage.cache import default_folder
+from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import Patience, checked_url, filesystem, home_of, is_url, shown
+from hexshards.units import counted
 
 NOTE = "publishing.json"
 """File beside an unfinished dataset at a URL that says which it will be."""

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from hexshards.arguments import checked
 from hexshards.dataset.index import Index, Split, read_index
 from hexshards.dataset.shard import REPAIR, Shard, open_shard, read_block
+from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
 from hexshards.errors import DataError
 from hexshards.game.positions import Draft, Positions, admit
 from hexshards.game.symmetry import upright
-from hexshards.loading.order import Words, game_keys
-from hexshards.plurals import counted
+from hexshards.rng import Words
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
+from hexshards.units import counted
 
 _LEAKS = "Convert again: validation on these shards measures memory, not skill"
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.game.board import check_side
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 Array = NDArray[Any]
 

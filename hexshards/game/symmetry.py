@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards import rng
 from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
 from hexshards.game.positions import Positions
-from hexshards.loading import order
-from hexshards.loading.order import Words
+from hexshards.rng import Words
 
 TURN, TRANSPOSE = 1, 2
 """Numbers of two symmetries: rotation by 180, and transpose + colour swap."""
@@ -49,9 +49,9 @@ def upright(positions: Positions) -> Positions:
 
 def stone_keys(stones: NDArray[np.uint8], *, seed: int) -> Words:
     """A word for each row of packed stones: equal stones, equal words; otherwise as good as random."""
-    keys = np.repeat(order.raw(1, seed, order.CONVERT), len(stones))
+    keys = np.repeat(rng.raw(1, seed, rng.CONVERT), len(stones))
     for words in stone_words(stones).T:
-        keys = order.mix(keys ^ words)
+        keys = rng.mix(keys ^ words)
     return keys
 
 

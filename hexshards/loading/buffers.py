@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.conversion.memory import show_bytes
 from hexshards.errors import DataError
+from hexshards.units import show_bytes
 
 ALIGNED = 64
 """Columns begin at multiples of so many bytes of a slot: enough for numbers of any kind."""

@@ -14,12 +14,12 @@ from hexshards.dataset.filters import Filter, Selection
 from hexshards.dataset.index import VERSION, read_index
 from hexshards.errors import DataError
 from hexshards.loading.mixture import Blend, given, sequence, whole_parts
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, Plan, Window, plan_epoch, window_rows
 from hexshards.loading.window import Windows
-from hexshards.options import LoaderSpec
-from hexshards.plurals import counted
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
+from hexshards.units import counted
 
 State = dict[str, int | str]
 

@@ -20,7 +20,7 @@ from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.game.positions import stone_bytes
 from hexshards.loading import expand
 from hexshards.loading.expand import Packed, show_policy
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 LANES = 16
 """Cells that are written at a time."""

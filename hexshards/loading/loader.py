@@ -23,20 +23,20 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.conversion.memory import parse_bytes
 from hexshards.loading.batching import Rows, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
 from hexshards.loading.expand import Batch, Packed
 from hexshards.loading.loader_state import decoded
+from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
+from hexshards.loading.rank import place
 from hexshards.loading.shard_prefetch import check_room
 from hexshards.loading.window import Mixed, Windows
 from hexshards.loading.window_reader import arriving
-from hexshards.options import LOADER, REMOTE, Augment, LoaderSpec, OnError, RemoteSpec
-from hexshards.plurals import counted
 from hexshards.storage.files import Home
+from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import home_of
-from hexshards.training.distributed import place
+from hexshards.units import counted, parse_bytes
 
 __all__ = ["Batch", "Loader", "loader"]
 

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards import rng
 from hexshards.errors import printable, without_secrets
 from hexshards.loading import order
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, Blended, Plan, Window
-from hexshards.options import LoaderSpec
 
 MAX_PARTS = 1_000_000
 """Largest sum of weights as whole numbers: products with the number of a sample stay far below 2**63."""
@@ -89,7 +90,7 @@ def sequence(window: Blended, *, spec: LoaderSpec) -> NDArray[np.int64]:
 
 def _scattered(count: int, seed: int, first: int) -> NDArray[np.int64]:
     """The numbers 0 to count - 1, each run of ``_TOGETHER`` in a random order of its own."""
-    keys = order.mix(np.arange(count + -count % _TOGETHER, dtype=np.uint64) ^ order.raw(1, seed, order.BLEND, first))
+    keys = rng.mix(np.arange(count + -count % _TOGETHER, dtype=np.uint64) ^ rng.raw(1, seed, rng.BLEND, first))
     keys[count:] = np.iinfo(np.uint64).max  # what only fills the last run up stays at its end
     places = keys.reshape(-1, _TOGETHER).argsort(axis=1, kind="stable")
     places += np.arange(0, len(keys), _TOGETHER)[:, None]

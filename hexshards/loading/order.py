@@ -7,67 +7,20 @@ along a path and never added, so seed 1 epoch 1 is not seed 2 epoch 0.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.options import Augment, LoaderSpec
-
-CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING = range(7)
-"""First steps of the paths: what a stream of random numbers is for."""
+from hexshards.loading.options import Augment, LoaderSpec
+from hexshards.rng import BLOCKS, ROWS, SHARDS, SYMMETRY, mix, permutation, raw
 
 PASSES = 4
 """Passes over the data in an epoch with ``augment="all"``, each showing every position in another symmetry."""
 
-Words = NDArray[np.uint64]
-
-
-def raw(count: int, seed: int, *path: int) -> Words:
-    """``count`` uniform 64-bit numbers of the stream that a seed and a path name."""
-    words = np.random.Philox(np.random.SeedSequence(seed, spawn_key=path)).random_raw(count)
-    return np.asarray(words, dtype=np.uint64)
-
-
-def permutation(count: int, seed: int, *path: int) -> NDArray[np.int64]:
-    """The numbers 0 to count - 1 in the order that a seed and a path name, every order equally likely."""
-    if count >= 1 << 24:
-        raise ValueError(f"permutation is for at most 16,777,215 numbers, got {count}")
-    # sorting words whose low bits are the number itself is twice as fast as argsort, and needs no stable sort; the 40
-    # random bits above tie, and so fall back to the order of numbers, less than once in 100 windows of 131,072
-    mask = np.uint64((1 << 24) - 1)
-    words = (raw(count, seed, *path) & ~mask) | np.arange(count, dtype=np.uint64)
-    # by their first 16 bits, where NumPy counts instead of comparing, and then the little that is left: 18 ns a number,
-    # where sorting at once takes 45
-    words = np.take(words, np.argsort((words >> np.uint64(48)).astype(np.uint16), kind="stable"))
-    words.sort(kind="stable")
-    words &= mask
-    return words.view(np.int64)
-
-
-def mix(words: Words) -> Words:
-    """A bijective hash of 64-bit words: the finalizer of SplitMix64 (Steele, Lea, Flood: OOPSLA 2014)."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
-
 
 # the split ----------------------------------------------------------------------------------------------------------
-
-
-def game_keys(sources: Sequence[str], source: NDArray[np.uint32], game: NDArray[np.int32]) -> Words:
-    """One word per position that names its game: a hash of the file and the line that the game came from."""
-    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in sources]
-    names = np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
-    return mix(names[source] ^ mix(game.astype(np.int64).view(np.uint64)))
-
-
-def in_val(games: Words, *, val_fraction: float) -> NDArray[np.bool_]:
-    """Which games belong to ``val``. A larger fraction only adds games, and neither seed nor other games matter."""
-    return (mix(games) >> np.uint64(11)).astype(np.float64) * 2.0**-53 < val_fraction
 
 
 # the epoch ----------------------------------------------------------------------------------------------------------

@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from hexshards.conversion.memory import show_bytes
 from hexshards.dataset.filters import Selection
 from hexshards.dataset.shard import Shard
 from hexshards.errors import DataError
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.window import Windows
-from hexshards.options import LoaderSpec
-from hexshards.plurals import counted
 from hexshards.storage.remote import Remote
+from hexshards.units import counted, show_bytes
 
 log = logging.getLogger(__name__)
 

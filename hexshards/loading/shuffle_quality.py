@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from hexshards.game.positions import UNKNOWN
 from hexshards.loading.loader import Loader
-from hexshards.options import LoaderSpec
-from hexshards.plurals import counted
+from hexshards.loading.options import LoaderSpec
 from hexshards.storage.files import Home
+from hexshards.units import counted
 
 SUSPECT = 4.5
 """Standard deviations beyond a uniform shuffle that are no longer taken for chance: once in 300,000 such shuffles."""

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from hexshards.dataset import codec
 from hexshards.dataset.index import Index
+from hexshards.dataset.options import Codec
 from hexshards.dataset.shard import REPAIR, Layout, Shard, block_crc32
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.loading.window import COLUMNS
-from hexshards.options import Codec
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 MAX_BLOCK_POSITIONS = 1 << 19
 """Positions above which a block of an unknown dataset is refused; none is converted with more."""

@@ -20,16 +20,16 @@ from webdataset import tariterators
 from webdataset.compat import FluidWrapper
 from webdataset.utils import pytorch_worker_info
 
+from hexshards import rng
 from hexshards.arguments import checked
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.dataset.shard import REPAIR, stream_members
 from hexshards.errors import DataError, printable
-from hexshards.loading import order
 from hexshards.loading.expand import Batch, Packed, expand
+from hexshards.loading.options import LOADER
 from hexshards.loading.webdataset_blocks import Blocks, Columns, side_of
 from hexshards.loading.window import COLUMNS
-from hexshards.options import LOADER
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 MAX_COLUMN_BYTES = 1 << 30
 """Decompressed size above which a member is refused: a million soft policies at side 19 are 722 MB."""
@@ -171,7 +171,7 @@ class _Epochs:
         self.begun[_worker()] += 1
         shards = list(self.shards)
         numbers = (
-            order.permutation(len(shards), self.seed, order.SHARDS, self.epoch) if self.shuffle else range(len(shards))
+            rng.permutation(len(shards), self.seed, rng.SHARDS, self.epoch) if self.shuffle else range(len(shards))
         )
         return (shards[number] for number in numbers)
 
@@ -205,11 +205,11 @@ class _Shuffle:
         path = (self.epochs.epoch, *map(int, pytorch_worker_info()[:3:2]), step)
         rows = np.arange(count)
         if self.epochs.shuffle:
-            rows = order.permutation(count, self.seed, order.ROWS, *path)
+            rows = rng.permutation(count, self.seed, rng.ROWS, *path)
         columns = {name: np.take(np.concatenate([block[name] for block in held]), rows, axis=0) for name in COLUMNS}
         symmetry = np.zeros(count, dtype=np.uint8)
         if self.augment == "random":
-            symmetry = (order.raw(count, self.seed, order.SYMMETRY, *path) >> np.uint64(62)).astype(np.uint8)
+            symmetry = (rng.raw(count, self.seed, rng.SYMMETRY, *path) >> np.uint64(62)).astype(np.uint8)
         return Packed(**columns, symmetry=symmetry)
 
 

@@ -16,8 +16,8 @@ from hexshards.errors import DataError
 from hexshards.game.positions import Positions, as_distributions
 from hexshards.loading import mixture, order
 from hexshards.loading.expand import Packed
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import Plan, Window
-from hexshards.options import LoaderSpec
 from hexshards.storage.files import Home
 from hexshards.storage.remote import Unreachable
 

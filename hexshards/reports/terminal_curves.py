@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import printable
-from hexshards.plurals import counted
 from hexshards.reports.history import History
+from hexshards.units import counted
 
 LINES = (
     ("training policy loss", "train.policy_loss", min, "{:.3f}"),

@@ -23,11 +23,12 @@ from hexshards.dataset.blocks import Blocks
 from hexshards.dataset.shard import open_shard
 from hexshards.loading.buffers import Slots
 from hexshards.loading.loader import Loader
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import Plan, Window
 from hexshards.loading.window import COLUMNS, Windows
 from hexshards.loading.window_reader import Landing, arriving
-from hexshards.options import TRAIN, LoaderSpec, TrainSpec
 from hexshards.storage.files import Home
+from hexshards.training.options import TRAIN, TrainSpec
 from hexshards.training.run import computing, usual_threads
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer

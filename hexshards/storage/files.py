@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import BinaryIO, Protocol, cast
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
 from hexshards.errors import DataError
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
 
@@ -226,3 +227,9 @@ def _damaged(problem: str, where: str) -> DataError:
     return DataError(
         problem, where=where, fix="The file was cut or changed after it was written: fetch or make it again"
     )
+
+
+def free_bytes(out: Path) -> int:
+    """Room on the disk where a folder is or will be."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from hexshards.errors import DataError, printable, without_secrets
-from hexshards.options import REMOTE, RemoteSpec
-from hexshards.plurals import counted
 from hexshards.storage.cache import Cache, Part, default_folder
 from hexshards.storage.files import INDEX_BYTES, Folder, Home, too_large
+from hexshards.storage.options import REMOTE, RemoteSpec
+from hexshards.units import counted
 
 log = logging.getLogger(__name__)
 

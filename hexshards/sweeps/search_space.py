@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 
 from hexshards.arguments import fit_fields, fitted, hints_of
 from hexshards.errors import printable
-from hexshards.options import TRAIN, TrainSpec, check_option
+from hexshards.options import check_option
 from hexshards.training.early_stopping import HIGHER_IS_BETTER
+from hexshards.training.options import TRAIN, TrainSpec
 
 Sampler = Literal["tpe", "random", "grid"]
 """How the next trial is chosen: by what was good so far; at random; each combination of the lists in turn."""

@@ -24,10 +24,10 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from hexshards.errors import printable, without_secrets
-from hexshards.options import TrainSpec
 from hexshards.sweeps.search_space import Range, SweepSpec, Trial
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.hooks import Event, Hook, Progressed, RunStarted, Saved
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 
 HEARTBEAT_S, GRACE_S = 10, 60

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from hexshards.loading.rank import grouped, place
+
 TIMEOUT_S = 600.0
 """How long a process waits for the others before it gives up: longer than any of them is busy alone, with a checkpoint
 on a slow disk for one. Those that died are noticed at once where sockets tell (gloo), and by torchrun."""
@@ -76,26 +78,9 @@ class Team:
         return tensor
 
 
-def place() -> tuple[int, int]:
-    """(rank, size) by torch.distributed, else by torchrun's environment, else (0, 1).
-
-    Raises ValueError where the environment says that there are others, and not which of them this is: all would be the
-    first, and see the same samples.
-    """
-    if _grouped():
-        return distributed.get_rank(), distributed.get_world_size()
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1 and "RANK" not in os.environ:
-        raise ValueError(
-            f"WORLD_SIZE is {size} and RANK is not set. Make the loader once the process group is there (with PyTorch "
-            "Lightning: in train_dataloader), or give rank and world_size"
-        )
-    return int(os.environ.get("RANK", "0")), size
-
-
 def here() -> Team:
     """The team of torch.distributed's process group, where there is one; else this process alone."""
-    if not _grouped():
+    if not grouped():
         return Team()
     return Team(*place(), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
 
@@ -108,7 +93,7 @@ def joined(*, timeout_s: float = TIMEOUT_S) -> Iterator[Team]:
     torch.distributed raised, when another process is gone or does not answer for ``timeout_s`` seconds.
     """
     with _told_when_lost():
-        if _grouped() or place()[1] == 1:
+        if grouped() or place()[1] == 1:
             yield here()
             return
         timeout = timedelta(seconds=timeout_s)
@@ -142,7 +127,3 @@ def _told_when_lost() -> Iterator[None]:
         rank, size = place()
         found = f"process {rank} of {size} lost another, which ended or did not answer ({error})"
         raise ConnectionError(f"{found}. Look for the first error among their messages") from error
-
-
-def _grouped() -> bool:
-    return distributed.is_available() and distributed.is_initialized()

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from hexshards.conversion.disk import free_bytes
 from hexshards.loading.loader import Loader
-from hexshards.options import TrainSpec
+from hexshards.storage.files import free_bytes
 from hexshards.training.early_stopping import Limits
 from hexshards.training.mini_epochs import Course
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import parts_of
 from hexshards.training.steps.trainer import Trainer
 

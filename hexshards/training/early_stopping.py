@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hexshards.arguments import fit_fields
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
 """Endings of the metrics that are better when they are higher; of all others less is better."""

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hexshards.plurals import counted
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.distributed import Team
 from hexshards.training.hooks import (
@@ -30,6 +29,7 @@ from hexshards.training.records import MiniEpochReport, Outcome, Progress
 from hexshards.training.stop import Stop
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.training.stream import BatchStream
+from hexshards.units import counted
 
 log = logging.getLogger(__name__)
 

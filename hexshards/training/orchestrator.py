@@ -16,7 +16,6 @@ from typing import Any
 
 from hexshards.arguments import LocalPath, checked
 from hexshards.errors import DataError, NonFiniteLoss
-from hexshards.options import TRAIN
 from hexshards.training.checkpointing.checkpoint_file import random_state_kept
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.checkpointing.plain_values import plain_names
@@ -25,6 +24,7 @@ from hexshards.training.events import Events, record_of
 from hexshards.training.hooks import Hook, Run
 from hexshards.training.mini_epochs import Course
 from hexshards.training.nonfinite import write_suspect
+from hexshards.training.options import TRAIN
 from hexshards.training.protocols import Trainable, TrainLoader
 from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings

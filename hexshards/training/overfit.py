@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hexshards.options import TrainSpec
+from hexshards.training.options import TrainSpec
 from hexshards.training.run import parts_of
 
 STEPS, TOLD_STEPS = 600, 50

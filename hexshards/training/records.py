@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import escaped
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,12 @@ from hexshards.loading import workers
 from hexshards.loading.batching import usable_device
 from hexshards.loading.loader import Loader, loader
 from hexshards.loading.mixture import mixed_in
-from hexshards.loading.order import TRAINING, raw
+from hexshards.loading.options import LOADER
 from hexshards.main_guard import check_main_guard
-from hexshards.options import LOADER, MOST_THREADS, REMOTE, TrainSpec, duration_s, plain
+from hexshards.options import as_recorded
+from hexshards.rng import TRAINING, raw
 from hexshards.storage.files import Home
+from hexshards.storage.options import REMOTE
 from hexshards.storage.remote import home_of, is_url
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.checkpoint_file import newest_first
@@ -30,11 +32,13 @@ from hexshards.training.distributed import Team, joined
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.growing_data import Growth
 from hexshards.training.hooks import Hook
+from hexshards.training.options import MOST_THREADS, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer
+from hexshards.units import duration_s
 
 
 @checked
@@ -145,7 +149,7 @@ def _orchestrator(
 
 def _options(spec: TrainSpec, team: Team) -> dict[str, int | float | str | bool]:
     """What a checkpoint records: the batch of all processes, so that their number may change."""
-    recorded = {name: value for name, value in plain(spec).items() if name != "batch_size"}
+    recorded = {name: value for name, value in as_recorded(spec).items() if name != "batch_size"}
     return {**recorded, "global_batch_size": spec.batch_size * team.size}
 
 

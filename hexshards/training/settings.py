@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.arguments import fit_fields
-from hexshards.options import TRAIN
 from hexshards.training.checkpointing.checkpoint_file import Reader
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.distributed import Team
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.growing_data import Supply
+from hexshards.training.options import TRAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

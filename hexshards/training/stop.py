@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hexshards.plurals import counted
 from hexshards.signals import StopSignals
-from hexshards.training.cursor import Cursor
 from hexshards.training.distributed import Team
 from hexshards.training.early_stopping import EarlyStopping, Standing
-from hexshards.training.mini_epochs import Course
+from hexshards.training.mini_epochs import Course, Cursor
 from hexshards.training.stopwatch import Stopwatch
+from hexshards.units import counted
 
 
 class Stop:

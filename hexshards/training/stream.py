@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import DataError
-from hexshards.plurals import counted
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.cursor import Cursor
 from hexshards.training.distributed import Team
 from hexshards.training.growing_data import Supply
-from hexshards.training.mini_epochs import Course
+from hexshards.training.mini_epochs import Course, Cursor
 from hexshards.training.protocols import Rows, TrainLoader
 from hexshards.training.recent_batches import Trail
 from hexshards.training.stopwatch import Stopwatch
+from hexshards.units import counted
 
 
 class BatchStream:

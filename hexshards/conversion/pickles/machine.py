@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, Protocol
 
 from hexshards.errors import DataError, printable
-from hexshards.plurals import counted
+from hexshards.units import counted
 
 CONTAINERS_FLOOR, BYTES_PER_CONTAINER = 1_000_000, 8
 """Containers and memo entries allowed: floor + bytes / 8. Real files have one in 14 bytes or more."""

@@ -1,7 +1,7 @@
 """Dicts that look alike are found by comparing bytes, all at once, and mean exactly what the machine would read.
 
 In a file of 195,000 examples all but a few have the same opcodes in the same places and differ in a dozen numbers and
-two arrays. The first of a kind is read by the machine of hexshards.conversion.pickles.machine; hexshards.conversion.pickles.templates tells which of its
+two arrays. The first of a kind is read by the machine of pickles.machine; pickles.templates tells which of its
 bytes become which leaf of the dict. Every other dict of the kind has the same bytes everywhere else, but for references
 into the memo, which must mean the same; NumPy compares them, some megabytes ahead of the machine. What differs in any
 other way takes the machine's way. A real file is read so in a tenth of the time that the machine alone takes.
@@ -115,7 +115,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def load_records(pickled: Unframed, *, where: str, key: str) -> object:
-    """What hexshards.conversion.pickles.machine.loads makes of a pickle, but with Rows in the place of dicts that have ``key``."""
+    """What pickles.machine.loads makes of a pickle, but with Rows in the place of dicts that have ``key``."""
     if pickled.sound:
         cuts = [cut.place for cut in pickled.cuts]
         repeats = _Repeats(key, pickled.data)

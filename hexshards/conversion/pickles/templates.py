@@ -1,6 +1,6 @@
 """A template says which bytes of a dict are which leaf, and which must be the same in every other dict of its kind.
 
-Running one dict once more on the machine of hexshards.conversion.pickles.machine, its leaves marked with the opcodes that they came from,
+Running one dict once more on the machine of pickles.machine, its leaves marked with the opcodes that they came from,
 tells it. A dict that makes something for others to refer to, or has opcodes that change where a leaf lies, has none.
 """
 

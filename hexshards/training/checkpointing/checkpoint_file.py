@@ -22,13 +22,13 @@ from typing import Any, BinaryIO
 
 import torch
 
-from hexshards.conversion.memory import show_bytes
 from hexshards.errors import DataError, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
 from hexshards.storage.files import inflating, open_regular, publish
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.training.distributed import Team
+from hexshards.units import show_bytes
 
 FORMAT, WITH_ARRAYS = 1, 2
 """Versions of the layout. The second is written only where the trainer's state holds NumPy arrays, which version 0.1
@@ -87,7 +87,7 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
     """Publish a checkpoint in one step; a write that fails leaves what was there.
 
     state: the values of PARTS. The trainer's state joins them at the top level. What both hold is made plain (see
-    hexshards.training.checkpointing.plain_values). Raises NotPlain, before anything is written, for what could not be read back.
+    plain_values). Raises NotPlain, before anything is written, for what could not be read back.
     """
     trained, arrays = plain_state(trainer_state, what="the trainer's state_dict()")
     own = {"format": WITH_ARRAYS, ARRAYS: arrays, **state} if arrays else {"format": FORMAT, **state}

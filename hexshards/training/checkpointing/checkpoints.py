@@ -15,9 +15,9 @@ from hexshards.errors import DataError, printable
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
-from hexshards.training.cursor import Cursor
 from hexshards.training.distributed import Team
 from hexshards.training.early_stopping import Standing
+from hexshards.training.mini_epochs import Cursor
 from hexshards.training.protocols import Trainable
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.training.stream import BatchStream

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import DataError
-from hexshards.plurals import counted
 from hexshards.storage.files import open_regular, publish
 from hexshards.storage.locks import locked
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.schema import problem_of_record
+from hexshards.units import counted
 
 _LOCK, ALL = ".lock", Retention()
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.arguments import checked
-from hexshards.options import TRAIN
+from hexshards.training.options import TRAIN
 
 PLANES = 3
 """Planes of a board: BLUE, RED, player to move."""

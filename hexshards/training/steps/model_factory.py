@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import DataError, printable
-from hexshards.options import TrainSpec
 from hexshards.storage.files import inflating, open_regular
+from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
 from hexshards.training.steps.value_range import ROWS, check_logit
 

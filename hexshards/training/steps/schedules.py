@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
-from hexshards.options import StepSpec
+from hexshards.training.options import StepSpec
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hexshards.arguments import checked
 from hexshards.errors import NonFiniteLoss
 from hexshards.loading.batching import usable_device
-from hexshards.options import STEP, StepSpec
 from hexshards.training.checkpointing.state_fit import check_like, check_optimizer, with_own_flags
 from hexshards.training.distributed import Team, here
+from hexshards.training.options import STEP, StepSpec
 from hexshards.training.steps.losses import BatchSums, Samples, Sums, losses, total
 from hexshards.training.steps.schedules import Schedule
 from hexshards.training.steps.value_range import check_logit

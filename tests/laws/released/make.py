@@ -21,7 +21,7 @@ import zstandard
 
 import hexshards
 from hexshards import TrainSpec
-from hexshards.game.random_games import write
+from hexshards.conversion.random_files import write
 
 CUT = {"val_fraction": 0.3, "shard_positions": 128, "block_positions": 32}
 DATASETS = {

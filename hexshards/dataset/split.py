@@ -1,0 +1,23 @@
+"""Train/val split by a stable hash of the game, so that two positions of one game never straddle it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.rng import Words, mix
+
+
+def game_keys(sources: Sequence[str], source: NDArray[np.uint32], game: NDArray[np.int32]) -> Words:
+    """One word per position that names its game: a hash of the file and the line that the game came from."""
+    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in sources]
+    names = np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+    return mix(names[source] ^ mix(game.astype(np.int64).view(np.uint64)))
+
+
+def in_val(games: Words, *, val_fraction: float) -> NDArray[np.bool_]:
+    """Which games belong to ``val``. A larger fraction only adds games, and neither seed nor other games matter."""
+    return (mix(games) >> np.uint64(11)).astype(np.float64) * 2.0**-53 < val_fraction

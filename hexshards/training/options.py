@@ -1,0 +1,201 @@
+"""How a network is trained: its steps, its mini-epochs, its ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hexshards.arguments import fit_fields
+from hexshards.loading.options import Augment, OnError
+from hexshards.options import check_options, option, require
+from hexshards.units import duration_s
+
+Optimizer = Literal["adamw", "sgd"]
+"""What moves the weights: AdamW, or SGD with Nesterov's momentum."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""In what a network computes where torch deems it safe (autocast); weights and losses stay float32."""
+
+Schedule = Literal["constant", "cosine", "step", "one-cycle"]
+"""How the learning rate follows the samples seen."""
+
+MOST_THREADS = 1024
+"""A billion end a process without a word."""
+
+NETWORK, OPTIMIZER, SCHEDULE, SPEED = "Network", "Optimizer", "Learning-rate schedule", "Precision and speed"
+
+PACE, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What is kept"
+"""Panels of the help of ``hexshards train``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """How a batch changes the weights."""
+
+    optimizer: Optimizer = option("adamw", "AdamW, or SGD with Nesterov's momentum.", panel=OPTIMIZER)
+    learning_rate: float = option(1e-3, "Learning rate, after warm-up.", above=0, panel=OPTIMIZER)
+    momentum: float = option(0.9, "Momentum of SGD.", least=0, below=1, panel=OPTIMIZER)
+    weight_decay: float = option(1e-4, "Decay of weights; biases and norms do not decay.", least=0, panel=OPTIMIZER)
+    clip_norm: float = option(
+        0.0, "Gradients longer than this are scaled down to it; 0: none.", least=0, panel=OPTIMIZER
+    )
+    policy_weight: float = option(0.15, "Weight of the policy loss.", least=0, panel=OPTIMIZER)
+    value_weight: float = option(0.85, "Weight of the value loss.", least=0, panel=OPTIMIZER)
+    ema: float = option(
+        0.0,
+        "Keep a moving average of the weights that holds on to this share of itself in each step, such as 0.999, and "
+        "validate it too; 0: none.",
+        least=0,
+        below=1,
+        panel=OPTIMIZER,
+    )
+    schedule: Schedule = option(
+        "constant",
+        "The learning rate after warm-up. cosine: falls over --schedule-samples; step: falls each --schedule-samples; "
+        "one-cycle: rises from 1/25 over 30% of --schedule-samples instead of warm-up, then falls.",
+        panel=SCHEDULE,
+    )
+    warmup_samples: int = option(
+        20_000, "The learning rate rises linearly over so many samples.", least=0, panel=SCHEDULE
+    )
+    schedule_samples: int = option(
+        0,
+        "Samples of all ranks. 0: those that the run is planned for when it begins; extended later, it keeps to them, "
+        "and to the rate it fell to.",
+        least=0,
+        panel=SCHEDULE,
+    )
+    schedule_factor: float = option(
+        0.1, "To which share of the learning rate it falls; step: by which, each time.", least=0, panel=SCHEDULE
+    )
+    precision: Precision = option(
+        "float32",
+        "In what the network computes; weights stay float32. float16 scales the loss, and passes over steps that "
+        "overflow.",
+        panel=SPEED,
+    )
+    accumulate: int = option(
+        1,
+        "A batch goes through the network in so many parts, to need less memory. Gradients are those of the whole "
+        "batch; batch norm sees parts.",
+        least=1,
+        panel=SPEED,
+    )
+    compile: bool = option(False, "Compile the network for training (torch.compile).", panel=SPEED)
+    channels_last: bool = option(False, "Keep planes in the order that tensor cores like.", panel=SPEED)
+
+    def __post_init__(self) -> None:
+        fit_fields(self)
+        check_options(self)
+        fitting = self.schedule != "step" or self.schedule_samples > 0
+        require(fitting, "schedule step needs schedule_samples, after each of which it falls", self.schedule_samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec(StepSpec):
+    """One training run: its data, its folder, its model and its schedule.
+
+    Every field made by ``option`` is an option of ``hexshards train`` by the same name.
+    """
+
+    data: str | Path
+    run: Path
+    relative_to: Path | None = None
+    """Where relative paths begin; None: in the folder that is the current one when the spec is made."""
+    mini_epoch_samples: int = option(
+        200_000, "Samples between two validations; an epoch's last may be fewer.", least=1, panel=PACE
+    )
+    mini_epoch_batches: int | None = option(
+        None, "Batches between two validations, in place of samples.", least=1, panel=PACE
+    )
+    cross_epochs: bool = option(False, "A mini-epoch may begin in one epoch and end in the next.", panel=PACE)
+    val_every: int = option(
+        1, "Validate after every so many-th mini-epoch of an epoch, and the last.", least=1, panel=PACE
+    )
+    val_samples: int | None = option(
+        None, "Validate on at most so many positions, always the same, taken evenly.", least=1, panel=PACE
+    )
+    diagnose: int = option(
+        8_192,
+        "Validation positions to look into after each validation: by ply, calibration, the hardest; 0: none.",
+        least=0,
+        panel=PACE,
+    )
+    epochs: int = option(1, "Passes over the data.", least=1, panel=ENDS)
+    max_samples: int | None = option(None, "End after so many samples, over all starts.", least=1, panel=ENDS)
+    max_time: str | None = option(None, "End in time, over all starts: 90s, 30m, 12h, 2d or 11h30m.", panel=ENDS)
+    patience: int | None = option(None, "End after so many mini-epochs without a better one.", least=1, panel=ENDS)
+    best_by: str = option(
+        "val.loss",
+        "What is best, for best.pt and --patience; ..accuracy, ..top1 and ..top5 are better higher.",
+        panel=ENDS,
+    )
+    min_improvement: float = option(0.0, "By how much a better mini-epoch must be better.", least=0, panel=ENDS)
+    keep_last: int | None = option(
+        None, "Keep the newest so many checkpoints, and best.pt; else all.", least=1, panel=KEPT
+    )
+    keep_every: int | None = option(None, "With --keep-last: keep every so many-th as well.", least=1, panel=KEPT)
+    batch_size: int = option(256, "Samples in a batch of one process.", least=1)
+    channels: int = option(32, "Width of the network.", least=1, panel=NETWORK)
+    blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1, panel=NETWORK)
+    model: str | None = option(
+        None,
+        "Your own network, package.module:factory; what the factory returns is trained instead. Python looks for it "
+        "in the current folder too.",
+        panel=NETWORK,
+    )
+    init_from: Path | None = option(
+        None, "Begin with the weights in this checkpoint or state_dict, and nothing else of it.", panel=NETWORK
+    )
+    augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
+    seed: int = option(0, "Seed of weights and order.", least=0, below=1 << 64)
+    num_workers: int = option(0, "Processes that read.", least=0)
+    threads: int | None = option(
+        None,
+        "Threads a process computes with on the CPU; else as many as the run began with, which were as many as torch "
+        "would take and the machine or its container gives.",
+        least=1,
+        below=MOST_THREADS + 1,
+    )
+    mix: str = option("", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.")
+    where: str = option("", "Train only on positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.")
+    positions: int | None = option(None, "Train on at most so many positions an epoch, taken evenly.", least=1)
+    on_error: OnError = option("raise", "At a damaged block: stop, or show other positions in its place and count.")
+    cache: Path | None = option(
+        None, "Folder that shards of a URL come down to, else hexshards in $XDG_CACHE_HOME or ~/.cache."
+    )
+    device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.")
+    resume: str = option(
+        "auto",
+        "auto: from the newest good checkpoint in the run's folder; never: from nothing, and only in a folder without "
+        "checkpoints; a path: from that checkpoint.",
+    )
+
+    def __post_init__(self) -> None:
+        StepSpec.__post_init__(self)  # super() does not know a class with slots
+        if self.relative_to is None:
+            object.__setattr__(self, "relative_to", _here())
+        require(self.max_time is None or duration_s(self.max_time) > 0, "max_time must be more than 0", self.max_time)
+        require(
+            not (self.mini_epoch_batches and self.mini_epoch_samples != TRAIN.mini_epoch_samples),
+            "give mini_epoch_samples or mini_epoch_batches, not both",
+            self.mini_epoch_samples,
+        )
+
+    def absolute(self, path: str | Path) -> Path:
+        """A path of the spec, wherever this process has gone since."""
+        return (self.relative_to or Path.cwd()) / path
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it was removed, and whose paths are absolute needs none
+        return None
+
+
+STEP = StepSpec()
+
+TRAIN = TrainSpec(data=Path(), run=Path())
+"""Defaults of a training run; data and run are always given."""
