@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# processes that tests start find helpers as pytest itself does
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
 
 ADDRESS_SPACE_BYTES = 3 << 30
 """What a small machine may map: 2 GB more than an interpreter with NumPy does."""
@@ -42,7 +46,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of three processes that train together found; started once, as each of them imports torch."""
-    from three_processes import answers_in
+    from helpers.three_processes import answers_in
 
     return answers_in(tmp_path_factory.mktemp("answers"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_data import dataset, rows_of
+from helpers.small_data import dataset, rows_of
 
 import hexshards
 from hexshards.game.options import SynthSpec

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_data import dataset
+from helpers.small_data import dataset
 
 from hexshards.cores import shares, usable_cores
 from hexshards.errors import DataError

@@ -4,7 +4,7 @@ import sys
 from multiprocessing.process import current_process
 
 import pytest
-from small_data import dataset
+from helpers.small_data import dataset
 
 import hexshards
 from hexshards.conversion.executors import _Spawning

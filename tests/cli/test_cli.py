@@ -12,7 +12,7 @@ from contextlib import redirect_stderr
 
 import pytest
 import typer
-from small_data import CUT, dataset, examples, processed, write_examples
+from helpers.small_data import CUT, dataset, examples, processed, write_examples
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app

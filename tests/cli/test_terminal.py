@@ -11,8 +11,8 @@ import sys
 
 import pyte
 import pytest
+from helpers.small_data import CUT, processed
 from rich.console import Console
-from small_data import CUT, processed
 
 from hexshards.cli import display
 from hexshards.conversion.convert import convert

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyte
 import pytest
+from helpers.small_data import dataset
+from helpers.small_runs import SmallLoader, Validation, train
 from rich.console import Console
-from small_data import dataset
-from small_runs import SmallLoader, Validation, train
 from typer.testing import CliRunner
 
 from hexshards.cli import display

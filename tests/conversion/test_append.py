@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_data import CUT, columns_of, examples, files_of, processed, samples_of, write_examples
+from helpers.small_data import CUT, columns_of, examples, files_of, processed, samples_of, write_examples
 
 import hexshards
 from hexshards.conversion.convert import convert

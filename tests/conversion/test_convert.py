@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from small_data import CUT, columns_of, examples, files_of, processed, write_examples
+from helpers.small_data import CUT, columns_of, examples, files_of, processed, write_examples
 
 import hexshards
 from hexshards import rng

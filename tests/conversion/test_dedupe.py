@@ -5,7 +5,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from small_data import CUT, SIDE, columns_of, files_of, images, processed, rows_of, samples_of
+from helpers.small_data import CUT, SIDE, columns_of, files_of, images, processed, rows_of, samples_of
 
 import hexshards
 from hexshards.cli.display import conversion_summary

@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from small_data import columns_of, files_of
+from helpers.small_data import columns_of, files_of
 
 from hexshards.conversion import dedupe_games
 from hexshards.conversion.convert import convert

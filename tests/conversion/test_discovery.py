@@ -8,7 +8,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from small_data import files_of
+from helpers.small_data import files_of
 
 from hexshards.conversion.convert import convert
 from hexshards.conversion.discovery import discover

@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small_data import columns_of
+from helpers.small_data import columns_of
 
 from hexshards.conversion.convert import convert
 from hexshards.conversion.random_files import trmph_line, write

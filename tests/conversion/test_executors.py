@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_data import processed
+from helpers.small_data import processed
 
 from hexshards.conversion import executors
 from hexshards.conversion.convert import convert
@@ -160,9 +160,9 @@ def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
 SLEEP = """
 import sys
 from pathlib import Path
-from test_engines import engines, tell_and_sleep
+from test_executors import executors, tell_and_sleep
 if __name__ == "__main__":
-    with engines.local(2) as runner:
+    with executors.local(2) as runner:
         list(runner.each(tell_and_sleep, [(Path(sys.argv[1]),)] * 6, at_once=2))
 """
 

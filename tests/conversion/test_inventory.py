@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from tests.test_cli import call
 
 from hexshards.cli.display import SHOWN_FOLDERS, found_text
 from hexshards.conversion.convert import convert
@@ -8,7 +9,6 @@ from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.conversion.sources import Input
 from hexshards.game.random_games import play
-from tests.test_cli import call
 
 
 @pytest.fixture

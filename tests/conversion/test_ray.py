@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from small_data import CUT, files_of, processed
+from helpers.small_data import CUT, files_of, processed
 
 from hexshards.conversion import executors
 from hexshards.conversion.convert import convert

@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from small_data import CUT, columns_of, files_of, processed
+from helpers.small_data import CUT, columns_of, files_of, processed
 
 from hexshards.cli.display import estimate_text
 from hexshards.conversion.convert import convert

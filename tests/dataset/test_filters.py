@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from small_data import CUT, columns_of, examples, images, rows_of, samples_of, write_examples
+from helpers.small_data import CUT, columns_of, examples, images, rows_of, samples_of, write_examples
 
 from hexshards.conversion.convert import convert
 from hexshards.dataset.filters import Filter, _even

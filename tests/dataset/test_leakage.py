@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_data import CUT, dataset, images, processed, samples_of
+from helpers.small_data import CUT, dataset, images, processed, samples_of
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app

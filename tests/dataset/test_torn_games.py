@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from small_data import columns_of, examples, planes_of, write_examples
+from helpers.small_data import columns_of, examples, planes_of, write_examples
 
 from hexshards.conversion.convert import convert
 from hexshards.dataset.split import game_keys, in_val

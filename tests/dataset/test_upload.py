@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from small_data import CUT, files_of, processed
-from small_server import serving
-from test_killed import OPTIONS, wait_for
+from helpers.processes import OPTIONS, wait_for
+from helpers.small_data import CUT, files_of, processed
+from helpers.small_server import serving
 
 import hexshards
 from hexshards.conversion.convert import convert

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 import zstandard
-from small_data import dataset
-from test_loader import open_loader
+from helpers.loading import open_loader
+from helpers.small_data import dataset
 from typer.testing import CliRunner
 
 import hexshards

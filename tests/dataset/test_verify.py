@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_data import CUT, dataset
+from helpers.small_data import CUT, dataset
 
 from hexshards.dataset.index import Index, Split, read_index
 from hexshards.dataset.shard import REPAIR, Layout, read_block, write_shard

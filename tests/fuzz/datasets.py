@@ -1,6 +1,6 @@
 """Datasets that anybody could have written: an index whose fingerprint fits, blocks whose checksums do, any content.
 
-    python tests/fuzzing_datasets.py [--minutes M | --cases N] [--seed S [--first N]]
+    PYTHONPATH=tests python -m fuzz.datasets [--minutes M | --cases N] [--seed S [--first N]]
 
 Each case takes a small sound dataset, puts hostile values into its index, a block, or the state of a loader, makes
 every checksum fit again, and has it verified, shown, measured, loaded in all ways, kept resident and added to.
@@ -26,10 +26,10 @@ import numpy as np
 import torch
 import typer
 import zstandard
-from fuzzing import NUMBERS, VALUES, Random, Unclean, at, check_text, fuzz, one_place, places, put, refusal, shown
-from small_data import processed
+from helpers.small_data import processed
 
 import hexshards
+from fuzz.harness import NUMBERS, VALUES, Random, Unclean, at, check_text, fuzz, one_place, places, put, refusal, shown
 from hexshards.cli import dataset_commands
 from hexshards.dataset import codec
 from hexshards.dataset.index import NAME, read_index

@@ -1,6 +1,6 @@
 """Run folders and checkpoints that anybody could have written: each is gone on with, or refused in a sentence.
 
-    python tests/fuzzing_runs.py [--minutes M | --cases N] [--seed S [--first N]]
+    PYTHONPATH=tests python -m fuzz.runs [--minutes M | --cases N] [--seed S [--first N]]
 
 Each case takes a sound run, puts one hostile value in the place of one that it holds (in a checkpoint whose checksum
 then fits, in metrics.jsonl), and starts it again, shows its curves and begins another run with its weights.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzzing import VALUES, Case, Random, check_text, fuzz, places, put, refusal, shown
-from small_runs import Drawing, SmallLoader, Validation, orchestrator, seeded
+from helpers.small_runs import Drawing, SmallLoader, Validation, orchestrator, seeded
 
+from fuzz.harness import VALUES, Case, Random, check_text, fuzz, places, put, refusal, shown
 from hexshards.reports.history import read_history
 from hexshards.reports.terminal_curves import curves_text
 from hexshards.training.checkpointing import checkpoint_file

@@ -1,6 +1,6 @@
 """Servers that answer anything: it ends in the dataset or in a sentence, and in little memory.
 
-    python tests/fuzzing_servers.py [--minutes M | --cases N] [--seed S [--first N]]
+    PYTHONPATH=tests python -m fuzz.servers [--minutes M | --cases N] [--seed S [--first N]]
 
 Each case reads a whole dataset from a server of which some answers, or all, are wrong: other bytes, lengths, encodings
 and places, bodies without end, and small ones that become large.
@@ -17,9 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from fuzzing import Case, Random, Unclean, fuzz, refusal
-from small_data import dataset
+from helpers.small_data import dataset
 
+from fuzz.harness import Case, Random, Unclean, fuzz, refusal
 from hexshards.dataset.index import read_index
 from hexshards.dataset.verify import verify
 from hexshards.storage.options import RemoteSpec

@@ -1,6 +1,6 @@
 """Random damage to small good files: every reader either reads what is left or says what is wrong, and stays small.
 
-    python tests/fuzzing_sources.py pickle|trmph [CASES]
+    PYTHONPATH=tests python -m fuzz.sources pickle|trmph [CASES]
 
 Run by test_fuzz with a limit on memory; by hand with as many cases as there is time for.
 """

@@ -16,7 +16,7 @@ from hexshards.game.random_games import Game, play
 
 SIDES = (3, 5, 13, 19)
 GOLDEN = ["#4,c1d2c3c4b1a4b4d1a3d3b3d4b2 b", "#4,c4b4b1d4a4d2a1b2c2c3c1b3d3a3 r"]
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def winner_slowly(stones, side):

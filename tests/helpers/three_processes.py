@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_steps import Bare, Batch, Drawing, Spoiled, batch, weights
 from torch import nn
 
+from helpers.steps import Bare, Batch, Drawing, Spoiled, batch, weights
 from hexshards.errors import NonFiniteLoss
 from hexshards.training.distributed import Team, here, joined
 from hexshards.training.options import StepSpec
@@ -39,7 +39,7 @@ def torchrun(processes: int, *command: str | Path, **environment: str) -> subpro
     return subprocess.run(
         [*torchrun, *map(str, command)],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

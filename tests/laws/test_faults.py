@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import dataset, images, rows_of, samples_of
-from small_server import serving
-from test_killed import processes, wait_for
-from test_loader import all_rows, open_loader, stream
+from helpers.loading import all_rows, open_loader, stream
+from helpers.processes import processes, wait_for
+from helpers.small_data import dataset, images, rows_of, samples_of
+from helpers.small_server import serving
 
 import hexshards
 from hexshards.errors import DataError

@@ -1,7 +1,6 @@
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,8 @@ def limit_memory():
 
 @pytest.mark.parametrize("kind", ["pickle", "trmph"])
 def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memory(kind, tmp_path):
-    script = Path(__file__).with_name("fuzzing_sources.py")
     done = subprocess.run(
-        [sys.executable, script, kind],
+        [sys.executable, "-m", "fuzz.sources", kind],
         cwd=tmp_path,
         preexec_fn=limit_memory,  # nothing else runs in this process between fork and exec
         capture_output=True,
@@ -29,9 +27,12 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memo
 
 @pytest.mark.parametrize(("what", "cases"), [("datasets", 100), ("runs", 60), ("servers", 60)])
 def test_what_anybody_could_have_written_is_used_or_refused_in_a_sentence(what, cases, tmp_path):
-    script = Path(__file__).with_name(f"fuzzing_{what}.py")
     done = subprocess.run(
-        [sys.executable, script, "--cases", str(cases)], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", f"fuzz.{what}", "--cases", str(cases)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert f"{cases} cases" in done.stdout

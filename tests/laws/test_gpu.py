@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_data import dataset
+from helpers.small_data import dataset
 
 import hexshards
 from hexshards import TrainSpec

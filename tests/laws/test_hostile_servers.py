@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from small_data import dataset
-from test_loader import open_loader, stream
+from helpers.loading import open_loader, stream
+from helpers.small_data import dataset
 
 import hexshards
 from hexshards.dataset.index import _fingerprint
@@ -150,7 +150,7 @@ def test_a_proxy_is_heeded(spec, monkeypatch):
 def test_a_cache_folder_that_is_removed_while_shards_come_down_is_made_again(tmp_path, spec):
     import shutil
 
-    from small_server import serving
+    from helpers.small_server import serving
 
     folder = dataset(tmp_path)
     expected = stream(open_loader(folder))

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import CUT, files_of, processed
+from helpers.processes import OPTIONS, processes, wait_for
+from helpers.small_data import CUT, files_of, processed
 
 from hexshards.conversion.convert import convert
 from hexshards.dataset.verify import verify
 
 KILLS, KILLS_IN_A_ROW = 20, 10
-OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -42,23 +42,8 @@ def started(sources, out):
     )
 
 
-def processes():
-    """Process, parent, group and command line of all that run."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
-    return [(int(row[0]), int(row[1]), int(row[2]), row[4]) for row in rows if not row[3].startswith("Z")]
-
-
 def workers_of(process):
     return [pid for pid, parent, _, command in processes() if parent == process.pid and "spawn_main" in command]
-
-
-def wait_for(happened, *, wait_s=60.0):
-    end = time.monotonic() + wait_s
-    while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.001)
-    return found
 
 
 def made(out):

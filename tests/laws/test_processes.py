@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_data import dataset
-from test_steps import Bare, assert_equal
-from three_processes import PROCESSES, WHOLE, torchrun, trained
+from helpers.small_data import dataset
+from helpers.steps import Bare, assert_equal
+from helpers.three_processes import PROCESSES, WHOLE, torchrun, trained
 from torch import Tensor
 
 from hexshards.errors import DataError

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from small_data import dataset, rows_of
+from helpers.small_data import dataset, rows_of
 
 import hexshards
 

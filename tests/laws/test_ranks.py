@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_data import dataset, examples, images, rows_of, samples_of, write_examples
+from helpers.small_data import dataset, examples, images, rows_of, samples_of, write_examples
 
 import hexshards
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 LAUNCHER = """
 import hashlib, json, os, sys
@@ -23,7 +23,7 @@ from multiprocessing import get_context
 import torch
 import torch.distributed as ranks
 sys.path.insert(0, sys.argv[1])
-from small_data import rows_of
+from helpers.small_data import rows_of
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
 

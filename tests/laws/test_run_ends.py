@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_data import dataset, processed, rows_of
-from small_runs import (
+from helpers.small_data import dataset, processed, rows_of
+from helpers.small_runs import (
     WHOLE,
     SmallLoader,
     assert_same_run,

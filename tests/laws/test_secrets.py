@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_data import dataset, processed
-from small_server import serving
+from helpers.small_data import dataset, processed
+from helpers.small_server import serving
 from typer.testing import CliRunner
 
 import hexshards

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from small_data import dataset
+from helpers.small_data import dataset
 
 from hexshards.errors import DataError
 from hexshards.loading.batching import BUFFERS, Rows, compiled, on_cpu, on_device

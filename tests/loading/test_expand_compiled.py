@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import dataset
+from helpers.small_data import dataset
 
 import hexshards
 from hexshards.game.board import MAX_SIDE, MIN_SIDE

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_data import columns_of, dataset, examples, images, rows_of, samples_of, write_examples
+from helpers.loading import all_rows, digest, open_loader, stream
+from helpers.small_data import columns_of, dataset, examples, images, rows_of, samples_of, write_examples
 
 import hexshards
 from hexshards.conversion.convert import convert
 from hexshards.conversion.random_files import write
 from hexshards.errors import DataError
-from hexshards.loading.loader import Loader
-from hexshards.loading.options import LoaderSpec
 
 POSITIONS = 1117
 """Of the training split below: a prime number, so that nothing divides it."""
@@ -34,25 +33,6 @@ def data(tmp_path_factory):
 def rows(data):
     """Counter of the training positions, read without hexshards."""
     return Counter(images(*sample)[0] for sample in samples_of(data, "train"))
-
-
-def open_loader(data, *, rank=0, world_size=1, **options):
-    spec = LoaderSpec(**{"batch_size": 32, "window_blocks": 3, "group_shards": 2, "seed": 7, **options})
-    return Loader(data, spec, rank=rank, world_size=world_size)
-
-
-def digest(*batches):
-    """One batch, or the slices of one batch in the order of their ranks."""
-    parts = [torch.cat(columns) for columns in zip(*batches, strict=True)]
-    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:24]
-
-
-def stream(loader):
-    return [digest(batch) for batch in loader]
-
-
-def all_rows(loader):
-    return Counter(row for batch in loader for row in rows_of(batch))
 
 
 # order --------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from helpers.small_data import dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_data import dataset
 
 from hexshards.loading.loader import Loader
 from hexshards.loading.loader_state import LoaderState

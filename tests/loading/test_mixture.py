@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from small_data import CUT, dataset, examples, images, rows_of, samples_of, write_examples
+from helpers.small_data import CUT, dataset, examples, images, rows_of, samples_of, write_examples
 
 from hexshards.cli.training_view import TrainingView
 from hexshards.conversion.convert import convert

@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from small_data import columns_of, dataset
+from helpers.small_data import columns_of, dataset
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app

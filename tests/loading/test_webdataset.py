@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import webdataset
-from small_data import columns_of, dataset
+from helpers.small_data import columns_of, dataset
 
 import hexshards
 

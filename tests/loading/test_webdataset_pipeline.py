@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from small_data import columns_of, dataset, images, rows_of, samples_of
-from small_server import serving
+from helpers.small_data import columns_of, dataset, images, rows_of, samples_of
+from helpers.small_server import serving
 
 import hexshards
 from hexshards.dataset.codec import SUFFIXES, encode

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_data import dataset
+from helpers.small_data import dataset
 
 from hexshards.errors import sendable
 from hexshards.loading import buffers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import dataset
+from helpers.small_data import dataset
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_data import dataset
+from helpers.small_data import dataset
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app

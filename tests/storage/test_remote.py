@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_data import dataset
-from small_server import serving
-from test_loader import open_loader, stream
+from helpers.loading import open_loader, stream
+from helpers.small_data import dataset
+from helpers.small_server import serving
 from typer.testing import CliRunner
 
 import hexshards

@@ -12,7 +12,7 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
-from small_data import dataset
+from helpers.small_data import dataset
 from typer.testing import CliRunner
 
 import hexshards

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small_data import SIDE, columns_of, dataset, samples_of
+from helpers.small_data import SIDE, columns_of, dataset, samples_of
 from torch import nn
 
 from hexshards.errors import DataError

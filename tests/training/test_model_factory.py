@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_hex_ai
 import torch
+from helpers import small_hex_ai
 from torch import Tensor, nn
 
 from hexshards.errors import DataError

@@ -8,10 +8,11 @@ import io
 import logging
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from helpers.steps import Bare, Batch, Drawing, Spoiled, assert_equal, batch, weights
 from torch import Tensor, nn
 
 from hexshards.errors import NonFiniteLoss
@@ -21,40 +22,7 @@ from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import share
 from hexshards.training.steps.trainer import Trainer
 
-SIDE = 5
 PLAIN: dict[str, Any] = {"warmup_samples": 0, "learning_rate": 1e-2}
-
-
-class Batch(NamedTuple):
-    board: Tensor
-    policy: Tensor
-    value: Tensor
-
-
-class Drawing(nn.Module):
-    """A network with all that there is to keep: weights, buffers that training moves, random draws."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.see = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2))
-        self.policy, self.value = nn.Conv2d(4, 1, 1), nn.Linear(4, 1)
-
-    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
-        seen = self.see(board)
-        return self.policy(seen).flatten(1), self.value(seen.mean(dim=(2, 3)))
-
-
-class Bare(nn.Module):
-    """A network without batch norm: the rows of a batch do not see each other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.see = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
-        self.policy, self.value = nn.Conv2d(4, 1, 1), nn.Linear(4, 1)
-
-    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
-        seen = self.see(board)
-        return self.policy(seen).flatten(1), self.value(seen.mean(dim=(2, 3)))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,37 +34,12 @@ def compiled_without_a_compiler(monkeypatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
-def batch(seed: int, *, rows: int = 6, without_policy: int = 2) -> Batch:
-    draw = torch.Generator().manual_seed(seed)
-    board = torch.randint(0, 2, (rows, 3, SIDE, SIDE), generator=draw).float()
-    policy = torch.eye(SIDE * SIDE)[torch.randint(0, SIDE * SIDE, (rows,), generator=draw)]
-    policy[:without_policy] = 0.0
-    return Batch(board, policy, torch.randint(0, 2, (rows, 1), generator=draw).float())
-
-
 BATCHES = [batch(seed, rows=5 if seed == 7 else 6) for seed in range(8)]
 
 
 def made(kind: Callable[[], nn.Module] = Drawing, *, seed: int = 0, **options: Any) -> Trainer:
     torch.manual_seed(seed)
     return Trainer(kind(), StepSpec(**{**PLAIN, **options}))
-
-
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
-
-
-def assert_equal(ours: Any, theirs: Any, where: str = "state") -> None:
-    if isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys(), where
-        for name in theirs:
-            assert_equal(ours[name], theirs[name], f"{where}.{name}")
-    elif isinstance(theirs, (list, tuple)):
-        assert len(ours) == len(theirs), where
-        for number, (our, their) in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal(our, their, f"{where}[{number}]")
-    else:
-        assert torch.equal(ours, theirs) if isinstance(theirs, Tensor) else ours == theirs, where
 
 
 # --- going on ---
@@ -296,14 +239,6 @@ def test_channels_last_changes_where_numbers_lie_and_not_what_they_are():
 
 
 # --- losses that are no numbers ---
-
-
-class Spoiled(Bare):
-    """Answers what the board's first cell says."""
-
-    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
-        policy, value = super().forward(board)
-        return policy, value * board[:, 0, 0, 0].reshape(-1, 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

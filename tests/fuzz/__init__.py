@@ -1,0 +1,1 @@
+"""Fuzzers: hostile files, datasets, run folders and servers, each with a seed that repeats it."""
