@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.machine import Array, DType, Global, Member
-from hexshards.conversion.pickles.scanner import Alike, Rows, distinct, joined
+from hexshards.conversion.pickles.scanner import Alike, SimilarDicts, distinct, joined
 from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
 from hexshards.errors import printable
@@ -42,7 +42,7 @@ _KINDS: dict[type, str] = {
     Array: "a NumPy array",
     Global: "the name of a function or class",
     DType: "a NumPy type",
-    Rows: "a dict",
+    SimilarDicts: "a dict",
     str: "text",
     bytes: "bytes",
     bool: "a truth value",
@@ -50,7 +50,7 @@ _KINDS: dict[type, str] = {
     type(None): "None",
 }
 
-Columns = dict[str, Any]
+ExampleColumns = dict[str, Any]
 """Columns of a Draft, boards and policies a row each, and ``number``: which example each row is."""
 
 
@@ -140,8 +140,8 @@ class Examples:
         return concat(admitted).take(order), tuple(self.names.names), sorted(rejects, key=_number)
 
     def _parts(
-        self, single: list[tuple[int, Any]], found: Sequence[Rows], numbers: Sequence[NDArray[np.int64]]
-    ) -> Iterator[tuple[Columns, list[Reject]]]:
+        self, single: list[tuple[int, Any]], found: Sequence[SimilarDicts], numbers: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[ExampleColumns, list[Reject]]]:
         """The columns of all examples, some at a time, and what did not become a row."""
         if found:
             number = np.concatenate(numbers)
@@ -150,7 +150,7 @@ class Examples:
         for start in range(0, max(1, len(single)), SINGLE_EXAMPLES):
             yield self._single(single[start : start + SINGLE_EXAMPLES])
 
-    def _draft(self, part: Columns) -> Draft:
+    def _draft(self, part: ExampleColumns) -> Draft:
         columns = {name: column for name, column in part.items() if name not in ("number", "boards")}
         return Draft(
             side=self.side,
@@ -161,7 +161,7 @@ class Examples:
 
     # one at a time --------------------------------------------------------------------------------------------------
 
-    def _single(self, numbered: Sequence[tuple[int, Any]]) -> tuple[Columns, list[Reject]]:
+    def _single(self, numbered: Sequence[tuple[int, Any]]) -> tuple[ExampleColumns, list[Reject]]:
         rows: list[tuple[Any, ...]] = []
         rejects = []
         for number, example in numbered:
@@ -237,7 +237,7 @@ class Examples:
 
     def _columns(
         self, alike: Alike, number: NDArray[np.int64]
-    ) -> Generator[tuple[Columns, list[Reject]], None, list[tuple[int, Any]]]:
+    ) -> Generator[tuple[ExampleColumns, list[Reject]], None, list[tuple[int, Any]]]:
         """Columns of examples of one kind, some at a time; and those of them that must be looked at one at a time."""
         plan = self._plan(alike.template)
         if plan is None:
@@ -255,7 +255,7 @@ class Examples:
             yield columns, []
         return [(int(number[row]), alike.dict(row)) for row in np.flatnonzero(odd).tolist()]
 
-    def _plan(self, template: Template) -> _Plan | None:
+    def _plan(self, template: Template) -> _ColumnReaders | None:
         """How a kind's leaves become columns; None when its examples need to be looked at one at a time."""
         like, side = template.example, self.side
         meta = like.get("metadata")
@@ -269,7 +269,7 @@ class Examples:
             return None
         if policy is not None and ("policy", "data") not in template.leaves:
             return None
-        plan = _Plan(template, side, has_policy=policy is not None)
+        plan = _ColumnReaders(template, side, has_policy=policy is not None)
         cells = side * side
         plan.read("player", ("player_to_move",), self._player_number)
         plan.read("winner", ("metadata", "winner"), _winner)
@@ -279,7 +279,7 @@ class Examples:
         self._plan_game(plan, meta)
         return plan
 
-    def _plan_game(self, plan: _Plan, meta: dict[str, Any]) -> None:
+    def _plan_game(self, plan: _ColumnReaders, meta: dict[str, Any]) -> None:
         game_id = meta.get("game_id")
         if game_id is None:
             plan.constants |= {"source": 0, "game": UNKNOWN}
@@ -304,11 +304,11 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
     return isinstance(array, Array) and array.dtype == "<f4" and not array.fortran and array.shape == shape
 
 
-def _sorted_out(examples: Sequence[Any]) -> tuple[list[tuple[int, Any]], list[Rows], list[NDArray[np.int64]]]:
+def _sorted_out(examples: Sequence[Any]) -> tuple[list[tuple[int, Any]], list[SimilarDicts], list[NDArray[np.int64]]]:
     """Numbered dicts, Rows, and the numbers of what these stand for."""
-    single, found, numbers, first = list[tuple[int, Any]](), list[Rows](), list[NDArray[np.int64]](), 0
+    single, found, numbers, first = list[tuple[int, Any]](), list[SimilarDicts](), list[NDArray[np.int64]](), 0
     for example in examples:
-        if isinstance(example, Rows):
+        if isinstance(example, SimilarDicts):
             found.append(example)
             numbers.append(np.arange(first, first + len(example)))
             first += len(example)
@@ -322,7 +322,7 @@ def _number(reject: Reject) -> int:
     return int(reject.place.removeprefix("example "))
 
 
-class _Plan:
+class _ColumnReaders:
     """Which leaf of a kind of example becomes which column, and what its numbers stand for."""
 
     def __init__(self, template: Template, side: int, *, has_policy: bool) -> None:
@@ -343,10 +343,10 @@ class _Plan:
             value = value[step]
         self.constants[column] = meaning(value)
 
-    def scalars(self, alike: Alike) -> Columns:
+    def scalars(self, alike: Alike) -> ExampleColumns:
         """The columns of one number an example."""
         count = len(alike)
-        found: Columns = {
+        found: ExampleColumns = {
             "has_policy": np.full(count, self.has_policy),
             "value": alike.floats(self.template.leaves[("value",)]),
         }
@@ -360,7 +360,7 @@ class _Plan:
             found[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
         return found
 
-    def arrays(self, alike: Alike, rows: slice) -> Columns:
+    def arrays(self, alike: Alike, rows: slice) -> ExampleColumns:
         """Boards and policies of some of the examples."""
         leaves, count = self.template.leaves, len(alike.starts[rows])
         boards = alike.blobs(leaves[("board", "data")], rows).view("<f4")

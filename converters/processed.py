@@ -17,7 +17,7 @@ import numpy as np
 from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.pickles.frames import Unframed
 from hexshards.conversion.pickles.machine import Array
-from hexshards.conversion.pickles.scanner import Rows, load_records
+from hexshards.conversion.pickles.scanner import SimilarDicts, load_records
 from hexshards.conversion.sources import Chunk, source_name
 from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, kind_of, plain_value
 from hexshards.errors import DataError, printable
@@ -48,7 +48,7 @@ class ProcessedFiles:
             yield Chunk(no_positions(MIN_SIDE), tuple(names.names), [], ["holds no examples"])
             return
         notes = []
-        if 2 * sum(isinstance(example, (dict, Rows)) for example in examples) < len(examples):
+        if 2 * sum(isinstance(example, (dict, SimilarDicts)) for example in examples) < len(examples):
             examples, note = _from_tuples(examples, spec, where)
             notes.append(note)
         sample = _sample(examples)
@@ -106,7 +106,7 @@ def _sample(examples: Sequence[Any]) -> list[dict[str, Any]]:
     """Dicts like those of the file; leaves may be another example's."""
     picked: list[Any] = []
     for example in examples[:: max(1, len(examples) // SAMPLE_EXAMPLES)]:
-        if isinstance(example, Rows):
+        if isinstance(example, SimilarDicts):
             picked += [example.kind(row).example for row in range(min(8, len(example)))]
         else:
             picked.append(example)

@@ -173,7 +173,7 @@ def bar(unit: str = "") -> Iterator[Bars]:
 
 
 @contextmanager
-def conversion_progress() -> Iterator[Callable[[convert.Progress], None]]:
+def conversion_progress() -> Iterator[Callable[[convert.ConversionProgress], None]]:
     """Files read and shards written, positions per second and time left."""
     with bar() as bars:
         games = bars.add_task("comparing games", total=None, visible=False)
@@ -182,7 +182,7 @@ def conversion_progress() -> Iterator[Callable[[convert.Progress], None]]:
         write = bars.add_task("writing shards", total=None, visible=False)
         publish = bars.add_task("publishing files", total=None, visible=False)
 
-        def show(now: convert.Progress) -> None:
+        def show(now: convert.ConversionProgress) -> None:
             bars.update(read, total=now.bytes, completed=now.bytes_done)
             for task, done, total in (
                 (games, now.lists_done, now.lists),

@@ -14,7 +14,7 @@ from hexshards.cli import display
 from hexshards.errors import escaped, printable
 from hexshards.loading.loader import Loader
 from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
-from hexshards.training.records import Progress
+from hexshards.training.records import TrainingProgress
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class TrainingView:
         if warning := record.get("diagnosis", {}).get("warning"):
             display.warn(f"warning: {escaped(warning)}")
 
-    def _move(self, now: Progress) -> None:
+    def _move(self, now: TrainingProgress) -> None:
         per_s = (now.samples_seen - self._begun_samples) / max(time.monotonic() - self._begun_s, 1e-9)
         mini, epoch = f"mini-epoch {now.mini_epoch:,}", f"epoch {now.epoch:,} of {now.epochs:,}"
         self._samples("mini", mini, now.mini_epoch_done, now.mini_epoch_samples, now.samples_per_s)
@@ -164,7 +164,7 @@ def trial_lines(event: RunStarted, names: Sequence[str]) -> list[str]:
     return [" · ".join([f"trial {int(event.run.folder.name)} begins", *options]), *_origin(event)]
 
 
-def progress_line(now: Progress) -> str:
+def progress_line(now: TrainingProgress) -> str:
     """How far a run is, in one line."""
     parts = [
         f"epoch {now.epoch} mini-epoch {now.mini_epoch}",

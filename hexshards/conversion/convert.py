@@ -35,7 +35,7 @@ from hexshards.conversion.workdir import REJECTS, clear, finished, held, rejects
 from hexshards.conversion.write_shards import assemble, plan_of
 from hexshards.dataset.index import NAME, Index, InputFile, read_index
 from hexshards.dataset.shard import Shard
-from hexshards.dataset.upload import publish, published, written_in
+from hexshards.dataset.upload import published, upload, written_in
 from hexshards.errors import DataError, printable
 from hexshards.main_guard import check_main_guard
 from hexshards.options import as_recorded
@@ -47,7 +47,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class ConversionProgress:
     """How far a conversion is; sent after every group of files of games compared, file read and shard written."""
 
     files: int
@@ -105,7 +105,7 @@ def convert(
     workers: int = 1,
     memory: int | str = MEMORY,
     engine: Engine = "local",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ConversionProgress], None] | None = None,
     announce: Callable[[Sequence[SourceFolder], Sequence[str]], None] | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Report:
@@ -172,7 +172,7 @@ def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Inpu
 
 
 def _published(url: str, report: Report, tell: _Teller) -> Report:
-    publish(Path(report.out), url, tell=tell.published)
+    upload(Path(report.out), url, tell=tell.published)
     return replace(report, out=shown(url))
 
 
@@ -368,14 +368,14 @@ def _check_space(work: _Work, found: Survey, spills: Mapping[Group, Spill]) -> N
 class _Teller:
     """Adds up what is done and passes it on."""
 
-    def __init__(self, inputs: Sequence[Input], tell: Callable[[Progress], None] | None) -> None:
+    def __init__(self, inputs: Sequence[Input], tell: Callable[[ConversionProgress], None] | None) -> None:
         self.tell = tell or (lambda _: None)
         self.counts = Counter(files=len(inputs), bytes=sum(file.path.stat().st_size for file in inputs))
         self.add()
 
     def add(self, **counts: int) -> None:
         self.counts.update(counts)
-        self.tell(Progress(**{each.name: self.counts[each.name] for each in fields(Progress)}))
+        self.tell(ConversionProgress(**{each.name: self.counts[each.name] for each in fields(ConversionProgress)}))
 
     def read(self, group: Group, spill: Spill | None) -> None:
         kept = sum(file.positions for file in spill.inputs) if spill else 0

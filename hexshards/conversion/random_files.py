@@ -18,7 +18,7 @@ from hexshards.arguments import LocalPath, checked
 from hexshards.game.board import check_side, move_name
 from hexshards.game.options import SYNTH, Format, SynthSpec
 from hexshards.game.random_games import NEVER, Game, play
-from hexshards.storage.files import publish, publishing
+from hexshards.storage.files import publishing, write_whole
 
 Example = dict[str, object]
 """One position of a processed file: board, policy, value, player_to_move, metadata."""
@@ -141,7 +141,7 @@ def write(
         first = number * games_per_file
         played = play(min(games_per_file, games - first), side=side, seed=seed, first=first)
         if format == "trmph":
-            publish(path, "".join(f"{trmph_line(game)}\n" for game in played).encode())
+            write_whole(path, "".join(f"{trmph_line(game)}\n" for game in played).encode())
         else:
             _write_games(path, played, number=number, source_file=f"{stem}{SUFFIX['trmph']}")
     return paths

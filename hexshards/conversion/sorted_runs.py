@@ -29,7 +29,7 @@ from hexshards.game.board import SYMMETRIES
 from hexshards.game.positions import UNKNOWN, Positions, Reject, columns, concat
 from hexshards.game.symmetry import canonical, image, stone_keys
 from hexshards.rng import Words
-from hexshards.storage.files import publish, publishing
+from hexshards.storage.files import publishing, write_whole
 
 _MAX_BIN_BITS = 20
 """Keys are counted by at most so many of their first bits: 8 MB of counts."""
@@ -125,7 +125,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     save_arrays(_sketch(stem), sketch(*_known_games(filled)))
     rejects = [{"file": read.file.name, **reject._asdict()} for read in reads for reject in read.rejects]
     if rejects:
-        publish(_rejects(stem), "".join(json.dumps(line) + "\n" for line in rejects).encode())
+        write_whole(_rejects(stem), "".join(json.dumps(line) + "\n" for line in rejects).encode())
     spill = Spill(
         stem=str(stem),
         side=positions.side,
@@ -138,7 +138,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         reject_places=tuple(sorted({_place_word(line["place"]) for line in rejects})),
         without_policy=sum(read.without_policy for read in reads),
     )
-    publish(_note(stem), json.dumps(asdict(spill)).encode())
+    write_whole(_note(stem), json.dumps(asdict(spill)).encode())
     return spill
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from hexshards.conversion.options import ConvertSpec
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.options import as_recorded
-from hexshards.storage.files import publish
+from hexshards.storage.files import write_whole
 from hexshards.storage.locks import locked
 
 SCRATCH = ".partial"
@@ -79,7 +79,7 @@ def _claim(scratch: Path, spec: ConvertSpec, base: Index | None) -> None:
         if path.name not in (_LOCK, _NOTE) and (not same or path.name.endswith(".partial")):
             path.unlink()
     if not same:
-        publish(note, mine)
+        write_whole(note, mine)
 
 
 def _note(spec: ConvertSpec, base: Index | None) -> bytes:

@@ -29,11 +29,11 @@ from hexshards.errors import InputRejected
 from hexshards.game.positions import Positions
 from hexshards.options import as_recorded
 from hexshards.rng import Words
-from hexshards.storage.files import publish
+from hexshards.storage.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RowRange:
     """Consecutive rows of one spill."""
 
     spill: int
@@ -47,7 +47,7 @@ class Job:
 
     name: str
     split: str
-    runs: tuple[Run, ...]
+    runs: tuple[RowRange, ...]
 
     @property
     def rows(self) -> int:
@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ShardPlan:
     """What every job of an assembly shares."""
 
     out: Path
@@ -73,7 +73,7 @@ class Plan:
         return np.array([places[name] for name in spill.sources], dtype=np.uint32)
 
 
-def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | None, spec: ConvertSpec) -> Plan:
+def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | None, spec: ConvertSpec) -> ShardPlan:
     """How the spills become shards. Raises InputRejected when they do not fit the dataset they are added to."""
     soft = [spill for spill in spills if spill.soft]
     if base and soft and not base.layout.soft:
@@ -85,7 +85,7 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
     known = base.sources if base else ()
     fresh = sorted({name for spill in spills for name in spill.sources} - set(known))
     layout = base.layout if base else None
-    return Plan(
+    return ShardPlan(
         out=out,
         scratch=scratch,
         spills=tuple(sorted(spills, key=lambda spill: spill.inputs[0].sha256)),
@@ -104,7 +104,7 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
 
 
 def assemble(
-    plan: Plan,
+    plan: ShardPlan,
     *,
     base: Index | None,
     spec: ConvertSpec,
@@ -140,26 +140,26 @@ def assemble(
     )
 
 
-def _jobs(plan: Plan, split: str, base: Index | None, shard_positions: int) -> Iterator[Job]:
+def _jobs(plan: ShardPlan, split: str, base: Index | None, shard_positions: int) -> Iterator[Job]:
     first = len(base.splits[split].shards) if base and split in base.splits else 0
     places = cuts(plan.spills, split, shard_positions)
     number = first
     for column in range(places.shape[1] - 1):
         ends = places[:, column : column + 2].tolist()
-        runs = tuple(Run(spill, start, stop) for spill, (start, stop) in enumerate(ends) if start < stop)
+        runs = tuple(RowRange(spill, start, stop) for spill, (start, stop) in enumerate(ends) if start < stop)
         if runs:  # many equal keys may leave the next shard nothing
             yield Job(name=f"{split}-{number:06d}.tar", split=split, runs=runs)
             number += 1
 
 
-def _stamp(plan: Plan, jobs: Sequence[Job]) -> str:
+def _stamp(plan: ShardPlan, jobs: Sequence[Job]) -> str:
     """Names everything that the shards follow from, but for the options, which the scratch folder notes."""
     files = [(spill.rows, [file.sha256 for file in spill.inputs]) for spill in plan.spills]
     entry = [files, plan.sources, asdict(plan.layout), [(job.name, job.rows) for job in jobs]]
     return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
 
 
-def _remove_stale(plan: Plan, base: Index | None, written: set[str]) -> None:
+def _remove_stale(plan: ShardPlan, base: Index | None, written: set[str]) -> None:
     """Remove shards that are neither the dataset's nor whole, and what was half written."""
     kept = written | {shard.name for split in (base.splits.values() if base else ()) for shard in split.shards}
     for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
@@ -174,7 +174,7 @@ def _threads(jobs: Sequence[Job], at_once: int) -> list[int]:
     return [max(1, round(at_once * job.rows / rows)) for job in jobs]
 
 
-def _slim(plan: Plan) -> Plan:
+def _slim(plan: ShardPlan) -> ShardPlan:
     """The plan without what a job has no use for: it travels with every job."""
     return replace(plan, spills=tuple(replace(s, inputs=(), rejects={}, first_reject="") for s in plan.spills))
 
@@ -182,7 +182,7 @@ def _slim(plan: Plan) -> Plan:
 # one shard ----------------------------------------------------------------------------------------------------------
 
 
-def write_one(job: Job, threads: int, *, plan: Plan, stamp: str) -> None:
+def write_one(job: Job, threads: int, *, plan: ShardPlan, stamp: str) -> None:
     """Write a shard, the keys of its games, and last a note of what is in it."""
     counts = list[Counts]()
     games = list[Words]()
@@ -197,16 +197,16 @@ def write_one(job: Job, threads: int, *, plan: Plan, stamp: str) -> None:
     shard = write_shard(plan.out / job.name, counted(blocks), layout=plan.layout, threads=threads)
     note_games(plan.scratch, job.name, games)
     note = {"stamp": stamp, "shard": asdict(shard), "counts": asdict(Counts.sum(counts))}
-    publish(_note(plan.scratch, job.name), json.dumps(note).encode())
+    write_whole(_note(plan.scratch, job.name), json.dumps(note).encode())
 
 
-def _parts(job: Job, plan: Plan) -> Iterator[tuple[Positions, Words]]:
+def _parts(job: Job, plan: ShardPlan) -> Iterator[tuple[Positions, Words]]:
     for run in job.runs:
         spill = plan.spills[run.spill]
         yield read_rows(spill, job.split, slice(run.start, run.stop), numbers=plan.numbers(spill))
 
 
-def _blocks(job: Job, plan: Plan) -> Iterator[Positions]:
+def _blocks(job: Job, plan: ShardPlan) -> Iterator[Positions]:
     """The rows of a shard in the order of their keys; one copy of them is held, and one block."""
     rows = np.empty(job.rows, dtype=row_dtype(plan.layout.side, soft=plan.layout.soft))
     keys = np.empty(job.rows, dtype=np.uint64)
@@ -233,7 +233,7 @@ def _by_key(keys: Words, rows: NDArray[Any]) -> NDArray[np.int64]:
     return np.lexsort([np.unique(rows.view(f"V{rows.itemsize}"), return_inverse=True)[1], keys])
 
 
-def _merged_blocks(job: Job, plan: Plan) -> Iterator[Positions]:
+def _merged_blocks(job: Job, plan: ShardPlan) -> Iterator[Positions]:
     held = plan.layout.block_positions * 32
     groups = merged(_parts(job, plan), side=plan.layout.side, held=held)
     for start in range(0, len(groups), plan.layout.block_positions):
@@ -247,7 +247,7 @@ def _note(scratch: Path, name: str) -> Path:
     return scratch / f"{name}.json"
 
 
-def _written(job: Job, plan: Plan, stamp: str) -> bool:
+def _written(job: Job, plan: ShardPlan, stamp: str) -> bool:
     """Whether a shard is there, whole and up to date."""
     note, path = _note(plan.scratch, job.name), plan.out / job.name
     if not note.exists() or not path.exists():
@@ -256,7 +256,7 @@ def _written(job: Job, plan: Plan, stamp: str) -> bool:
     return bool(entry["stamp"] == stamp and path.stat().st_size == entry["shard"]["size_bytes"])
 
 
-def _split(name: str, jobs: Sequence[Job], plan: Plan, base: Index | None, stamp: str) -> Split | None:
+def _split(name: str, jobs: Sequence[Job], plan: ShardPlan, base: Index | None, stamp: str) -> Split | None:
     old = base.splits.get(name) if base else None
     notes = [json.loads(_note(plan.scratch, job.name).read_bytes()) for job in jobs]
     if not notes and not old:

@@ -20,7 +20,7 @@ from hexshards.dataset.index_schema import Entry, Head, LayoutEntry, SplitEntry,
 from hexshards.dataset.shard import Layout, Shard
 from hexshards.errors import DataError, printable
 from hexshards.game.positions import Positions
-from hexshards.storage.files import Folder, Home, publish
+from hexshards.storage.files import Folder, Home, write_whole
 from hexshards.storage.remote import home_of
 
 NAME = "index.json"
@@ -137,7 +137,7 @@ class Index:
         """Publish the index: from now on the folder is a dataset."""
         # dataclasses.asdict would copy every leaf first: with thousands of files that takes 2.5 times as long
         entry = {"format": "hexshards", "version": VERSION, "fingerprint": self.fingerprint, **_by_name(self)}
-        publish(folder / NAME, json.dumps(entry, indent=1, sort_keys=True, default=_by_name).encode())
+        write_whole(folder / NAME, json.dumps(entry, indent=1, sort_keys=True, default=_by_name).encode())
 
 
 def _instead(home: Home) -> str:

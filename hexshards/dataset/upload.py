@@ -48,7 +48,7 @@ def published(url: str) -> Index | None:
         return None
 
 
-def publish(folder: Path, url: str, *, tell: Callable[[int, int], None], spec: RemoteSpec = REMOTE) -> None:
+def upload(folder: Path, url: str, *, tell: Callable[[int, int], None], spec: RemoteSpec = REMOTE) -> None:
     """Bring the dataset in a folder to a URL, and remove the folder; ``tell`` is told files done and files in all.
 
     Raises FileExistsError where another dataset is, DataError when a file does not arrive.

@@ -27,7 +27,7 @@ DEVICE_ROWS = 16_384
 the kernels of an expansion take as long for 1,024 rows as for 16,384 (benchmarks/results/gpu.md)."""
 
 
-class Rows:
+class RowBuffer:
     """Runs of rows out of consecutive windows; what lies before a run is let go."""
 
     def __init__(self, windows: Iterator[Packed], start: int) -> None:

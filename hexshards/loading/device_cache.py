@@ -12,7 +12,7 @@ from hexshards.dataset.filters import Selection
 from hexshards.errors import DataError
 from hexshards.loading.batching import sent
 from hexshards.loading.expand import Packed
-from hexshards.loading.ordered_map import ahead
+from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.window import COLUMNS, Windows
 
 BLOCKS_AT_ONCE = 64
@@ -46,7 +46,7 @@ class Resident:
 
     def draw(self, windows: Windows, numbers: range) -> Generator[Packed, None, None]:
         """Rows of these windows on the device; only their order and their symmetries cross over."""
-        with closing(ahead(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
+        with closing(ordered_map(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
             for found in in_turn:
                 place = sent(found.columns["place"].astype(np.int32), self.device)
                 columns = {name: column.index_select(0, place) for name, column in self.columns.items()}

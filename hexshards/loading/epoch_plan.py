@@ -15,7 +15,7 @@ from hexshards.dataset.index import VERSION, read_index
 from hexshards.errors import DataError
 from hexshards.loading.mixture import Blend, given, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import PASSES, Plan, Window, plan_epoch, window_rows
+from hexshards.loading.order import PASSES, EpochPlan, Window, plan_epoch, window_rows
 from hexshards.loading.window import Windows
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
@@ -62,7 +62,7 @@ class Epochs:
         """The largest number that an epoch can have."""
         return min(_LAST, self._blend.last) if self._blend else _LAST
 
-    def plan(self, epoch: int) -> Plan:
+    def plan(self, epoch: int) -> EpochPlan:
         """The windows of an epoch, in their order."""
         if self._blend:
             return self._blend.plan(epoch)

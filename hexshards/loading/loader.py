@@ -23,13 +23,13 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.loading.batching import Rows, compiled, on_cpu, on_device, usable_device
+from hexshards.loading.batching import RowBuffer, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
 from hexshards.loading.expand import Batch, Packed
 from hexshards.loading.loader_state import decoded
 from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
-from hexshards.loading.rank import place
+from hexshards.loading.rank import rank_and_size
 from hexshards.loading.shard_prefetch import check_room
 from hexshards.loading.window import Mixed, Windows
 from hexshards.loading.window_reader import arriving
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 Stream = Generator[Made, None, None]
-Source = Callable[[Windows, range], Generator[Packed, None, None]]
+WindowSource = Callable[[Windows, range], Generator[Packed, None, None]]
 """Rows of windows, window by window."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -193,7 +193,7 @@ class Loader:
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
         self.spec, self.device, self.dtype, self.channels_last = spec, usable_device(device), dtype, channels_last
-        self.rank, self.world_size = _place(rank, world_size)
+        self.rank, self.world_size = _rank_and_size(rank, world_size)
         self._check_size()
         check_room(self.epochs.selections, spec)
         if resident and len(self.epochs.selections) > 1:
@@ -331,7 +331,7 @@ class Loader:
                 f"{counted(self.world_size, 'rank')}. Turn drop_last on, or choose another batch_size"
             )
 
-    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
+    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: WindowSource) -> Stream[Made]:
         """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
         at = self._at
         if at.loaded:
@@ -341,7 +341,7 @@ class Loader:
             self._at = _Pass(at.epoch + (at.samples >= self.samples))
         return self._counted(self._at, make, read)
 
-    def _counted(self, own: _Pass, make: Callable[[Stream[Packed]], Stream[Made]], read: Source) -> Stream[Made]:
+    def _counted(self, own: _Pass, make: Callable[[Stream[Packed]], Stream[Made]], read: WindowSource) -> Stream[Made]:
         # only now, at the first batch: Lightning sets the epoch after it has called iter
         own.begun, start = True, own.samples
         with closing(self._packed(own.epoch, start, read)) as rows, closing(make(rows)) as made:
@@ -354,12 +354,12 @@ class Loader:
         if self._at is own:
             self._at = _Pass(own.epoch + 1)
 
-    def _packed(self, epoch: int, start: int, read: Source) -> Stream[Packed]:
+    def _packed(self, epoch: int, start: int, read: WindowSource) -> Stream[Packed]:
         """This rank's rows of each batch from sample ``start`` of the global stream on."""
         windows = self.epochs.windows(epoch)
         head = windows.plan.window_at(start)
         with closing(read(windows, range(head, len(windows)))) as found:
-            rows = Rows(found, int(windows.plan.starts[head]))
+            rows = RowBuffer(found, int(windows.plan.starts[head]))
             for first in range(start, self.samples, self._global_batch):
                 count = min(self._global_batch, self.samples - first)
                 low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
@@ -385,12 +385,12 @@ class Loader:
         self.skipped = Skipped(before.blocks + len(window.damage), before.positions + int(window.lost))
 
 
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def _rank_and_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """This process among those that train together."""
     if (rank is None) != (world_size is None):
         raise ValueError(f"give both rank and world_size or neither, got {rank} and {world_size}")
     if rank is None or world_size is None:
-        return place()
+        return rank_and_size()
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be 0 to world_size - 1, got {rank} of {world_size}")
     return rank, world_size

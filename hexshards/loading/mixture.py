@@ -22,7 +22,7 @@ from hexshards import rng
 from hexshards.errors import printable, without_secrets
 from hexshards.loading import order
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import PASSES, Blended, Plan, Window
+from hexshards.loading.order import PASSES, Blended, EpochPlan, Window
 
 MAX_PARTS = 1_000_000
 """Largest sum of weights as whole numbers: products with the number of a sample stay far below 2**63."""
@@ -129,7 +129,7 @@ class Blend:
         """The largest number of an epoch whose samples ``given`` counts without going beyond 64 bits."""
         return int(((1 << 63) - 1) // (2 * sum(self.parts) + 1) // self.samples - 1)
 
-    def plan(self, epoch: int) -> Plan:
+    def plan(self, epoch: int) -> EpochPlan:
         """The windows of an epoch. Without shuffling all epochs are the first."""
         samples = self.samples
         begin = epoch * samples if self.spec.shuffle else 0
@@ -149,7 +149,7 @@ class Blend:
             )
             for number in range(len(starts) - 1)
         )
-        return Plan(windows, starts)
+        return EpochPlan(windows, starts)
 
 
 class _Passes:

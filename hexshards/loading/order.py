@@ -58,7 +58,7 @@ class Blended:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class EpochPlan:
     """All windows of an epoch, and where in its stream of samples each begins."""
 
     windows: tuple[Window | Blended, ...]
@@ -70,7 +70,9 @@ class Plan:
         return int(np.searchsorted(self.starts, sample, side="right")) - 1
 
 
-def plan_epoch(shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, spec: LoaderSpec) -> Plan:
+def plan_epoch(
+    shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, spec: LoaderSpec
+) -> EpochPlan:
     """The windows of an epoch over shards of so many blocks, of so many rows each."""
     passes = PASSES if spec.augment == "all" else 1
     windows = [
@@ -79,7 +81,7 @@ def plan_epoch(shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, ep
         for number, blocks in enumerate(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec))
     ]
     rows = [int(block_rows[window.blocks].sum()) for window in windows]
-    return Plan(tuple(windows), np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]))
+    return EpochPlan(tuple(windows), np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]))
 
 
 def window_blocks(

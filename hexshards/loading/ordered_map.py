@@ -17,7 +17,7 @@ JOIN_S = 5.0
 """How long the end of an iteration waits for work in progress; a thread that hangs in a read then ends on its own."""
 
 
-def ahead(
+def ordered_map(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
 ) -> Generator[Result, None, None]:
     """``map(work, items)``, with up to ``depth`` results begun beyond the one that is asked for.

@@ -7,7 +7,7 @@ import os
 from torch import distributed
 
 
-def place() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """(rank, size) by torch.distributed, else by torchrun's environment, else (0, 1).
 
     Raises ValueError where the environment says that there are others, and not which of them this is: all would be the

@@ -41,14 +41,14 @@ def fetching(windows: Windows, numbers: Sequence[int]) -> Iterator[Callable[[int
     if not any(isinstance(selection.home, Remote) for selection in windows.selections):
         yield lambda _: None
         return
-    ahead = _Ahead(windows, numbers)
+    ahead = _Prefetch(windows, numbers)
     try:
         yield ahead.reached
     finally:
         ahead.end()
 
 
-class _Ahead:
+class _Prefetch:
     """Shards in the order of their first use, how many of them are taken, and how many may be."""
 
     def __init__(self, windows: Windows, numbers: Sequence[int]) -> None:

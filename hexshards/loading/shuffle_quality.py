@@ -28,7 +28,7 @@ SUSPECT = 4.5
 
 _MERGED_AT = 1 << 20
 
-Columns = dict[str, NDArray[Any]]
+BatchColumns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +96,9 @@ def mixing(
     )
 
 
-def stream(loader: Loader, names: tuple[str, ...], *, epoch: int) -> Iterator[Columns]:
+def stream(loader: Loader, names: tuple[str, ...], *, epoch: int) -> Iterator[BatchColumns]:
     """Any columns of the samples of each batch that a loader delivers in an epoch, in its order."""
-    windows, held = loader.epochs.windows(epoch), list[Columns]()
+    windows, held = loader.epochs.windows(epoch), list[BatchColumns]()
     size, left = loader.batch_size * loader.world_size, loader.samples
     for number in range(len(windows)):
         held.append(windows.read(number, names).columns)
@@ -122,7 +122,7 @@ class _Tally:
         self.squares = self.products = 0.0
         self.last: float | None = None
 
-    def add(self, batch: Columns) -> None:
+    def add(self, batch: BatchColumns) -> None:
         game, source, value = batch["game"], batch["source"].astype(np.int64), batch["value"].astype(np.float64)
         known = game != UNKNOWN
         self.without_game += int((~known).sum())

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hexshards.dataset import codec
+from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import Index
 from hexshards.dataset.options import Codec
 from hexshards.dataset.shard import REPAIR, Layout, Shard, block_crc32
@@ -25,15 +25,13 @@ MAX_BLOCK_POSITIONS = 1 << 19
 _SHARD_NAME = re.compile(r"(?:train|val)-\d{6}\.tar")
 _WIDTHS = {-(-2 * side * side // 8): side for side in range(MIN_SIDE, MAX_SIDE + 1)}
 
-Columns = Mapping[str, NDArray[Any]]
-
 
 def side_of(width: int) -> int:
     """Side of the boards whose stones are packed into so many bytes."""
     return _WIDTHS[width]
 
 
-class Blocks:
+class CheckedBlocks:
     """Samples of webdataset as the columns of blocks, each compared with all that is known of it."""
 
     def __init__(self, index: Index | None) -> None:

@@ -22,12 +22,13 @@ from webdataset.utils import pytorch_worker_info
 
 from hexshards import rng
 from hexshards.arguments import checked
+from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.dataset.shard import REPAIR, stream_members
 from hexshards.errors import DataError, printable
 from hexshards.loading.expand import Batch, Packed, expand
 from hexshards.loading.options import LOADER
-from hexshards.loading.webdataset_blocks import Blocks, Columns, side_of
+from hexshards.loading.webdataset_blocks import CheckedBlocks, side_of
 from hexshards.loading.window import COLUMNS
 from hexshards.units import counted
 
@@ -95,7 +96,7 @@ def pipeline(
         webdataset.split_by_node,
         webdataset.split_by_worker,
         _samples,
-        Blocks(known),
+        CheckedBlocks(known),
         _Shuffle(drawn, seed=seed, positions=buffer_positions if shuffle else 1, augment=augment),
         _Batches(batch_size),
     ):

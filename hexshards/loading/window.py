@@ -17,7 +17,7 @@ from hexshards.game.positions import Positions, as_distributions
 from hexshards.loading import mixture, order
 from hexshards.loading.expand import Packed
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import Plan, Window
+from hexshards.loading.order import EpochPlan, Window
 from hexshards.storage.files import Home
 from hexshards.storage.remote import Unreachable
 
@@ -44,7 +44,7 @@ class Mixed(NamedTuple):
 class Windows:
     """The windows of one epoch by number. One thread at a time may read."""
 
-    def __init__(self, selections: Sequence[Selection], plan: Plan, spec: LoaderSpec) -> None:
+    def __init__(self, selections: Sequence[Selection], plan: EpochPlan, spec: LoaderSpec) -> None:
         self.selections, self.spec, self.plan = selections, spec, plan
         layouts = [selection.index.layout for selection in selections]
         self.softened = len({layout.soft for layout in layouts}) > 1

@@ -17,7 +17,7 @@ from hexshards.errors import DataError, sendable
 from hexshards.loading import workers
 from hexshards.loading.buffers import Slots
 from hexshards.loading.expand import Packed
-from hexshards.loading.ordered_map import ahead
+from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.shard_prefetch import fetching
 from hexshards.loading.window import NOWHERE, Mixed, Windows
 
@@ -46,7 +46,7 @@ def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator
     landing = Landing(windows, slots)
     # without workers a thread makes the next window while this one is used: nearly all that takes long in it leaves
     # Python to other threads
-    one_by_one = ahead(landing.__getitem__, tasks, threads=1, depth=1)
+    one_by_one = ordered_map(landing.__getitem__, tasks, threads=1, depth=1)
     in_turn = _from_processes(landing, tasks, processes) if processes else one_by_one
     with closing(in_turn), fetching(windows, numbers) as reached:
         for number, (slot, found) in zip(numbers, in_turn, strict=True):

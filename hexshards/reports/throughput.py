@@ -24,7 +24,7 @@ from hexshards.dataset.shard import open_shard
 from hexshards.loading.buffers import Slots
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import Plan, Window
+from hexshards.loading.order import EpochPlan, Window
 from hexshards.loading.window import COLUMNS, Windows
 from hexshards.loading.window_reader import Landing, arriving
 from hexshards.storage.files import Home
@@ -46,7 +46,7 @@ SETTLED, CROSSINGS, EXPANDED = 6, 12, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class LoaderTiming:
     """The whole loader with so many workers."""
 
     workers: int
@@ -69,12 +69,12 @@ class Pace:
     """That torch computes with."""
     stages: dict[str, float]
     """read, checksum, decompress and permute, by whoever makes windows; cross, from a worker; expand."""
-    runs: tuple[Run, ...]
+    runs: tuple[LoaderTiming, ...]
     model_samples_per_s: float | None
     """Training steps of the model on a batch that is there already."""
 
     @property
-    def fastest(self) -> Run:
+    def fastest(self) -> LoaderTiming:
         """The run that delivers most."""
         return max(self.runs, key=lambda run: run.samples_per_s)
 
@@ -173,7 +173,7 @@ def _as_on_disk(blocks: Blocks, wanted: NDArray[np.int64]) -> Iterator[bytes]:
 def _from_a_worker(windows: Windows, count: int) -> float:
     """Nanoseconds per sample until a window that one worker made over and over has been seen by this process."""
     numbers = range(SETTLED + CROSSINGS)
-    again = Plan((windows.plan.windows[0],) * len(numbers), count * np.arange(len(numbers) + 1))
+    again = EpochPlan((windows.plan.windows[0],) * len(numbers), count * np.arange(len(numbers) + 1))
     with closing(arriving(Windows(windows.selections, again, windows.spec), numbers, num_workers=1)) as found:
         for number, window in enumerate(found, start=1):
             for column in window.rows:
@@ -208,7 +208,7 @@ def _ns(work: Callable[[], object], samples: int) -> float:
     return statistics.median(times) * 1e9 / samples
 
 
-def _run(loader: Loader, expand_ns: float) -> Run:
+def _run(loader: Loader, expand_ns: float) -> LoaderTiming:
     """Epoch after epoch until the time is over, the start of every epoch included but not that of the first."""
     start = time.perf_counter()
     samples, first_s, took_s = 0, 0.0, 0.0
@@ -221,7 +221,7 @@ def _run(loader: Loader, expand_ns: float) -> Run:
                 break
     batch.value.cpu()
     took_s = time.perf_counter() - start - first_s
-    return Run(
+    return LoaderTiming(
         workers=loader.spec.num_workers,
         samples_per_s=samples / took_s,
         first_batch_s=first_s,

@@ -157,7 +157,7 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def publish(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` in one step."""
     with publishing(path) as file:
         file.write(data)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from hexshards.loading.rank import grouped, place
+from hexshards.loading.rank import grouped, rank_and_size
 
 TIMEOUT_S = 600.0
 """How long a process waits for the others before it gives up: longer than any of them is busy alone, with a checkpoint
@@ -82,7 +82,7 @@ def here() -> Team:
     """The team of torch.distributed's process group, where there is one; else this process alone."""
     if not grouped():
         return Team()
-    return Team(*place(), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    return Team(*rank_and_size(), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager
@@ -93,11 +93,11 @@ def joined(*, timeout_s: float = TIMEOUT_S) -> Iterator[Team]:
     torch.distributed raised, when another process is gone or does not answer for ``timeout_s`` seconds.
     """
     with _told_when_lost():
-        if grouped() or place()[1] == 1:
+        if grouped() or rank_and_size()[1] == 1:
             yield here()
             return
         timeout = timedelta(seconds=timeout_s)
-        rank, size = place()
+        rank, size = rank_and_size()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=_store(timeout), rank=rank, world_size=size, timeout=timeout)
         try:
@@ -124,6 +124,6 @@ def _told_when_lost() -> Iterator[None]:
         # gloo's errors are plain RuntimeErrors that begin with a file of its own
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
-        rank, size = place()
+        rank, size = rank_and_size()
         found = f"process {rank} of {size} lost another, which ended or did not answer ({error})"
         raise ConnectionError(f"{found}. Look for the first error among their messages") from error

@@ -25,7 +25,7 @@ from hexshards.training.hooks import (
     Validated,
     Validating,
 )
-from hexshards.training.records import MiniEpochReport, Outcome, Progress
+from hexshards.training.records import MiniEpochReport, Outcome, TrainingProgress
 from hexshards.training.stop import Stop
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.training.stream import BatchStream
@@ -83,7 +83,7 @@ class Events:
         if not self._hooks or not (self._watch.due(PROGRESS_INTERVAL_S) or stream.mini_epoch_over):
             return
         cursor, course, loader = stream.cursor, stream.course, stream.loader
-        progress = Progress(
+        progress = TrainingProgress(
             epoch=cursor.epoch,
             epochs=course.limits.epochs,
             epoch_done=cursor.epoch_samples,

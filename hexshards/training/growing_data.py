@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import DataError, printable
 from hexshards.loading.loader import Loader
-from hexshards.storage.files import Home, publish
+from hexshards.storage.files import Home, write_whole
 from hexshards.storage.remote import home_of
 from hexshards.training.protocols import TrainLoader
 
@@ -92,7 +92,7 @@ class Growth:
         path = self._folder / name / NAME
         if anew or not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            publish(path, self._home.read(NAME))
+            write_whole(path, self._home.read(NAME))
         return Earlier(self._home, path)
 
     def put_aside(self, index: Index) -> None:

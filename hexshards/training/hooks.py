@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from hexshards.training.checkpointing.checkpoint_file import random_state_kept
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.protocols import Trainable, TrainLoader
-from hexshards.training.records import Outcome, Progress, Totals, joined
+from hexshards.training.records import Outcome, Totals, TrainingProgress, joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class MiniEpochBegun(Event):
 class Progressed(Event):
     """Batches were trained: at most ten times a second, and at a mini-epoch's first and last."""
 
-    progress: Progress
+    progress: TrainingProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

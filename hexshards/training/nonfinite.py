@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hexshards.dataset.index import NAME, Counts, Index, InputFile, Split
 from hexshards.dataset.shard import Layout, write_shard
 from hexshards.game.positions import UNKNOWN, Draft, Positions, admit
-from hexshards.storage.files import publish
+from hexshards.storage.files import write_whole
 
 TEXT = "positions.txt"
 """A position a line, like a game of a ``.trmph`` file; the order of its moves is not known."""
@@ -62,7 +62,7 @@ def _write(positions: Positions, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(f"{line}\n" for line in _lines(positions)).encode()
     (folder / NAME).unlink(missing_ok=True)  # of an earlier batch, until this one is whole
-    publish(folder / TEXT, text)
+    write_whole(folder / TEXT, text)
     layout = Layout(side=positions.side, soft=positions.soft, codec="zstd", block_positions=max(len(positions), 1))
     shard = write_shard(folder / "train-000000.tar", [positions], layout=layout)
     file = InputFile(

@@ -26,7 +26,7 @@ class Trainable(Protocol):
         """Go on from a state."""
 
 
-class Rows(Protocol):
+class BatchLike(Protocol):
     """What a run needs of a batch: its number of rows."""
 
     @property
@@ -55,6 +55,6 @@ class TrainLoader(Protocol):
     @property
     def world_size(self) -> int: ...  # noqa: D102
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Rows]: ...
+    def __iter__(self) -> Iterator[BatchLike]: ...
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...  # noqa: D102

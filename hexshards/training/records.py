@@ -12,7 +12,7 @@ from hexshards.units import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """How far a run is, for a progress bar. Samples of all ranks."""
 
     epoch: int

@@ -14,7 +14,7 @@ from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.distributed import Team
 from hexshards.training.growing_data import Supply
 from hexshards.training.mini_epochs import Course, Cursor
-from hexshards.training.protocols import Rows, TrainLoader
+from hexshards.training.protocols import BatchLike, TrainLoader
 from hexshards.training.recent_batches import Trail
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.units import counted
@@ -40,11 +40,11 @@ class BatchStream:
     def begin(self, cursor: Cursor, *, resumed_from: Path | None = None) -> None:
         """Stand at a cursor, nothing read yet; of a checkpoint, if there is one."""
         self.cursor, self._resumed_from = cursor, resumed_from
-        self._open: Iterator[Rows] | None = None
+        self._open: Iterator[BatchLike] | None = None
         self._recent = Trail()
         self._skipped_before = self._skipped()
 
-    def batches(self, leave: Callable[[], bool], done: Callable[[], None]) -> Iterator[Rows]:
+    def batches(self, leave: Callable[[], bool], done: Callable[[], None]) -> Iterator[BatchLike]:
         """The rest of the mini-epoch, one batch at a time.
 
         ``leave`` is asked before each batch whether to leave the mini-epoch there; ``done`` is called after each.
@@ -130,7 +130,7 @@ class BatchStream:
             f"counts other batches than its loader's state: {found}", where=str(self._resumed_from), fix=fix
         )
 
-    def _next(self) -> Rows | None:
+    def _next(self) -> BatchLike | None:
         self._recent.before_batch(self.loader, anew=self._open is None)
         with self._watch.waited():
             if self._open is not None:
@@ -144,7 +144,7 @@ class BatchStream:
             self._recent.after_batch()
         return batch
 
-    def _global_rows(self, batch: Rows) -> int:
+    def _global_rows(self, batch: BatchLike) -> int:
         loader = self.loader
         if loader.world_size == 1:
             return len(batch.value)

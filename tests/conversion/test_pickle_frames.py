@@ -11,7 +11,7 @@ import pytest
 from hexshards.conversion.pickles import scanner
 from hexshards.conversion.pickles.frames import Unframed
 from hexshards.conversion.pickles.machine import loads
-from hexshards.conversion.pickles.scanner import Rows, load_records
+from hexshards.conversion.pickles.scanner import SimilarDicts, load_records
 from hexshards.conversion.random_files import examples_of
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
@@ -115,8 +115,10 @@ def test_a_frame_inside_an_opcode_is_what_the_opcode_holds():
             assert outcome(cut) == str(error)
         else:
             found = load_records(whole, where="a", key="board")
-            same += not isinstance(found["examples"][-1], Rows)
-            assert len(plain["examples"]) == sum(len(e) if isinstance(e, Rows) else 1 for e in found["examples"])
+            same += not isinstance(found["examples"][-1], SimilarDicts)
+            assert len(plain["examples"]) == sum(
+                len(e) if isinstance(e, SimilarDicts) else 1 for e in found["examples"]
+            )
     assert same
 
 
@@ -139,15 +141,15 @@ def test_nearly_all_examples_of_a_file_are_found_alike():
     data = pickle.dumps({"examples": every, "source_file": "x"}, 4)
     assert len(data) > 5 << 20  # more than is looked through at once
     found = load_records(Unframed(pieces(data, 1 << 16), expected_bytes=len(data)), where="a", key="board")["examples"]
-    assert sum(len(e) if isinstance(e, Rows) else 1 for e in found) == len(every)
-    assert sum(not isinstance(e, Rows) for e in found) < 40
+    assert sum(len(e) if isinstance(e, SimilarDicts) else 1 for e in found) == len(every)
+    assert sum(not isinstance(e, SimilarDicts) for e in found) < 40
 
 
 @pytest.mark.parametrize("games", [1, 3])
 def test_a_file_too_small_to_learn_from_is_read_as_if_it_were_learnt_from(monkeypatch, games):
     data = pickle.dumps({"examples": examples(games=games), "source_file": "x"}, 4)
     learnt = outcome(data)
-    assert any(isinstance(each, Rows) for each in records(data))
+    assert any(isinstance(each, SimilarDicts) for each in records(data))
     monkeypatch.setattr(scanner, "LESSON_DICTS", 1000)
-    assert not any(isinstance(each, Rows) for each in records(data))
+    assert not any(isinstance(each, SimilarDicts) for each in records(data))
     assert outcome(data) == learnt

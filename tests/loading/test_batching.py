@@ -14,12 +14,12 @@ import torch
 from helpers.small_data import dataset
 
 from hexshards.errors import DataError
-from hexshards.loading.batching import BUFFERS, Rows, compiled, on_cpu, on_device
+from hexshards.loading.batching import BUFFERS, RowBuffer, compiled, on_cpu, on_device
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.expand import Packed, expand
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.ordered_map import ahead
+from hexshards.loading.ordered_map import ordered_map
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_run_of_rows_beyond_several_windows_holds_none_of_those_it_passes():
             yield window
             del window
 
-    rows = Rows(windows(), 0)
+    rows = RowBuffer(windows(), 0)
     for low in (5, 45, 85):
         assert rows.take(low, low + 5).stones.tolist() == list(range(low, low + 5))
     assert len(begun) == 9
@@ -119,14 +119,14 @@ def test_results_come_in_the_order_of_their_items():
         time.sleep(0.001 * (number % 3))
         return number
 
-    assert list(ahead(slowly, range(40), threads=3, depth=4)) == list(range(40))
+    assert list(ordered_map(slowly, range(40), threads=3, depth=4)) == list(range(40))
     assert alive() == []
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5])
 def test_no_more_is_begun_than_is_asked_for(depth):
     begun = []
-    results = ahead(begun.append, range(20), threads=2, depth=depth)
+    results = ordered_map(begun.append, range(20), threads=2, depth=depth)
     for asked in range(1, 10):
         next(results)
         assert len(begun) <= asked + depth
@@ -140,7 +140,7 @@ def test_what_work_raises_is_raised_in_its_turn_and_ends_the_threads():
             raise DataError("no", where="here", fix="Do not")
         return number
 
-    results = ahead(work, range(9), threads=2, depth=4)
+    results = ordered_map(work, range(9), threads=2, depth=4)
     assert list(islice(results, 3)) == [0, 1, 2]
     with pytest.raises(DataError, match="no"):
         next(results)
@@ -317,7 +317,7 @@ def test_rows_are_the_same_whatever_the_windows_they_come_in():
     column = np.arange(50)
     for cuts in ([50], [7, 20, 50], list(range(1, 51))):
         parts = np.split(column, cuts[:-1])
-        rows = Rows((Packed(*([part] * 5)) for part in parts), 0)
+        rows = RowBuffer((Packed(*([part] * 5)) for part in parts), 0)
         taken = [rows.take(low, min(low + 8, 50)) for low in range(0, 50, 8)]
         assert np.concatenate([run.value for run in taken]).tolist() == column.tolist()
         assert {len(column) for run in taken[:-1] for column in run} == {8}

@@ -14,7 +14,7 @@ from hexshards.cli.display import pace_text
 from hexshards.cores import usable_cores
 from hexshards.loading.options import LoaderSpec
 from hexshards.reports import throughput as module
-from hexshards.reports.throughput import Pace, Run, pace
+from hexshards.reports.throughput import LoaderTiming, Pace, pace
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model_factory import network
 
@@ -45,7 +45,9 @@ def test_every_stage_and_every_number_of_workers_is_measured(data):
     assert steps == [(done, steps[-1][1]) for done in range(1, len(steps))] + [(steps[-1][1],) * 2]
 
 
-RUNS = tuple(Run(workers=n, samples_per_s=rate, first_batch_s=0.1, wait_ns=1.0) for n, rate in ((0, 100), (1, 300)))
+RUNS = tuple(
+    LoaderTiming(workers=n, samples_per_s=rate, first_batch_s=0.1, wait_ns=1.0) for n, rate in ((0, 100), (1, 300))
+)
 FOUND = Pace(
     positions=9,
     side=5,

@@ -7,7 +7,7 @@ import pytest
 
 from hexshards.errors import DataError
 from hexshards.storage import files
-from hexshards.storage.files import GUNZIP_FLOOR_BYTES, GUNZIP_RATIO, gunzip, publish, publishing
+from hexshards.storage.files import GUNZIP_FLOOR_BYTES, GUNZIP_RATIO, gunzip, publishing, write_whole
 
 TEXT = b"one game a line\n" * 20
 ZIPPED = gzip.compress(TEXT, mtime=0)
@@ -37,15 +37,15 @@ def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path, old
 
 def test_publish_replaces_the_whole_file(tmp_path):
     path = tmp_path / "index.json"
-    publish(path, b"a long old text")
-    publish(path, b"new")
+    write_whole(path, b"a long old text")
+    write_whole(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_publishing_into_a_folder_that_is_not_there_fails_as_open_does(tmp_path):
     with pytest.raises(FileNotFoundError):
-        publish(tmp_path / "nowhere" / "a", b"")
+        write_whole(tmp_path / "nowhere" / "a", b"")
 
 
 def test_gunzip_gives_all_members_one_after_another():

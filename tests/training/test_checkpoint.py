@@ -283,7 +283,7 @@ def test_names_sort_by_age_and_a_partial_checkpoint_is_older_than_the_whole_one(
     for name in [*reversed(names), "checkpoint_final.pt", "checkpoint_epoch0001_mini0001.pt.7.partial"]:
         (tmp_path / name).touch()
     assert [path.name for path in checkpoint_file.newest_first(tmp_path)] == names[::-1]
-    assert [checkpoint_file.place(tmp_path / name) for name in names] == places
+    assert [checkpoint_file.place_in_run(tmp_path / name) for name in names] == places
 
 
 def test_what_is_drawn_with_the_random_state_kept_is_not_missed():

@@ -87,7 +87,7 @@ class Alike:
         return np.ascontiguousarray(self.short[:, self.template.short(slot)])
 
 
-class Rows:
+class SimilarDicts:
     """Dicts that were not read but found: where each begins, and of which kind it is."""
 
     def __init__(self, repeats: _Repeats, starts: Numbers, kinds: Numbers) -> None:
@@ -108,10 +108,10 @@ class Rows:
                 yield self._repeats.alike(kind, self.starts[mine]), mine
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
+def joined(parts: Sequence[SimilarDicts]) -> SimilarDicts:
     """The dicts of several Rows of one pickle."""
     starts, kinds = (np.concatenate([getattr(part, name) for part in parts]) for name in ("starts", "kinds"))
-    return Rows(parts[0]._repeats, starts, kinds)
+    return SimilarDicts(parts[0]._repeats, starts, kinds)
 
 
 def load_records(pickled: Unframed, *, where: str, key: str) -> object:
@@ -129,7 +129,7 @@ def load_records(pickled: Unframed, *, where: str, key: str) -> object:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ahead:
+class _Lookahead:
     """Dicts that were found and not leapt over yet, in their order."""
 
     starts: Numbers
@@ -137,22 +137,22 @@ class _Ahead:
     ends: Numbers
 
     @staticmethod
-    def empty() -> _Ahead:
-        return _Ahead(*np.zeros((3, 0), dtype=np.int64))
+    def empty() -> _Lookahead:
+        return _Lookahead(*np.zeros((3, 0), dtype=np.int64))
 
-    def joined(self, starts: Numbers, kind: int, length: int) -> _Ahead:
+    def joined(self, starts: Numbers, kind: int, length: int) -> _Lookahead:
         """These, and some of one kind."""
         if not len(starts):
             return self
         every = np.concatenate([self.starts, starts])
         order = np.argsort(every)
         kinds = np.concatenate([self.kinds, np.full(len(starts), kind)])
-        return _Ahead(every[order], kinds[order], np.concatenate([self.ends, starts + length])[order])
+        return _Lookahead(every[order], kinds[order], np.concatenate([self.ends, starts + length])[order])
 
-    def after(self, at: int) -> _Ahead:
+    def after(self, at: int) -> _Lookahead:
         """Those that begin at a place or behind it."""
         rows = slice(int(np.searchsorted(self.starts, at)), None)
-        return _Ahead(self.starts[rows], self.kinds[rows], self.ends[rows])
+        return _Lookahead(self.starts[rows], self.kinds[rows], self.ends[rows])
 
     def run(self, at: int) -> NDArray[np.int64]:
         """Which of them lie one after another without a gap, the first at a place."""
@@ -174,8 +174,8 @@ class _Repeats:
         self.parts: list[list[tuple[Numbers, Bytes]]] = []  # of each kind: starts, and what lies between long leaves
         self.marks: dict[bytes, Numbers] = {}  # where a text is that no known kind has there, before ``horizon``
         self.horizon = self.known = 0  # what is looked through, and before which place no dict is missed
-        self.ahead = _Ahead.empty()
-        self.taken: list[Rows] = []
+        self.ahead = _Lookahead.empty()
+        self.taken: list[SimilarDicts] = []
         self.bases: list[Numbers] = []  # memo entries made before each dict of ``taken``
         self.memo: dict[int, object] = {}  # the machine's while it runs, then what dicts refer to
 
@@ -188,7 +188,7 @@ class _Repeats:
         run = self.ahead.run(at)
         if not len(run):
             return False
-        rows = Rows(self, self.ahead.starts[run], self.ahead.kinds[run])
+        rows = SimilarDicts(self, self.ahead.starts[run], self.ahead.kinds[run])
         sizes = np.array([(len(t.data), t.memos, t.containers) for t in self.templates])[rows.kinds]
         length, memos, containers = sizes.sum(axis=0).tolist()
         self.taken.append(rows)

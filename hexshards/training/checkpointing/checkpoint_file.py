@@ -24,7 +24,7 @@ import torch
 
 from hexshards.errors import DataError, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
-from hexshards.storage.files import inflating, open_regular, publish
+from hexshards.storage.files import inflating, open_regular, write_whole
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.training.distributed import Team
@@ -71,7 +71,7 @@ def file_name(epoch: int, mini_epoch: int, *, partial: bool = False) -> str:
     return f"checkpoint_epoch{epoch:04d}_mini{mini_epoch:04d}{PARTIAL if partial else ''}.pt"
 
 
-def place(path: Path) -> tuple[int, int, bool] | None:
+def place_in_run(path: Path) -> tuple[int, int, bool] | None:
     """(epoch, mini-epoch, whole) by a file's name, which orders checkpoints by age; None for other files."""
     match = _NAME.fullmatch(path.name)
     return (int(match[1]), int(match[2]), match[3] is None) if match else None
@@ -79,7 +79,7 @@ def place(path: Path) -> tuple[int, int, bool] | None:
 
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by name; a folder that does not exist holds none."""
-    found = [(at, path) for path in folder.glob("checkpoint_*.pt") if (at := place(path))]
+    found = [(at, path) for path in folder.glob("checkpoint_*.pt") if (at := place_in_run(path))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -99,7 +99,7 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
     path.parent.mkdir(parents=True, exist_ok=True)
     data = _sealed(buffer.getvalue())
     _check_space(path.parent, len(data))
-    publish(path, data)
+    write_whole(path, data)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import DataError
-from hexshards.storage.files import open_regular, publish
+from hexshards.storage.files import open_regular, write_whole
 from hexshards.storage.locks import locked
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
@@ -95,7 +95,7 @@ class RunFolder:
         """Raise DataError if newer checkpoints are there: the next restart would jump ahead to them."""
         here = (counters["epoch"], counters["mini_epoch"], bool(counters["finished"]))
         present = checkpoint_file.newest_first(self.checkpoints)
-        if newer := [other for other in present if (checkpoint_file.place(other) or here) > here]:
+        if newer := [other for other in present if (checkpoint_file.place_in_run(other) or here) > here]:
             found = f"{counted(len(newer), 'checkpoint', verb='is/are')} newer than {path.name}, up to {newer[0].name}"
             fix = "Move them away first, or use another run folder"
             raise DataError(found, where=str(self.checkpoints), fix=fix)
@@ -111,7 +111,7 @@ class RunFolder:
         self._link_best(best)
         self._remove_partials(before=(record["epoch"], record["mini_epoch"], True))
         for name in self._retention.superseded(self.log.checkpoints):
-            if checkpoint_file.place(Path(name)):
+            if checkpoint_file.place_in_run(Path(name)):
                 (self.checkpoints / name).unlink(missing_ok=True)
 
     def _link_best(self, name: str | None) -> None:
@@ -125,14 +125,14 @@ class RunFolder:
         try:
             os.link(path, link)
         except OSError:  # a filesystem without links
-            publish(self.best, path.read_bytes())
+            write_whole(self.best, path.read_bytes())
         else:
             os.replace(link, self.best)
 
     def _remove_partials(self, *, before: tuple[int, int, bool]) -> None:
         """Remove the checkpoints of interrupted mini-epochs that the run has gone past."""
         for path in checkpoint_file.newest_first(self.checkpoints):
-            at = checkpoint_file.place(path)
+            at = checkpoint_file.place_in_run(path)
             if at and at < before and not at[2]:
                 path.unlink()
 
@@ -159,7 +159,7 @@ class MetricsLog:
         # a kill between checkpoint and log leaves the line in the checkpoint alone
         kept += [_json_line(last)] if last else []
         if lines or kept:
-            publish(self.path, "".join(f"{line}\n" for line in kept).encode())
+            write_whole(self.path, "".join(f"{line}\n" for line in kept).encode())
         self.checkpoints = [record["checkpoint"] for record in self.records()]
 
     def records(self) -> list[dict[str, Any]]:
