@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from recording import Trusting, machine, record
+from harness.recording import Trusting, machine, record
 
 import hexshards
 from hexshards.conversion.random_files import write

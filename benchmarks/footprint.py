@@ -19,8 +19,8 @@ from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
 
-from processes import family, proportional_bytes
-from recording import machine, write_results
+from harness.processes import family, proportional_bytes
+from harness.recording import machine, write_results
 
 import hexshards
 from hexshards.conversion.options import CONVERT

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recording import arguments_of, files_of, machine, write_results
+from harness.recording import arguments_of, files_of, machine, write_results
 
 import hexshards
 from hexshards.loading.expand import Packed, expand_on_device

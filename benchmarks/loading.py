@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from contestants import ALL, OURS, Contestant, System, apart, contestant, source_of
-from environments import SYSTEMS, Unavailable
-from recording import arguments_of, files_of, machine, write_results
+from harness.contestants import ALL, OURS, Contestant, System, apart, contestant, source_of
+from harness.environments import SYSTEMS, Unavailable
+from harness.recording import arguments_of, files_of, machine, write_results
+from harness.serving import Timing, served
 from rich.progress import track
-from serving import Timing, served
 
 Config = tuple[str, int, int]
 """A system's name, its batch size, its number of workers."""

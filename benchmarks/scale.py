@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import zstandard
-from processes import family, resident_bytes
+from harness.processes import family, resident_bytes
 
 from hexshards.conversion.random_files import write
 from hexshards.conversion.workdir import SCRATCH

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from environments import SYSTEMS, python_of
-from recording import Trusting
-from rows import Source, from_examples
-from serving import ask_once
 
 import hexshards
+from harness.environments import SYSTEMS, python_of
+from harness.recording import Trusting
+from harness.rows import Source, from_examples
+from harness.serving import ask_once
 
 EPOCH_POSITIONS, MOST_COPIES = 12_000_000, 64
 """An epoch of ``Source.many_pickles`` has about so many positions, at 8 M samples/s 1.5 s, unless that takes more
@@ -146,7 +146,7 @@ def _key(name: str) -> str:
         waiting += found - code
     needs = SYSTEMS / f"{name}.txt"
     code |= {needs} if needs.exists() else set()
-    code |= set(Path(hexshards.__file__).parent.glob("*.py")) if name.startswith("hexshards") else set()
+    code |= set(Path(hexshards.__file__).parent.rglob("*.py")) if name.startswith("hexshards") else set()
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code))).hexdigest()[:12]
 
 

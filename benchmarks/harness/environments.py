@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SYSTEMS = Path(__file__).parent / "systems"
+SYSTEMS = Path(__file__).parents[1] / "systems"
 PIP_S = 900.0
 
 

@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from rows import Dense, cells, plain
+
+from harness.rows import Dense, cells, plain
 
 CHUNK = 4096
 

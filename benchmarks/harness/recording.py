@@ -16,7 +16,7 @@ import numpy as np
 
 from hexshards.conversion.random_files import Player, Winner, write
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 class Trusting(pickle.Unpickler):

@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from environments import Unavailable
-from processes import family, proportional_bytes
+from harness.environments import Unavailable
+from harness.processes import family, proportional_bytes
 
-TRIAL = Path(__file__).parent / "trial.py"
+BENCHMARKS = Path(__file__).parents[1]
+"""Where a trial finds the harness and the systems."""
 ANSWER_S, LOOK_S, END_S = 180.0, 0.02, 15.0
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
@@ -76,7 +77,7 @@ def served(python: Path, system: str, folder: Path, *, workers: int, log: Path) 
 
 @contextmanager
 def _process(python: Path, *arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [str(python), "-W", "ignore", str(TRIAL), *map(str, arguments)]
+    command = [str(python), "-P", "-W", "ignore", "-m", "harness.trial", *map(str, arguments)]
     # what libraries keep for themselves goes beside the log
     home = {
         "HF_HOME": str(log.parent / "huggingface"),
@@ -90,7 +91,7 @@ def _process(python: Path, *arguments: object, log: Path) -> Iterator[subprocess
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=err,
-            env={**os.environ, **ONE_THREAD, **home},
+            env={**os.environ, **ONE_THREAD, **home, "PYTHONPATH": str(BENCHMARKS)},
             start_new_session=True,
         ) as process,
     ):

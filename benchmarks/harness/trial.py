@@ -1,8 +1,8 @@
 """One system in a process of its own: it stores its positions, proves what it delivers, and is timed.
 
-    python trial.py prepare SYSTEM SOURCE FOLDER
-    python trial.py prove   SYSTEM SOURCE FOLDER WORKERS TIMES
-    python trial.py serve   SYSTEM FOLDER WORKERS
+    python -m harness.trial prepare SYSTEM SOURCE FOLDER
+    python -m harness.trial prove   SYSTEM SOURCE FOLDER WORKERS TIMES
+    python -m harness.trial serve   SYSTEM FOLDER WORKERS
 
 Answers are lines of JSON on standard output; what libraries print goes to standard error. ``serve`` opens and times a
 stream of batches for every line ``BATCH SECONDS`` that it is told.
@@ -20,8 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import proof
-from rows import Source, row_side
+from harness import proof
+from harness.rows import Source, row_side
 
 ENDLESS = 1_000_000
 WARM_S, LEAST_BATCHES = 0.3, 5

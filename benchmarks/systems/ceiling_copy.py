@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from rows import Dense
+from harness.rows import Dense
 
 from systems.ceiling_write import buffers
 from systems.ceiling_write import prepare as prepare

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
-from rows import Dense
+from harness.rows import Dense
 from torch.utils.data import DataLoader, IterableDataset
 
 from systems.ceiling_write import buffers

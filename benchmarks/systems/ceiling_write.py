@@ -7,7 +7,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from rows import Dense, Source, row_side
+from harness.rows import Dense, Source, row_side
 
 BUFFERS_BYTES = 256 << 20
 """Written in turn: far more than the caches hold."""

@@ -17,8 +17,8 @@ from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 from ffcv.transforms import ToTensor
 from ffcv.writer import DatasetWriter
+from harness.rows import TAIL, Dense, Source, cells, one_after_another, row_side, tail
 from numba import njit
-from rows import TAIL, Dense, Source, cells, one_after_another, row_side, tail
 
 
 class Samples:

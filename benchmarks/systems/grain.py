@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grain as grain_library
 from array_record.python.array_record_module import ArrayRecordWriter
-from rows import Dense, Source, expand, from_bytes
+from harness.rows import Dense, Source, expand, from_bytes
 
 
 def prepare(source: Source, folder: Path) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from recording import Trusting
-from rows import Source, show_one
+from harness.recording import Trusting
+from harness.rows import Source, show_one
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

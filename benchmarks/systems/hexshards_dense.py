@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rows import Source, one_after_another
+from harness.rows import Source, one_after_another
 
 import hexshards
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rows import Dense
+from harness.rows import Dense
 
 import hexshards
 from hexshards.loading.expand import Packed, expand

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+from harness.rows import Dense, Shuffled, Source, expand
 from numpy.typing import NDArray
-from rows import Dense, Shuffled, Source, expand
 from torch.utils.data import DataLoader
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import litdata
-from rows import Dense, Source, expand, from_bytes, one_after_another
+from harness.rows import Dense, Source, expand, from_bytes, one_after_another
 
 
 def prepare(source: Source, folder: Path) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from harness.rows import Dense, Shuffled, expand
 from numpy.typing import NDArray
-from rows import Dense, Shuffled, expand
 from torch.utils.data import DataLoader
 
 from systems.memmap_samples import Samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rows import Dense, Shuffled, Source, expand_one
+from harness.rows import Dense, Shuffled, Source, expand_one
 from torch.utils.data import DataLoader, Dataset
 
 

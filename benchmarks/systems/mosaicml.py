@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import transformers.feature_extraction_utils  # noqa: F401  # looks for torchvision, so it comes before the stand-ins
-from rows import Dense, Source, expand, from_bytes, one_after_another
+from harness.rows import Dense, Source, expand, from_bytes, one_after_another
 from torch.utils.data import DataLoader
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rows import Dense, expand, from_examples
+from harness.rows import Dense, expand, from_examples
 from torch.utils.data import DataLoader, IterableDataset
 
 from systems.hex_ai_pickles import examples

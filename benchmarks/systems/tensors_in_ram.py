@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness.rows import Shuffled, Source, plain
 from numpy.typing import NDArray
-from rows import Shuffled, Source, plain
 from torch.utils.data import DataLoader, Dataset
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

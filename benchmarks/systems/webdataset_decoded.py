@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from rows import Dense, Source, plain, show_one
+from harness.rows import Dense, Source, plain, show_one
 
 from systems.webdataset_samples import BUFFER, SHARDS, members
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import webdataset
-from rows import Dense, Source, expand, from_bytes
+from harness.rows import Dense, Source, expand, from_bytes
 
 from systems.webdataset_samples import BUFFER, members, write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import webdataset
-from rows import Dense, Source, expand, from_bytes
+from harness.rows import Dense, Source, expand, from_bytes
 
 BUFFER, SHARDS = 10_000, 16
 

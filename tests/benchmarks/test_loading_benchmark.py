@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,18 +14,18 @@ from helpers.small_data import images, processed, rows_of
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-import proof  # noqa: E402
-from contestants import ALL, apart, source_of  # noqa: E402
-from environments import Unavailable, python_of  # noqa: E402
+from harness import proof  # noqa: E402
+from harness.contestants import ALL, apart, source_of  # noqa: E402
+from harness.environments import Unavailable, python_of  # noqa: E402
+from harness.rows import Shuffled, expand, expand_one, plain  # noqa: E402
 from loading import Found, table  # noqa: E402
-from rows import Shuffled, expand, expand_one, plain  # noqa: E402
 
 HERE = [system for system in ALL if system.samples and not apart(system)]
 
 PROVE_EACH = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import proof, trial
+from harness import proof, trial
 
 for name in sys.argv[4:]:
     folder = f"{sys.argv[3]}/{name}"
@@ -129,7 +130,27 @@ def test_an_epoch_that_is_not_what_was_asked_for_is_not_proved(positions, spoil,
         proof.prove(spoil(positions), positions, times=1)
 
 
-# the program --------------------------------------------------------------------------------------------------------
+# the programs -------------------------------------------------------------------------------------------------------
+
+
+EXPLAIN_EACH = """
+import runpy, sys
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, script
+"""
+
+
+def test_every_script_starts_and_says_what_it_measures():
+    scripts = sorted(BENCHMARKS.glob("*.py"))
+    command = [sys.executable, "-W", "ignore", "-c", EXPLAIN_EACH, *scripts]
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
+    named = re.findall(r"^ +python benchmarks/(\w+)\.py", shown, re.MULTILINE)
+    assert named == [script.stem for script in scripts]
 
 
 def test_the_benchmark_measures_and_prints_a_row_for_each_system(tmp_path):
