@@ -149,7 +149,7 @@ REFUSED = [
     (lambda home: TrainSpec(data=home, run=home, learning_rate=float("nan")), "learning_rate"),
     (lambda home: TrainSpec(data=home, run=home, learning_rate=float("inf")), "learning_rate"),
     (lambda home: TrainSpec(data=home, run=home, device=0), "device"),
-    (lambda home: TrainSpec(data=home, run=home, threads=1e9), "threads must be less than 1025"),
+    (lambda home: TrainSpec(data=home, run=home, threads=1e9), "threads must be 1 to 1,024"),
     (lambda home: TrainSpec(data=home, run=home, seed=2**70), "seed must be less than"),
     (lambda home: TrainSpec(data=3, run=home), "data"),
     (lambda home: TrainSpec(data=home, run=None), "run"),

@@ -9,9 +9,8 @@ import codecs
 import inspect
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,18 +19,20 @@ from typer import Argument, Option
 
 from hexshards.arguments import hints_of
 from hexshards.errors import DataError, InputRejected, WorkerDied, escaped
+from hexshards.loading.options import LoaderSpec
+from hexshards.options import about, offered_in, options_in
 from hexshards.signals import ctrl_c_at_the_end
+from hexshards.storage.options import RemoteSpec
+from hexshards.training.options import TrainSpec
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from hexshards.storage.files import Home
 
 FAILED, USAGE, REJECTED, INTERRUPTED = 1, 2, 3, 130
 
-Dataset = Annotated[str, Argument(metavar="DIR", help="A dataset made by `hexshards convert`: a folder, or a URL.")]
-CacheFolder = Annotated[
-    Path | None,
-    Option("--cache", help="Folder that shards of a URL come down to, else hexshards in $XDG_CACHE_HOME or ~/.cache."),
-]
+Dataset = Annotated[str, Argument(metavar="DIR", help=about(TrainSpec)["data"].says)]
 AsJson = Annotated[bool, Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -54,33 +55,59 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
     return "".join(SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in found), error.end
 
 
-def options_of(spec: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Put an option for each field made by ``specs.option`` in the place of a command's ``**options``."""
+def options_of(
+    spec: type[DataclassInstance], *, only: Sequence[str] = (), after: str = ""
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put the options that a spec offers to commands in the place of a command's ``**options``.
+
+    ``only``: those alone. ``after``: behind the command's own option of this name in ``--help``, else behind all.
+    """
 
     def change(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        kinds = hints_of(spec)
-        added = [_parameter(each, kinds[each.name]) for each in fields(spec) if each.metadata]
-        command.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in own + added}
+        own = [
+            each.replace(kind=each.KEYWORD_ONLY)
+            for each in signature.parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        added = [_parameter(spec, name) for name in only or offered_in(spec, "command")]
+        place = 1 + [each.name for each in own].index(after) if after else len(own)
+        whole = [*own[:place], *added, *own[place:]]
+        command.__signature__ = signature.replace(parameters=whole)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in whole}
         return command
 
     return change
 
 
-def _parameter(option: Field[Any], kind: Any) -> inspect.Parameter:
-    says, panel = option.metadata["says"], option.metadata["panel"]
-    name = "--" + option.name.replace("_", "-")
-    # a switch that is off has no second name: leaving it out says no
-    names = [name] if kind is bool and not option.default else [f"{name}/--no-{name[2:]}"] if kind is bool else [name]
-    annotation = Annotated[kind, Option(*names, help=says, rich_help_panel=panel)]
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
+def _parameter(spec: type[DataclassInstance], name: str) -> inspect.Parameter:
+    kind: Any = hints_of(spec)[name]
+    default, annotation = options_in(spec)[name].default, Annotated[kind, shown(spec, name)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def shown(spec: type[DataclassInstance], name: str, *, least: float | None = None, unset: str | None = None) -> Any:
+    """An option of a spec as a command shows it: its names, help, bounds and panel.
+
+    ``least``: what this command needs at least. ``unset``: what it takes where nothing is given.
+    """
+    each, kind, default = about(spec)[name], hints_of(spec)[name], options_in(spec)[name].default
+    named = "--" + name.replace("_", "-")
+    if kind is bool and default:
+        named += f"/--no-{named[2:]}"  # a switch that is off has no second name: leaving it out says no
+    bounds = {"min": each.least if least is None else least, "max": each.most}
+    more: dict[str, Any] = {word: bound for word, bound in bounds.items() if bound is not None}
+    if said := unset or each.unset:
+        more["show_default"] = said
+    return Option(named, help=each.says, rich_help_panel=each.panel, **more)
+
+
+CacheFolder = Annotated[Path | None, shown(RemoteSpec, "cache")]
+Split = Annotated[str, shown(LoaderSpec, "split")]
 
 
 def opened(dataset: str, cache: Path | None) -> Home:
     """The home of a dataset whose shards, where it is a URL, come down to a folder."""
-    from hexshards.storage.options import RemoteSpec
     from hexshards.storage.remote import home_of
 
     return home_of(dataset, spec=RemoteSpec(cache=cache.absolute() if cache else None))

@@ -9,73 +9,36 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack, cast
 
 import typer
 from typer import Argument, Option
 
-from hexshards.cli.console import FAILED, AsJson, CacheFolder, Dataset, opened, told
-from hexshards.conversion.options import (
-    CONVERT,
-    MEMORY,
-    ConvertOptions,
-    Dedupe,
-    Engine,
-    Selector,
-    Unfinished,
-    V1Value,
-    changed,
-)
-from hexshards.dataset.options import Codec
+from hexshards.cli.console import FAILED, AsJson, CacheFolder, Dataset, Split, opened, options_of, shown, told
+from hexshards.conversion.options import CONVERT, WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
 from hexshards.errors import escaped
-from hexshards.game.options import SYNTH, Format
+from hexshards.game.options import SynthSpec
 from hexshards.loading.options import LOADER, LoaderSpec
+from hexshards.options import changed
 from hexshards.signals import stops_as_ctrl_c
-from hexshards.training.options import MOST_THREADS, TRAIN
+from hexshards.training.options import TRAIN, TrainSpec
 from hexshards.units import counted
 
 
+@options_of(ConvertSpec, after="out")
 def convert(
     sources: Annotated[
         list[str], Argument(metavar="SOURCE...", help="Files, folders with all folders in them, or quoted globs.")
     ],
     out: Annotated[str, Option(help="Folder of the new dataset, or a URL to publish it to.")],
-    val_fraction: Annotated[
-        float, Option(min=0, max=1, help="Share of the games kept for validation.")
-    ] = CONVERT.val_fraction,
-    seed: Annotated[int, Option(min=0, help="Seed of the global shuffle.")] = CONVERT.seed,
-    workers: Annotated[int | None, Option(min=1, help="Processes.", show_default="all cores")] = None,
-    engine: Annotated[Engine, Option(help="Where they run; ray: see docs/ray.md.")] = "local",
-    shard_positions: Annotated[int, Option(min=1, help="Positions in a shard.")] = CONVERT.shard_positions,
-    block_positions: Annotated[int, Option(min=1, help="Positions in a block.")] = CONVERT.block_positions,
-    codec: Annotated[Codec, Option(help="none: stock WebDataset decodes without a handler.")] = CONVERT.codec,
-    bake_symmetries: Annotated[
-        bool, Option("--bake-symmetries", help="Write all four symmetries, for readers that cannot augment.")
-    ] = CONVERT.bake_symmetries,
-    dedupe: Annotated[
-        Dedupe,
-        Option(
-            help="games: keep each once, though it comes by several files or formats. positions: merge equal ones; "
-            "symmetric: also those that are equal when turned by 180 degrees."
-        ),
-    ] = CONVERT.dedupe,
-    positions: Annotated[
-        Selector, Option(help="Game records: all positions, the final one, or the one before it.")
-    ] = CONVERT.positions,
-    unfinished: Annotated[
-        Unfinished, Option(help="Game records in which nobody connected: reject, or keep and trust the result.")
-    ] = CONVERT.unfinished,
-    keep_duplicates: Annotated[
-        bool, Option("--keep-duplicates", help="Game records: keep exact repeats of a game.")
-    ] = CONVERT.keep_duplicates,
-    v1_value: Annotated[
-        V1Value, Option(help="First-generation files: compare values with the boards, or trust them.")
-    ] = CONVERT.v1_value,
-    max_rejects: Annotated[int, Option(min=0, help="Examples, or lines of games, that may be left out as faulty.")] = 0,
-    memory: Annotated[str, Option(help="What all processes together may hold, like 512MiB.")] = MEMORY,
+    workers: Annotated[int | None, shown(WorkSpec, "workers", unset="all cores")] = None,
+    engine: Annotated[Engine, shown(WorkSpec, "engine")] = WORK.engine,
+    max_rejects: Annotated[int, shown(WorkSpec, "max_rejects")] = WORK.max_rejects,
+    memory: Annotated[str, shown(WorkSpec, "memory")] = str(WORK.memory),
     append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     as_json: AsJson = False,
+    **options: Unpack[ConvertOptions],
 ) -> None:
     """Convert hex_ai's processed files, or game records, into a dataset: checked, split by game, shuffled, compressed.
 
@@ -86,21 +49,10 @@ def convert(
     """
     from hexshards.cli import display
 
-    given: ConvertOptions = {
-        "val_fraction": val_fraction,
-        "seed": seed,
-        "shard_positions": shard_positions,
-        "block_positions": block_positions,
-        "codec": codec,
-        "bake_symmetries": bake_symmetries,
-        "dedupe": dedupe,
-        "positions": positions,
-        "unfinished": unfinished,
-        "keep_duplicates": keep_duplicates,
-        "v1_value": v1_value,
-    }
     with stops_as_ctrl_c(), told():
-        options = changed(given) if append else given
+        if append:
+            # what was not given is as the dataset was made
+            options = cast(ConvertOptions, changed(CONVERT, options))
         workers = workers or _cores()
         if dry_run:
             from hexshards.conversion.estimate import estimate
@@ -177,14 +129,13 @@ def verify(
                 display.say(display.leakage_text(leaked))
 
 
+@options_of(LoaderSpec, only=("split", "seed", "shuffle"), after="batch_size")
 def mixing(
     dataset: Dataset,
-    batch_size: Annotated[int, Option(min=2, help="Samples in a batch.")] = LOADER.batch_size,
-    split: Annotated[str, Option(help="train or val.")] = LOADER.split,
-    seed: Annotated[int, Option(min=0, help="Seed of the order.")] = LOADER.seed,
-    shuffle: Annotated[bool, Option(help="No: the order in which the dataset was written.")] = LOADER.shuffle,
+    batch_size: Annotated[int, shown(LoaderSpec, "batch_size", least=2)] = LOADER.batch_size,
     cache: CacheFolder = None,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Measure how well the loader's batches are mixed, against what a uniform shuffle would give.
 
@@ -195,7 +146,7 @@ def mixing(
     with told():
         from hexshards.loading.shuffle_quality import mixing as run
 
-        spec = LoaderSpec(split=split, batch_size=batch_size, shuffle=shuffle, seed=seed)
+        spec = LoaderSpec(batch_size=batch_size, **options)
         with display.counting("measuring", "samples") as progress:
             found = run(opened(dataset, cache), spec, progress=progress)
         display.say(
@@ -205,18 +156,15 @@ def mixing(
             raise typer.Exit(FAILED)
 
 
+@options_of(TrainSpec, only=("batch_size", "device"), after="dataset")
 def bench(
     dataset: Dataset,
-    batch_size: Annotated[int, Option(min=1, help="Samples in a batch.")] = TRAIN.batch_size,
     channels: Annotated[int | None, Option(min=1, help="Also measure the network: its width.")] = None,
     blocks: Annotated[int | None, Option(min=1, help="Also measure the network: its residual blocks.")] = None,
-    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps.")] = TRAIN.device,
-    threads: Annotated[
-        int | None,
-        Option(min=1, max=MOST_THREADS, help="Threads to compute with on the CPU.", show_default="as train takes"),
-    ] = None,
+    threads: Annotated[int | None, shown(TrainSpec, "threads", unset="as train takes")] = None,
     cache: CacheFolder = None,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Measure in a few seconds where a sample's time goes on this machine, and how many workers to train with.
 
@@ -227,12 +175,13 @@ def bench(
     with told():
         from hexshards.reports.throughput import pace
 
-        size = replace(TRAIN, batch_size=batch_size, channels=channels or TRAIN.channels, blocks=blocks or TRAIN.blocks)
+        given = replace(TRAIN, **options)
+        size = replace(given, device=TRAIN.device, channels=channels or TRAIN.channels, blocks=blocks or TRAIN.blocks)
         model = size if channels or blocks else None
         with display.counting("measuring", "steps") as progress:
             home = opened(dataset, cache)
-            spec = replace(LOADER, batch_size=batch_size)
-            found = pace(home, spec, model=model, device=device, threads=threads, progress=progress)
+            spec = replace(LOADER, batch_size=given.batch_size)
+            found = pace(home, spec, model=model, device=given.device, threads=threads, progress=progress)
         verdict = {"bound": found.bound, "workers": found.workers}
         display.say(display.json_line(asdict(found) | verdict) if as_json else display.pace_text(found))
 
@@ -240,7 +189,7 @@ def bench(
 def show(
     dataset: Dataset,
     number: Annotated[int, Option("-n", min=1, help="How many positions.")] = 3,
-    split: Annotated[str, Option(help="train or val.")] = "train",
+    split: Split = LOADER.split,
     cache: CacheFolder = None,
 ) -> None:
     """Draw the first positions of a dataset: B and R stones, * the move to learn."""
@@ -263,21 +212,16 @@ def show(
             display.say(display.board_picture(positions, row) + "\n")
 
 
-def synth(
-    out: Annotated[Path, Option(help="Folder for the files.")],
-    games: Annotated[int, Option(min=1)] = SYNTH.games,
-    form: Annotated[Format, Option("--format", help="hex_ai's processed files, or game records.")] = SYNTH.format,
-    side: Annotated[int, Option(min=3, max=19)] = SYNTH.side,
-    seed: Annotated[int, Option(min=0)] = SYNTH.seed,
-) -> None:
+@options_of(SynthSpec)
+def synth(out: Annotated[Path, Option(help="Folder for the files.")], **options: Any) -> None:
     """Make legal random games as hex_ai's processed files or as trmph game records, to try things on."""
     from hexshards.cli import display
 
     with told():
         from hexshards.conversion.random_files import write
 
-        files = write(out, games=games, format=form, side=side, seed=seed)
-        display.say(f"{counted(games, 'game')} in {counted(len(files), 'file')} in {escaped(out)}")
+        files = write(out, **options)
+        display.say(f"{counted(options['games'], 'game')} in {counted(len(files), 'file')} in {escaped(out)}")
 
 
 def _cores() -> int:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, told
+from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, shown, told
 from hexshards.errors import escaped
 from hexshards.training.options import TrainSpec
 
@@ -23,7 +23,7 @@ from hexshards.training.options import TrainSpec
 @options_of(TrainSpec)
 def train(
     dataset: Dataset,
-    run: Annotated[Path, Option(help="Folder of checkpoints and metrics; a run found there goes on.")],
+    run: Annotated[Path, shown(TrainSpec, "run")],
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print counts, steps, disk and time, from a few seconds of training, and stop.")
     ] = False,

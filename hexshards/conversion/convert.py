@@ -25,7 +25,7 @@ from hexshards.conversion.disk import check_space
 from hexshards.conversion.executors import Runner
 from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
-from hexshards.conversion.options import MEMORY, ConvertOptions, ConvertSpec, Engine
+from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
 from hexshards.conversion.overlaps import Overlap, overlap, overlap_with
 from hexshards.conversion.repeated_games import holds_games, without_repeats
 from hexshards.conversion.sorted_runs import Spill, find_spill
@@ -38,7 +38,7 @@ from hexshards.dataset.shard import Shard
 from hexshards.dataset.upload import published, upload, written_in
 from hexshards.errors import DataError, printable
 from hexshards.main_guard import check_main_guard
-from hexshards.options import as_recorded
+from hexshards.options import as_recorded, takes
 from hexshards.rng import Words
 from hexshards.storage.remote import is_url, shown
 from hexshards.units import counted, parse_bytes
@@ -96,15 +96,16 @@ class Report:
 
 
 @checked
+@takes(ConvertSpec)
 def convert(
     sources: Sequence[str | Path] | str | Path,
     *,
     out: str | Path,
     append: bool = False,
-    max_rejects: int = 0,
-    workers: int = 1,
-    memory: int | str = MEMORY,
-    engine: Engine = "local",
+    max_rejects: int = WORK.max_rejects,
+    workers: int = WORK.workers,
+    memory: int | str = WORK.memory,
+    engine: Engine = WORK.engine,
     progress: Callable[[ConversionProgress], None] | None = None,
     announce: Callable[[Sequence[SourceFolder], Sequence[str]], None] | None = None,
     **options: Unpack[ConvertOptions],
@@ -131,8 +132,7 @@ def convert(
     is kept for the next try.
     """
     check_main_guard()
-    if max_rejects < 0 or workers < 1:
-        raise ValueError(f"max_rejects must be at least 0 and workers at least 1, got {max_rejects} and {workers}")
+    WorkSpec(workers=workers, engine=engine, max_rejects=max_rejects, memory=memory)  # refuses what is beyond bounds
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
     url, out = (str(out) if is_url(out) else ""), written_in(out)
     if url and append:

@@ -14,7 +14,7 @@ from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import dataset_bytes, images, scratch_bytes
 from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
-from hexshards.conversion.options import MEMORY, ConvertOptions, ConvertSpec
+from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec
 from hexshards.conversion.read_sources import read_file
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import survey
@@ -82,8 +82,8 @@ def estimate(
     *,
     out: str | Path,
     append: bool = False,
-    workers: int = 1,
-    memory: int | str = MEMORY,
+    workers: int = WORK.workers,
+    memory: int | str = WORK.memory,
     **options: Unpack[ConvertOptions],
 ) -> Estimate:
     """What ``hexshards.convert`` with these arguments would do. Raises what it would raise before it starts.

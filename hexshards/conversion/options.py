@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 
 from hexshards.arguments import fit_fields
 from hexshards.dataset.options import Codec
-from hexshards.options import require
+from hexshards.options import check_options, option, require
 
 Dedupe = Literal["none", "games", "positions", "symmetric"]
 """What is kept once: nothing; each game, by however many files it comes; or equal positions of all games, merged into
@@ -30,36 +30,60 @@ Unfinished = Literal["reject", "keep"]
 class ConvertSpec:
     """How source files become a dataset. The shards are a function of these fields and of the files' contents."""
 
-    val_fraction: float = 0.02
-    """Share of the games, chosen by a stable hash of each, that go to the split ``val``."""
-    seed: int = 0
-    """Seed of the global shuffle. The split does not depend on it."""
-    shard_positions: int = 262_144
-    """Positions in a shard, the last of a split excepted: 6 MB at 23 bytes each."""
-    block_positions: int = 8_192
-    """Positions in a block, the last of a shard excepted. At 4,096 a position costs 2 bytes more (tar and zstd)."""
-    codec: Codec = "zstd"
-    """zstd, or none for shards that stock WebDataset decodes without a handler (4 times larger)."""
-    positions: Selector = "all"
-    unfinished: Unfinished = "reject"
-    v1_value: V1Value = "check"
-    """For files of the first generation: compare each with its terminal boards, or trust as-is or inverted values."""
-    keep_duplicates: bool = False
-    """Keep exact repeats of a game, also turned by 180 degrees, where whole games are read."""
-    bake_symmetries: bool = False
-    """Write every position in each of its four symmetries, for readers that cannot augment: four times the data."""
-    dedupe: Dedupe = "none"
-    """Keep a game once however it comes; or merge equal positions of a split into one with the mean value, the mean
-    policy and a count."""
+    val_fraction: float = option(
+        0.02,
+        "Share of the games kept for validation, chosen by a stable hash of each.",
+        least=0,
+        most=1,
+        shapes="bytes",
+    )
+    seed: int = option(0, "Seed of the global shuffle; the split does not depend on it.", least=0, shapes="bytes")
+    shard_positions: int = option(
+        262_144,
+        "Positions in a shard, the last of a split excepted: 6 MB at 23 bytes each.",
+        least=1,
+        shapes="bytes",
+    )
+    block_positions: int = option(
+        8_192,
+        "Positions in a block, the last of a shard excepted. At 4,096 a position costs 2 bytes more (tar and zstd).",
+        least=1,
+        most=1 << 19,  # a window of 16 full blocks must stay below the 16.8 million rows that order.permutation takes
+        shapes="bytes",
+    )
+    codec: Codec = option("zstd", "none: stock WebDataset decodes without a handler, 4 times larger.", shapes="bytes")
+    positions: Selector = option(
+        "all", "Game records: all positions, the final one, or the one before it.", shapes="bytes"
+    )
+    unfinished: Unfinished = option(
+        "reject", "Game records in which nobody connected: reject, or keep and trust the result.", shapes="bytes"
+    )
+    v1_value: V1Value = option(
+        "check",
+        "First-generation files: compare values with the boards, or trust them (as-is: 1.0 where RED won).",
+        shapes="bytes",
+    )
+    keep_duplicates: bool = option(
+        False, "Game records: keep exact repeats of a game, also turned by 180 degrees.", shapes="bytes"
+    )
+    bake_symmetries: bool = option(
+        False,
+        "Write all four symmetries of each position, for readers that cannot augment: four times the data.",
+        shapes="bytes",
+    )
+    dedupe: Dedupe = option(
+        "none",
+        "games: keep each once, though it comes by several files or formats. positions: merge equal ones of a split "
+        "into one with the mean value, the mean policy and a count; symmetric: also those that are equal when turned "
+        "by 180 degrees.",
+        shapes="bytes",
+    )
 
     def __post_init__(self) -> None:
         fit_fields(self)
-        require(0.0 <= self.val_fraction <= 1.0, "val_fraction must be 0 to 1", self.val_fraction)
-        require(self.seed >= 0, "seed must not be negative", self.seed)
-        # a window of 16 full blocks must stay below the 16.8 million rows that order.permutation takes
-        require(1 <= self.block_positions <= 1 << 19, "block_positions must be 1 to 524,288", self.block_positions)
+        check_options(self)
         require(
-            self.shard_positions >= 1 and self.shard_positions % self.block_positions == 0,
+            self.shard_positions % self.block_positions == 0,
             f"shard_positions must be a multiple of block_positions ({self.block_positions})",
             self.shard_positions,
         )
@@ -76,7 +100,7 @@ class ConvertSpec:
 
 
 class ConvertOptions(TypedDict, total=False):
-    """The fields of ConvertSpec as keyword arguments, those that are given."""
+    """The fields of ConvertSpec as keyword arguments, those that are given: for type checkers."""
 
     val_fraction: float
     seed: int
@@ -91,13 +115,23 @@ class ConvertOptions(TypedDict, total=False):
     dedupe: Dedupe
 
 
-def changed(options: ConvertOptions) -> ConvertOptions:
-    """The options that are not the defaults."""
-    given = {name: value for name, value in options.items() if value != getattr(CONVERT, name)}
-    return given  # type: ignore[return-value]  # some of the same keys
-
-
 CONVERT = ConvertSpec()
 
-MEMORY = "1GiB"
-"""What a conversion may hold in memory, over all its processes."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSpec:
+    """How a conversion is carried out. The shards depend on none of it."""
+
+    workers: int = option(1, "Processes.", least=1, shapes="nothing")
+    engine: Engine = option("local", "Where they run; ray: see docs/ray.md.", shapes="nothing")
+    max_rejects: int = option(
+        0, "Examples, or lines of games, that may be left out as faulty.", least=0, shapes="nothing"
+    )
+    memory: int | str = option("1GiB", "What all processes together may hold, like 512MiB.", shapes="nothing")
+
+    def __post_init__(self) -> None:
+        fit_fields(self)
+        check_options(self)
+
+
+WORK = WorkSpec()

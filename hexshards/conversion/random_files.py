@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.game.board import check_side, move_name
+from hexshards.game.board import move_name
 from hexshards.game.options import SYNTH, Format, SynthSpec
 from hexshards.game.random_games import NEVER, Game, play
 from hexshards.storage.files import publishing, write_whole
@@ -130,7 +130,6 @@ def write(
     the game with the id (file, *i*). Before anything is written, raises ValueError for an argument out of
     bounds and FileExistsError when one of the files is there.
     """
-    check_side(side)
     spec = SynthSpec(games=games, format=format, side=side, seed=seed, games_per_file=games_per_file)
     stems, out = _stems(spec), Path(out)
     paths = [out / f"{stem}{SUFFIX[format]}" for stem in stems]

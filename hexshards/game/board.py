@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.game.options import MAX_SIDE as MAX_SIDE
+from hexshards.game.options import MIN_SIDE as MIN_SIDE
+
 BLUE, RED = 0, 1
 """Players, plane numbers, and the value of a position that this player wins: 0.0 BLUE, 1.0 RED."""
-
-MIN_SIDE, MAX_SIDE = 3, 19
-"""Sides that a dataset may have."""
 
 SYMMETRIES = ("identity", "rotation by 180", "transpose + colour swap", "anti-transpose + colour swap")
 """The four symmetries of Hex, in the order of their numbers 0 to 3; each is its own inverse."""

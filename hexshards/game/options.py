@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hexshards.arguments import fit_fields
-from hexshards.options import require
+from hexshards.options import check_options, option
+
+MIN_SIDE, MAX_SIDE = 3, 19
+"""Sides that a dataset may have."""
 
 Format = Literal["processed", "trmph"]
 """How random games are written: ``*_processed.pkl.gz`` (every position) or ``.trmph`` (one game a line)."""
@@ -16,19 +19,21 @@ Format = Literal["processed", "trmph"]
 class SynthSpec:
     """Random games and their files. The files are a function of these fields."""
 
-    games: int = 2_000
-    """305,000 positions with side 13."""
-    format: Format = "processed"
-    side: int = 13
-    seed: int = 0
-    games_per_file: int = 500
-    """76,000 positions, held at once: 0.5 GB with side 13."""
+    games: int = option(2_000, "Games; 2,000 are 305,000 positions at side 13.", least=1, shapes="bytes")
+    format: Format = option("processed", "hex_ai's processed files, or game records.", shapes="bytes")
+    side: int = option(13, "Side of the board.", least=MIN_SIDE, most=MAX_SIDE, shapes="bytes")
+    seed: int = option(0, "Seed of the games.", least=0, shapes="bytes")
+    games_per_file: int = option(
+        500,
+        "Games in a file; 500 are 76,000 positions, held at once: 0.5 GB at side 13.",
+        least=1,
+        offered="python",
+        shapes="bytes",
+    )
 
     def __post_init__(self) -> None:
         fit_fields(self)
-        for name in ("games", "games_per_file"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        require(self.seed >= 0, "seed must not be negative", self.seed)
+        check_options(self)
 
 
 SYNTH = SynthSpec()

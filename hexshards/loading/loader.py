@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import torch
 from torch.utils.data import IterableDataset, SequentialSampler
@@ -28,11 +28,12 @@ from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
 from hexshards.loading.expand import Batch, Packed
 from hexshards.loading.loader_state import decoded
-from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
+from hexshards.loading.options import LoaderOptions, LoaderSpec
 from hexshards.loading.rank import rank_and_size
 from hexshards.loading.shard_prefetch import check_room
 from hexshards.loading.window import Mixed, Windows
 from hexshards.loading.window_reader import arriving
+from hexshards.options import takes
 from hexshards.storage.files import Home
 from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import home_of
@@ -52,27 +53,19 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @checked
+@takes(LoaderSpec)
 def loader(
     dataset: Datasets,
     *,
-    split: str = LOADER.split,
-    batch_size: int = LOADER.batch_size,
-    shuffle: bool = LOADER.shuffle,
-    augment: Augment = LOADER.augment,
-    seed: int = LOADER.seed,
-    num_workers: int = LOADER.num_workers,
-    on_error: OnError = LOADER.on_error,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     resident: bool = False,
-    drop_last: bool = LOADER.drop_last,
     cache: LocalPath | None = REMOTE.cache,
     cache_limit: int | str = REMOTE.cache_bytes,
-    where: str = LOADER.where,
-    positions: int | None = LOADER.positions,
     rank: int | None = None,
     world_size: int | None = None,
+    **options: Unpack[LoaderOptions],
 ) -> Loader:
     """Open a dataset for training or validation: an iterable of ``(board, policy, value)`` batches.
 
@@ -81,7 +74,7 @@ def loader(
     recently used leave it.
 
     ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
-    choose what is used of each: see specs.LoaderSpec.
+    choose what is used of each. What each option means: LoaderSpec, or docs/options.md.
 
     Batches are made on ``device``, of ``dtype`` (float32, float16 or bfloat16), boards in memory as PyTorch's
     channels_last on request. ``resident`` keeps the whole split of one dataset there, packed: 50 bytes a position.
@@ -92,23 +85,11 @@ def loader(
     is no dataset, DataError where it is damaged or has no such split, ValueError for arguments that make no sense
     together.
     """
-    spec = LoaderSpec(
-        split=split,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        augment=augment,
-        seed=seed,
-        drop_last=drop_last,
-        num_workers=num_workers,
-        on_error=on_error,
-        where=where,
-        positions=positions,
-    )
     limit = parse_bytes(cache_limit, name="cache_limit")
     remote = RemoteSpec(cache=Path(cache).absolute() if cache else None, cache_bytes=limit)
     return Loader(
         _homes(dataset, remote),
-        spec,
+        LoaderSpec(**options),
         device=device,
         dtype=dtype,
         channels_last=channels_last,

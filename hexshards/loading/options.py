@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from hexshards.arguments import fit_fields
-from hexshards.options import require
+from hexshards.options import check_options, option
 
 Augment = Literal["none", "random", "cycle", "all"]
 """Which symmetry a sample shows: none of them; one of four drawn per position and epoch; four taken in turn, one an
@@ -21,35 +21,67 @@ so that the number of batches stays what the index says."""
 class LoaderSpec:
     """What a loader delivers and in which order; with the dataset and the epoch it determines every batch."""
 
-    split: str = "train"
-    batch_size: int = 1024
-    """Samples in a batch of one rank. The global batch is batch_size * world_size."""
-    shuffle: bool = True
-    """Off: the dataset's own order, which conversion made random once."""
-    augment: Augment = "random"
-    seed: int = 0
-    drop_last: bool = False
-    """Leave out an epoch's last global batch when it is not full."""
-    num_workers: int = 0
-    """Processes that read and permute windows. The order of the samples never depends on it."""
-    on_error: OnError = "raise"
-    window_blocks: int = 16
-    """Blocks mixed together: 131,072 positions, 6.6 MB packed."""
-    group_shards: int = 8
-    """Shards walked at a time, so that few remote shards need to be at hand."""
-    where: str = ""
-    """Conditions that a position must meet to be used, such as ``"ply=10..60, tier=1..2, source=games_0*"``."""
-    positions: int | None = None
-    """At most so many positions are used in an epoch, evenly taken from all shards, the same in every epoch."""
+    split: str = option("train", "train or val.", shapes="order")
+    batch_size: int = option(
+        1024, "Samples in a batch of one rank. The global batch is batch_size * world_size.", least=1, shapes="order"
+    )
+    shuffle: bool = option(True, "Off: the dataset's own order, which conversion made random once.", shapes="order")
+    augment: Augment = option(
+        "random",
+        "Which symmetry a sample shows: none; random: one of four, drawn per position and epoch; cycle: four taken in "
+        "turn, one an epoch; all: four times the samples.",
+        shapes="order",
+    )
+    seed: int = option(0, "Seed of the order.", least=0, shapes="order")
+    drop_last: bool = option(False, "Leave out an epoch's last global batch when it is not full.", shapes="order")
+    num_workers: int = option(
+        0,
+        "Processes that read and permute windows; the order of the samples never depends on it.",
+        least=0,
+        shapes="nothing",
+    )
+    on_error: OnError = option(
+        "raise", "At a damaged block: stop, or show other positions in its place and count.", shapes="nothing"
+    )
+    window_blocks: int = option(
+        16, "Blocks mixed together: 131,072 positions, 6.6 MB packed.", least=1, offered="spec", shapes="order"
+    )
+    group_shards: int = option(
+        8,
+        "Shards walked at a time, so that few remote shards need to be at hand.",
+        least=1,
+        offered="spec",
+        shapes="order",
+    )
+    where: str = option(
+        "", "Use only positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.", shapes="order"
+    )
+    positions: int | None = option(
+        None,
+        "Use at most so many positions in an epoch, evenly taken from all shards, the same in every epoch.",
+        least=1,
+        unset="all",
+        shapes="order",
+    )
 
     def __post_init__(self) -> None:
         fit_fields(self)
-        require(self.positions is None or self.positions >= 1, "positions must be at least 1", self.positions)
-        require(self.batch_size >= 1, "batch_size must be at least 1", self.batch_size)
-        require(self.seed >= 0, "seed must not be negative", self.seed)
-        require(self.num_workers >= 0, "num_workers must not be negative", self.num_workers)
-        require(self.window_blocks >= 1, "window_blocks must be at least 1", self.window_blocks)
-        require(self.group_shards >= 1, "group_shards must be at least 1", self.group_shards)
+        check_options(self)
+
+
+class LoaderOptions(TypedDict, total=False):
+    """The fields of LoaderSpec as keyword arguments, those that are given: for type checkers."""
+
+    split: str
+    batch_size: int
+    shuffle: bool
+    augment: Augment
+    seed: int
+    drop_last: bool
+    num_workers: int
+    on_error: OnError
+    where: str
+    positions: int | None
 
 
 LOADER = LoaderSpec()

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from hexshards.arguments import fit_fields, fitted, hints_of
 from hexshards.errors import printable
-from hexshards.options import check_option
+from hexshards.options import about, check_option, offered_in
 from hexshards.training.early_stopping import HIGHER_IS_BETTER
 from hexshards.training.options import TRAIN, TrainSpec
 
@@ -22,8 +22,8 @@ Sampler = Literal["tpe", "random", "grid"]
 Pruner = Literal["median", "none"]
 """median: a trial that is worse than half of the others were after as many mini-epochs ends there."""
 
-NOT_SEARCHED = ("resume",)
-"""Train options that a sweep decides by itself."""
+TRAIN_OPTIONS = {name: about(TrainSpec)[name] for name in offered_in(TrainSpec, "command")}
+"""What a trial may be given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,9 @@ class SweepSpec:
         fit_fields(self)
         _require(bool(self.search), "the table [search] names no option")
         _require(self.trials >= 1, f"trials must be at least 1, got {self.trials}")
-        _require("best_by" not in self.search, "best_by says what is good: give it in [fixed]")
+        for name in self.search:
+            says = f"{name} says what is good: give it in [fixed]"
+            _require(name not in TRAIN_OPTIONS or TRAIN_OPTIONS[name].searched != "fixed", says)
         both = sorted(self.search.keys() & self.fixed.keys())
         _require(not both, f"both in [search] and in [fixed]: {', '.join(both)}")
         ranges = [name for name, part in self.search.items() if isinstance(part, Range)]
@@ -168,7 +170,7 @@ def _range(name: str, part: Mapping[str, Any]) -> Range:
 
 def _value(name: str, value: Any) -> Any:
     """A value as the option has it. Raises ValueError where its kind or bounds forbid it."""
-    options = [each.name for each in fields(TrainSpec) if each.metadata and each.name not in NOT_SEARCHED]
+    options = [name for name, each in TRAIN_OPTIONS.items() if each.searched != "no"]
     _known(name, options, of="no option of `hexshards train` that can be searched: ")
     kind = hints_of(TrainSpec)[name]
     value = fitted(value, kind, name=name)

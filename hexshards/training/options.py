@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Literal
 
 from hexshards.arguments import fit_fields
-from hexshards.loading.options import Augment, OnError
-from hexshards.options import check_options, option, require
+from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
+from hexshards.options import about, check_options, option, require
+from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.units import duration_s
 
 Optimizer = Literal["adamw", "sgd"]
@@ -33,15 +34,17 @@ PACE, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What is kep
 class StepSpec:
     """How a batch changes the weights."""
 
-    optimizer: Optimizer = option("adamw", "AdamW, or SGD with Nesterov's momentum.", panel=OPTIMIZER)
-    learning_rate: float = option(1e-3, "Learning rate, after warm-up.", above=0, panel=OPTIMIZER)
-    momentum: float = option(0.9, "Momentum of SGD.", least=0, below=1, panel=OPTIMIZER)
-    weight_decay: float = option(1e-4, "Decay of weights; biases and norms do not decay.", least=0, panel=OPTIMIZER)
-    clip_norm: float = option(
-        0.0, "Gradients longer than this are scaled down to it; 0: none.", least=0, panel=OPTIMIZER
+    optimizer: Optimizer = option("adamw", "AdamW, or SGD with Nesterov's momentum.", panel=OPTIMIZER, shapes="weights")
+    learning_rate: float = option(1e-3, "Learning rate, after warm-up.", above=0, panel=OPTIMIZER, shapes="weights")
+    momentum: float = option(0.9, "Momentum of SGD.", least=0, below=1, panel=OPTIMIZER, shapes="weights")
+    weight_decay: float = option(
+        1e-4, "Decay of weights; biases and norms do not decay.", least=0, panel=OPTIMIZER, shapes="weights"
     )
-    policy_weight: float = option(0.15, "Weight of the policy loss.", least=0, panel=OPTIMIZER)
-    value_weight: float = option(0.85, "Weight of the value loss.", least=0, panel=OPTIMIZER)
+    clip_norm: float = option(
+        0.0, "Gradients longer than this are scaled down to it; 0: none.", least=0, panel=OPTIMIZER, shapes="weights"
+    )
+    policy_weight: float = option(0.15, "Weight of the policy loss.", least=0, panel=OPTIMIZER, shapes="weights")
+    value_weight: float = option(0.85, "Weight of the value loss.", least=0, panel=OPTIMIZER, shapes="weights")
     ema: float = option(
         0.0,
         "Keep a moving average of the weights that holds on to this share of itself in each step, such as 0.999, and "
@@ -49,15 +52,17 @@ class StepSpec:
         least=0,
         below=1,
         panel=OPTIMIZER,
+        shapes="weights",
     )
     schedule: Schedule = option(
         "constant",
         "The learning rate after warm-up. cosine: falls over --schedule-samples; step: falls each --schedule-samples; "
         "one-cycle: rises from 1/25 over 30% of --schedule-samples instead of warm-up, then falls.",
         panel=SCHEDULE,
+        shapes="weights",
     )
     warmup_samples: int = option(
-        20_000, "The learning rate rises linearly over so many samples.", least=0, panel=SCHEDULE
+        20_000, "The learning rate rises linearly over so many samples.", least=0, panel=SCHEDULE, shapes="weights"
     )
     schedule_samples: int = option(
         0,
@@ -65,15 +70,21 @@ class StepSpec:
         "and to the rate it fell to.",
         least=0,
         panel=SCHEDULE,
+        shapes="weights",
     )
     schedule_factor: float = option(
-        0.1, "To which share of the learning rate it falls; step: by which, each time.", least=0, panel=SCHEDULE
+        0.1,
+        "To which share of the learning rate it falls; step: by which, each time.",
+        least=0,
+        panel=SCHEDULE,
+        shapes="weights",
     )
     precision: Precision = option(
         "float32",
         "In what the network computes; weights stay float32. float16 scales the loss, and passes over steps that "
         "overflow.",
         panel=SPEED,
+        shapes="weights",
     )
     accumulate: int = option(
         1,
@@ -81,9 +92,12 @@ class StepSpec:
         "batch; batch norm sees parts.",
         least=1,
         panel=SPEED,
+        shapes="rounding",
     )
-    compile: bool = option(False, "Compile the network for training (torch.compile).", panel=SPEED)
-    channels_last: bool = option(False, "Keep planes in the order that tensor cores like.", panel=SPEED)
+    compile: bool = option(False, "Compile the network for training (torch.compile).", panel=SPEED, shapes="rounding")
+    channels_last: bool = option(
+        False, "Keep planes in the order that tensor cores like.", panel=SPEED, shapes="rounding"
+    )
 
     def __post_init__(self) -> None:
         fit_fields(self)
@@ -99,77 +113,123 @@ class TrainSpec(StepSpec):
     Every field made by ``option`` is an option of ``hexshards train`` by the same name.
     """
 
-    data: str | Path
-    run: Path
-    relative_to: Path | None = None
-    """Where relative paths begin; None: in the folder that is the current one when the spec is made."""
+    data: str | Path = option(
+        MISSING, "A dataset made by `hexshards convert`: a folder, or a URL.", offered="python", shapes="nothing"
+    )
+    run: Path = option(
+        MISSING, "Folder of checkpoints and metrics; a run found there goes on.", offered="python", shapes="nothing"
+    )
+    relative_to: Path | None = option(
+        None,
+        "Where relative paths begin.",
+        unset="the folder that is the current one when the spec is made",
+        offered="python",
+        recorded=False,
+        shapes="nothing",
+    )
     mini_epoch_samples: int = option(
-        200_000, "Samples between two validations; an epoch's last may be fewer.", least=1, panel=PACE
+        200_000, "Samples between two validations; an epoch's last may be fewer.", least=1, panel=PACE, shapes="records"
     )
     mini_epoch_batches: int | None = option(
-        None, "Batches between two validations, in place of samples.", least=1, panel=PACE
+        None, "Batches between two validations, in place of samples.", least=1, panel=PACE, shapes="records"
     )
-    cross_epochs: bool = option(False, "A mini-epoch may begin in one epoch and end in the next.", panel=PACE)
+    cross_epochs: bool = option(
+        False, "A mini-epoch may begin in one epoch and end in the next.", panel=PACE, shapes="records"
+    )
     val_every: int = option(
-        1, "Validate after every so many-th mini-epoch of an epoch, and the last.", least=1, panel=PACE
+        1,
+        "Validate after every so many-th mini-epoch of an epoch, and the last.",
+        least=1,
+        panel=PACE,
+        shapes="records",
     )
     val_samples: int | None = option(
-        None, "Validate on at most so many positions, always the same, taken evenly.", least=1, panel=PACE
+        None,
+        "Validate on at most so many positions, always the same, taken evenly.",
+        least=1,
+        panel=PACE,
+        shapes="records",
     )
     diagnose: int = option(
         8_192,
         "Validation positions to look into after each validation: by ply, calibration, the hardest; 0: none.",
         least=0,
         panel=PACE,
+        shapes="nothing",
     )
-    epochs: int = option(1, "Passes over the data.", least=1, panel=ENDS)
-    max_samples: int | None = option(None, "End after so many samples, over all starts.", least=1, panel=ENDS)
-    max_time: str | None = option(None, "End in time, over all starts: 90s, 30m, 12h, 2d or 11h30m.", panel=ENDS)
-    patience: int | None = option(None, "End after so many mini-epochs without a better one.", least=1, panel=ENDS)
+    epochs: int = option(1, "Passes over the data.", least=1, panel=ENDS, shapes="end")
+    max_samples: int | None = option(
+        None, "End after so many samples, over all starts.", least=1, panel=ENDS, shapes="end"
+    )
+    max_time: str | None = option(
+        None, "End in time, over all starts: 90s, 30m, 12h, 2d or 11h30m.", panel=ENDS, shapes="end"
+    )
+    patience: int | None = option(
+        None, "End after so many mini-epochs without a better one.", least=1, panel=ENDS, shapes="end"
+    )
     best_by: str = option(
         "val.loss",
         "What is best, for best.pt and --patience; ..accuracy, ..top1 and ..top5 are better higher.",
         panel=ENDS,
+        shapes="records",
+        searched="fixed",
     )
-    min_improvement: float = option(0.0, "By how much a better mini-epoch must be better.", least=0, panel=ENDS)
+    min_improvement: float = option(
+        0.0, "By how much a better mini-epoch must be better.", least=0, panel=ENDS, shapes="records"
+    )
     keep_last: int | None = option(
-        None, "Keep the newest so many checkpoints, and best.pt; else all.", least=1, panel=KEPT
+        None, "Keep the newest so many checkpoints, and best.pt; else all.", least=1, panel=KEPT, shapes="end"
     )
-    keep_every: int | None = option(None, "With --keep-last: keep every so many-th as well.", least=1, panel=KEPT)
-    batch_size: int = option(256, "Samples in a batch of one process.", least=1)
-    channels: int = option(32, "Width of the network.", least=1, panel=NETWORK)
-    blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1, panel=NETWORK)
+    keep_every: int | None = option(
+        None, "With --keep-last: keep every so many-th as well.", least=1, panel=KEPT, shapes="end"
+    )
+    batch_size: int = option(256, "Samples in a batch of one process.", least=1, shapes="weights")
+    channels: int = option(32, "Width of the network.", least=1, panel=NETWORK, shapes="weights")
+    blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1, panel=NETWORK, shapes="weights")
     model: str | None = option(
         None,
         "Your own network, package.module:factory; what the factory returns is trained instead. Python looks for it "
         "in the current folder too.",
         panel=NETWORK,
+        shapes="weights",
     )
     init_from: Path | None = option(
-        None, "Begin with the weights in this checkpoint or state_dict, and nothing else of it.", panel=NETWORK
+        None,
+        "Begin with the weights in this checkpoint or state_dict, and nothing else of it.",
+        panel=NETWORK,
+        shapes="weights",
     )
-    augment: Augment = option("random", "Symmetries shown; all: four times the samples.")
-    seed: int = option(0, "Seed of weights and order.", least=0, below=1 << 64)
-    num_workers: int = option(0, "Processes that read.", least=0)
+    augment: Augment = option(LOADER.augment, "Symmetries shown; all: four times the samples.", shapes="weights")
+    seed: int = option(LOADER.seed, "Seed of weights and order.", least=0, below=1 << 64, shapes="weights")
+    num_workers: int = option(LOADER.num_workers, "Processes that read.", least=0, shapes="nothing")
     threads: int | None = option(
         None,
         "Threads a process computes with on the CPU; else as many as the run began with, which were as many as torch "
         "would take and the machine or its container gives.",
         least=1,
-        below=MOST_THREADS + 1,
+        most=MOST_THREADS,
+        shapes="rounding",
     )
-    mix: str = option("", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.")
-    where: str = option("", "Train only on positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.")
-    positions: int | None = option(None, "Train on at most so many positions an epoch, taken evenly.", least=1)
-    on_error: OnError = option("raise", "At a damaged block: stop, or show other positions in its place and count.")
-    cache: Path | None = option(
-        None, "Folder that shards of a URL come down to, else hexshards in $XDG_CACHE_HOME or ~/.cache."
+    mix: str = option(
+        "", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.", shapes="weights"
     )
-    device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.")
+    where: str = option(
+        LOADER.where,
+        "Train only on positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.",
+        shapes="weights",
+    )
+    positions: int | None = option(
+        None, "Train on at most so many positions an epoch, taken evenly.", least=1, shapes="weights"
+    )
+    on_error: OnError = option(LOADER.on_error, about(LoaderSpec)["on_error"].says, shapes="nothing")
+    cache: Path | None = option(REMOTE.cache, about(RemoteSpec)["cache"].says, shapes="nothing")
+    device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.", shapes="rounding")
     resume: str = option(
         "auto",
         "auto: from the newest good checkpoint in the run's folder; never: from nothing, and only in a folder without "
         "checkpoints; a path: from that checkpoint.",
+        searched="no",
+        shapes="nothing",
     )
 
     def __post_init__(self) -> None:

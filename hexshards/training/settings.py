@@ -20,21 +20,21 @@ from hexshards.training.options import TRAIN
 class RunSettings:
     """What MiniEpochOrchestrator takes beside what everybody gives it."""
 
-    mini_epoch_batches: int | None = None
+    mini_epoch_batches: int | None = TRAIN.mini_epoch_batches
     """A mini-epoch counts so many batches instead of samples."""
-    cross_epochs: bool = False
+    cross_epochs: bool = TRAIN.cross_epochs
     """A mini-epoch may begin in one epoch and end in the next."""
-    max_samples: int | None = None
+    max_samples: int | None = TRAIN.max_samples
     """The run ends after so many samples, over all its starts."""
     max_time_s: float | None = None
     """The run ends in so many seconds, over all its starts; the last mini-epoch is cut short for it."""
-    val_every: int = 1
+    val_every: int = TRAIN.val_every
     """Each so many-th mini-epoch of an epoch is validated, and its last."""
     early: EarlyStopping = field(default_factory=EarlyStopping)
     retention: Retention = field(default_factory=Retention)
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Plain values that a checkpoint records. They must be the same when a run goes on, those in
-    checkpoint.FREE_OPTIONS excepted."""
+    """Plain values that a checkpoint records. They must be the same when a run goes on, but for names of TrainSpec's
+    options that may change then."""
     resume: str | Path = TRAIN.resume
     """``auto``: from the newest good checkpoint; ``never``; or the path of a checkpoint."""
     team: Team = field(default_factory=Team)

@@ -19,33 +19,8 @@ from hexshards.cli.app import app
 from hexshards.cli.console import told
 from hexshards.dataset.index import read_index
 from hexshards.dataset.shard import REPAIR
-from hexshards.training.options import TRAIN
 
 HEXSHARDS = [sys.executable, "-m", "hexshards"]
-
-SURFACE = {
-    "convert": "sources --out --val-fraction --seed --workers --engine --shard-positions --block-positions --codec "
-    "--bake-symmetries --dedupe --positions --unfinished --keep-duplicates --v1-value "
-    "--max-rejects --memory --append --dry-run --json",
-    "info": "dataset --json",
-    "verify": "dataset --leakage --cache --json",
-    "mixing": "dataset --batch-size --split --seed --shuffle --cache --json",
-    "bench": "dataset --batch-size --channels --blocks --device --threads --cache --json",
-    "show": "dataset -n --split --cache",
-    "train": "dataset --run --dry-run --overfit-batch --tensorboard "
-    "--optimizer --learning-rate --momentum --weight-decay --clip-norm --policy-weight --value-weight --ema --schedule "
-    "--warmup-samples --schedule-samples --schedule-factor --precision --accumulate --compile --channels-last "
-    "--mini-epoch-samples --mini-epoch-batches --cross-epochs --val-every --val-samples --diagnose "
-    "--epochs --max-samples --max-time --patience --best-by --min-improvement --keep-last --keep-every "
-    "--batch-size --channels --blocks --model --init-from --augment --seed --num-workers --threads "
-    "--mix --where --positions --on-error --cache --device --resume",
-    "sweep": "dataset --config --out --trials --json",
-    "plot": "runs --out",
-    "synth": "--out --games --format --side --seed",
-    "demo": "--out",
-}
-"""Every command and what it takes, in the order of its help. A change here is a change for every user."""
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,38 +44,6 @@ def call(*arguments, code=0):
 def train(data, run, *more):
     tiny = ["--channels", 2, "--blocks", 1, "--batch-size", 50, "--mini-epoch-samples", 500]
     return ["train", data, "--run", run, *tiny, *more]
-
-
-# surface ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_commands_and_their_options_are_those_users_know():
-    commands = typer.main.get_command(app).commands
-    found = {
-        name: " ".join(parameter.opts[-1] for parameter in command.params if parameter.name != "help")
-        for name, command in commands.items()
-    }
-    assert found == SURFACE
-
-
-@pytest.mark.parametrize("command", SURFACE)
-def test_every_command_has_help_that_names_its_options(command):
-    shown = call(command, "--help").output
-    for option in SURFACE[command].split():
-        # a narrow terminal cuts long names
-        assert option[:12] in shown or not option.startswith("-")
-
-
-def test_every_default_of_train_is_that_of_its_spec():
-    for parameter in typer.main.get_command(app).commands["train"].params:
-        if parameter.name not in ("dataset", "run", "dry_run", "overfit_batch", "tensorboard", "help"):
-            assert parameter.default == getattr(TRAIN, parameter.name), parameter.name
-
-
-def test_help_lists_every_command_and_the_exit_codes():
-    shown = call("--help").output
-    assert all(command in shown for command in SURFACE)
-    assert "130 interrupted" in shown
 
 
 # each command, done -------------------------------------------------------------------------------------------------

@@ -340,8 +340,8 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(sources, tmp_path):
         ({"val_fraction": 1.5}, "val_fraction must be 0 to 1, got 1.5"),
         ({"shard_positions": 100, "block_positions": 16}, r"multiple of block_positions \(16\), got 100"),
         ({"codec": "lzma"}, "codec must be one of"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"workers": 0}, "workers at least 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"max_rejects": -1}, "max_rejects must be at least 0"),
     ],
 )

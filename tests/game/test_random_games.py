@@ -201,7 +201,7 @@ def test_nothing_is_overwritten_and_nothing_else_is_written(tmp_path, format):
         ({"games_per_file": 0}, "games_per_file must be at least 1, got 0"),
         ({"side": 2}, "side must be 3 to 19, got 2"),
         ({"side": 20}, "side must be 3 to 19, got 20"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"format": "zip"}, r"format must be one of \('processed', 'trmph'\), got 'zip'"),
     ],
 )

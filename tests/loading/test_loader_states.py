@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hexshards.loading.loader import Loader
 from hexshards.loading.loader_state import LoaderState
 from hexshards.loading.options import LoaderSpec
+from hexshards.options import about, options_in
 
 WAYS = {
     "plain": {},
@@ -172,3 +174,29 @@ def test_whatever_is_taken_the_loader_could_have_written_and_all_else_is_a_value
         said = refusal(loader, state)
         assert (said is None) == could_write(loader, state), (state, said)
         assert said is None or "\n" not in said
+
+
+OTHERWISE = {
+    "split": "val",
+    "batch_size": BATCH + 1,
+    "shuffle": False,
+    "augment": "cycle",
+    "seed": 4,
+    "drop_last": True,
+    "num_workers": 1,
+    "on_error": "skip",
+    "window_blocks": 3,
+    "group_shards": 2,
+    "where": "ply=2..",
+    "positions": 50,
+}
+"""Each option of a loader, with another value than ``plain`` has."""
+
+
+def test_a_state_fits_loaders_that_differ_in_what_does_not_shape_the_order_and_no_others(tmp_path):
+    data, spec = dataset(tmp_path, games=24), LoaderSpec(batch_size=BATCH, seed=3)
+    made = {name: Loader(data, replace(spec, **{name: value})) for name, value in OTHERWISE.items()}
+    state = Loader(data, spec).state_dict()
+    refused = {name for name, loader in made.items() if refusal(loader, state)}
+    assert made.keys() == options_in(LoaderSpec).keys()
+    assert refused == {name for name, each in about(LoaderSpec).items() if each.shapes == "order"}

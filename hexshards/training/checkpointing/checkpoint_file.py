@@ -24,10 +24,12 @@ import torch
 
 from hexshards.errors import DataError, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
+from hexshards.options import may_change
 from hexshards.storage.files import inflating, open_regular, write_whole
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.training.distributed import Team
+from hexshards.training.options import TrainSpec
 from hexshards.units import show_bytes
 
 FORMAT, WITH_ARRAYS = 1, 2
@@ -41,16 +43,6 @@ class Unopened(DataError):
 
 PARTS = tuple(SCHEMA)
 """Names at the top level beside ``format`` and the trainer's own state."""
-
-FREE_OPTIONS = frozenset(
-    {
-        *("accumulate", "compile", "channels_last"),
-        *("data", "run", "cache", "epochs", "max_samples", "max_time", "on_error", "device", "resume"),
-        *("num_workers", "threads"),
-        *("patience", "keep_last", "keep_every", "diagnose"),
-    }
-)
-"""Options that may change between two starts of a run; all others shape the weights or the samples' order."""
 
 ARRAYS = "numpy_arrays"
 """At the top level too, of format WITH_ARRAYS: the paths of tensors that the trainer gave as NumPy arrays."""
@@ -274,7 +266,7 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
         {name: without_secrets(value) if isinstance(value, str) else value for name, value in each.items()}
         for each in (saved, given)
     )
-    names = sorted((saved.keys() | given.keys()) - FREE_OPTIONS)
+    names = sorted((saved.keys() | given.keys()) - may_change(TrainSpec))
     return [
         f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"
         for name in names

@@ -1,0 +1,77 @@
+"""What the commands take: every option by its name, with its default."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hexshards.cli.app import app
+
+COMMANDS = typer.main.get_command(app).commands
+
+SURFACE = {
+    "convert": "SOURCES; --out!; --val-fraction=0.02; --seed=0; --shard-positions=262144; --block-positions=8192; "
+    "--codec=zstd; --positions=all; --unfinished=reject; --v1-value=check; --keep-duplicates; "
+    "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=1GiB; "
+    "--append; --dry-run; --json",
+    "info": "DATASET; --json",
+    "verify": "DATASET; --leakage; --cache; --json",
+    "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --cache; --json",
+    "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
+    "show": "DATASET; -n=3; --split=train; --cache",
+    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --optimizer=adamw; "
+    "--learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; --clip-norm=0.0; --policy-weight=0.15; "
+    "--value-weight=0.85; --ema=0.0; --schedule=constant; --warmup-samples=20000; --schedule-samples=0; "
+    "--schedule-factor=0.1; --precision=float32; --accumulate=1; --compile; --channels-last; "
+    "--mini-epoch-samples=200000; --mini-epoch-batches; --cross-epochs; --val-every=1; --val-samples; "
+    "--diagnose=8192; --epochs=1; --max-samples; --max-time; --patience; --best-by=val.loss; "
+    "--min-improvement=0.0; --keep-last; --keep-every; --batch-size=256; --channels=32; --blocks=4; "
+    "--model; --init-from; --augment=random; --seed=0; --num-workers=0; --threads; --mix=; --where=; "
+    "--positions; --on-error=raise; --cache; --device=auto; --resume=auto",
+    "sweep": "DATASET; --config!; --out!; --trials; --json",
+    "plot": "RUNS; --out",
+    "synth": "--out!; --games=2000; --format=processed; --side=13; --seed=0",
+    "demo": "--out=demo",
+}
+"""Every command and what it takes: REQUIRED, --option=default, --option where it is left out or a switch that is off.
+
+A change here is a change for every user."""
+
+
+def taken(parameter):
+    """A parameter of a command as SURFACE has it."""
+    name = "/".join([parameter.opts[-1], *parameter.secondary_opts])
+    if parameter.required:
+        return name.upper() if not name.startswith("-") else f"{name}!"
+    return name if parameter.default is None or parameter.default is False else f"{name}={parameter.default}"
+
+
+def help_of(*command):
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    assert result.exit_code == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+
+
+def test_the_commands_their_options_and_defaults_are_those_users_know():
+    found = {
+        name: [taken(each) for each in command.params if each.name != "help"] for name, command in COMMANDS.items()
+    }
+    assert found == {name: options.split("; ") for name, options in SURFACE.items()}
+
+
+@pytest.mark.parametrize("command", SURFACE)
+def test_every_command_has_help_that_names_and_explains_its_options(command):
+    shown = help_of(command)
+    for each in COMMANDS[command].params:
+        if each.opts[-1].startswith("-"):
+            assert each.opts[-1] in shown
+            assert each.help, f"{command} {each.opts[-1]} has no help"
+
+
+def test_help_lists_every_command_and_the_exit_codes():
+    shown = help_of()
+    assert all(command in shown for command in SURFACE)
+    assert "130 interrupted" in shown
