@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-peers clean
+.PHONY: demo test check docs-tables bench bench-peers clean
 
 demo: $(INSTALLED)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
 	rm -rf demo
@@ -18,6 +18,9 @@ check: $(INSTALLED)  ## lint, format, and types of the package as it is installe
 	$(BIN)/ruff format --check .
 	rm -rf $(VENV)/package && $(BIN)/pip install -q --no-deps --target $(VENV)/package .
 	cd $(VENV) && MYPYPATH=package bin/mypy --config-file "$(CURDIR)/pyproject.toml" -p hexshards
+
+docs-tables: $(INSTALLED)  ## the tables of options in docs/, written from the options
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.bench  ## loading and converting, against what this machine can do and what users do today
 	$(BIN)/python benchmarks/loading.py
