@@ -34,7 +34,7 @@ del GRID["fixed"]["batch_size"]
 
 PROCESS = """
 import sys
-from hexshards import trials
+from hexshards.sweeps import trials
 trials.HEARTBEAT_S, trials.GRACE_S = 1, 2
 from hexshards.cli.app import main
 sys.argv = ["hexshards", *sys.argv[1:]]
