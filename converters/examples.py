@@ -22,7 +22,8 @@ from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
 from hexshards.errors import printable
 from hexshards.game.board import BLUE, RED
-from hexshards.game.positions import UNKNOWN, Draft, Positions, Reject, admit, concat
+from hexshards.game.columns import UNKNOWN
+from hexshards.game.positions import Draft, Positions, Reject, admit, concat
 from hexshards.units import counted
 
 MAX_NAME_CHARS = 4096

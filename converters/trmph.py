@@ -25,7 +25,8 @@ from hexshards.conversion.options import CONVERT, ConvertSpec, Selector
 from hexshards.conversion.sources import Chunk, Contents, Games, source_name
 from hexshards.errors import DataError, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
-from hexshards.game.positions import NO_POLICY, UNKNOWN, Positions, Reject, stone_bytes
+from hexshards.game.columns import NO_POLICY, UNKNOWN, stone_bytes
+from hexshards.game.positions import Positions, Reject
 from hexshards.storage.files import gunzip
 from hexshards.units import counted
 

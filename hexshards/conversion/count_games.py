@@ -16,7 +16,7 @@ from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
 from hexshards.dataset.split import game_keys
-from hexshards.game.positions import UNKNOWN
+from hexshards.game.columns import UNKNOWN
 from hexshards.rng import Words
 from hexshards.storage.files import Folder
 

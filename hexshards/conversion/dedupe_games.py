@@ -22,7 +22,8 @@ from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
 from hexshards.dataset.index import SPLITS, Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
 from hexshards.dataset.split import game_keys
-from hexshards.game.positions import UNKNOWN, Positions
+from hexshards.game.columns import UNKNOWN
+from hexshards.game.positions import Positions
 from hexshards.game.symmetry import image
 from hexshards.rng import Words, mix
 from hexshards.storage.files import Folder

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.game.positions import Positions, columns
+from hexshards.game.columns import ORIGIN
+from hexshards.game.positions import Positions, no_positions
 from hexshards.game.symmetry import stone_words
 from hexshards.rng import Words
-
-_ORIGIN = ("source", "game", "ply", "plies", "tier")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,8 +72,7 @@ def _batches(parts: Iterable[tuple[Positions, Words]], held: int) -> Iterator[li
 
 
 def _none(side: int) -> Merged:
-    none = {name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in columns(side, soft=False).items()}
-    return _single(Positions(side=side, **none), np.zeros(0, dtype=np.uint64))
+    return _single(no_positions(side), np.zeros(0, dtype=np.uint64))
 
 
 def _single(positions: Positions, keys: Words) -> Merged:
@@ -89,7 +87,7 @@ def _single(positions: Positions, keys: Words) -> Merged:
     return Merged(
         side=positions.side,
         keys_G=keys,
-        columns={name: getattr(positions, name) for name in ("stones", "player", *_ORIGIN)},
+        columns={name: getattr(positions, name) for name in ("stones", "player", *ORIGIN)},
         count_G=np.ones(len(keys), dtype=np.int64),
         value_G=positions.value.astype(np.float64),
         policies_G=np.bincount(np.unique(rows), minlength=len(keys)),
@@ -106,7 +104,7 @@ def _joined(parts: list[Merged]) -> Merged:
     value = np.concatenate([part.value_G for part in parts])
     words = [*stone_words(fields["stones"]).T, fields["player"]]
     # the last key of a lexsort counts most; equal keys of unequal stones, which hardly occur, stay apart
-    rows = np.lexsort([value, *(fields[name] for name in reversed(_ORIGIN)), *words[::-1], keys])
+    rows = np.lexsort([value, *(fields[name] for name in reversed(ORIGIN)), *words[::-1], keys])
     new = np.zeros(len(rows), dtype=bool)
     new[:1] = True
     for column in (keys, *words):

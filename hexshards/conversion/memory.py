@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sources import Input
-from hexshards.game.positions import columns, stone_bytes
+from hexshards.game.columns import columns, stone_bytes
 from hexshards.units import counted, show_bytes
 
 PROCESS_BYTES = 64 << 20

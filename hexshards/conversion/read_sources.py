@@ -26,7 +26,8 @@ from hexshards.conversion.sources import (
 from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError
 from hexshards.game.board import BLUE, RED, connects
-from hexshards.game.positions import NO_POLICY, UNKNOWN, Positions, concat
+from hexshards.game.columns import NO_POLICY, UNKNOWN
+from hexshards.game.positions import Positions, concat
 
 # looked for once in each process: with thousands of small files that takes longer than reading them
 converters = cache(formats)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.game.positions import UNKNOWN, Positions
+from hexshards.game.columns import UNKNOWN
+from hexshards.game.positions import Positions
 from hexshards.game.symmetry import TURN, image, stone_words
 from hexshards.rng import Words, mix, raw
 

@@ -26,7 +26,8 @@ from hexshards.conversion.sources import Twin
 from hexshards.dataset.index import SPLITS, InputFile
 from hexshards.dataset.split import game_keys, in_val
 from hexshards.game.board import SYMMETRIES
-from hexshards.game.positions import UNKNOWN, Positions, Reject, columns, concat
+from hexshards.game.columns import UNKNOWN, columns
+from hexshards.game.positions import Positions, Reject, concat
 from hexshards.game.symmetry import canonical, image, stone_keys
 from hexshards.rng import Words
 from hexshards.storage.files import publishing, write_whole

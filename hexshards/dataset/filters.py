@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from hexshards.dataset.blocks import Blocks, Columns
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, printable
+from hexshards.game.columns import FILTERABLE
 from hexshards.storage.files import Home
 from hexshards.units import counted
-
-RANGED = ("ply", "plies", "tier")
-"""Columns that a filter takes a number or a range of; ``source`` takes names of files."""
 
 _GRAMMAR = 'Write conditions like "ply=10..60, plies=30.., tier=1..2, source=games_0*|games_1*"'
 
@@ -42,12 +40,12 @@ class Filter:
         found: dict[str, str] = {}
         for condition in filter(None, (part.strip() for part in text.split(","))):
             column, _, value = (part.strip() for part in condition.partition("="))
-            if column not in (*RANGED, "source") or not value or column in found:
+            if column not in (*FILTERABLE, "source") or not value or column in found:
                 twice = " a second time" * (column in found)
                 raise ValueError(f"where: {printable(condition)!r} is no condition{twice}. {_GRAMMAR}")
             found[column] = value
         files = found.pop("source", "")
-        ranges = tuple((column, *_range(column, found[column])) for column in RANGED if column in found)
+        ranges = tuple((column, *_range(column, found[column])) for column in FILTERABLE if column in found)
         return cls(ranges, tuple(sorted(filter(None, (name.strip() for name in files.split("|"))))))
 
     def __str__(self) -> str:

@@ -16,7 +16,6 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
 
@@ -24,7 +23,8 @@ from hexshards.dataset import codec
 from hexshards.dataset.options import Codec
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
-from hexshards.game.positions import Positions, columns
+from hexshards.game.columns import Column, Fields, declared, fields_of
+from hexshards.game.positions import Positions
 from hexshards.storage.files import Home, publishing
 from hexshards.units import counted
 
@@ -64,9 +64,19 @@ class Layout:
     counted: bool = False
     """Whether equal positions were merged, and a column says how many each stands for."""
 
-    def columns(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    @property
+    def declared(self) -> tuple[Column, ...]:
+        """What each column is, in the order in which a block stores them."""
+        return declared(soft=self.soft, counted=self.counted)
+
+    @property
+    def kinds(self) -> dict[str, Column]:
+        """What each column is, by its name."""
+        return {column.name: column for column in self.declared}
+
+    def columns(self) -> Fields:
         """Name, dtype and shape per position of every column."""
-        return columns(self.side, soft=self.soft, counted=self.counted)
+        return fields_of(self.declared, self.side)
 
     def member(self, number: int, column: str) -> str:
         """Name of the tar member that holds a column of block ``number``."""
@@ -175,7 +185,7 @@ def read_block(
     members = _members(memoryview(data), where)
     rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
     columns = {name: _column(members, name, number, rows, layout, where) for name in names}
-    check_numbers(columns, side=layout.side, sources=sources, where=where)
+    check_numbers(columns, layout.kinds, side=layout.side, sources=sources, where=where)
     if "stones" in columns and not again:
         check_stones(columns["stones"], side=layout.side, where=where)
     return columns

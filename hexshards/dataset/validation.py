@@ -8,31 +8,35 @@ Legend of shapes: P positions, C cells, W bytes of packed stones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError
-from hexshards.game.positions import NO_POLICY, SUM_TOLERANCE, UNKNOWN, stone_bytes
+from hexshards.game.columns import MOVE, SOFT, STONES, Column, stone_bytes
 
 _FIX = "No release of hexshards writes that: fetch the dataset from where you trust it, or convert again"
 
 
-def check_numbers(columns: Mapping[str, NDArray[Any]], *, side: int, sources: int, where: str) -> None:
+def check_numbers(
+    columns: Mapping[str, NDArray[Any]], kinds: Mapping[str, Column], *, side: int, sources: int, where: str
+) -> None:
     """Hold every number against what its column may hold; ``sources``: how many the index lists.
 
     Raises DataError naming column and row.
     """
+    cells = side * side
+    highest = {"source": sources - 1, "ply": cells, "policy": cells - 1 if kinds["policy"] is MOVE else SOFT.high}
     for name, column in columns.items():
-        if name == "stones":
+        if name == STONES.name:
             continue
-        low, high = _bounds(name, column.ndim == 2, side * side, sources)
+        low, high = kinds[name].low, highest.get(name, kinds[name].high)
         if _within(column, low, high):
             continue
         beyond = np.argwhere(~((column >= low) & (column <= high)))[0]
-        allowed = f"at least {low}" if high == np.inf else f"{low} to {high:.12g}"
+        allowed = f"at least {low:g}" if high == np.inf else f"{low:g} to {high:.12g}"
         found = f"row {beyond[0]} holds {column[tuple(beyond)]:.10g}, where it must be {allowed}"
         raise DataError(found, where=f"{where}, {name}", fix=_FIX)
 
@@ -49,22 +53,7 @@ def check_stones(stones_PW: NDArray[np.uint8], *, side: int, where: str) -> None
         raise DataError(f"row {row} has two stones on cell {cell}", where=f"{where}, stones", fix=_FIX)
 
 
-@cache
-def _bounds(name: str, soft: bool, cells: int, sources: int) -> tuple[int, float]:
-    """The lowest and the highest number of a column."""
-    # a policy's sum is allowed to be off, and float16 rounds it once more
-    policy = (0, 1 + 2 * SUM_TOLERANCE) if soft else (NO_POLICY, cells - 1)
-    return {
-        "policy": policy,
-        "player": (0, 1),
-        "value": (0, 1),
-        "source": (0, sources - 1),
-        "ply": (0, cells),
-        "count": (1, np.inf),
-    }.get(name, (UNKNOWN, np.inf))
-
-
-def _within(column: NDArray[Any], low: int, high: float) -> bool:
+def _within(column: NDArray[Any], low: float, high: float) -> bool:
     """Whether all numbers of a column are in a range; never for NaN."""
     if column.dtype.kind == "f":
         # from 0 on, floats are ordered as their bits are, and behind them come NaN and what is negative: at side 13
@@ -73,7 +62,7 @@ def _within(column: NDArray[Any], low: int, high: float) -> bool:
         if column.view(bits).max(initial=0) <= np.array(high, column.dtype).view(bits):
             return True
         return bool(((column >= low) & (column <= high)).all())
-    return bool(column.max(initial=low) <= high and column.min(initial=low) >= low)
+    return bool(column.max(initial=int(low)) <= high and column.min(initial=int(low)) >= low)
 
 
 def _twice(stones_PW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -5,52 +5,27 @@ Legend of shapes: P positions, S side, C = S * S cells, W = ceil(2 * C / 8) byte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.game.board import check_side
+from hexshards.game.columns import (
+    NO_POLICY,
+    SUM_TOLERANCE,
+    UNKNOWN,
+    Array,
+    Column,
+    Fields,
+    columns,
+    declared,
+    fields_of,
+)
 from hexshards.units import counted
-
-Array = NDArray[Any]
-
-NO_POLICY = -1
-"""Policy index of a position without a policy target: a final position."""
-
-UNKNOWN = -1
-"""``game``, ``plies`` or ``tier`` of a position whose file does not say."""
-
-SUM_TOLERANCE = 1e-3
-"""How far the sum of a policy may be from 1."""
-
-SCALAR_COLUMNS: Mapping[str, np.dtype[Any]] = {
-    "player": np.dtype("u1"),
-    "value": np.dtype("<f4"),
-    "source": np.dtype("<u4"),
-    "game": np.dtype("<i4"),
-    "ply": np.dtype("<i2"),
-    "plies": np.dtype("<i2"),
-    "tier": np.dtype("i1"),
-}
-"""The columns of one number per position, and their dtypes."""
-
-
-def stone_bytes(side: int) -> int:
-    """W: bytes of one position's packed stones."""
-    return (2 * side * side + 7) // 8
-
-
-def columns(side: int, *, soft: bool, counted: bool = False) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Name, dtype and shape per position of every column, in the order in which a block stores them."""
-    policy = (np.dtype("<f2"), (side * side,)) if soft else (np.dtype("<i2"), ())
-    scalars: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {n: (d, ()) for n, d in SCALAR_COLUMNS.items()}
-    if counted:
-        scalars["count"] = (np.dtype("<u4"), ())
-    return {"stones": (np.dtype("u1"), (stone_bytes(side),)), "policy": policy, **scalars}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,8 +75,13 @@ class Positions:
         """The columns by name, in the order in which a block stores them."""
         return {name: getattr(self, name) for name in self._shapes()}
 
-    def _shapes(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        return columns(self.side, soft=self.soft, counted=self.count is not None)
+    @property
+    def declared(self) -> tuple[Column, ...]:
+        """What each column is, in the order in which a block stores them."""
+        return declared(soft=self.soft, counted=self.count is not None)
+
+    def _shapes(self) -> Fields:
+        return fields_of(self.declared, self.side)
 
     def take(self, rows: Array | slice) -> Positions:
         """The positions at ``rows``: numbers, a mask, or a slice (then without a copy)."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hexshards import rng
 from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
+from hexshards.game.columns import Column
 from hexshards.game.positions import Positions
 from hexshards.rng import Words
 
@@ -26,14 +27,20 @@ def image(positions: Positions, symmetry: int) -> Positions:
     """Every position in one of its symmetries. Source, game and plies stay those of the game that was played."""
     if symmetry == 0:
         return positions
-    swapped = bool(SWAPS_COLOURS[symmetry])
-    changed: dict[str, Any] = {
-        "stones": _stones(positions, symmetry),
-        "policy": _policy(positions, symmetry),
-        "player": positions.player ^ np.uint8(swapped),
-        "value": np.float32(1) - positions.value if swapped else positions.value,
-    }
-    return Positions(side=positions.side, **{**positions.columns(), **changed})
+    held = positions.columns()
+    changed = {each.name: _shown(held[each.name], each, positions, symmetry) for each in positions.declared}
+    return Positions(side=positions.side, **changed)
+
+
+def _shown(column: NDArray[Any], kind: Column, positions: Positions, symmetry: int) -> NDArray[Any]:
+    """One column in a symmetry."""
+    if kind.symmetry == "cells move, colours swap":
+        return _stones(positions, symmetry)
+    if kind.symmetry == "cells move":
+        return moved(column, symmetry_cells(positions.side)[symmetry])
+    if kind.symmetry == "colours swap" and SWAPS_COLOURS[symmetry]:
+        return np.asarray(column.dtype.type(1) - column)
+    return column
 
 
 def canonical(positions: Positions) -> Positions:
@@ -75,12 +82,12 @@ def _stones(positions: Positions, symmetry: int) -> NDArray[np.uint8]:
     return moved
 
 
-def _policy(positions: Positions, symmetry: int) -> NDArray[Any]:
-    cells = symmetry_cells(positions.side)[symmetry]
-    if positions.soft:
-        return np.ascontiguousarray(positions.policy[:, cells])
-    # a policy of -1 finds the last entry: itself
-    return np.append(cells, -1).astype(np.int16)[positions.policy]
+def moved(column: NDArray[Any], cells: NDArray[np.int64]) -> NDArray[Any]:
+    """Cells (P,), -1 for none, or an entry for each cell (P, C), where a symmetry sends them."""
+    if column.ndim == 2:
+        return np.ascontiguousarray(column[:, cells])
+    # a cell of -1 finds the last entry: itself
+    return np.asarray(np.append(cells, -1).astype(column.dtype)[column])
 
 
 def _turned_is_less(positions: Positions) -> NDArray[np.bool_]:

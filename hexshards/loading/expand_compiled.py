@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
-from hexshards.game.positions import stone_bytes
+from hexshards.game.columns import stone_bytes
 from hexshards.loading import expand
 from hexshards.loading.expand import Packed, show_policy
 from hexshards.units import counted

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.game.positions import UNKNOWN
+from hexshards.game.columns import UNKNOWN
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
 from hexshards.storage.files import Home

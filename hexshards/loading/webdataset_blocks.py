@@ -79,7 +79,7 @@ class CheckedBlocks:
                 raise DataError("differs from what the index says", where=where, fix=REPAIR)
             rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
         columns = _columns(members, layout, number, rows, where)
-        check_numbers(columns, side=layout.side, sources=0, where=where)
+        check_numbers(columns, layout.kinds, side=layout.side, sources=0, where=where)
         check_stones(columns["stones"], side=layout.side, where=where)
         return columns
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.index import NAME, Counts, Index, InputFile, Split
 from hexshards.dataset.shard import Layout, write_shard
-from hexshards.game.positions import UNKNOWN, Draft, Positions, admit
+from hexshards.game.columns import UNKNOWN
+from hexshards.game.positions import Draft, Positions, admit
 from hexshards.storage.files import write_whole
 
 TEXT = "positions.txt"

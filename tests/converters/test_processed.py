@@ -21,7 +21,8 @@ from hexshards.conversion.random_files import Player, Winner, examples_of, write
 from hexshards.converters.examples import ALIKE_EXAMPLES, SINGLE_EXAMPLES
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
-from hexshards.game.positions import NO_POLICY, UNKNOWN, concat
+from hexshards.game.columns import NO_POLICY, UNKNOWN
+from hexshards.game.positions import concat
 from hexshards.game.random_games import play
 
 

@@ -19,7 +19,8 @@ from hexshards.converters.trmph import CHUNK_GAMES, TrmphFiles
 from hexshards.dataset.split import game_keys
 from hexshards.errors import DataError
 from hexshards.game.board import BLUE, NEIGHBOURS, RED, move_name, symmetry_cells
-from hexshards.game.positions import NO_POLICY, UNKNOWN, Draft, admit, concat
+from hexshards.game.columns import NO_POLICY, UNKNOWN
+from hexshards.game.positions import Draft, admit, concat
 from hexshards.game.random_games import Game, play
 
 ALL = CONVERT

@@ -10,7 +10,7 @@ import zstandard
 
 from hexshards.dataset.codec import SUFFIXES, decode, encode
 from hexshards.errors import DataError
-from hexshards.game.positions import columns
+from hexshards.game.columns import columns
 
 CODECS = ("none", "zstd")
 

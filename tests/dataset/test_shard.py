@@ -12,7 +12,8 @@ import pytest
 
 from hexshards.dataset.shard import Layout, read_block, write_shard
 from hexshards.errors import DataError
-from hexshards.game.positions import Positions, columns
+from hexshards.game.columns import columns
+from hexshards.game.positions import Positions
 
 SIDE = 3
 COLUMNS = ("stones", "policy", "player", "value", "source", "game", "ply", "plies", "tier")

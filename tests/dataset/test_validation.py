@@ -29,7 +29,8 @@ from hexshards.dataset.shard import write_shard
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
-from hexshards.game.positions import NO_POLICY, Positions, columns, stone_bytes
+from hexshards.game.columns import NO_POLICY, columns, declared, stone_bytes
+from hexshards.game.positions import Positions
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.shuffle_quality import mixing
 
@@ -70,6 +71,7 @@ def agrees(check, holds, message):
             check()
 
 
+KINDS = {soft: {each.name: each for each in declared(soft=soft, counted=True)} for soft in (False, True)}
 NUMBERS = [-(2**31), -300, -2, -1, -0.5, -0.0, 0, 0.25, 1, 1.001, 1.5, 2, 3, 24, 25, 26, 127, 128, 2**15, 2**31]
 NUMBERS += [np.nan, -np.nan, np.inf, -np.inf, 5e-324, 6e-8]
 
@@ -85,7 +87,9 @@ def test_a_number_is_refused_just_where_its_column_may_not_hold_it(soft):
                 column = np.ones((4, *shape), dtype)
                 column[(2, *(3,) * len(shape))] = number
             agrees(
-                lambda name=name, column=column: check_numbers({name: column}, side=side, sources=SOURCES, where="a"),
+                lambda name=name, column=column: check_numbers(
+                    {name: column}, KINDS[soft], side=side, sources=SOURCES, where="a"
+                ),
                 may_hold(name, column[(2, *(3,) * len(shape))], cells=side * side, soft=soft),
                 f"^a, {name}: row 2 holds ",
             )
@@ -100,7 +104,7 @@ def _fits(number, dtype):
 def test_a_signalling_nan_is_refused_without_a_warning():
     column = np.array([0, 0x7F800001], dtype=np.uint32).view(np.float32)
     with pytest.raises(DataError, match=r"^a, value: row 1 holds nan, where it must be 0 to 1\. "):
-        check_numbers({"value": column}, side=5, sources=1, where="a")
+        check_numbers({"value": column}, KINDS[False], side=5, sources=1, where="a")
 
 
 @pytest.mark.parametrize("side", range(MIN_SIDE, MAX_SIDE + 1))

@@ -12,7 +12,8 @@ from hexshards.dataset.index import Index, Split, read_index
 from hexshards.dataset.shard import REPAIR, Layout, read_block, write_shard
 from hexshards.dataset.verify import verify
 from hexshards.errors import DataError
-from hexshards.game.positions import Positions, columns
+from hexshards.game.columns import columns
+from hexshards.game.positions import Positions
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import torch
 
 from hexshards.conversion.random_files import examples_of
 from hexshards.game.board import BLUE, RED, connects
-from hexshards.game.positions import Draft, admit, concat, stone_bytes
+from hexshards.game.columns import stone_bytes
+from hexshards.game.positions import Draft, admit, concat
 from hexshards.game.random_games import play
 from hexshards.loading.expand import Batch, Packed, expand, expand_on_device
 
