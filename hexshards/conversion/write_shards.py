@@ -23,6 +23,7 @@ from hexshards.conversion.executors import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
+from hexshards.dataset.index_schema import shard_name
 from hexshards.dataset.shard import Layout, Shard, write_shard
 from hexshards.dataset.split import game_keys
 from hexshards.errors import InputRejected
@@ -148,7 +149,7 @@ def _jobs(plan: ShardPlan, split: str, base: Index | None, shard_positions: int)
         ends = places[:, column : column + 2].tolist()
         runs = tuple(RowRange(spill, start, stop) for spill, (start, stop) in enumerate(ends) if start < stop)
         if runs:  # many equal keys may leave the next shard nothing
-            yield Job(name=f"{split}-{number:06d}.tar", split=split, runs=runs)
+            yield Job(name=shard_name(split, number), split=split, runs=runs)
             number += 1
 
 

@@ -20,6 +20,9 @@ T = TypeVar("T")
 END_BYTES = 1024
 """Zeros after the last block of a tar."""
 
+SHARD_NAME = r"(?:train|val)-[0-9]{6}\.tar"
+"""Pattern of the names that shards have, as ``shard_name`` makes them."""
+
 NAMES_BYTES = 16 << 20
 """Size above which names that are no Unicode, as those of files may be, are not looked at by Python's own reader."""
 
@@ -53,7 +56,7 @@ class LayoutEntry(_Strict, frozen=True):
 class ShardEntry(_Strict, frozen=True):
     """As in shard.Shard."""
 
-    name: Annotated[str, Meta(pattern=r"^(train|val)-[0-9]{6}\.tar\Z")]
+    name: Annotated[str, Meta(pattern=rf"^{SHARD_NAME}\Z")]
     positions: Positive
     size_bytes: Positive
     sha256: Digest  # becomes a file's name
@@ -110,6 +113,11 @@ _NAMED: dict[str, Any] = {
     "options": dict[str, int | float | str | bool],
 }
 """Parts with names of files."""
+
+
+def shard_name(split: str, number: int) -> str:
+    """Name of a split's shard: 0 of train is ``train-000000.tar``."""
+    return f"{split}-{number:06d}.tar"
 
 
 def shards_of(name: str, split: SplitEntry, layout: LayoutEntry) -> Iterator[ShardEntry]:

@@ -11,6 +11,7 @@ import numpy as np
 from hexshards.dataset import codec
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import Index
+from hexshards.dataset.index_schema import SHARD_NAME
 from hexshards.dataset.options import Codec
 from hexshards.dataset.shard import REPAIR, Layout, Shard, block_crc32
 from hexshards.dataset.validation import check_numbers, check_stones
@@ -22,7 +23,7 @@ from hexshards.units import counted
 MAX_BLOCK_POSITIONS = 1 << 19
 """Positions above which a block of an unknown dataset is refused; none is converted with more."""
 
-_SHARD_NAME = re.compile(r"(?:train|val)-\d{6}\.tar")
+_SHARD_NAME = re.compile(SHARD_NAME)
 _WIDTHS = {-(-2 * side * side // 8): side for side in range(MIN_SIDE, MAX_SIDE + 1)}
 
 

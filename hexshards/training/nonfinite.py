@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.dataset.index import NAME, Counts, Index, InputFile, Split
+from hexshards.dataset.index_schema import shard_name
 from hexshards.dataset.shard import Layout, write_shard
+from hexshards.game.board import move_name
 from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Draft, Positions, admit
 from hexshards.storage.files import write_whole
@@ -65,7 +67,7 @@ def _write(positions: Positions, folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)  # of an earlier batch, until this one is whole
     write_whole(folder / TEXT, text)
     layout = Layout(side=positions.side, soft=positions.soft, codec="zstd", block_positions=max(len(positions), 1))
-    shard = write_shard(folder / "train-000000.tar", [positions], layout=layout)
+    shard = write_shard(folder / shard_name("train", 0), [positions], layout=layout)
     file = InputFile(
         name="batch",
         format="batch",
@@ -95,11 +97,7 @@ def _lines(positions: Positions) -> Iterator[str]:
     for row in range(len(positions)):
         blue, red = (np.flatnonzero(planes[row, plane]).tolist() for plane in (0, 1))
         cells = [cell for turn in range(len(blue)) for cell in (*blue[turn : turn + 1], *red[turn : turn + 1])]
-        moves = "".join(_cell(cell, side) for cell in cells)
+        moves = "".join(move_name(cell, side=side) for cell in cells)
         mover = "RED" if positions.player[row] else "BLUE"
-        learn = f"move {_cell(int(policy[row]), side)}" if policy[row] >= 0 else "no move"
+        learn = f"move {move_name(int(policy[row]), side=side)}" if policy[row] >= 0 else "no move"
         yield f"#{side},{moves} {'b' if positions.value[row] < 0.5 else 'r'} # {mover} to move, {learn} to learn"
-
-
-def _cell(cell: int, side: int) -> str:
-    return f"{chr(ord('a') + cell % side)}{cell // side + 1}"
