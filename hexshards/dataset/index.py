@@ -45,6 +45,11 @@ class Counts:
     """How many positions have 0, 1, 2, ... stones."""
 
     @classmethod
+    def none(cls, side: int) -> Counts:
+        """Counts of no positions."""
+        return cls(blue_wins=0, red_wins=0, without_policy=0, plies=(0,) * (side**2 + 1))
+
+    @classmethod
     def of(cls, positions: Positions) -> Counts:
         """Count some positions."""
         policy = positions.policy

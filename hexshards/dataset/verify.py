@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hexshards.arguments import checked
-from hexshards.dataset.index import Index, Split, read_index
+from hexshards.dataset.index import Counts, Index, Split, read_index
 from hexshards.dataset.shard import REPAIR, Shard, open_shard, read_block
 from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
@@ -29,6 +28,7 @@ from hexshards.storage.remote import home_of
 from hexshards.units import counted
 
 _LEAKS = "Convert again: validation on these shards measures memory, not skill"
+_COUNTED = ("positions", "blue_wins", "red_wins", "without_policy", "games", "plies")
 _EDITED = "The index does not describe these shards: fetch the dataset again, or convert again"
 
 
@@ -57,13 +57,13 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
     torn = TornGames()
     done = 0
     for name in sorted(index.splits, reverse=True):  # val is remembered, train compared with it
-        split, problems, tally = index.splits[name], found_in[name], _Tally()
+        split, problems, tally = index.splits[name], found_in[name], _Tally(index)
         for shard in split.shards:
             for found in _look_into(home, shard, index):
                 if isinstance(found, DataError):
                     problems.append(found)
                 else:
-                    tally.add(found, index)
+                    tally.add(found)
                     torn.add(name, found)
             done += shard.positions
             if progress:
@@ -150,28 +150,24 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
 class _Tally:
     """Counts of one split, as they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: Index) -> None:
+        self.sources = index.sources
         self.games: Words = np.zeros(0, dtype=np.uint64)
-        self.counts = dict.fromkeys(("positions", "blue_wins", "red_wins", "without_policy"), 0)
-        self.plies: NDArray[Any] | int = 0
+        self.positions, self.counts = 0, Counts.none(index.side)
 
-    def add(self, positions: Positions, index: Index) -> None:
-        keys = game_keys(index.sources, positions.source, positions.game)
+    def add(self, positions: Positions) -> None:
+        keys = game_keys(self.sources, positions.source, positions.game)
         self.games = np.union1d(self.games, keys)
-        policy = positions.policy
-        self.counts["positions"] += len(positions)
-        self.counts["blue_wins"] += int((positions.value == 0).sum())
-        self.counts["red_wins"] += int((positions.value == 1).sum())
-        self.counts["without_policy"] += int((~policy.any(axis=1) if positions.soft else policy < 0).sum())
-        self.plies = self.plies + np.bincount(positions.ply, minlength=positions.side**2 + 1)
+        self.positions += len(positions)
+        self.counts = Counts.sum([self.counts, Counts.of(positions)])
 
     def differences(self, split: Split, *, where: str) -> list[DataError]:
         """What the index counts otherwise."""
-        found = {**self.counts, "games": len(self.games), "plies": tuple(np.atleast_1d(self.plies).tolist())}
+        counts = {**asdict(self.counts), "positions": self.positions, "games": len(self.games)}
         return [
-            DataError(f"{name} counted {value}, the index says {getattr(split, name)}", where=where, fix=_EDITED)
-            for name, value in found.items()
-            if getattr(split, name) != value
+            DataError(f"{name} counted {counts[name]}, the index says {getattr(split, name)}", where=where, fix=_EDITED)
+            for name in _COUNTED
+            if getattr(split, name) != counts[name]
         ]
 
 
