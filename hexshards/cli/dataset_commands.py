@@ -16,6 +16,7 @@ from typer import Argument, Option
 
 from hexshards.cli.console import FAILED, AsJson, CacheFolder, Dataset, Split, opened, options_of, shown, told
 from hexshards.conversion.options import CONVERT, WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
+from hexshards.cores import usable_cores
 from hexshards.errors import escaped
 from hexshards.game.options import SynthSpec
 from hexshards.loading.options import LOADER, LoaderSpec
@@ -53,7 +54,7 @@ def convert(
         if append:
             # what was not given is as the dataset was made
             options = cast(ConvertOptions, changed(CONVERT, options))
-        workers = workers or _cores()
+        workers = workers or usable_cores()
         if dry_run:
             from hexshards.conversion.estimate import estimate
 
@@ -222,12 +223,6 @@ def synth(out: Annotated[Path, Option(help="Folder for the files.")], **options:
 
         files = write(out, **options)
         display.say(f"{counted(options['games'], 'game')} in {counted(len(files), 'file')} in {escaped(out)}")
-
-
-def _cores() -> int:
-    from hexshards.cores import usable_cores
-
-    return usable_cores()
 
 
 def _index(index: Any) -> dict[str, Any]:

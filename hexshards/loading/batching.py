@@ -169,6 +169,13 @@ def usable_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def chosen_device(name: str) -> str:
+    """The device of a name, ``auto`` being cuda where there is one, else cpu. Raises ValueError as usable_device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return str(usable_device(name))
+
+
 def sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
     """A column on its way to a device; work that is asked for on the same stream finds it there."""
     tensor = column if isinstance(column, torch.Tensor) else torch.from_numpy(column)

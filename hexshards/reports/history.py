@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
 from hexshards.storage.files import open_regular
+from hexshards.training.records import entry
 
 MOST = 1 << 62
 """No number of a run is larger."""
@@ -64,14 +65,6 @@ def read_history(run: str | Path) -> History:
         raise FileNotFoundError(f"{run}: no run here with a finished mini-epoch (no metrics.jsonl, or an empty one)")
     records = tuple(_record(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1))
     return History(name=_name(run), records=records)
-
-
-def entry(record: Mapping[str, Any], path: str) -> Any:
-    """What stands at a path of names with dots between them; None where nothing does."""
-    found: Any = record
-    for name in path.split("."):
-        found = _mapping(found).get(name)
-    return found
 
 
 def number(record: Mapping[str, Any], path: str) -> float:

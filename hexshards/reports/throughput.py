@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from isal import isal_zlib
 from numpy.typing import NDArray
 
 from hexshards.cores import usable_cores
 from hexshards.dataset.blocks import Blocks
 from hexshards.dataset.shard import open_shard
+from hexshards.loading.batching import chosen_device
 from hexshards.loading.buffers import Slots
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
@@ -107,9 +107,7 @@ def pace(
     ``device`` auto is cuda where there is one, else cpu. ``threads`` compute on the CPU; None: as many as a new run
     would take. It takes a few seconds. Errors are those of the loader and of training.
     """
-    cores = usable_cores()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    cores, device = usable_cores(), chosen_device(device)
     numbers = sorted({0, *(2**power for power in range(4) if 2**power <= min(cores, MOST_WORKERS))})
     total = 2 + len(numbers)
     threads = threads or usual_threads()

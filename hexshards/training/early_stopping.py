@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hexshards.arguments import fit_fields
+from hexshards.training.records import entry
 from hexshards.units import counted
 
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
@@ -52,10 +53,8 @@ class EarlyStopping:
 
     def value(self, record: Mapping[str, Any]) -> float | None:
         """The metric in a record; None where it is not there, as in a mini-epoch without validation."""
-        found: Any = record
-        for name in self.metric.split("."):
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+        value = entry(record, self.metric)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether a value is better than the best; one that is not finite never is."""

@@ -134,3 +134,11 @@ def joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any
     if taken := sorted(record.keys() & added.keys()):
         raise ValueError(f"a hook adds names that the record has already: {', '.join(taken)}")
     return {**record, **added}
+
+
+def entry(record: Mapping[str, Any], path: str) -> Any:
+    """What stands at a dotted path of names, such as ``val.policy_loss``; None where nothing does."""
+    value: Any = record
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

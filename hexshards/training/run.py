@@ -13,7 +13,7 @@ from hexshards.arguments import checked
 from hexshards.cores import usable_cores
 from hexshards.errors import DataError, printable
 from hexshards.loading import workers
-from hexshards.loading.batching import usable_device
+from hexshards.loading.batching import chosen_device
 from hexshards.loading.loader import Loader, loader
 from hexshards.loading.mixture import mixed_in
 from hexshards.loading.options import LOADER
@@ -50,7 +50,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     when one that trains with this one was.
     """
     check_main_guard()
-    device = _device(spec.device)
+    device = chosen_device(spec.device)
     with joined() as team, workers.named(), _same_kernels():
         if team.size > 1 and device == "cuda":
             device = f"cuda:{team.local_rank}"
@@ -158,7 +158,7 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
 
     This process computes with the run's threads from then on.
     """
-    device, team = _device(spec.device), Team()
+    device, team = chosen_device(spec.device), Team()
     torch.set_num_threads(_threads(spec, team, checkpoint_file.Reader()))
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, team=team)
@@ -220,9 +220,3 @@ def _trainer(spec: TrainSpec, train_loader: Loader, device: str, team: Team) -> 
         planned = spec.epochs * train_loader.samples
         spec = replace(spec, schedule_samples=min(planned, spec.max_samples or planned))
     return Trainer(network(spec, side=train_loader.index.side), spec, device=device, team=team)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return str(usable_device(name))
-    return "cuda" if torch.cuda.is_available() else "cpu"
