@@ -174,7 +174,7 @@ def bench(
     from hexshards.cli import display
 
     with told():
-        from hexshards.reports.throughput import pace
+        from hexshards.reports.throughput import measure_throughput
 
         given = replace(TRAIN, **options)
         size = replace(given, device=TRAIN.device, channels=channels or TRAIN.channels, blocks=blocks or TRAIN.blocks)
@@ -182,9 +182,9 @@ def bench(
         with display.counting("measuring", "steps") as progress:
             home = opened(dataset, cache)
             spec = replace(LOADER, batch_size=given.batch_size)
-            found = pace(home, spec, model=model, device=given.device, threads=threads, progress=progress)
+            found = measure_throughput(home, spec, model=model, device=given.device, threads=threads, progress=progress)
         verdict = {"bound": found.bound, "workers": found.workers}
-        display.say(display.json_line(asdict(found) | verdict) if as_json else display.pace_text(found))
+        display.say(display.json_line(asdict(found) | verdict) if as_json else display.throughput_text(found))
 
 
 def show(

@@ -359,7 +359,7 @@ def mixing_text(found: shuffle_quality.Mixing) -> str:
     return "\n".join(lines)
 
 
-def pace_text(found: throughput.Pace) -> str:
+def throughput_text(found: throughput.Throughput) -> str:
     """Where a sample's time goes, what the loader delivers, and what to do about it."""
     on = f"{found.device}, side {found.side}, {counted(found.cores, 'core')}, {counted(found.threads, 'thread')}"
     lines = [f"batches of {found.batch_size:,} on {on}"]

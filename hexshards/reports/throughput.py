@@ -1,4 +1,4 @@
-"""Where a sample's time goes is measured on the user's machine, stage by stage, and so is what a model needs.
+"""Throughput of the loader, stage by stage, and of a model's steps, measured on the user's machine.
 
 Every figure is a median or a count over a few tenths of a second, of this process alone: what else the machine does
 slows it down. What was read before comes out of the system's memory; the first epoch also waits for the disk.
@@ -57,8 +57,8 @@ class LoaderTiming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """What was measured; stages are in nanoseconds per sample."""
+class Throughput:
+    """Throughput as measured; stages are in nanoseconds per sample."""
 
     positions: int
     side: int
@@ -93,7 +93,7 @@ class Pace:
         return (enough or [self.fastest])[0].workers
 
 
-def pace(
+def measure_throughput(
     dataset: str | Path | Home,
     spec: LoaderSpec,
     *,
@@ -101,8 +101,8 @@ def pace(
     device: str = TRAIN.device,
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Pace:
-    """Measure a dataset's loader with several numbers of workers, and the steps of the network that ``model`` names.
+) -> Throughput:
+    """Throughput of a dataset's loader with several numbers of workers, and of the network that ``model`` names.
 
     ``device`` auto is cuda where there is one, else cpu. ``threads`` compute on the CPU; None: as many as a new run
     would take. It takes a few seconds. Errors are those of the loader and of training.
@@ -121,7 +121,7 @@ def pace(
             progress(done, total)
         steps = None if model is None else _steps(loader, model, device)
         progress(total, total)
-    return Pace(
+    return Throughput(
         positions=loader.positions,
         side=loader.index.side,
         batch_size=spec.batch_size,

@@ -1,6 +1,6 @@
-"""A team is the processes that train together. What one must know of the others, it learns here, and only here.
+"""Distributed training: the process group through which the processes that train together learn of each other.
 
-Each process of a team calls the same methods in the same order. A team of one talks to nobody.
+Each process of a group calls the same methods in the same order. A group of one talks to nobody.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ on a slow disk for one. Those that died are noticed at once where sockets tell (
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
-    """The place of this process, ``rank``, among the ``size`` processes that train together."""
+class ProcessGroup:
+    """Process group: the place of this process, ``rank``, among the ``size`` processes that train together."""
 
     rank: int = 0
     size: int = 1
@@ -78,16 +78,16 @@ class Team:
         return tensor
 
 
-def here() -> Team:
-    """The team of torch.distributed's process group, where there is one; else this process alone."""
+def here() -> ProcessGroup:
+    """The process group of torch.distributed, where there is one; else this process alone."""
     if not grouped():
-        return Team()
-    return Team(*rank_and_size(), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+        return ProcessGroup()
+    return ProcessGroup(*rank_and_size(), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager
-def joined(*, timeout_s: float = TIMEOUT_S) -> Iterator[Team]:
-    """The team that torchrun started this process for, while entered; without torchrun, this process alone.
+def joined(*, timeout_s: float = TIMEOUT_S) -> Iterator[ProcessGroup]:
+    """The process group that torchrun started this process for, while entered; without torchrun, this process alone.
 
     Gloo carries what is on the CPU, NCCL what is on a GPU. Raises ConnectionError, in place of whatever
     torch.distributed raised, when another process is gone or does not answer for ``timeout_s`` seconds.

@@ -13,7 +13,7 @@ import torch
 from hexshards.loading.loader import Loader
 from hexshards.storage.files import free_bytes
 from hexshards.training.early_stopping import Limits
-from hexshards.training.mini_epochs import Course
+from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import parts_of
 from hexshards.training.steps.trainer import Trainer
@@ -67,7 +67,7 @@ class Rehearsal:
 def rehearse(spec: TrainSpec) -> Rehearsal:
     """Open everything a run needs, measure a few seconds of it, and write nothing."""
     trainer, train_loader, val_loader = parts_of(spec)
-    totals = _course(spec).totals(train_loader)
+    totals = _plan(spec).totals(train_loader)
     speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)
     return Rehearsal(
         positions=train_loader.positions,
@@ -86,8 +86,8 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
     )
 
 
-def _course(spec: TrainSpec) -> Course:
-    return Course(
+def _plan(spec: TrainSpec) -> MiniEpochPlan:
+    return MiniEpochPlan(
         limits=Limits(epochs=spec.epochs, samples=spec.max_samples, time_s=None),
         mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
         mini_epoch_batches=spec.mini_epoch_batches,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
-from hexshards.training.distributed import Team
+from hexshards.training.distributed import ProcessGroup
 from hexshards.training.hooks import (
     Hook,
     Listeners,
@@ -40,7 +40,7 @@ PROGRESS_INTERVAL_S = 0.1
 class Events:
     """The hooks of a run, and what they are told."""
 
-    def __init__(self, run: Run, hooks: Sequence[Hook], *, watch: Stopwatch, team: Team) -> None:
+    def __init__(self, run: Run, hooks: Sequence[Hook], *, watch: Stopwatch, team: ProcessGroup) -> None:
         self._run, self._hooks = run, Listeners(hooks)
         self._watch, self._team = watch, team
         self.begin()
@@ -57,7 +57,7 @@ class Events:
                 run=self._run,
                 resumed_from=checkpoints.resumed_from,
                 samples_seen=state.cursor.samples_seen,
-                totals=stream.course.totals(stream.loader),
+                totals=stream.plan.totals(stream.loader),
                 history=history,
             )
         )
@@ -82,17 +82,17 @@ class Events:
         """Batches were trained; told now and then."""
         if not self._hooks or not (self._watch.due(PROGRESS_INTERVAL_S) or stream.mini_epoch_over):
             return
-        cursor, course, loader = stream.cursor, stream.course, stream.loader
+        cursor, plan, loader = stream.cursor, stream.plan, stream.loader
         progress = TrainingProgress(
             epoch=cursor.epoch,
-            epochs=course.limits.epochs,
+            epochs=plan.limits.epochs,
             epoch_done=cursor.epoch_samples,
             epoch_samples=loader.samples,
             mini_epoch=cursor.mini_epoch,
             mini_epoch_done=cursor.mini_samples,
-            mini_epoch_samples=course.mini_epoch_of(cursor, loader),
+            mini_epoch_samples=plan.mini_epoch_of(cursor, loader),
             samples_seen=cursor.samples_seen,
-            total_samples=cursor.samples_seen + course.samples_left(cursor, loader),
+            total_samples=cursor.samples_seen + plan.samples_left(cursor, loader),
             samples_per_s=self._watch.samples_per_s(cursor.samples_seen),
             waiting=self._watch.waiting(),
             best=best,

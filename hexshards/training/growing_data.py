@@ -1,4 +1,4 @@
-"""A dataset that is added to during a run is seen from the next epoch on; the epoch at work keeps what it began with.
+"""Growing data: what is added during a run is seen from the next epoch on; the epoch at work keeps what it began with.
 
 The run's folder keeps the index of each state of the dataset that the run has seen. Additions leave old shards alone,
 so with an old index the old dataset is there, whole, whatever was added since.
@@ -22,8 +22,8 @@ FOLDER = "datasets"
 """In the run's folder: an index for each state of the dataset, named by its fingerprint."""
 
 
-class Supply(Protocol):
-    """Where a run finds its dataset again."""
+class GrowingData(Protocol):
+    """A dataset that may grow: where a run finds it again."""
 
     def newest(self, fingerprint: str, /) -> str:
         """The fingerprint of the dataset as it is now. Raises DataError when it is not the one given, grown."""
@@ -62,8 +62,8 @@ class Earlier:
         return self.home.renewed(file, sha256=sha256)
 
 
-class Growth:
-    """The supply of a run in ``run`` on the dataset ``home``, whose loaders ``open`` makes."""
+class GrowingDataset:
+    """The growing data of a run in ``run`` on the dataset ``home``, whose loaders ``open`` makes."""
 
     def __init__(self, home: str | Path | Home, run: Path, open: Callable[[Home], Loader]) -> None:
         self._home, self._folder, self._open = home_of(home), run / FOLDER, open
@@ -96,7 +96,7 @@ class Growth:
         return Earlier(self._home, path)
 
     def put_aside(self, index: Index) -> None:
-        """Keep an index: written once, for all processes of a team to read."""
+        """Keep an index: written once, for all processes to read."""
         path = self._path(index.fingerprint)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

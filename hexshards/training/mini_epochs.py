@@ -1,4 +1,4 @@
-"""Where mini-epochs and a run end follows from the cursor and from the size of an epoch, by arithmetic alone."""
+"""Mini-epoch plan: where mini-epochs and a run end follows from the cursor and the epoch's size, by arithmetic."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hexshards.training.records import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """A mini-epoch ends with the first batch that reaches its samples or batches, or with the epoch."""
+class MiniEpochPlan:
+    """Plan of mini-epochs: each ends with the first batch that reaches its samples or batches, or with the epoch."""
 
     limits: Limits
     mini_epoch_samples: int | None

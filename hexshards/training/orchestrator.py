@@ -22,7 +22,7 @@ from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.early_stopping import Limits
 from hexshards.training.events import Events, record_of
 from hexshards.training.hooks import Hook, Run
-from hexshards.training.mini_epochs import Course
+from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.nonfinite import write_suspect
 from hexshards.training.options import TRAIN
 from hexshards.training.protocols import Trainable, TrainLoader
@@ -60,7 +60,7 @@ class MiniEpochOrchestrator:
         if mini_epoch_samples is None and by_batches is None:
             mini_epoch_samples = TRAIN.mini_epoch_samples
         limits = Limits(epochs=num_epochs, samples=settings.max_samples, time_s=settings.max_time_s)
-        course = Course(
+        plan = MiniEpochPlan(
             limits=limits,
             mini_epoch_samples=mini_epoch_samples,
             mini_epoch_batches=by_batches,
@@ -71,7 +71,7 @@ class MiniEpochOrchestrator:
         options = plain_names(settings.options, what="options") | sizes
         self.trainer, self.val_loader, self.settings, self.watch = trainer, val_loader, settings, Stopwatch()
         shared: dict[str, Any] = {"watch": self.watch, "team": team}
-        self.stop = Stop(course, settings.early, **shared)
+        self.stop = Stop(plan, settings.early, **shared)
         resume: dict[str, Any] = {"resume": settings.resume, "reader": settings.reader}
         self.checkpoints = Checkpoints(run, settings.retention, options=options, **resume, **shared)
         seen = Run(
@@ -84,7 +84,7 @@ class MiniEpochOrchestrator:
             rank=team.rank,
         )
         self.events = Events(seen, hooks, **shared)
-        self.stream = BatchStream(train_loader, course, supply=settings.supply, on_growth=self.events.grown, **shared)
+        self.stream = BatchStream(train_loader, plan, supply=settings.supply, on_growth=self.events.grown, **shared)
 
     def run(self) -> Outcome:
         """Train to the end, or to the first SIGINT, SIGTERM or SIGHUP, which finishes the batch and saves the state.
@@ -133,7 +133,7 @@ class MiniEpochOrchestrator:
             record = record_of(state, val, added, checkpoint=path, speed={**speed, "seconds": seconds})
             standing = state.standing.after(record, self.settings.early)
             self.save(replace(state, record=record, standing=standing, train=None), finished=True)
-        after = self.stream.course.after_mini_epoch(state.cursor, self.stream.loader)
+        after = self.stream.plan.after_mini_epoch(state.cursor, self.stream.loader)
         self.stream.cursor = after
         return RunState(cursor=after, standing=standing, record=record)
 
@@ -160,7 +160,7 @@ class MiniEpochOrchestrator:
 
     def validate(self, state: RunState) -> dict[str, Any] | None:
         """Metrics of the weights as they are, none where it is not their turn; None when a signal came first."""
-        due = self.stop.time_up or self.stream.course.validates(state.cursor, self.stream.loader)
+        due = self.stop.time_up or self.stream.plan.validates(state.cursor, self.stream.loader)
         if self.val_loader is None or not due:
             return {}
         if self.stop.heard():

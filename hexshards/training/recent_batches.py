@@ -1,4 +1,4 @@
-"""The trail leads back to any of the newest batches, from a loader's state now and then and the batches since."""
+"""Recent batches can be read again, each from a loader's state kept now and then and the batches since."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY_BATCHES, PLACES = 32, 32
 """A state costs as much as a tenth of a small batch. About a thousand batches can be found again."""
 
 
-class Trail:
+class RecentBatches:
     """Where the newest batches came from."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Trail:
         self._given += 1
 
     def batch(self, ago: int) -> Any | None:
-        """A batch by how many came after it, read again; None where the trail does not reach. The loader is moved."""
+        """A batch by how many came after it, read again; None where no kept state reaches. The loader is moved."""
         number = self._given - 1 - ago
         for begun, loader, state in reversed(self._places):
             if begun <= number:

@@ -28,9 +28,9 @@ from hexshards.training.checkpointing.checkpoint_file import newest_first
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
 from hexshards.training.diagnostics import Diagnosis
-from hexshards.training.distributed import Team, joined
+from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.growing_data import Growth
+from hexshards.training.growing_data import GrowingDataset
 from hexshards.training.hooks import Hook
 from hexshards.training.options import MOST_THREADS, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
@@ -79,7 +79,7 @@ def usual_threads() -> int:
     return min(torch.get_num_threads(), usable_cores())
 
 
-def _threads(spec: TrainSpec, team: Team, reader: checkpoint_file.Reader) -> int:
+def _threads(spec: TrainSpec, team: ProcessGroup, reader: checkpoint_file.Reader) -> int:
     """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
     # looked up by rank 0 alone, so that all compute alike
     begun = _recorded_threads(spec, reader) if team.rank == 0 and spec.threads is None else None
@@ -112,11 +112,11 @@ def _same_kernels() -> Iterator[None]:
 
 
 def _orchestrator(
-    spec: TrainSpec, hooks: Sequence[Hook], device: str, team: Team, reader: checkpoint_file.Reader
+    spec: TrainSpec, hooks: Sequence[Hook], device: str, team: ProcessGroup, reader: checkpoint_file.Reader
 ) -> MiniEpochOrchestrator:
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
     came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
-    growth = Growth(came_down, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
+    growth = GrowingDataset(came_down, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
     train_loader = _loader(spec, data, split="train", device=device, team=team)
     growth.put_aside(train_loader.index)
     val_loader = _val_loader(spec, growth, train_loader, device=device, team=team)
@@ -147,7 +147,7 @@ def _orchestrator(
     )
 
 
-def _options(spec: TrainSpec, team: Team) -> dict[str, int | float | str | bool]:
+def _options(spec: TrainSpec, team: ProcessGroup) -> dict[str, int | float | str | bool]:
     """What a checkpoint records: the batch of all processes, so that their number may change."""
     recorded = {name: value for name, value in as_recorded(spec).items() if name != "batch_size"}
     return {**recorded, "global_batch_size": spec.batch_size * team.size}
@@ -158,7 +158,7 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
 
     This process computes with the run's threads from then on.
     """
-    device, team = chosen_device(spec.device), Team()
+    device, team = chosen_device(spec.device), ProcessGroup()
     torch.set_num_threads(_threads(spec, team, checkpoint_file.Reader()))
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, team=team)
@@ -167,7 +167,7 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
     return _trainer(spec, train_loader, device, team), train_loader, val_loader
 
 
-def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, team: Team) -> Loader:
+def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, team: ProcessGroup) -> Loader:
     training = split == "train"
     return loader(
         _mix(spec) if training and spec.mix else data,
@@ -207,7 +207,9 @@ def _located(spec: TrainSpec, dataset: str | Path) -> str | Path:
     return dataset if is_url(dataset) else spec.absolute(dataset)
 
 
-def _val_loader(spec: TrainSpec, growth: Growth, train_loader: Loader, *, device: str, team: Team) -> Loader | None:
+def _val_loader(
+    spec: TrainSpec, growth: GrowingDataset, train_loader: Loader, *, device: str, team: ProcessGroup
+) -> Loader | None:
     if "val" not in train_loader.index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
@@ -215,7 +217,7 @@ def _val_loader(spec: TrainSpec, growth: Growth, train_loader: Loader, *, device
     return _loader(spec, growth.first("validation", anew=not begun), split="val", device=device, team=team)
 
 
-def _trainer(spec: TrainSpec, train_loader: Loader, device: str, team: Team) -> Trainer:
+def _trainer(spec: TrainSpec, train_loader: Loader, device: str, team: ProcessGroup) -> Trainer:
     if not spec.schedule_samples:
         planned = spec.epochs * train_loader.samples
         spec = replace(spec, schedule_samples=min(planned, spec.max_samples or planned))

@@ -10,9 +10,9 @@ from typing import Any
 from hexshards.arguments import fit_fields
 from hexshards.training.checkpointing.checkpoint_file import Reader
 from hexshards.training.checkpointing.retention import Retention
-from hexshards.training.distributed import Team
+from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.growing_data import Supply
+from hexshards.training.growing_data import GrowingData
 from hexshards.training.options import TRAIN
 
 
@@ -37,8 +37,8 @@ class RunSettings:
     options that may change then."""
     resume: str | Path = TRAIN.resume
     """``auto``: from the newest good checkpoint; ``never``; or the path of a checkpoint."""
-    team: Team = field(default_factory=Team)
-    supply: Supply | None = None
+    team: ProcessGroup = field(default_factory=ProcessGroup)
+    supply: GrowingData | None = None
     """Finds the dataset again when it has grown."""
     reader: Reader = field(default_factory=Reader)
     """Reads the checkpoint to go on from; whoever looked into it before the run gives the one that did."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hexshards.signals import StopSignals
-from hexshards.training.distributed import Team
+from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping, Standing
-from hexshards.training.mini_epochs import Course, Cursor
+from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.units import counted
 
@@ -19,8 +19,8 @@ from hexshards.units import counted
 class Stop:
     """What ends a run, and why."""
 
-    def __init__(self, course: Course, early: EarlyStopping, *, watch: Stopwatch, team: Team) -> None:
-        self.course, self.early = course, early
+    def __init__(self, plan: MiniEpochPlan, early: EarlyStopping, *, watch: Stopwatch, team: ProcessGroup) -> None:
+        self.plan, self.early = plan, early
         self._watch, self._team = watch, team
         self.begin()
 
@@ -41,8 +41,8 @@ class Stop:
         """Whether there is no more to train, or a signal came; the same in all processes."""
         if standing.exhausted(record, self.early):
             self.because(standing.why(self.early))
-        limits = self.course.limits
-        if limits.samples and self.course.samples_over(cursor):
+        limits = self.plan.limits
+        if limits.samples and self.plan.samples_over(cursor):
             self.because(f"{counted(limits.samples, 'sample', verb='was/were')} the limit")
         if self.time_up or (limits.time_s is not None and self._watch.used_s() >= limits.time_s):
             self.because("the time is used up")
@@ -52,11 +52,11 @@ class Stop:
 
     def all_trained(self, cursor: Cursor) -> bool:
         """Whether the last epoch is over."""
-        return cursor.epoch > self.course.limits.epochs
+        return cursor.epoch > self.plan.limits.epochs
 
     def leave(self, save: Callable[[], None]) -> bool:
         """Between two batches: save where that is asked for; whether to leave the mini-epoch here."""
-        signals, most = self.signals, self.course.limits.time_s
+        signals, most = self.signals, self.plan.limits.time_s
         late = most is not None and self._watch.used_s() + self._watch.closing_s >= most
         if not self._team.any(signals.asked or signals.save_asked or late):
             return False

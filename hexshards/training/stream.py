@@ -11,37 +11,37 @@ from typing import Any
 
 from hexshards.errors import DataError
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.distributed import Team
-from hexshards.training.growing_data import Supply
-from hexshards.training.mini_epochs import Course, Cursor
+from hexshards.training.distributed import ProcessGroup
+from hexshards.training.growing_data import GrowingData
+from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.protocols import BatchLike, TrainLoader
-from hexshards.training.recent_batches import Trail
+from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.units import counted
 
 
 class BatchStream:
-    """Batches of a loader, cut into mini-epochs as ``course`` says; ``cursor`` is where the stream stands."""
+    """Batches of a loader, cut into mini-epochs as ``plan`` says; ``cursor`` is where the stream stands."""
 
     def __init__(
         self,
         loader: TrainLoader,
-        course: Course,
+        plan: MiniEpochPlan,
         *,
         watch: Stopwatch,
-        team: Team,
-        supply: Supply | None = None,
+        team: ProcessGroup,
+        supply: GrowingData | None = None,
         on_growth: Callable[[int, int], None],
     ) -> None:
-        self.loader, self.course = loader, course
-        self._watch, self._team, self._supply, self._on_growth = watch, team, supply, on_growth
+        self.loader, self.plan = loader, plan
+        self._watch, self._team, self._growing, self._on_growth = watch, team, supply, on_growth
         self.begin(Cursor())
 
     def begin(self, cursor: Cursor, *, resumed_from: Path | None = None) -> None:
         """Stand at a cursor, nothing read yet; of a checkpoint, if there is one."""
         self.cursor, self._resumed_from = cursor, resumed_from
         self._open: Iterator[BatchLike] | None = None
-        self._recent = Trail()
+        self._recent = RecentBatches()
         self._skipped_before = self._skipped()
 
     def batches(self, leave: Callable[[], bool], done: Callable[[], None]) -> Iterator[BatchLike]:
@@ -74,12 +74,12 @@ class BatchStream:
     @property
     def mini_epoch_over(self) -> bool:
         """Whether the mini-epoch's last batch is done."""
-        return self.course.mini_epoch_over(self.cursor, self.loader)
+        return self.plan.mini_epoch_over(self.cursor, self.loader)
 
     @property
     def epoch_over(self) -> bool:
         """Whether the epoch's last batch is done."""
-        return self.course.epoch_over(self.cursor, self.loader)
+        return self.plan.epoch_over(self.cursor, self.loader)
 
     def begin_mini_epoch(self) -> None:
         """A mini-epoch begins, or goes on; where an epoch begins, with the dataset as it is now."""
@@ -93,8 +93,8 @@ class BatchStream:
 
     def back_to(self, fingerprint: str, *, where: Path) -> None:
         """Stand on the dataset as a checkpoint knows it: one that grew is gone on with, to the end of the epoch."""
-        if self._supply is not None and fingerprint != self.loader.index.fingerprint:
-            self.loader = self._supply.as_it_was(fingerprint, where=where)
+        if self._growing is not None and fingerprint != self.loader.index.fingerprint:
+            self.loader = self._growing.as_it_was(fingerprint, where=where)
 
     def recent(self, ago: int) -> Any | None:
         """A batch by how many came after it, read again; the stream is at an end then."""
@@ -107,14 +107,14 @@ class BatchStream:
 
     def _grow(self) -> None:
         """Go on with the dataset as it is now, at the beginning of an epoch; tell how many samples it has more."""
-        if self._supply is None:
+        if self._growing is None:
             return
         before = self.loader
         # rank 0 looks, so that all see the same
-        newest = self._supply.newest(before.index.fingerprint) if self._team.rank == 0 else None
+        newest = self._growing.newest(before.index.fingerprint) if self._team.rank == 0 else None
         newest = self._team.same(newest)
         if newest != before.index.fingerprint:
-            self.loader = self._supply.grown(newest, before)
+            self.loader = self._growing.grown(newest, before)
             self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
 
     def _close_epoch(self) -> None:

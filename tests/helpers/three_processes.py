@@ -19,7 +19,7 @@ from torch import nn
 
 from helpers.steps import Bare, Batch, Drawing, Spoiled, batch, weights
 from hexshards.errors import NonFiniteLoss
-from hexshards.training.distributed import Team, here, joined
+from hexshards.training.distributed import ProcessGroup, here, joined
 from hexshards.training.options import StepSpec
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
@@ -65,7 +65,7 @@ def trained(kind: type[nn.Module], batches: list[Batch], **options: Any) -> dict
     return {"train": metrics, "weights": weights(trainer.model), "val": trainer.validate(WHOLE)}
 
 
-def talk(team: Team) -> dict[str, Any]:
+def talk(team: ProcessGroup) -> dict[str, Any]:
     flags = [False, team.rank == 2, True]
     mine = {"rank": team.rank, "word": "Größe" * (team.rank + 1), "none": None, "list": [0.1, 2]}
     return {
@@ -78,7 +78,7 @@ def talk(team: Team) -> dict[str, Any]:
     }
 
 
-def mine(whole: Batch, team: Team) -> Batch:
+def mine(whole: Batch, team: ProcessGroup) -> Batch:
     low, high = (len(whole.value) * rank // team.size for rank in (team.rank, team.rank + 1))
     return Batch(*(column[low:high] for column in whole))
 
@@ -99,7 +99,7 @@ def straight_and_gone_on(batches: list[Batch]) -> dict[str, Any]:
     return {"straight": straight, "gone on": gone_on, "drawn": drawn.tolist()}
 
 
-def spoiled(batches: list[Batch], team: Team) -> list[int]:
+def spoiled(batches: list[Batch], team: ProcessGroup) -> list[int]:
     """How many batches were asked for, and how many ago the bad one was."""
     if team.rank == 1:
         batches[2].board[:, 0, 0, 0] = float("nan")
@@ -118,7 +118,7 @@ def spoiled(batches: list[Batch], team: Team) -> list[int]:
     raise AssertionError("nothing was told")
 
 
-def train(team: Team) -> dict[str, Any]:
+def train(team: ProcessGroup) -> dict[str, Any]:
     batches = [mine(whole, team) for whole in WHOLE]
     return {
         "bare": trained(Bare, batches, optimizer="sgd"),

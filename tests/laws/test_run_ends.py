@@ -39,7 +39,7 @@ from hexshards.training.early_stopping import EarlyStopping, Standing
 from hexshards.training.hooks import Event, MiniEpochTrained, Saved
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
-from hexshards.training.recent_batches import Trail
+from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.records import Outcome
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
@@ -388,19 +388,19 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_written_down_and_shown(tmp_pa
 
 
 def test_the_trail_leads_back_to_any_of_the_newest_batches():
-    small, trail, seen = SmallLoader(samples=300), Trail(), []
+    small, recent, seen = SmallLoader(samples=300), RecentBatches(), []
     for epoch in range(2):
         stream, anew = iter(small), True
         while epoch == 0 or len(seen) < 110:
-            trail.before_batch(small, anew=anew)
+            recent.before_batch(small, anew=anew)
             batch, anew = next(stream, None), False
             if batch is None:
                 break
-            trail.after_batch()
+            recent.after_batch()
             seen.append(rows_of(batch))
     for ago in range(110):
-        assert rows_of(trail.batch(ago)) == seen[-1 - ago]
-    assert trail.batch(110) is None
+        assert rows_of(recent.batch(ago)) == seen[-1 - ago]
+    assert recent.batch(110) is None
 
 
 def test_a_trainer_that_does_not_look_is_stopped_before_it_is_saved(tmp_path):

@@ -10,11 +10,11 @@ from helpers.small_data import dataset
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app
-from hexshards.cli.display import pace_text
+from hexshards.cli.display import throughput_text
 from hexshards.cores import usable_cores
 from hexshards.loading.options import LoaderSpec
 from hexshards.reports import throughput as module
-from hexshards.reports.throughput import LoaderTiming, Pace, pace
+from hexshards.reports.throughput import LoaderTiming, Throughput, measure_throughput
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model_factory import network
 
@@ -23,7 +23,7 @@ STAGES = ["read", "checksum", "decompress", "permute", "cross", "expand"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return dataset(tmp_path_factory.mktemp("pace"))
+    return dataset(tmp_path_factory.mktemp("throughput"))
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,9 @@ def short(monkeypatch):
 def test_every_stage_and_every_number_of_workers_is_measured(data):
     model = TrainSpec(data=data, run=Path(), batch_size=32, channels=4, blocks=1)
     steps = []
-    found = pace(data, LoaderSpec(batch_size=32), model=model, progress=lambda done, total: steps.append((done, total)))
+    found = measure_throughput(
+        data, LoaderSpec(batch_size=32), model=model, progress=lambda done, total: steps.append((done, total))
+    )
     assert list(found.stages) == STAGES
     assert all(ns >= 0 for ns in found.stages.values())
     assert found.stages["read"] > 0 and found.stages["expand"] > 0
@@ -48,7 +50,7 @@ def test_every_stage_and_every_number_of_workers_is_measured(data):
 RUNS = tuple(
     LoaderTiming(workers=n, samples_per_s=rate, first_batch_s=0.1, wait_ns=1.0) for n, rate in ((0, 100), (1, 300))
 )
-FOUND = Pace(
+FOUND = Throughput(
     positions=9,
     side=5,
     batch_size=30,
@@ -73,7 +75,7 @@ FOUND = Pace(
 def test_the_verdict_follows_from_what_was_measured(model, bound, workers, says):
     found = replace(FOUND, model_samples_per_s=model)
     assert (found.bound, found.workers) == (bound, workers)
-    text = pace_text(found)
+    text = throughput_text(found)
     assert says in text
     assert text.endswith(f"train with --num-workers {workers}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hexshards.training.distributed import Team, here, joined
+from hexshards.training.distributed import ProcessGroup, here, joined
 
 
 def test_each_process_knows_its_place(answers):
@@ -31,7 +31,7 @@ def test_all_processes_get_the_tensors_of_all_by_rank(answers):
 
 def test_a_process_without_others_talks_to_nobody():
     with joined() as team:
-        assert team == here() == Team(rank=0, size=1)
+        assert team == here() == ProcessGroup(rank=0, size=1)
     assert (team.any(False), team.any(True)) == (False, True)
     assert team.sum([1, 0.1]) == [1.0, 0.1]
     assert team.same({"a": 1}) == {"a": 1}

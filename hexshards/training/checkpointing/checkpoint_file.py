@@ -28,7 +28,7 @@ from hexshards.options import may_change
 from hexshards.storage.files import inflating, open_regular, write_whole
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
-from hexshards.training.distributed import Team
+from hexshards.training.distributed import ProcessGroup
 from hexshards.training.options import TrainSpec
 from hexshards.units import show_bytes
 
@@ -182,14 +182,14 @@ def random_state() -> dict[str, Any]:
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def random_states(team: Team) -> dict[str, Any]:
+def random_states(team: ProcessGroup) -> dict[str, Any]:
     """The random state of each process of a team, by rank."""
     mine = random_state()
     cpu, cuda = team.gather(mine["cpu"]), [team.gather(each) for each in mine["cuda"]]
     return {"ranks": [{"cpu": cpu[rank], "cuda": [each[rank] for each in cuda]} for rank in range(team.size)]}
 
 
-def set_random_states(states: Mapping[str, Any], team: Team) -> None:
+def set_random_states(states: Mapping[str, Any], team: ProcessGroup) -> None:
     """Put this process back to its own; one that the team did not have then goes on with what it has."""
     if team.rank < len(states["ranks"]):
         set_random_state(states["ranks"][team.rank])

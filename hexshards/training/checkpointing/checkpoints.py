@@ -15,7 +15,7 @@ from hexshards.errors import DataError, printable
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
-from hexshards.training.distributed import Team
+from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import Standing
 from hexshards.training.mini_epochs import Cursor
 from hexshards.training.protocols import Trainable
@@ -47,7 +47,7 @@ class Checkpoints:
         resume: str | Path,
         reader: checkpoint_file.Reader,
         watch: Stopwatch,
-        team: Team,
+        team: ProcessGroup,
     ) -> None:
         self.folder, self.options = RunFolder(run, retention), options
         self.resume = resume if resume in RESUMES else Path(resume).absolute()
@@ -77,7 +77,7 @@ class Checkpoints:
             until = (state.cursor.epoch, state.cursor.mini_epoch)
             self.folder.go_on(until=until, last=state.record, best=state.standing.checkpoint)
         if state.record:  # the mini-epoch is whole
-            state = replace(state, cursor=stream.course.after_mini_epoch(state.cursor, stream.loader))
+            state = replace(state, cursor=stream.plan.after_mini_epoch(state.cursor, stream.loader))
         stream.begin(state.cursor, resumed_from=self.resumed_from)
         return state
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hexshards.training.distributed import Team
+from hexshards.training.distributed import ProcessGroup
 
 TOP = 5
 """Validation counts how often the target move is among so many best ones."""
@@ -41,7 +41,7 @@ class BatchSums(NamedTuple):
     policy_loss: Tensor
     value_loss: Tensor
 
-    def over(self, team: Team) -> BatchSums:
+    def over(self, team: ProcessGroup) -> BatchSums:
         """The sums over all processes of a team."""
         return BatchSums(*team.add(torch.stack(self)))
 
@@ -121,7 +121,7 @@ class Sums:
         first = self.NAMES.index(sums._fields[0])
         self._total[first : first + len(sums)] += torch.stack(sums)
 
-    def over(self, team: Team) -> Sums:
+    def over(self, team: ProcessGroup) -> Sums:
         """The sums over all processes of a team."""
         return Sums(self._total.device, dict(zip(self.NAMES, team.add(self._total).tolist(), strict=True)))
 

@@ -18,7 +18,7 @@ from hexshards.arguments import checked
 from hexshards.errors import NonFiniteLoss
 from hexshards.loading.batching import usable_device
 from hexshards.training.checkpointing.state_fit import check_like, check_optimizer, with_own_flags
-from hexshards.training.distributed import Team, here
+from hexshards.training.distributed import ProcessGroup, here
 from hexshards.training.options import STEP, StepSpec
 from hexshards.training.steps.losses import BatchSums, Samples, Sums, losses, total
 from hexshards.training.steps.schedules import Schedule
@@ -49,7 +49,7 @@ class Trainer:
         spec: StepSpec = STEP,
         *,
         device: str | torch.device = "cpu",
-        team: Team | None = None,
+        team: ProcessGroup | None = None,
     ) -> None:
         self.spec, self.device, self.team = spec, usable_device(device), here() if team is None else team
         self._layout = torch.channels_last if spec.channels_last else torch.preserve_format
