@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hexshards.dataset.verify import verify as verify
     from hexshards.errors import DataError as DataError
     from hexshards.errors import InputRejected as InputRejected
+    from hexshards.errors import NonFiniteLoss as NonFiniteLoss
+    from hexshards.errors import WorkerDied as WorkerDied
+    from hexshards.loading.expand import expand as expand
     from hexshards.loading.loader import Batch as Batch
     from hexshards.loading.loader import Loader as Loader
     from hexshards.loading.loader import loader as loader
@@ -25,7 +28,18 @@ if TYPE_CHECKING:
     from hexshards.loading.webdataset_pipeline import decode_column as decode_column
     from hexshards.loading.webdataset_pipeline import pipeline as pipeline
     from hexshards.sweeps.sweep import sweep as sweep
+    from hexshards.training.hooks import Event as Event
     from hexshards.training.hooks import Hook as Hook
+    from hexshards.training.hooks import MiniEpochBegun as MiniEpochBegun
+    from hexshards.training.hooks import MiniEpochTrained as MiniEpochTrained
+    from hexshards.training.hooks import Noticed as Noticed
+    from hexshards.training.hooks import Progressed as Progressed
+    from hexshards.training.hooks import RunEnded as RunEnded
+    from hexshards.training.hooks import RunStarted as RunStarted
+    from hexshards.training.hooks import Saved as Saved
+    from hexshards.training.hooks import Validated as Validated
+    from hexshards.training.hooks import Validating as Validating
+    from hexshards.training.options import StepSpec as StepSpec
     from hexshards.training.options import TrainSpec as TrainSpec
     from hexshards.training.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
     from hexshards.training.run import train as train
@@ -37,19 +51,33 @@ _HOMES = {
     "Batch": "loading.loader",
     "ConvertSpec": "conversion.options",
     "DataError": "errors",
+    "Event": "training.hooks",
     "Hook": "training.hooks",
     "Index": "dataset.index",
     "InputRejected": "errors",
     "Loader": "loading.loader",
     "LoaderSpec": "loading.options",
+    "MiniEpochBegun": "training.hooks",
     "MiniEpochOrchestrator": "training.orchestrator",
+    "MiniEpochTrained": "training.hooks",
+    "NonFiniteLoss": "errors",
+    "Noticed": "training.hooks",
+    "Progressed": "training.hooks",
     "Report": "conversion.convert",
+    "RunEnded": "training.hooks",
     "RunSettings": "training.settings",
+    "RunStarted": "training.hooks",
+    "Saved": "training.hooks",
+    "StepSpec": "training.options",
     "TrainSpec": "training.options",
     "Trainer": "training.steps.trainer",
     "TwoHeadedResNet": "training.steps.model",
+    "Validated": "training.hooks",
+    "Validating": "training.hooks",
+    "WorkerDied": "errors",
     "convert": "conversion.convert",
     "decode_column": "loading.webdataset_pipeline",
+    "expand": "loading.expand",
     "loader": "loading.loader",
     "pipeline": "loading.webdataset_pipeline",
     "read_index": "dataset.index",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -222,3 +223,11 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(source):
     loaded = set(json.loads(ended.stderr))
     assert "hexshards" in loaded
     assert not loaded & HEAVY
+
+
+def test_every_file_that_contributing_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = (ROOT, ROOT / "hexshards", ROOT / "tests", PACKAGE / "training" / "checkpointing")
+    named = {name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name or name.endswith(".py")}
+    assert len(named) > 30
+    assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
