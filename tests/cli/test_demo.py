@@ -8,7 +8,7 @@ import sys
 SMALL = """
 import sys
 from pathlib import Path
-from hexshards import demo
+from hexshards.cli import demo
 demo.GAMES = 330
 demo.run(Path(sys.argv[1]))
 """

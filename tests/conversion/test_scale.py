@@ -230,7 +230,7 @@ def test_a_dry_run_tells_what_comes_and_writes_nothing(sources, tmp_path):
     ended = run(sources, "--out", out, "--dry-run", "--workers", 1)
     assert ended.returncode == 0, ended.stderr
     assert not any(tmp_path.iterdir())
-    for words in ("read 6 files", "positions", "shards", "of scratch", "are free", "memory:", "time: about"):
+    for words in ("read 6 files", "positions", "1 shard", "of scratch", "are free", "memory:", "time: about"):
         assert words in ended.stdout
     found = estimate(sources, out=out)
     assert estimate_text(found).splitlines()[0] == ended.stdout.splitlines()[0]

@@ -81,7 +81,7 @@ def frame_that_claims(size):
 
 @pytest.mark.parametrize("size", [0, 1, 139, 141, 1 << 40, (1 << 64) - 2])
 def test_a_frame_that_claims_another_size_is_refused_before_it_is_decompressed(size):
-    with pytest.raises(DataError, match=f"decompresses to {size:,} bytes, not 140"):
+    with pytest.raises(DataError, match=f"decompresses to {size:,} bytes?, not 140"):
         decoded(frame_that_claims(size), SMALL, "zstd")
 
 

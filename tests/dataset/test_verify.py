@@ -40,6 +40,17 @@ def with_train(index, **changes):
     return replace(index, splits={**index.splits, "train": replace(index.splits["train"], **changes)})
 
 
+def fewer(split, count):
+    """Counts that could be those of a split with so many positions less."""
+    plies, left = list(split.plies), count
+    for ply, number in enumerate(plies):
+        plies[ply] -= min(left, number)
+        left -= min(left, number)
+    blue = min(split.blue_wins, count)
+    wins = {"blue_wins": split.blue_wins - blue, "red_wins": split.red_wins - (count - blue)}
+    return {"plies": tuple(plies), **wins, "without_policy": min(split.without_policy, split.positions - count)}
+
+
 def positions_of(folder, index):
     """All positions of the first shard, a list with an entry per block."""
     shard, names = index.splits["train"].shards[0], tuple(columns(index.side, soft=False))
@@ -179,9 +190,10 @@ def test_an_edited_index_is_refused(data):
 def test_a_count_that_is_not_that_of_the_shards_is_named(data, name):
     index = read_index(data)
     real = getattr(index.splits["train"], name)
-    with_train(index, **{name: real + 1}).write(data)
+    wrong = abs(real - 1)  # more could not be those of so many positions, and are refused where the index is read
+    with_train(index, **{name: wrong}).write(data)
     assert [problem.split(". ")[0] for problem in problems_of(data)] == [
-        f"{data}, split train: {name} counted {real}, the index says {real + 1}"
+        f"{data}, split train: {name} counted {real}, the index says {wrong}"
     ]
 
 
@@ -195,7 +207,8 @@ def test_plies_that_are_not_those_of_the_shards_are_named(data):
 
 def test_an_index_without_one_of_the_shards_is_found(data):
     index = read_index(data)
-    with_train(index, shards=index.splits["train"].shards[:-1]).write(data)
+    *others, last = index.splits["train"].shards
+    with_train(index, shards=tuple(others), **fewer(index.splits["train"], last.positions)).write(data)
     found = problems_of(data)
     assert found
     assert all(problem.startswith(f"{data}, split train: ") for problem in found)
@@ -204,8 +217,9 @@ def test_an_index_without_one_of_the_shards_is_found(data):
 def test_a_shard_of_more_positions_than_the_index_says_is_found(data):
     index = read_index(data)
     first, *others = index.splits["train"].shards
-    with_train(index, shards=(replace(first, positions=first.positions - 1), *others)).write(data)
-    (problem,) = problems_of(data)
+    shards = (replace(first, positions=first.positions - 1), *others)
+    with_train(index, shards=shards, **fewer(index.splits["train"], 1)).write(data)
+    problem, *_ = problems_of(data)
     assert problem.startswith(f"{data / 'train-000000.tar'}, block 000005, stones: ")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any, NamedTuple
 
 import torch
@@ -73,3 +75,20 @@ class Spoiled(Bare):
     def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
         policy, value = super().forward(board)
         return policy, value * board[:, 0, 0, 0].reshape(-1, 1)
+
+
+class Dying(Bare):
+    """A network that kills process 1 at its first start, and asks process 0 to stop after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        place = os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")
+        self.signals = {("1", "0"): signal.SIGKILL, ("0", "1"): signal.SIGTERM} if "DYING" in os.environ else {}
+        self.signal, self.steps = self.signals.get(place), 0
+
+    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
+        self.steps += self.training
+        if self.steps == 8 and self.signal:
+            os.kill(os.getpid(), self.signal)
+            self.signal = None
+        return super().forward(board)

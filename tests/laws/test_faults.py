@@ -309,14 +309,16 @@ def test_a_run_goes_on_when_nobody_reads_what_it_says(data, tmp_path):
 
 SWALLOWS = """
 import sys, signal
-from hexshards import cli, interrupts, runs
-interrupts.remember_ctrl_c()
+from hexshards.cli import app
+from hexshards.signals import remember_ctrl_c
+from hexshards.training import run
+remember_ctrl_c()
 class Freed:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 sys.unraisablehook = lambda _: print("swallowed", file=sys.stderr)
 Freed()
-cli.main()
+app.main()
 """
 
 

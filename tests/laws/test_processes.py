@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import torch
 from helpers.small_data import dataset
 from helpers.steps import Bare, assert_equal
 from helpers.three_processes import PROCESSES, WHOLE, torchrun, trained
-from torch import Tensor
 
 from hexshards.errors import DataError
 from hexshards.training import run as runs
@@ -64,27 +61,10 @@ def test_a_loss_that_is_no_number_in_one_process_is_told_in_all(answers):
 # --- the command ---
 
 
-class Dying(Bare):
-    """A network that kills process 1 at its first start, and asks process 0 to stop after that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        place = os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")
-        self.signals = {("1", "0"): signal.SIGKILL, ("0", "1"): signal.SIGTERM} if "DYING" in os.environ else {}
-        self.signal, self.steps = self.signals.get(place), 0
-
-    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
-        self.steps += self.training
-        if self.steps == 8 and self.signal:
-            os.kill(os.getpid(), self.signal)
-            self.signal = None
-        return super().forward(board)
-
-
 OPTIONS: dict[str, Any] = {
     "mini_epoch_samples": 300,
     "epochs": 2,
-    "model": "test_distributed:Dying",
+    "model": "helpers.steps:Dying",
     "warmup_samples": 0,
     "learning_rate": 0.01,
     "schedule": "cosine",

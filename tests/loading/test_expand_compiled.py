@@ -81,7 +81,7 @@ def test_rows_need_be_neither_aligned_nor_in_one_piece():
 BETWEEN_WALLS = """
 import ctypes, mmap, sys
 import numpy as np
-from hexshards import kernel
+from hexshards.loading import expand_compiled
 from hexshards.loading.expand import Packed, batch_floats, expand
 
 PAGE = mmap.PAGESIZE
@@ -97,7 +97,7 @@ for side in range(3, 20):
             for place in (0, len(inside) - count * width):
                 stones = inside[place : place + count * width].reshape(count, width)
                 zeros = [np.zeros(count, kind) for kind in (np.uint8, np.int16, np.float32)]
-                expand(Packed(stones, *zeros, np.full(count, symmetry, np.uint8)), side=side, by=kernel.fill)
+                expand(Packed(stones, *zeros, np.full(count, symmetry, np.uint8)), side=side, by=expand_compiled.fill)
 # what no reader lets through: each column by itself, from the first byte behind a wall and up to the one before another
 sound = Packed(*(np.zeros(shape, kind) for shape, kind in
                  [((3, 43), "u1"), (3, "u1"), (3, "i2"), (3, "f4"), (3, "u1")]))
@@ -114,7 +114,7 @@ for name, numbers in illegal.items():
                 column = inside[place : place + spoilt.nbytes].view(spoilt.dtype).reshape(spoilt.shape)
                 memory = np.full(batch_floats(3, side=13) + 64, 7, np.float32)
                 try:
-                    expand(sound._replace(**{name: column}), side=13, out=memory[32:-32], by=kernel.fill)
+                    expand(sound._replace(**{name: column}), side=13, out=memory[32:-32], by=expand_compiled.fill)
                 except IndexError:
                     refused += 1
                 assert (memory[:32] == 7).all() and (memory[-32:] == 7).all(), (name, number)
@@ -186,7 +186,7 @@ def test_a_loader_delivers_the_same_where_numba_is_missing_or_can_write_nowhere(
     # a copy whose __pycache__ is a file, and no other folder to write to
     home = tmp_path / "copy" / "hexshards"
     shutil.copytree(Path(hexshards.__file__).parent, home, ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "__pycache__").touch()
+    (home / "loading" / "__pycache__").touch()
     nowhere = {"PYTHONPATH": str(home.parent), "XDG_CACHE_HOME": os.devnull, "HOME": os.devnull}
     compiled, other, told = batches_in_a_process(data, PYTHONDONTWRITEBYTECODE="1", **nowhere)
     assert (compiled, other) == (False, digest)

@@ -311,7 +311,7 @@ def test_a_file_that_is_missing_or_no_toml_ends_with_2(data, tmp_path):
 
 def test_without_optuna_the_command_that_installs_it_is_named(data, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "hexshards.sweeps.trials")
-    monkeypatch.delattr(hexshards, "trials")
+    monkeypatch.delattr(hexshards.sweeps, "trials")
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"pip install 'hexshards\[sweep\]'"):
         hexshards.sweep(data, GRID, out=tmp_path / "out")

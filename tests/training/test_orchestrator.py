@@ -763,8 +763,7 @@ def test_a_dataset_without_validation_trains_and_says_so_and_one_without_trainin
 
 def started(run: Path, *, pause_s: float) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, str(run), str(pause_s)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], path: Path) -> None:
