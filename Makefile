@@ -4,14 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs-tables bench bench-peers clean
+.PHONY: demo test quick check docs-tables bench bench-peers clean
 
 demo: $(INSTALLED)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
 	rm -rf demo
 	$(BIN)/hexshards demo --out demo
 
 test: $(INSTALLED)  ## all tests; those on real files skip, and say so, where ../shared/data is missing
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
+
+quick: $(INSTALLED)  ## units of every package, for the moment before a commit: no process is started, nothing trained
+	$(BIN)/python -m pytest -q --quick
 
 check: $(INSTALLED)  ## lint, format, and types of the package as it is installed
 	$(BIN)/ruff check .

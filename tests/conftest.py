@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +24,45 @@ ADDRESS_SPACE_BYTES = 3 << 30
 
 PATIENCE_S = 60
 """What ends in a second or two ends within this on any machine; what takes quadratic time does not."""
+
+
+LONGEST_FIRST = ("test_docs.py", "test_fuzz.py", "test_model_factory.py")
+"""Files that take minutes: begun last, one of them would keep a single core busy at the end."""
+
+NOT_UNITS = ("laws", "benchmarks", "fuzz", "helpers")
+BUSY = re.compile(r"subprocess|small_machine|answers|s3_bucket|serving|num_workers=[1-9]|workers=[2-9]")
+TRAINS = re.compile(r"\b(train|sweep|started|fit)\(|train_on_batches")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="units alone, which start no process and train nothing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of several workers keeps to a core of its own, and so does all that it starts: threads that wait for one
+    another on the same core take many times as long."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("quick") and collection_path.name in NOT_UNITS else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    if config.getoption("quick"):
+        units = [item for item in items if _is_unit(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
+        items[:] = units
+
+
+def _is_unit(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    words = inspect.getsource(item.function) + " ".join(item.fixturenames)
+    return not (BUSY.search(words) or TRAINS.search(words))
 
 
 @pytest.fixture

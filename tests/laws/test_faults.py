@@ -23,6 +23,8 @@ import hexshards
 from hexshards.errors import DataError
 from hexshards.storage.cache import Cache
 
+pytestmark = pytest.mark.alone
+
 BLOCK = 16
 """Positions in a block of the dataset below."""
 

@@ -17,6 +17,8 @@ from helpers.small_data import CUT, files_of, processed
 from hexshards.conversion.convert import convert
 from hexshards.dataset.verify import verify
 
+pytestmark = pytest.mark.alone
+
 KILLS, KILLS_IN_A_ROW = 20, 10
 SHARED_MEMORY = Path("/dev/shm")
 
