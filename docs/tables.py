@@ -38,16 +38,21 @@ def written(page: str) -> str:
 
 
 def table(spec: type) -> str:
-    """The options of a spec as a table in Markdown."""
-    return "".join(
-        f"{line}\n" for line in ("", "| Option | Default | Meaning | Changes |", "|---|---|---|---|", *_rows(spec), "")
-    )
+    """The options of a spec as a table in Markdown; what they change, where any of them changes something."""
+    rows = [["Option", "Default", "Meaning", "Changes"], ["---"] * 4, *_rows(spec)]
+    if not any(CHANGES[each.shapes] for each in about(spec).values()):
+        rows = [row[:-1] for row in rows]
+    return "\n" + "".join(f"|{_joined(row)}|\n" for row in rows) + "\n"
 
 
-def _rows(spec: type) -> Iterator[str]:
+def _joined(row: list[str]) -> str:
+    return "|".join(cell if cell == "---" else f" {cell} ".replace("  ", " ") for cell in row)
+
+
+def _rows(spec: type) -> Iterator[list[str]]:
     said = about(spec)
     for name, each in options_in(spec).items():
-        yield f"| `{name}` | {_default(each, said[name])} | {_cell(said[name].says)} | {CHANGES[said[name].shapes]} |"
+        yield [f"`{name}`", _default(each, said[name]), _cell(said[name].says), CHANGES[said[name].shapes]]
 
 
 def _default(each: Field[Any], said: About) -> str:

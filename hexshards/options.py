@@ -173,7 +173,7 @@ def check_option(spec: type[DataclassInstance], name: str, value: Any) -> None:
     require(not rule, f"{name} must be {rule}", value)
 
 
-def require(holds: bool, rule: str, value: object) -> None:
-    """Raise ValueError, with the value, where a rule does not hold."""
+def require(holds: bool, rule: str, *got: object) -> None:
+    """Raise ValueError, with what was given, where a rule does not hold."""
     if not holds:
-        raise ValueError(f"{rule}, got {value}")
+        raise ValueError(", got ".join([rule, *map(str, got)]))

@@ -13,7 +13,7 @@ from helpers.small_data import dataset, rows_of
 import hexshards
 from hexshards.game.options import SynthSpec
 from hexshards.storage.options import RemoteSpec
-from hexshards.sweeps.search_space import SweepSpec
+from hexshards.sweeps.options import SweepSpec
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.options import StepSpec, TrainSpec

@@ -17,6 +17,7 @@ from typer import Argument, Option
 
 from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, shown, told
 from hexshards.errors import escaped
+from hexshards.sweeps.options import SweepSpec
 from hexshards.training.options import TrainSpec
 
 
@@ -150,7 +151,7 @@ def sweep(
     dataset: Dataset,
     config: Annotated[Path, Option(help="TOML file of what to search and what is fixed: see docs/sweep.md.")],
     out: Annotated[Path, Option(help="Folder of the trials, and of their database.")],
-    trials: Annotated[int | None, Option(min=1, help="Trials in all.", show_default="what the file says")] = None,
+    trials: Annotated[int | None, shown(SweepSpec, "trials", unset="what the file says")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search for the best train options over many runs, which are pruned between mini-epochs.

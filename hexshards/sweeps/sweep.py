@@ -12,7 +12,8 @@ from hexshards.arguments import LocalPath, checked
 from hexshards.dataset.index import read_index
 from hexshards.main_guard import check_main_guard
 from hexshards.storage.remote import is_url
-from hexshards.sweeps.search_space import Range, SweepSpec, Trial, read_sweep
+from hexshards.sweeps.options import Range, SweepSpec
+from hexshards.sweeps.search_space import Trial, read_sweep
 from hexshards.training.hooks import Hook
 
 

@@ -24,7 +24,8 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from hexshards.errors import printable, without_secrets
-from hexshards.sweeps.search_space import Range, SweepSpec, Trial
+from hexshards.sweeps.options import Range, SweepSpec
+from hexshards.sweeps.search_space import Trial
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.hooks import Event, Hook, Progressed, RunStarted, Saved
 from hexshards.training.options import TrainSpec

@@ -198,7 +198,7 @@ def test_a_folder_to_write_to_is_no_url_and_nothing_is_made_of_one(tmp_path, mon
 def test_a_database_of_a_sweep_that_cannot_be_opened_is_one_line_without_its_password(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="without optuna THE PASSWORD OF A SWEEP'S DATABASE IS NOT CHECKED")
     from hexshards.sweeps import trials
-    from hexshards.sweeps.search_space import SweepSpec
+    from hexshards.sweeps.options import SweepSpec
 
     monkeypatch.setattr(trials, "_WAIT_S", 0)
     url = f"sqlite:////nowhere/{SECRET}/sweep.db"

@@ -19,7 +19,8 @@ import hexshards
 from hexshards.cli.app import app
 from hexshards.cli.sweep_view import sweep_figure, sweep_text
 from hexshards.sweeps import trials
-from hexshards.sweeps.search_space import Range, SweepSpec, read_sweep
+from hexshards.sweeps.options import Range, SweepSpec
+from hexshards.sweeps.search_space import read_sweep
 from hexshards.training.hooks import Progressed
 
 DEADLINE_S = 120.0
