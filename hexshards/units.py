@@ -46,5 +46,5 @@ def counted(count: float, noun: str, *, verb: str = "", width: int = 0) -> str:
     whole = round(count)
     words = noun if whole == 1 else plural(noun)
     one, _, many = verb.partition("/")
-    padding = " " * (len(plural(noun)) - len(words)) * bool(width)
+    padding = " " * (len(plural(noun)) - len(words)) if width else ""
     return f"{whole:>{width},} {words}{padding}" + (f" {one if whole == 1 else many}" if verb else "")

@@ -209,11 +209,13 @@ def found_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ())
     shown = list(folders)
     if len(folders) > SHOWN_FOLDERS:
         shown = sorted(folders, key=lambda each: -each.count)[: SHOWN_FOLDERS - 1]
-    where = f" in {counted(len(folders), 'folder')}" * (len(folders) > 1)
+    where = f" in {counted(len(folders), 'folder')}" if len(folders) > 1 else ""
     lines = [f"found {_files(by_format(folders))}{where}:", *map(_folder_line, shown)]
     if rest := len(folders) - len(shown):
         nested = sum(bool(each.inside) for each in folders)
-        lines.append(f"  and {counted(rest, 'more folder')}" + f"; {nested:,} of all lie inside another" * bool(nested))
+        lines.append(
+            f"  and {counted(rest, 'more folder')}" + (f"; {nested:,} of all lie inside another" if nested else "")
+        )
     return "\n".join([*lines, *passed_over])
 
 
@@ -243,7 +245,8 @@ def conversion_summary(report: convert.Report) -> str:
         lines.append(f"{name:<6} {_split_counts(split)} {counted(len(split.shards), 'shard', width=5)}".rstrip())
     rejected = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in report.rejects.items())
     lines.append(
-        f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}" + (f" ({rejected})" * bool(rejected))
+        f"kept {report.positions:,} · rejected {sum(report.rejects.values()):,}"
+        + (f" ({rejected})" if rejected else "")
     )
     lines += _passed_over(report)
     if report.merged:
@@ -284,7 +287,7 @@ def estimate_text(found: estimate.Estimate) -> str:
 def _file_line(file: InputFile) -> str:
     # what is rejected of game records are lines, each of many positions: the two make no sum
     counts = f"{counted(file.positions, 'position')} kept, {file.rejected:,} rejected"
-    return f"  {printable(file.name)} · {counts}" + f" · {printable(file.notes, width=300)}" * bool(file.notes)
+    return f"  {printable(file.name)} · {counts}" + (f" · {printable(file.notes, width=300)}" if file.notes else "")
 
 
 def _passed_over(found: convert.Report | estimate.Estimate) -> list[str]:
@@ -347,7 +350,9 @@ def mixing_text(found: shuffle_quality.Mixing) -> str:
     lines = [f"{counted(found.batches, 'batch')} of {found.batch_size:,} of {counted(found.positions, 'position')}"]
     lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
     for measure in found.measures:
-        judged = "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{'  BAD' * measure.bad}"
+        judged = (
+            "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{('  BAD' if measure.bad else '')}"
+        )
         lines.append(f"{measure.name:<44} {measure.found:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
     if found.without_game:
         lines.append(f"{counted(found.without_game, 'position', verb=_GAMELESS)}: no pairs of these")

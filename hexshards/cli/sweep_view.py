@@ -75,7 +75,7 @@ def sweep_figure(found: Sweep) -> Figure:
     for axes, name in zip(figure.axes[1:], names, strict=True):
         _option(axes, found, name)
     states = {trial.state for trial in found.trials}
-    says = "red: the best trial" + " · pale: pruned" * ("pruned" in states)
+    says = "red: the best trial" + (" · pale: pruned" if "pruned" in states else "")
     title = f"{plain_label(str(found.out))}: {counted(len(found.trials), 'trial')} · {says}"
     figure.text(0.5, 0.99, title, ha="center", va="top", fontsize=11)
     return figure

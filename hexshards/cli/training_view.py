@@ -148,7 +148,7 @@ def _data(run: Run) -> list[str]:
         if isinstance(loader, Loader)
     ]
     describe: Callable[[], list[str]] | None = getattr(run.train_loader, "describe", None)
-    return [" · ".join(counts)] * bool(counts) + (describe() if describe else [])
+    return ([" · ".join(counts)] if counts else []) + (describe() if describe else [])
 
 
 def _origin(event: RunStarted) -> list[str]:

@@ -89,7 +89,7 @@ def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
         files = list(_within(place, known))
         if place == Path(source) and not any(_format(file.name, known, named=False) for file in files):
             told = "; ".join(_sentences(files, known))
-            raise FileNotFoundError(f"{source}: {_unknown(known, folder=True)}" + f" ({told})" * bool(told))
+            raise FileNotFoundError(f"{source}: {_unknown(known, folder=True)}" + (f" ({told})" if told else ""))
         yield from ((file, False) for file in files)
 
 
@@ -169,7 +169,9 @@ def _advice(name: str, known: Formats) -> str:
     if lower != name and _format(lower, known, named=True):
         return f"endings are written in small letters: rename it to {printable(_small_ending(name, known))}"
     if _format(lower + ".gz", known, named=False):
-        return "it is not compressed: run gzip on it" + ", and write its ending in small letters" * (lower != name)
+        return "it is not compressed: run gzip on it" + (
+            ", and write its ending in small letters" if lower != name else ""
+        )
     return ""
 
 

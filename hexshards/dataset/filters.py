@@ -41,7 +41,7 @@ class Filter:
         for condition in filter(None, (part.strip() for part in text.split(","))):
             column, _, value = (part.strip() for part in condition.partition("="))
             if column not in (*FILTERABLE, "source") or not value or column in found:
-                twice = " a second time" * (column in found)
+                twice = " a second time" if column in found else ""
                 raise ValueError(f"where: {printable(condition)!r} is no condition{twice}. {_GRAMMAR}")
             found[column] = value
         files = found.pop("source", "")
@@ -50,7 +50,7 @@ class Filter:
 
     def __str__(self) -> str:
         parts = [f"{column}={low}..{'' if high is None else high}" for column, low, high in self.ranges]
-        return ", ".join(parts + [f"source={'|'.join(self.files)}"] * bool(self.files))
+        return ", ".join(parts + ([f"source={'|'.join(self.files)}"] if self.files else []))
 
     def __bool__(self) -> bool:
         return bool(self.ranges or self.files)
@@ -58,7 +58,7 @@ class Filter:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns it looks at."""
-        return tuple(column for column, _, _ in self.ranges) + ("source",) * bool(self.files)
+        return tuple(column for column, _, _ in self.ranges) + (("source",) if self.files else ())
 
     def keeps(self, columns: Columns, sources: Sequence[str]) -> NDArray[np.bool_]:
         """Which rows meet all conditions; ``sources`` are the names that the column ``source`` counts along."""
@@ -87,7 +87,7 @@ class Selection:
         self.kept = int(kept.sum())
         self.block_rows = _even(kept, self.blocks.first, limit) if limit is not None else kept
         if not self.positions:
-            matching = f" that meets {str(where)!r}" * bool(where)
+            matching = f" that meets {str(where)!r}" if where else ""
             raise ValueError(f"{home}: split {split} has no position{matching}. `hexshards info` shows what is there")
 
     @property
@@ -117,7 +117,7 @@ class Selection:
     def __str__(self) -> str:
         meets, used = "meets" if self.kept == 1 else "meet", "is" if self.positions == 1 else "are"
         total, kept = counted(self.total, "position"), counted(self.kept, "position")
-        parts = [f"{self.kept:,} of {total} {meets} {str(self.where)!r}"] * bool(self.where)
+        parts = [f"{self.kept:,} of {total} {meets} {str(self.where)!r}"] if self.where else []
         if self.positions < self.kept:
             parts.append(f"{self.positions:,} of {kept} {used} used, evenly over the shards")
         return "; ".join(parts)
@@ -136,7 +136,7 @@ class Selection:
         """
         sources = self.index.sources
         if self.where.files and not any(_matches(name, self.where.files) for name in sources):
-            names = ", ".join(printable(name) for name in sources[:3]) + ", ..." * (len(sources) > 3)
+            names = ", ".join(printable(name) for name in sources[:3]) + (", ..." if len(sources) > 3 else "")
             raise ValueError(f"{self.home}: no source file matches {'|'.join(self.where.files)!r} (it has {names})")
         counts = []
         for first, end in pairwise(self.blocks.first.tolist()):

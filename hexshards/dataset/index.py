@@ -245,7 +245,7 @@ def _compact(index: Index, *, counted: bool) -> Iterator[bytes]:
     yield b'{"format":"hexshards","inputs":' + _json(index.inputs) + b',"layout":' + _json(layout)
     yield b',"options":' + _json(index.options) + b',"sources":' + _json(index.sources) + b',"splits":{'
     for number, (name, split) in enumerate(sorted(index.splits.items())):
-        yield b"," * (number > 0) + _json(name) + b":"
+        yield (b"," if number > 0 else b"") + _json(name) + b":"
         yield from _compact_split(split)
     yield b'},"version":' + _json(VERSION) + b"}"
 
@@ -257,7 +257,7 @@ def _compact_split(split: Split) -> Iterator[bytes]:
     yield before + b"["
     for number, shard in enumerate(split.shards):
         # all ASCII and whole numbers: the same bytes as json.dumps, in a tenth of its time
-        yield b"," * (number > 0) + _SORTED.encode(shard)
+        yield (b"," if number > 0 else b"") + _SORTED.encode(shard)
     yield b"]" + after
 
 

@@ -114,15 +114,14 @@ class Epochs:
         if self._blend:
             return self._blend_lines(self._blend)
         (selection,) = self.selections
-        return [str(selection)] * (selection.positions < selection.total)
+        return [str(selection)] if selection.positions < selection.total else []
 
     def _blend_lines(self, blend: Blend) -> list[str]:
         total, epoch = sum(blend.parts), given(blend.parts, self.samples).tolist()
         return [
             f"{selection.home}: {part / total:.1%} of the samples, {count:,} an epoch, which are "
             f"{count / selection.positions / blend.passes:.2f} passes over {counted(selection.positions, 'position')}"
-            + f" ({selection})"
-            * bool(selection.where)
+            + (f" ({selection})" if selection.where else "")
             for selection, part, count in zip(self.selections, blend.parts, epoch, strict=True)
         ]
 

@@ -80,7 +80,7 @@ class MiniEpochPlan:
         batch = max(1, loader.batch_size * loader.world_size)
         full = self.mini_epoch_batches or -(-(self.mini_epoch_samples or 1) // batch)
         epochs, rest = divmod(samples, max(1, loader.samples))
-        steps = [len(loader)] * epochs + [-(-rest // batch)] * (rest > 0)
+        steps = [len(loader)] * epochs + ([-(-rest // batch)] if rest > 0 else [])
         if self.cross_epochs:
             steps = [sum(steps)]
         minis = [-(-each // full) for each in steps]
