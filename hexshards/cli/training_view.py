@@ -14,6 +14,7 @@ from hexshards.cli import display
 from hexshards.errors import escaped, printable
 from hexshards.loading.loader import Loader
 from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.training.protocols import Describes, HasModel, OnDevice
 from hexshards.training.records import TrainingProgress
 from hexshards.units import counted, show_bytes
 
@@ -130,7 +131,8 @@ def _machine(run: Run) -> list[str]:
     """Device, threads and processes, and the size of the network, as far as the trainer tells."""
     import torch
 
-    device, model = (getattr(run.trainer, name, None) for name in ("device", "model"))
+    device = run.trainer.device if isinstance(run.trainer, OnDevice) else None
+    model = run.trainer.model if isinstance(run.trainer, HasModel) else None
     threads, size = torch.get_num_threads(), run.train_loader.world_size
     parts = [f"device {device}"] if device else []
     parts.append(counted(threads, "thread"))
@@ -147,8 +149,8 @@ def _data(run: Run) -> list[str]:
         for what, loader in (("training on", run.train_loader), ("validating on", run.val_loader))
         if isinstance(loader, Loader)
     ]
-    describe: Callable[[], list[str]] | None = getattr(run.train_loader, "describe", None)
-    return ([" · ".join(counts)] if counts else []) + (describe() if describe else [])
+    described = run.train_loader.describe() if isinstance(run.train_loader, Describes) else []
+    return ([" · ".join(counts)] if counts else []) + described
 
 
 def _origin(event: RunStarted) -> list[str]:

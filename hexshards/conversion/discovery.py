@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from hexshards.conversion.sources import GameSource, Input, Source, formats
+from hexshards.conversion.sources import GameSource, Input, NamedPatterns, Source, formats
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.units import counted
 
@@ -151,7 +151,7 @@ def _format(name: str, known: Formats, *, named: bool) -> str | None:
 
 
 def _patterns(converter: Source | GameSource, *, named: bool) -> tuple[str, ...]:
-    return (*converter.patterns, *(getattr(converter, "named_patterns", ()) if named else ()))
+    return (*converter.patterns, *(converter.named_patterns if named and isinstance(converter, NamedPatterns) else ()))
 
 
 def _unknown(known: Formats, *, folder: bool = False) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from itertools import groupby
 from typing import Any, cast
 
@@ -18,7 +17,8 @@ from hexshards.conversion.sources import (
     Games,
     GameSource,
     Input,
-    SmallFiles,
+    ListsGamesOfEach,
+    ReadsEach,
     Source,
     formats,
     source_apart,
@@ -28,9 +28,6 @@ from hexshards.errors import DataError
 from hexshards.game.board import BLUE, RED, connects
 from hexshards.game.columns import NO_POLICY, UNKNOWN
 from hexshards.game.positions import Positions, concat
-
-# looked for once in each process: with thousands of small files that takes longer than reading them
-converters = cache(formats)
 
 
 def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
@@ -45,7 +42,7 @@ def read_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[ReadFile
     """Source files as their converters read them, in their order; of one that is refused, why."""
     for form, same in groupby(files, key=lambda file: file.format):
         opened = _Opened(list(same))
-        for file, found in zip(opened.files, _chunks_of_each(opened, converters()[form], spec), strict=True):
+        for file, found in zip(opened.files, _chunks_of_each(opened, formats()[form], spec), strict=True):
             size, sha256 = opened.known.pop(0)
             yield found if isinstance(found, DataError) else _as_read(file, size, sha256, found)
 
@@ -54,7 +51,7 @@ def games_of_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[tupl
     """SHA-256 and games of files of games, in their order; of one that is refused, why."""
     for form, same in groupby(files, key=lambda file: file.format):
         opened = _Opened(list(same))
-        for found in _games_of_each(opened, cast(GameSource, converters()[form]), spec):
+        for found in _games_of_each(opened, cast(GameSource, formats()[form]), spec):
             yield opened.known.pop(0)[1], found
 
 
@@ -77,8 +74,8 @@ class _Opened:
 def _chunks_of_each(
     opened: Iterable[Contents], converter: Source | GameSource, spec: ConvertSpec
 ) -> Iterator[list[Chunk] | DataError]:
-    if hasattr(converter, "read_each"):
-        return cast(SmallFiles, converter).read_each(opened, spec=spec)
+    if isinstance(converter, ReadsEach):
+        return converter.read_each(opened, spec=spec)
 
     def read(contents: Contents) -> list[Chunk] | DataError:
         data, name, where, skip = contents
@@ -92,8 +89,8 @@ def _chunks_of_each(
 
 
 def _games_of_each(opened: Iterable[Contents], converter: GameSource, spec: ConvertSpec) -> Iterator[Games | DataError]:
-    if hasattr(converter, "games_each"):
-        return cast(SmallFiles, converter).games_each(opened, spec=spec)
+    if isinstance(converter, ListsGamesOfEach):
+        return converter.games_each(opened, spec=spec)
 
     def games(contents: Contents) -> Games | DataError:
         data, name, where, _ = contents

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from hexshards.conversion.executors import Runner
 from hexshards.conversion.options import ConvertSpec
-from hexshards.conversion.read_sources import converters, games_of_each
+from hexshards.conversion.read_sources import games_of_each
 from hexshards.conversion.sorted_runs import save_arrays
-from hexshards.conversion.sources import Games, Input, Twin, source_name
+from hexshards.conversion.sources import Games, Input, ListsGames, Twin, formats, source_name
 from hexshards.errors import DataError
 
 _LISTED = np.dtype([("keys", "<u8", (2,)), ("game", "<i4"), ("file", "<i4")])
@@ -37,7 +37,7 @@ class _List(NamedTuple):
 
 def holds_games(file: Input) -> bool:
     """Whether a file's format is one of whole games."""
-    return hasattr(converters()[file.format], "games")
+    return isinstance(formats()[file.format], ListsGames)
 
 
 def without_repeats(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,16 +66,45 @@ class Source(Protocol):
         ...
 
 
-class GameSource(Protocol):
-    """What a converter is whose files hold whole games, so that repeats of a game can be found before it is read."""
+@runtime_checkable
+class NamedPatterns(Protocol):
+    """What a converter has whose files may go by names too common to be taken in a folder."""
 
-    patterns: tuple[str, ...]
     named_patterns: tuple[str, ...]
-    """Names too common to be taken in a folder: only where a file is named, or by a glob."""
+    """Taken only where a file is named, or by a glob."""
+
+
+@runtime_checkable
+class ListsGames(Protocol):
+    """What a converter can do whose files hold whole games."""
 
     def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec) -> Games:
         """The games whose positions ``read`` yields."""
         ...
+
+
+@runtime_checkable
+class ReadsEach(Protocol):
+    """What a converter can do that reads many small files at once; what comes out is the same."""
+
+    def read_each(self, files: Iterable[Contents], *, spec: ConvertSpec) -> Iterator[list[Chunk] | DataError]:
+        """What ``read`` yields of each file, or why it refuses it; no more is held than of one large file."""
+        ...
+
+
+@runtime_checkable
+class ListsGamesOfEach(Protocol):
+    """What a converter can do that lists the games of many small files at once; what comes out is the same."""
+
+    def games_each(self, files: Iterable[Contents], *, spec: ConvertSpec) -> Iterator[Games | DataError]:
+        """What ``games`` finds in each file, or why it refuses it."""
+        ...
+
+
+class GameSource(NamedPatterns, ListsGames, Protocol):
+    """What a converter is whose files hold whole games, so that repeats of a game can be found before it is read."""
+
+    patterns: tuple[str, ...]
 
     def read(
         self, data: bytes, *, name: str, where: str, spec: ConvertSpec, skip: Collection[int] = ()
@@ -83,16 +113,8 @@ class GameSource(Protocol):
         ...
 
 
-class SmallFiles(GameSource, Protocol):
-    """What a converter is that does the work of many small files at once; what comes out is the same."""
-
-    def read_each(self, files: Iterable[Contents], *, spec: ConvertSpec) -> Iterator[list[Chunk] | DataError]:
-        """What ``read`` yields of each file, or why it refuses it; no more is held than of one large file."""
-        ...
-
-    def games_each(self, files: Iterable[Contents], *, spec: ConvertSpec) -> Iterator[Games | DataError]:
-        """What ``games`` finds in each file, or why it refuses it."""
-        ...
+class SmallFiles(GameSource, ReadsEach, ListsGamesOfEach, Protocol):
+    """What a converter is that does the work of many small files at once."""
 
 
 class Twin(NamedTuple):
@@ -132,7 +154,11 @@ def source_apart(name: str, file: Input) -> str:
     return f"{name}@{file.apart}" if file.apart and name == source_name(file.path.name) else name
 
 
+@cache
 def formats() -> dict[str, Source | GameSource]:
-    """The installed converters by name, in the order of their names."""
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    return {name: found[name].load()() for name in sorted(found)}
+    """The installed converters by name, in the order of their names.
+
+    Looked for once in each process: with thousands of small files that takes longer than reading them.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    return {name: points[name].load()() for name in sorted(points)}

@@ -80,7 +80,7 @@ class Events:
 
     def progress(self, stream: BatchStream, best: float | None, train: Callable[[], Mapping[str, Any]]) -> None:
         """Batches were trained; told now and then."""
-        if not self._hooks or not (self._watch.due(PROGRESS_INTERVAL_S) or stream.mini_epoch_over):
+        if not self._hooks.listening or not (self._watch.due(PROGRESS_INTERVAL_S) or stream.mini_epoch_over):
             return
         cursor, plan, loader = stream.cursor, stream.plan, stream.loader
         progress = TrainingProgress(
@@ -114,7 +114,7 @@ class Events:
                 self._validating(done, count)
 
     def _validating(self, done: int, count: int | None) -> None:
-        if self._hooks:
+        if self._hooks.listening:
             self._hooks.tell(Validating(run=self._run, batches_done=done, batches=count))
 
     def validated(self, state: RunState, val: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,8 +139,10 @@ class Listeners:
     def __init__(self, hooks: Sequence[Hook]) -> None:
         self._hooks = tuple(hooks)
 
-    def __len__(self) -> int:
-        return len(self._hooks)
+    @property
+    def listening(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self._hooks)
 
     def tell(self, event: Event) -> dict[str, Any]:
         """Call all hooks, and collect what they add to the record, made plain.

@@ -17,6 +17,7 @@ from hexshards.game.board import move_name
 from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Draft, Positions, admit
 from hexshards.storage.files import write_whole
+from hexshards.training.protocols import BoardBatch
 
 TEXT = "positions.txt"
 """A position a line, like a game of a ``.trmph`` file; the order of its moves is not known."""
@@ -27,7 +28,7 @@ def write_suspect(batch: Any, folder: Path) -> str:
 
     Positions shown in a symmetry that swaps the colours are turned back, so that BLUE has moved first.
     """
-    if not all(hasattr(batch, name) for name in ("board", "policy", "value")):
+    if not isinstance(batch, BoardBatch):
         return "its batch holds no boards that could be written down"
     draft = _draft(*(np.asarray(part.cpu(), dtype=np.float32) for part in (batch.board, batch.policy, batch.value)))
     positions, rejects = admit(draft)

@@ -25,7 +25,7 @@ from hexshards.training.hooks import Hook, Run
 from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.nonfinite import write_suspect
 from hexshards.training.options import TRAIN
-from hexshards.training.protocols import Trainable, TrainLoader
+from hexshards.training.protocols import ShowsLosses, Trainable, TrainLoader
 from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings
 from hexshards.training.stop import Stop
@@ -140,7 +140,8 @@ class MiniEpochOrchestrator:
     def train(self, state: RunState) -> RunState:
         """The rest of the mini-epoch's batches; their metrics, unless a signal or the clock came first."""
         self.stream.begin_mini_epoch()
-        best, running = state.standing.best, getattr(self.trainer, "running_metrics", dict)
+        best = state.standing.best
+        running = self.trainer.running_metrics if isinstance(self.trainer, ShowsLosses) else dict[str, Any]
         batches = self.stream.batches(
             leave=lambda: self.stop.leave(lambda: self.save(replace(state, cursor=self.stream.cursor), finished=False)),
             done=lambda: self.events.progress(self.stream, best, running),

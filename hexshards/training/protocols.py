@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Trainable(Protocol):
     """What learns. It finishes a batch before it asks for the next: the state may be saved in between.
 
-    ``train_on_batches`` and ``state_dict`` may raise errors.NonFiniteLoss. A trainer with a method
-    ``running_metrics()`` shows its losses while a mini-epoch is at work.
+    ``train_on_batches`` and ``state_dict`` may raise errors.NonFiniteLoss. Beside, it may be one
+    that ShowsLosses.
     """
 
     def train_on_batches(self, batches: Iterable[Any], /) -> Mapping[str, Any]:
@@ -58,3 +58,64 @@ class TrainLoader(Protocol):
     def __iter__(self) -> Iterator[BatchLike]: ...
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...  # noqa: D102
+
+
+@runtime_checkable
+class ShowsLosses(Protocol):
+    """What a trainer may do: show its losses while a mini-epoch is at work."""
+
+    def running_metrics(self) -> Mapping[str, Any]:
+        """Metrics of the mini-epoch so far."""
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """What a trainer may have: the device that it trains on, for a person to see."""
+
+    @property
+    def device(self) -> object: ...  # noqa: D102
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """What a trainer may have: its model, whose size a person is told."""
+
+    @property
+    def model(self) -> object: ...  # noqa: D102
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """What a loader may do: say what is used of each dataset."""
+
+    def describe(self) -> list[str]:
+        """A line for each."""
+
+
+class SkippedCounts(Protocol):
+    """Blocks and positions that were passed over."""
+
+    @property
+    def blocks(self) -> int: ...  # noqa: D102
+    @property
+    def positions(self) -> int: ...  # noqa: D102
+
+
+@runtime_checkable
+class CountsSkipped(Protocol):
+    """What a loader may do: count the damaged blocks that it passes over; None where it does not."""
+
+    @property
+    def skipped(self) -> SkippedCounts | None: ...  # noqa: D102
+
+
+@runtime_checkable
+class BoardBatch(Protocol):
+    """What a batch may be: boards, policies and values, which can be written down."""
+
+    @property
+    def board(self) -> Any: ...  # noqa: D102
+    @property
+    def policy(self) -> Any: ...  # noqa: D102
+    @property
+    def value(self) -> Any: ...  # noqa: D102

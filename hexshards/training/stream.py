@@ -14,7 +14,7 @@ from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.growing_data import GrowingData
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
-from hexshards.training.protocols import BatchLike, TrainLoader
+from hexshards.training.protocols import BatchLike, CountsSkipped, TrainLoader
 from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.stopwatch import Stopwatch
 from hexshards.units import counted
@@ -152,5 +152,5 @@ class BatchStream:
         return min(loader.batch_size * loader.world_size, loader.samples - self.cursor.epoch_samples)
 
     def _skipped(self) -> Mapping[str, int]:
-        counts = getattr(self.loader, "skipped", None)
-        return {"blocks": counts.blocks, "positions": counts.positions} if counts else {}
+        counts = self.loader.skipped if isinstance(self.loader, CountsSkipped) else None
+        return {"blocks": counts.blocks, "positions": counts.positions} if counts is not None else {}
