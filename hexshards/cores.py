@@ -1,4 +1,4 @@
-"""As many cores as this process may use: those it is bound to, and no more than its container's share of time."""
+"""Number of usable CPU cores: those this process is bound to, and no more than its container's share of time."""
 
 from __future__ import annotations
 

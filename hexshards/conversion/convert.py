@@ -1,4 +1,4 @@
-"""Source files become shards; the result is a function of their contents and the options alone.
+"""Convert source files into shards; the result is a function of their contents and the options alone.
 
 Two steps, each run by an engine: every file is read, checked and spilled (spill_sources); then every shard gathers
 its rows from all spills (write_shards). The dataset exists once its index is written, which comes last.

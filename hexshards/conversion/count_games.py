@@ -1,4 +1,4 @@
-"""Games are counted by their keys: those of each shard sorted on disk, then all of them, a range of keys at a time.
+"""Count distinct games by an external sort: each shard's keys sorted on disk, then all, a range of keys at a time.
 
 A dataset that is added to is read again for them; what overlaps with it is told by a sketch that is made on the way.
 """

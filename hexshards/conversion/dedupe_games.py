@@ -1,4 +1,4 @@
-"""A game is kept once, by however many files, formats and folders it comes; what is kept follows from the files alone.
+"""Deduplicate games: one is kept once, by however many files it comes; which follows from the files alone.
 
 Of equal positions of a game one stays, which says most. Of games whose whole moves and result are equal one name stays:
 the positions of the others are left out, also those that came one by one. A position without a move to learn gives way

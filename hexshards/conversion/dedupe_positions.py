@@ -1,4 +1,4 @@
-"""Equal positions become one: the mean of their values, the mean of their policies, and how many they were.
+"""Deduplicate positions: equal ones become one, with the mean of values and policies, and how many they were.
 
 Legend of shapes: P rows, G groups of equal rows, E policy entries (a single move is one entry), C cells.
 """

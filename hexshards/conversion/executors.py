@@ -1,4 +1,4 @@
-"""An engine runs the same tasks in some order, somewhere; the results do not depend on where.
+"""Executors, local or ray, run the same tasks in some order, somewhere; the results do not depend on where.
 
 A task is a function of its job alone and publishes what it writes in one step, so it may be run again at any time.
 """

@@ -1,4 +1,4 @@
-"""Memory is divided beforehand: what one task of each kind holds is a formula, and so is how many may run at once.
+"""Memory budget: what one task of each kind holds is a formula, and so is how many may run at once.
 
 Reading holds one source file: READ_FACTOR times its decompressed size and READ_BYTES; and the packed rows of its group.
 Writing holds one shard: its packed rows, their keys and one block. Every process adds PROCESS_BYTES of interpreter.

@@ -1,4 +1,4 @@
-"""How source files become a dataset."""
+"""Options of a conversion: how source files become a dataset."""
 
 from __future__ import annotations
 

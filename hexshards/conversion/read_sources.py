@@ -1,4 +1,4 @@
-"""Source files are read by the converter of their format, one by one or, where it can, many small ones at once."""
+"""Source readers: the converter of a format reads its files, one by one or, where it can, many small ones at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact repeats of a game are found over all files, before any is read for its positions.
+"""Repeated games, equal move for move, are found over all files before any is read for its positions.
 
 Formats of whole games give a key for each: equal for the same moves and winner, also when all is turned by 180 degrees.
 The first game of a key, by name and contents of its file and its place there, stays; the others are left out, or kept

@@ -1,4 +1,4 @@
-"""A spill is what is kept of some source files between reading and writing: their rows, sorted by place in the shuffle.
+"""Sorted runs of an external sort: a spill keeps what was read of some files, its rows sorted by place in the shuffle.
 
 Every position draws a 64-bit key from a stream that the seed and the contents of its file name. The dataset's order is
 the order of the keys, so each position is equally likely anywhere, whatever else is converted, and a shard is the rows

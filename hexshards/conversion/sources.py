@@ -1,4 +1,4 @@
-"""A source format is a converter found by name; the core imports none of them."""
+"""Source formats: each is a converter found by name; the core imports none of them."""
 
 from __future__ import annotations
 

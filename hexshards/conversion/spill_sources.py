@@ -1,4 +1,4 @@
-"""Intake: every source file is read once and becomes part of a spill, or is refused with a reason.
+"""Spill source files: each is read once and becomes part of a sorted run, or is refused with a reason.
 
 A spill is named by the name, size and times of its files, so what was read before is found without reading it again.
 Files of a conversion of many are read in groups, so that there are at most MAX_SPILLS spills however many files.

@@ -1,4 +1,4 @@
-"""The scratch folder is what a conversion remembers: all in it was made under the options noted there, one at a time.
+"""The working directory of a conversion: all in it was made under the options noted there, one at a time.
 
 It lies inside the dataset's folder until the dataset is whole.
 """

@@ -1,4 +1,4 @@
-"""Assembly: a shard is its run of every spill, merged by key; what was written is noted, so that it is written once.
+"""Write shards by merging sorted runs: a shard is its range of every spill; what was written is noted, once.
 
 Equal keys, which hardly occur unless equal positions are to be merged, fall back to what the rows hold: no order of
 files or spills can show in a shard.

@@ -1,4 +1,4 @@
-"""A column and its bytes: a ``.npy`` file, compressed with zstd or not, that must be exactly the one expected.
+"""Codec of a column: a ``.npy`` file, compressed with zstd or not, that must be exactly the one expected.
 
 The reader knows dtype and shape of every column from the index, so it compares the ``.npy`` header with the one it
 would write instead of parsing it, and knows the decompressed size before it decompresses.

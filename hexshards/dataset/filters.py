@@ -1,4 +1,4 @@
-"""A selection is which rows of a split are used; how many each block gives is known before the first is delivered.
+"""Filter rows of a split; how many each block gives is known before the first is delivered.
 
 A filter is counted once, when the loader is made: the columns it looks at are read from every block. From then on it
 costs its share of each window that is read. Without a filter nothing but the index is read.

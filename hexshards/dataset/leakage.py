@@ -1,4 +1,4 @@
-"""A validation position leaks when training shows it too: the same board and player to move, in whatever symmetry.
+"""Leakage: a validation position that training shows too, the same board and player, in whatever symmetry.
 
 Real games leak by themselves near the empty board, where few boards are possible; further on, what leaks says how far
 validation measures memory. Boards are compared by 64-bit hashes: at 2 million against 97 million, two different ones

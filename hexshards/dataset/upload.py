@@ -1,4 +1,4 @@
-"""A dataset is published file by file and its index last: until that is there, nobody finds a dataset.
+"""Upload a dataset file by file, its index last: until that is there, nobody finds a dataset.
 
 It is written into a folder of this machine first. What had arrived when a publication was cut off is not sent again.
 """

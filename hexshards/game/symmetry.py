@@ -1,4 +1,4 @@
-"""A position has four images, one for each symmetry of Hex; packed columns go in and packed columns come out.
+"""Symmetries of Hex: a position has four images; packed columns go in and packed columns come out.
 
 Two positions of real games are equal up to symmetry exactly when one is the other turned by 180 degrees: the symmetries
 that swap the colours change who is to move, and in a game that BLUE began the number of stones says who is.

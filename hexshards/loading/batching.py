@@ -1,4 +1,4 @@
-"""Packed rows become batches in their order, and no batch changes while anybody holds it."""
+"""Batch and collate packed rows in their order; no batch changes while anybody holds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory is written again only when nothing refers to it any more: a batch never changes in the hands that hold it."""
+"""Reusable buffers: memory is written again only when nothing refers to it, so a batch never changes in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split that stays on a device, packed: windows are drawn from there in the order in which they would be read."""
+"""Device cache: a split stays on a GPU, packed; windows are drawn in the order in which they would be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch delivers, and in which order, is settled before anything is read, for all ranks and workers alike.
+"""Epoch plan: what is delivered, in which order, is settled before anything is read, for all ranks alike.
 
 Selections of datasets and their weights make a plan; whatever the plan follows from is its identity.
 """

@@ -1,4 +1,4 @@
-"""Packed rows become float planes at the last moment, each shown in its symmetry; rows keep their order.
+"""Expand packed rows into float planes at the last moment, each in its symmetry (augmentation); rows keep their order.
 
 Ways to the same bits: NumPy on the CPU, compiled code there in ``kernel``, and plain torch operations on whatever
 device the rows are on.

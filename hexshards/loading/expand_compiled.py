@@ -1,4 +1,4 @@
-"""Packed rows become floats in one pass of compiled code, without Python's lock: the same bits as NumPy makes.
+"""Expand packed rows in one pass of compiled code, without Python's lock: the same bits as NumPy makes.
 
 It needs numba, ``hexshards[fast]``; importing it compiles, or loads what was compiled before. Sixteen cells are written
 at a time, ones where words and masks share a bit: one word under sixteen masks for cells that follow one another, and

@@ -1,4 +1,4 @@
-"""An epoch is one stream of samples that depends on neither workers nor ranks, and a place in it is a number.
+"""Data loader: an epoch is one stream of samples that depends on neither workers nor ranks; a place is a number.
 
 Global batch ``b`` is samples ``b * G`` to ``(b + 1) * G`` of the stream, G being batch_size * world_size, and rank
 ``r`` takes the ``r``-th slice of it. Every rank walks all windows: reading is so much cheaper than training that this

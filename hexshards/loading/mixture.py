@@ -1,4 +1,4 @@
-"""A mix of datasets is arithmetic: weights say which dataset gives sample i, and each gives its own endless stream.
+"""Mixture of datasets: weights say which dataset gives sample i, and each gives its own endless stream.
 
 A dataset's stream is its passes, one after another, each holding every position once. Of the first i samples of a mix a
 dataset has given its weight's share, rounded, wherever i is; so over any stretch the proportions are exact to within a

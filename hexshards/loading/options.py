@@ -1,4 +1,4 @@
-"""What a loader delivers, and in which order."""
+"""Options of a data loader: what it delivers, and in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order is arithmetic: split, shuffle, windows and symmetries are pure functions of named integers. No I/O, no torch.
+"""Shuffle order is arithmetic: split, shuffle, windows, symmetries are functions of named integers. No I/O, no torch.
 
 Random numbers are the raw output of Philox, keyed by a seed and a path, and never of a ``Generator`` method: NumPy
 promises the streams of its bit generators forever, those of Generator methods only within a release. Seeds are derived

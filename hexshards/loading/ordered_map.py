@@ -1,4 +1,4 @@
-"""Work is done ahead of the one who waits for it, in order, by threads that end with the iteration that began them."""
+"""Ordered map: threads work beforehand, results come in order; the threads end with the iteration that began them."""
 
 from __future__ import annotations
 

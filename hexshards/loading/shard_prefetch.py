@@ -1,4 +1,4 @@
-"""What will be read next comes down meanwhile: a bounded number of shards ahead, in the order of their use."""
+"""Prefetch shards in the order of their use, a bounded number at a time."""
 
 from __future__ import annotations
 

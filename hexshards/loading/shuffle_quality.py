@@ -1,4 +1,4 @@
-"""How well batches are mixed is counted on the loader's own stream and compared with what a uniform shuffle would give.
+"""Shuffle quality is counted on the loader's own stream and compared with what a uniform shuffle would give.
 
 The meter asks the loader's windows for other columns, in the loader's order, and cuts them where the loader cuts its
 batches. A uniform shuffle of an epoch puts every position into any batch with equal chance; what it gives on average,

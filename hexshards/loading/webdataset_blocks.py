@@ -1,4 +1,4 @@
-"""Members that webdataset found are a block once all that is known of it holds: place, checksum, columns, values."""
+"""Check WebDataset samples: a block is one once its place, checksum, columns and values hold."""
 
 from __future__ import annotations
 

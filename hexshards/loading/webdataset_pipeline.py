@@ -1,4 +1,4 @@
-"""The shards are WebDataset shards: stock ``webdataset`` reads them, a block a sample, and does with them what it can.
+"""WebDataset pipeline: stock ``webdataset`` reads the shards, a block a sample, and does with them what it can.
 
 ``pipeline`` gives up what hexshards.loader promises (an order that is a pure function, exact resume, ranks in step) for
 what webdataset is good at: stages that users compose themselves, and any URL that it can open.

@@ -1,4 +1,4 @@
-"""Windows arrive in the order in which they were asked for, read ahead by a thread or by worker processes.
+"""Read windows in the order in which they were asked for, prefetched by a thread or by worker processes.
 
 A DataLoader hands them back in that order, whatever the number of its workers, so the order of samples never depends on
 workers. Rows are written where this process reads them: next to nothing crosses between processes.

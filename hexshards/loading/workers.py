@@ -1,4 +1,4 @@
-"""A worker that reads for a loader ends with its parent, however that ends, not before it; one that dies is named."""
+"""Worker processes: one that reads for a loader ends with its parent, not before it; one that dies is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as one picture: a colour for each, samples from left to right, what was validated as a full line."""
+"""Plot runs as one picture: a colour for each, samples from left to right, what was validated as a full line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs at a glance, in a terminal: each curve a line of blocks, then its first, last and best number."""
+"""Curves of runs in a terminal: each a line of blocks, then its first, last and best number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the cache is whole: a file takes its name, its SHA-256, only when it has that checksum.
+"""Cache of downloads: a file takes its name, its SHA-256, only when it has that checksum, so all in it is whole.
 
 A file that is on its way has another name and is locked by who writes it, so others wait for it instead of fetching it
 too. The lock leaves with its holder, however that ends, and what was written stays: the next writer goes on from there.

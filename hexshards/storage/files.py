@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a compressed file never grows past what its size allows."""
+"""Atomic writes: files appear whole or not at all, and a compressed file never grows past what its size allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock leaves with the process that holds it, however that ends, so none is ever stale."""
+"""File locks: one leaves with the process that holds it, however that ends, so none is ever stale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset at a URL comes down shard by shard, whole, into the cache; nothing is read that has not its checksum.
+"""Remote datasets: one at a URL comes down shard by shard, whole; nothing is read that has not its checksum.
 
 fsspec speaks the protocols. What fails is tried again with growing waits until its time is up; then the error names
 the URL, the attempts and the cause. A download that was cut off goes on where it ended.

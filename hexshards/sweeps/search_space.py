@@ -1,4 +1,4 @@
-"""A sweep's file says what is searched and what is fixed; every name, kind and bound is that of a train option."""
+"""Search space of a sweep: its file says what is searched and fixed; names and bounds are those of train options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call over many runs: each trial is an ordinary run in the sweep's folder, and the best is known at the end."""
+"""Hyperparameter sweep: each trial is an ordinary run in the sweep's folder, and the best is known at the end."""
 
 from __future__ import annotations
 

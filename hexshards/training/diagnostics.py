@@ -1,4 +1,4 @@
-"""What the means of validation hide: at which ply a network errs, how sure it is, what it knows by heart.
+"""Diagnostics of a network: at which ply it errs, how sure it is (calibration), what it knows by heart.
 
 The same validation positions are looked at after every mini-epoch, in the dataset's order. A hook: it draws nothing at
 random, changes nothing that training depends on, and only rank 0 does it, without a word to the others.

@@ -1,4 +1,4 @@
-"""What a run will count, write and take is told before it begins, from its own parts and a few seconds of them."""
+"""Dry run: what a run will count, write and take is told from its own parts and a few seconds of them."""
 
 from __future__ import annotations
 

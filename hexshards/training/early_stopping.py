@@ -1,4 +1,4 @@
-"""A run ends when it has trained for long enough, or no longer gets better; what decides is in every checkpoint."""
+"""Early stopping and limits: when a run has trained for long enough; what decides is in every checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells: events to its hooks, records of mini-epochs, progress, notices, and how it ended."""
+"""Events of a run: what its hooks are told, records of mini-epochs, progress, notices, and how it ended."""
 
 from __future__ import annotations
 

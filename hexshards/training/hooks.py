@@ -1,4 +1,4 @@
-"""A hook is called with each event of a run, in order: it shows, logs, measures, or asks the run to stop.
+"""Hooks (callbacks): each is called with every event of a run, in order; it shows, logs, measures, or asks for the end.
 
 RunStarted, then for each mini-epoch MiniEpochBegun, Progressed now and then, MiniEpochTrained, Validating now and then,
 Validated and Saved, at last RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins

@@ -1,4 +1,4 @@
-"""A batch that broke the training is written down, as text and as a dataset, so that a person can look at it."""
+"""Non-finite loss: a batch that broke the training is written down, as text and as a dataset, for a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a network is trained: its steps, its mini-epochs, its ends."""
+"""Options of training: a network's steps, its mini-epochs, its ends."""
 
 from __future__ import annotations
 

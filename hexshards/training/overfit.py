@@ -1,4 +1,4 @@
-"""A network that can't learn one batch by heart will not learn a dataset: the check before the first long run."""
+"""Overfit one batch: a network that can't learn it by heart will not learn a dataset; for before the first long run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run drives: something that learns, with four methods, and a loader that can go on from a state."""
+"""Protocols of training: something that learns, with four methods, and a loader that can go on from a state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells: its progress, what each mini-epoch brought, and how it ended."""
+"""Records of a run: its progress, the metrics of each mini-epoch, and how it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run is a folder: ``checkpoints/`` and ``metrics.jsonl``. Starting it again goes on where it stands."""
+"""Training run: a folder of ``checkpoints/`` and ``metrics.jsonl``. Starting it again resumes where it stands."""
 
 from __future__ import annotations
 

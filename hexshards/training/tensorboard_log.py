@@ -1,4 +1,4 @@
-"""A run's records as TensorBoard shows them: each number by its name, over the samples seen. A hook."""
+"""TensorBoard log of a run's records: each number by its name, over the samples seen. A hook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pickle becomes plain data, and nothing that it names is ever imported or called.
+"""Unpickle safely: a pickle becomes plain data, and nothing that it names is ever imported or called.
 
 A small machine for the opcodes that hex_ai's files use, over bytes already in memory. It knows eleven globals by name
 (``hex_ai`` enums and what NumPy's arrays are rebuilt with) and builds values of its own for them; every other name,

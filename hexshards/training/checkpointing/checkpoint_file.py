@@ -1,4 +1,4 @@
-"""A checkpoint is everything needed to go on, in one file that is whole or is refused.
+"""Checkpoint file: everything needed to go on, in one file that is whole or is refused.
 
 The file is what ``torch.save`` writes, with the SHA-256 of all of it in the zip archive's comment, so that
 ``torch.load(path, weights_only=True)`` reads it anywhere. The zip's own checksums are not enough: of 5,609

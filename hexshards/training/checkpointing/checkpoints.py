@@ -1,4 +1,4 @@
-"""The checkpoints of a run: find the one to go on from, check it, restore it, save the next, remove what may go.
+"""Checkpoints of a run: find the one to go on from, check it, restore it, save the next, remove what may go.
 
 Rank 0 alone writes; all ranks read the file that rank 0 found.
 """

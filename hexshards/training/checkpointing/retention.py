@@ -1,4 +1,4 @@
-"""Which checkpoints may go follows from a run's records alone, so a kill in the middle of removing changes nothing."""
+"""Checkpoint retention follows from a run's records alone, so a kill in the middle of removing changes nothing."""
 
 from __future__ import annotations
 

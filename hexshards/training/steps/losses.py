@@ -1,4 +1,4 @@
-"""What a batch says of a network: the losses and hits of each row, and their sums over many batches.
+"""Losses and metrics: what a batch says of a network, row by row, and the sums over many batches.
 
 B batch, C cells (side * side). A batch is (board (B, 3, S, S), policy (B, C), value (B, 1)), all float32.
 """

@@ -1,4 +1,4 @@
-"""A learning rate is a function of the samples that all ranks have seen, and of nothing else, so batches may vary."""
+"""Learning rate schedules: a function of the samples all ranks have seen, and of nothing else, so batches may vary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trainer turns batches into better weights, and knows nothing of epochs, mini-epochs or files.
+"""Trainer: turns batches into better weights, and knows nothing of epochs, mini-epochs or files.
 
 Several processes that train together (``team``) take the steps of one that sees all their rows.
 """
