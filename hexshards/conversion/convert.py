@@ -140,10 +140,10 @@ def convert(
             f"{shown(url)}: files are added to a dataset in a folder. Add to a copy of it, and publish that"
         )
     spec, base = settled(options, out=out, append=append)
-    found = discover(sources)
-    inputs, folders = found.inputs, source_folders(found.inputs)
+    discovery = discover(sources)
+    inputs, folders = discovery.inputs, source_folders(discovery.inputs)
     if announce:
-        announce(folders, found.passed_over)
+        announce(folders, discovery.passed_over)
     executors.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
     if url and (waiting := _on_its_way(url, out, spec, inputs)):
         return _published(url, _again(out, waiting, folders), _Teller(inputs, progress))
@@ -153,7 +153,7 @@ def convert(
         work = _Work(out=out, scratch=scratch, spec=spec, base=base, budget=budget, engine=engine)
         tell = _Teller(inputs, progress)
         report = _converted(work, inputs, max_rejects=max_rejects, tell=tell)
-        report = replace(report, notes=(*found.passed_over, *report.notes), folders=folders)
+        report = replace(report, notes=(*discovery.passed_over, *report.notes), folders=folders)
         clear(scratch)
     return _published(url, report, tell) if url else report
 
@@ -182,9 +182,9 @@ def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[Conver
         return ConvertSpec(**options), None
     base = read_index(out)
     if unknown := base.options.keys() - {field.name for field in fields(ConvertSpec)}:
-        found = f"was made with options that this release does not know ({printable(', '.join(sorted(unknown)))})"
+        problem = f"was made with options that this release does not know ({printable(', '.join(sorted(unknown)))})"
         raise DataError(
-            found, where=str(out), fix="Use the release that wrote it, or convert again into another folder"
+            problem, where=str(out), fix="Use the release that wrote it, or convert again into another folder"
         )
     for name, value in options.items():
         if (made := base.options.get(name, value)) != value:
@@ -211,17 +211,17 @@ class _Work:
 
 
 def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: _Teller) -> Report:
-    found = survey(inputs, scratch=work.scratch, base=work.base)
-    if not found.groups and work.base:
-        tell.passed_over(found)
-        return _report(work, work.base, found=found)
+    surveyed = survey(inputs, scratch=work.scratch, base=work.base)
+    if not surveyed.groups and work.base:
+        tell.passed_over(surveyed)
+        return _report(work, work.base, surveyed=surveyed)
     with executors.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
-        return _carried_out(work, found, runner, max_rejects=max_rejects, tell=tell)
+        return _carried_out(work, surveyed, runner, max_rejects=max_rejects, tell=tell)
 
 
-def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int, tell: _Teller) -> Report:
-    found, repeats = _without_repeats(work, found, runner, tell)
-    spills, refusals, notes = _read_all(work, found, runner, tell)
+def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: int, tell: _Teller) -> Report:
+    surveyed, repeats = _without_repeats(work, surveyed, runner, tell)
+    spills, refusals, notes = _read_all(work, surveyed, runner, tell)
     notes += [_repeated_games(repeats, work.spec), _without_policy(sum(spill.without_policy for spill in spills))]
     rejects = judge(
         spills,
@@ -234,7 +234,7 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
         spills, note = _once(work, spills, runner)
         notes.append(note)
         if work.base and not any(sum(spill.rows.values()) for spill in spills):
-            return _report(work, work.base, found=found, rejects=rejects, notes=notes)
+            return _report(work, work.base, surveyed=surveyed, rejects=rejects, notes=notes)
     plan = plan_of(spills, out=work.out, scratch=work.scratch, base=work.base, spec=work.spec)
     # merged positions become soft block by block: what is held of them is as their files have it
     soft = any(spill.soft for spill in spills) if plan.merges else plan.layout.soft
@@ -248,7 +248,7 @@ def _carried_out(work: _Work, found: Survey, runner: Runner, *, max_rejects: int
         notes += _overlapping(work, [each for spill in spills if (each := spill.sketch()) is not None])
     index.write(work.out)
     rows = sum(sum(spill.rows.values()) for spill in spills)
-    return _report(work, index, found=found, rejects=rejects, rows=rows, notes=notes)
+    return _report(work, index, surveyed=surveyed, rejects=rejects, rows=rows, notes=notes)
 
 
 def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Spill], str]:
@@ -259,20 +259,20 @@ def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Sp
         at_once = work.budget.at_once(writing_bytes(work.base.side, soft=work.base.layout.soft, spec=work.spec))
         for _ in runner.each(task, [(shard,) for shard in held], at_once=at_once):
             pass
-    found, left = without_copies(spills, held=[held_path(work.scratch, shard) for shard in held])
+    kept, left = without_copies(spills, held=[held_path(work.scratch, shard) for shard in held])
     if not left.rows:
-        return found, ""
+        return kept, ""
     games = f", {counted(left.games, 'whole game')} among them under other names" if left.games else ""
     out = f"left out {counted(left.rows, 'position')} of games that are there by other files"
-    return found, f"{out}{games} (--dedupe games)"
+    return kept, f"{out}{games} (--dedupe games)"
 
 
-def _without_repeats(work: _Work, found: Survey, runner: Runner, tell: _Teller) -> tuple[Survey, int]:
+def _without_repeats(work: _Work, surveyed: Survey, runner: Runner, tell: _Teller) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
-    groups = [tuple(file for file in group if holds_games(file)) for group in found.groups]
+    groups = [tuple(file for file in group if holds_games(file)) for group in surveyed.groups]
     # what is kept once of games is found after reading, in files of every format
     if not any(groups) or (work.spec.dedupe == "games" and work.spec.positions == "all"):
-        return found, 0
+        return surveyed, 0
     jobs = [(group, stem_of(group, work.scratch)) for group in groups if group]
     at_once = work.budget.at_once(max(reading_bytes(group, work.spec) for group, _ in jobs))
     tell.add(lists=len(jobs))
@@ -280,7 +280,7 @@ def _without_repeats(work: _Work, found: Survey, runner: Runner, tell: _Teller) 
         jobs, spec=work.spec, runner=runner, at_once=at_once, tell=lambda: tell.add(lists_done=1)
     )
     return replace(
-        found, groups=tuple(tuple(told.get(file, file) for file in group) for group in found.groups)
+        surveyed, groups=tuple(tuple(told.get(file, file) for file in group) for group in surveyed.groups)
     ), repeats
 
 
@@ -308,9 +308,9 @@ def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
     return notes
 
 
-def _about(found: Overlap) -> str:
-    about = "" if found.exact else "about "
-    return f"{about}{counted(found.positions, 'position')} of {about}{counted(found.games, 'game')}"
+def _about(overlap: Overlap) -> str:
+    about = "" if overlap.exact else "about "
+    return f"{about}{counted(overlap.positions, 'position')} of {about}{counted(overlap.games, 'game')}"
 
 
 def _without_policy(count: int) -> str:
@@ -321,30 +321,30 @@ def _without_policy(count: int) -> str:
 
 
 def _read_all(
-    work: _Work, found: Survey, runner: Runner, tell: _Teller
+    work: _Work, surveyed: Survey, runner: Runner, tell: _Teller
 ) -> tuple[list[Spill], list[Refusal], list[str]]:
     """All spills, those of an earlier try among them; what was refused; and what held the reading back."""
-    tell.passed_over(found)
-    stems = {group: stem_of(group, work.scratch) for group in found.groups}
+    tell.passed_over(surveyed)
+    stems = {group: stem_of(group, work.scratch) for group in surveyed.groups}
     known = {group: find_spill(stem) for group, stem in stems.items()}
     spills = {group: spill for group, spill in known.items() if spill}
     for group, spill in spills.items():
         tell.read(group, spill)
-    _check_space(work, found, spills)
-    waiting = [group for group in found.groups if group not in spills]
+    _check_space(work, surveyed, spills)
+    waiting = [group for group in surveyed.groups if group not in spills]
     task_bytes = max((reading_bytes(group, work.spec) for group in waiting), default=0)
     read = partial(read_group, spec=work.spec)
     results = runner.each(read, [(group, stems[group]) for group in waiting], at_once=work.budget.at_once(task_bytes))
-    refusals = list(_read_rest(work, found, results, spills, tell))
-    places = {str(file.path): place for place, file in enumerate(found.files)}
+    refusals = list(_read_rest(work, surveyed, results, spills, tell))
+    places = {str(file.path): place for place, file in enumerate(surveyed.files)}
     refusals.sort(key=lambda refusal: places[refusal.path])
     notice = work.budget.notice(task_bytes, "reading the largest source file")
-    return [spills[group] for group in found.groups if group in spills], refusals, [notice]
+    return [spills[group] for group in surveyed.groups if group in spills], refusals, [notice]
 
 
 def _read_rest(
     work: _Work,
-    found: Survey,
+    surveyed: Survey,
     results: Iterable[tuple[Group, Spill | tuple[Refusal, ...]]],
     spills: dict[Group, Spill],
     tell: _Teller,
@@ -357,11 +357,11 @@ def _read_rest(
         else:
             yield from result
         if count.bit_count() == 1:  # after 1, 2, 4, ... the guess has become better
-            _check_space(work, found, spills)
+            _check_space(work, surveyed, spills)
 
 
-def _check_space(work: _Work, found: Survey, spills: Mapping[Group, Spill]) -> None:
-    waiting = [file for group in found.groups if group not in spills for file in group]
+def _check_space(work: _Work, surveyed: Survey, spills: Mapping[Group, Spill]) -> None:
+    waiting = [file for group in surveyed.groups if group not in spills for file in group]
     check_space(work.out, waiting=waiting, spills=spills.values(), spec=work.spec)
 
 
@@ -385,8 +385,8 @@ class _Teller:
         self.counts.update(uploads=total - self.counts["uploads"], uploads_done=done - self.counts["uploads_done"])
         self.add()
 
-    def passed_over(self, found: Survey) -> None:
-        paths = [*found.repeated, *found.already]
+    def passed_over(self, surveyed: Survey) -> None:
+        paths = [*surveyed.repeated, *surveyed.already]
         self.add(files_done=len(paths), bytes_done=sum(Path(path).stat().st_size for path in paths))
 
 
@@ -397,7 +397,7 @@ def _report(
     work: _Work,
     index: Index,
     *,
-    found: Survey,
+    surveyed: Survey,
     rejects: dict[str, int] | None = None,
     rows: int = 0,
     notes: Sequence[str] = (),
@@ -410,8 +410,8 @@ def _report(
         out=work.out,
         index=index,
         rejects=rejects or {},
-        repeated=found.repeated,
-        already=found.already,
+        repeated=surveyed.repeated,
+        already=surveyed.already,
         merged=rows - positions,
         positions=positions,
         shard_bytes=sum(shard.size_bytes for shard in added),

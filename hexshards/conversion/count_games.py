@@ -41,15 +41,15 @@ def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Ind
     where = str(folder / shard.name)
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            found = read_block(
+            columns = read_block(
                 file, shard, number, layout=index.layout, sources=len(index.sources), names=names, where=where
             )
-            words = game_keys(index.sources, found["source"], found["game"])
+            words = game_keys(index.sources, columns["source"], columns["game"])
             keys.append(np.unique(words))
             if sketched:
-                rows = np.flatnonzero(found["game"] != UNKNOWN)
+                rows = np.flatnonzero(columns["game"] != UNKNOWN)
                 known.append(words[rows])
-                boards.append(found["stones"][rows])
+                boards.append(columns["stones"][rows])
     if sketched:
         save_arrays(_sketch(scratch, shard.name), sketch(np.concatenate(known), np.concatenate(boards), of=sketched))
     note_games(scratch, shard.name, keys)
@@ -64,11 +64,11 @@ def distinct_games(scratch: Path, names: Sequence[str], *, together: int = COUNT
     """How many different games have a position in one of the shards."""
     paths = [_path(scratch, name) for name in names]
     total = sum(len(np.load(path, mmap_mode="r")) for path in paths)
-    found = 0
+    distinct = 0
     for low, high in key_ranges(total, together):
         parts = [_between(np.load(path, mmap_mode="r"), low, high) for path in paths]
-        found += len(np.unique(np.concatenate(parts)))
-    return found
+        distinct += len(np.unique(np.concatenate(parts)))
+    return distinct
 
 
 def key_ranges(total: int, together: int) -> Iterator[tuple[int, int | None]]:

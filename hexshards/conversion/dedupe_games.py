@@ -61,12 +61,12 @@ def without_copies(spills: Sequence[Spill], *, held: Sequence[Path]) -> tuple[li
     """The spills without what came more than once, or is noted at ``held``; and how much that was."""
     staying = _names_that_stay(spills)
     rows = {split: _thinned(spills, split, staying, held) for split in SPLITS}
-    found = [
+    kept = [
         replace(spill, rows={split: rows[split][place] for split in SPLITS}, thinned=True)
         for place, spill in enumerate(spills)
     ]
     left = sum(sum(spill.rows.values()) for spill in spills) - sum(map(sum, rows.values()))
-    return found, LeftOut(left, sum(int((~each).sum()) for each in staying))
+    return kept, LeftOut(left, sum(int((~each).sum()) for each in staying))
 
 
 # whole games --------------------------------------------------------------------------------------------------------
@@ -81,9 +81,9 @@ def _names_that_stay(spills: Sequence[Spill]) -> list[NDArray[np.bool_]]:
         order = np.lexsort((words[:, 2], words[:, 1], words[:, 0]))
         new = _changes(words[order, 0], words[order, 1])
         names = words[order, 2]
-        found = np.zeros(len(words), dtype=bool)
-        found[order] = names == names[np.flatnonzero(new)][np.cumsum(new) - 1] if len(words) else False
-        for mine, part, own in zip(stays, parts, _split(found, parts), strict=True):
+        staying = np.zeros(len(words), dtype=bool)
+        staying[order] = names == names[np.flatnonzero(new)][np.cumsum(new) - 1] if len(words) else False
+        for mine, part, own in zip(stays, parts, _split(staying, parts), strict=True):
             mine[part] = own
     return stays
 
@@ -177,7 +177,7 @@ def note_held(shard: Shard, *, folder: Path, scratch: Path, index: Index, spec: 
     parts = list[NDArray[Any]]()
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            found = read_block(
+            columns = read_block(
                 file,
                 shard,
                 number,
@@ -186,7 +186,7 @@ def note_held(shard: Shard, *, folder: Path, scratch: Path, index: Index, spec: 
                 names=tuple(index.layout.columns()),
                 where=str(folder / shard.name),
             )
-            positions = Positions(side=index.side, **found)
+            positions = Positions(side=index.side, **columns)
             positions = positions.take(np.flatnonzero(positions.game != UNKNOWN))
             parts += [_noted(image(positions, turn), turn, index, spec) for turn in images_of(spec)]
     rows = np.concatenate(parts)

@@ -55,10 +55,10 @@ class Merged:
 
 def merged(parts: Iterable[tuple[Positions, Words]], *, side: int, held: int) -> Merged:
     """All rows of the parts, merged; about ``held`` rows, or as many as there are groups, are held besides them."""
-    found = _none(side)
+    equal = _none(side)
     for batch in _batches(parts, held):
-        found = _joined([found, *batch])
-    return found
+        equal = _joined([equal, *batch])
+    return equal
 
 
 def _batches(parts: Iterable[tuple[Positions, Words]], held: int) -> Iterator[list[Merged]]:

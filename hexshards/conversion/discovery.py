@@ -190,10 +190,10 @@ def _sentences(paths: Sequence[Path], known: Formats) -> Iterator[str]:
             advised.setdefault((ending, advice.split(":")[0]), []).append(path)
         else:
             rest[ending or "without ending"] += 1
-    for found in advised.values():
-        names = ", ".join(map(escaped, found[:NAMED]))
-        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-        yield f"passed over {names}{more}: {_advice(found[0].name, known)}"
+    for group in advised.values():
+        names = ", ".join(map(escaped, group[:NAMED]))
+        more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
+        yield f"passed over {names}{more}: {_advice(group[0].name, known)}"
     if rest:
         listed = ", ".join(f"{printable(ending)} {count:,}" for ending, count in rest.most_common(5))
         listed += ", ..." if len(rest) > 5 else ""

@@ -94,13 +94,15 @@ def estimate(
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
     spec, base = settled(options, out=out, append=append)
     discovery = discover(sources)
-    found = survey(discovery.inputs, scratch=out / SCRATCH, base=base)
-    sizes = {form: sum(_size(file) for file in found.files if file.format == form) for form in _formats(found.files)}
-    samples = {form: _sample([file for file in found.files if file.format == form], spec) for form in sizes}
+    surveyed = survey(discovery.inputs, scratch=out / SCRATCH, base=base)
+    sizes = {
+        form: sum(_size(file) for file in surveyed.files if file.format == form) for form in _formats(surveyed.files)
+    }
+    samples = {form: _sample([file for file in surveyed.files if file.format == form], spec) for form in sizes}
     positions = sum(size * samples[form].positions_per_byte for form, size in sizes.items())
     side = max((sample.side for sample in samples.values()), default=13)
     soft = any(sample.soft for sample in samples.values())
-    reading = max((reading_bytes(group, spec) for group in found.groups), default=0)
+    reading = max((reading_bytes(group, spec) for group in surveyed.groups), default=0)
     writing = writing_bytes(side, soft=soft, spec=spec)
     readers, writers = budget.at_once(reading), budget.at_once(writing)
     per_form = {form: size * samples[form].positions_per_byte * images(spec) for form, size in sizes.items()}
@@ -109,9 +111,9 @@ def estimate(
     write_s = sum(rows * samples[form].write_s_per_position for form, rows in per_form.items())
     return Estimate(
         out=out,
-        files=len(found.files),
-        repeated=found.repeated,
-        already=found.already,
+        files=len(surveyed.files),
+        repeated=surveyed.repeated,
+        already=surveyed.already,
         input_bytes=sum(sizes.values()),
         positions=round(positions),
         shards=-(-round(positions * images(spec)) // spec.shard_positions),

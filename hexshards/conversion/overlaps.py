@@ -43,10 +43,10 @@ def sketch(games: Words, stones: NDArray[np.uint8], *, of: int = 1) -> Words:
     most = MAX_ROWS * MAX_SKETCHES // max(of, MAX_SKETCHES)
     limit = np.partition(order, most)[most] if len(order) > most else _ALL
     rows = np.flatnonzero(order < limit)
-    found = np.zeros((len(rows) + 1, 2), dtype=np.uint64)
-    found[0, 0] = limit
-    found[1:, 0], found[1:, 1] = order[rows], stone_keys(stones[rows], seed=0)
-    return found
+    rows_and_limit = np.zeros((len(rows) + 1, 2), dtype=np.uint64)
+    rows_and_limit[0, 0] = limit
+    rows_and_limit[1:, 0], rows_and_limit[1:, 1] = order[rows], stone_keys(stones[rows], seed=0)
+    return rows_and_limit
 
 
 def overlap(sketches: Sequence[Words]) -> Overlap:
@@ -64,11 +64,11 @@ def overlap_with(held: Sequence[Words], sketches: Sequence[Words]) -> Overlap:
 
 
 def _limit(sketches: Sequence[Words]) -> np.uint64:
-    return min((found[0, 0] for found in sketches), default=_ALL)
+    return min((each[0, 0] for each in sketches), default=_ALL)
 
 
 def _rows(sketches: Sequence[Words], limit: np.uint64) -> Words:
-    rows = np.concatenate([np.zeros((0, 2), dtype=np.uint64), *(found[1:] for found in sketches)])
+    rows = np.concatenate([np.zeros((0, 2), dtype=np.uint64), *(each[1:] for each in sketches)])
     return rows[rows[:, 0] < limit]
 
 

@@ -32,27 +32,27 @@ from hexshards.game.positions import Positions, concat
 
 def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
     """A source file as its converter reads it. Raises DataError when the whole file is refused."""
-    (found,) = read_each([file], spec=spec)
-    if isinstance(found, DataError):
-        raise found
-    return found
+    (read,) = read_each([file], spec=spec)
+    if isinstance(read, DataError):
+        raise read
+    return read
 
 
 def read_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[ReadFile | DataError]:
     """Source files as their converters read them, in their order; of one that is refused, why."""
     for form, same in groupby(files, key=lambda file: file.format):
         opened = _Opened(list(same))
-        for file, found in zip(opened.files, _chunks_of_each(opened, formats()[form], spec), strict=True):
+        for file, chunks in zip(opened.files, _chunks_of_each(opened, formats()[form], spec), strict=True):
             size, sha256 = opened.known.pop(0)
-            yield found if isinstance(found, DataError) else _as_read(file, size, sha256, found)
+            yield chunks if isinstance(chunks, DataError) else _as_read(file, size, sha256, chunks)
 
 
 def games_of_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[tuple[str, Games | DataError]]:
     """SHA-256 and games of files of games, in their order; of one that is refused, why."""
     for form, same in groupby(files, key=lambda file: file.format):
         opened = _Opened(list(same))
-        for found in _games_of_each(opened, cast(GameSource, formats()[form]), spec):
-            yield opened.known.pop(0)[1], found
+        for games in _games_of_each(opened, cast(GameSource, formats()[form]), spec):
+            yield opened.known.pop(0)[1], games
 
 
 class _Opened:

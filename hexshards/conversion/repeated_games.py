@@ -89,13 +89,13 @@ def _list_games(files: Sequence[Input], kept: Path, *, spec: ConvertSpec) -> lis
     """The games of some files; those that will be refused when they are read are left out."""
     path = kept.with_name(f"{kept.name}.games")
     if not path.exists():
-        _keep_lists(path, [_listed(*found) for found in games_of_each(files, spec=spec)])
+        _keep_lists(path, [_listed(*listed) for listed in games_of_each(files, spec=spec)])
     with open(path, "rb") as opened:
         sums, rows = (np.load(opened, allow_pickle=False) for _ in range(2))
     ends = np.searchsorted(rows["file"], np.arange(len(files) + 1))
     games = [Games(rows["keys"][start:end], rows["game"][start:end]) for start, end in pairwise(ends.tolist())]
     each = zip(files, sums.tolist(), games, strict=True)
-    return [_List(file, digest.decode(), found) for file, digest, found in each if digest]
+    return [_List(file, digest.decode(), listed) for file, digest, listed in each if digest]
 
 
 def _listed(sha256: str, games: Games | DataError) -> tuple[str, Games]:

@@ -38,11 +38,11 @@ def position_keys(positions: Positions, games: Words, *, seed: int) -> Words:
 
 def marks(positions: Positions, whole_P: NDArray[np.uint32]) -> NDArray[np.void]:
     """The mark of each position; of those with equal keys and moves the one with the smallest says most."""
-    found = np.zeros(len(positions), dtype=MARK)
+    marked = np.zeros(len(positions), dtype=MARK)
     known = positions.plies.view(np.uint16).astype(np.uint64) << np.uint64(8) | positions.tier.view(np.uint8)
-    found["word"] = moves(positions) << KNOWN_BITS | known
-    found["whole"] = np.where(positions.game == UNKNOWN, NO_GAME, whole_P)
-    return found
+    marked["word"] = moves(positions) << KNOWN_BITS | known
+    marked["whole"] = np.where(positions.game == UNKNOWN, NO_GAME, whole_P)
+    return marked
 
 
 def moves(positions: Positions) -> Words:

@@ -189,13 +189,13 @@ def _name_keys(read: ReadFile) -> Words:
 
 def _marked(stem: Path, reads: Sequence[ReadFile], spec: ConvertSpec) -> NDArray[Any]:
     """What tells copies of a row from others, for each row; the whole games are noted."""
-    found, games = list[NDArray[Any]](), list[Words]()
+    parts, games = list[NDArray[Any]](), list[Words]()
     for read in reads:
         number, whole = whole_games(read.positions, _name_keys(read))
         number[number > 0] += sum(map(len, games))
         games.append(whole)
-        found.append(np.tile(marks(read.positions, number), len(images_of(spec))))
-    marked, words = np.concatenate(found), np.concatenate(games)
+        parts.append(np.tile(marks(read.positions, number), len(images_of(spec))))
+    marked, words = np.concatenate(parts), np.concatenate(games)
     by_first = np.argsort(words[:, 0], kind="stable")
     place = np.zeros(len(words), dtype=np.uint32)
     place[by_first] = np.arange(1, len(words) + 1)
@@ -328,14 +328,14 @@ def _keys_inside(
     spills: Sequence[Spill], split: str, bins: NDArray[np.int64], shift: np.uint64
 ) -> dict[int, NDArray[np.uint64]]:
     """All keys of some bins, sorted."""
-    found: dict[int, list[NDArray[np.uint64]]] = {int(bin_): [] for bin_ in bins}
+    inside: dict[int, list[NDArray[np.uint64]]] = {int(bin_): [] for bin_ in bins}
     for spill in spills:
         keys = spill.array(split, "keys")
         edges = bins.astype(np.uint64) << shift
         lows, highs = (np.searchsorted(keys, edge, side=side) for edge, side in _ends(edges, shift))
         for bin_, low, high in zip(bins.tolist(), lows.tolist(), highs.tolist(), strict=True):
-            found[bin_].append(np.array(keys[low:high]))
-    return {bin_: np.sort(np.concatenate(parts)) for bin_, parts in found.items()}
+            inside[bin_].append(np.array(keys[low:high]))
+    return {bin_: np.sort(np.concatenate(parts)) for bin_, parts in inside.items()}
 
 
 def _ends(edges: Words, shift: np.uint64) -> Any:
@@ -346,6 +346,6 @@ def _ends(edges: Words, shift: np.uint64) -> Any:
 def read_rows(spill: Spill, split: str, rows: slice, *, numbers: NDArray[np.uint32]) -> tuple[Positions, Words]:
     """A run of a spill's rows and their keys; ``numbers`` gives each of its sources its number in the dataset."""
     records = spill.records(split, rows)
-    found = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
-    found["source"] = numbers[found["source"]]
-    return Positions(side=spill.side, **found), np.array(spill.array(split, "keys")[rows])
+    columns = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
+    columns["source"] = numbers[columns["source"]]
+    return Positions(side=spill.side, **columns), np.array(spill.array(split, "keys")[rows])

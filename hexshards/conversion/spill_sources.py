@@ -94,8 +94,8 @@ def _told_apart(files: Sequence[Input], sha256: Callable[[Input], str], base: In
 
 
 def _sha256(file: Input, *, scratch: Path | None) -> str:
-    if scratch and (found := find_spill(stem_of((file,), scratch))) is not None:
-        return found.inputs[0].sha256
+    if scratch and (spill := find_spill(stem_of((file,), scratch))) is not None:
+        return spill.inputs[0].sha256
     with open(file.path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

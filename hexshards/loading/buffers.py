@@ -90,18 +90,18 @@ class Slots:
 
     def views(self, number: int, rows: int) -> dict[str, NDArray[Any]]:
         """The columns of a slot for so many rows."""
-        found = {}
+        columns = {}
         for name, (dtype, shape) in self.columns.items():
             start, count = self.starts[name], rows * prod(shape)
             memory = self._memory[number][start : start + count * dtype.itemsize]
-            found[name] = memory.view(dtype).reshape(rows, *shape)
-        return found
+            columns[name] = memory.view(dtype).reshape(rows, *shape)
+        return columns
 
     def landed(self, number: int, rows: int) -> dict[str, NDArray[Any]]:
         """The columns of a slot that has come back."""
-        found = self.views(number, rows)
+        columns = self.views(number, rows)
         self._away.remove(number)
-        return found
+        return columns
 
     def __getstate__(self) -> dict[str, Any]:
         # to a process that is not forked: arrays would be copied

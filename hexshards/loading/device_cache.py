@@ -36,18 +36,18 @@ class Resident:
         }
         for first in range(0, len(blocks), BLOCKS_AT_ONCE):
             numbers = np.arange(first, min(first + BLOCKS_AT_ONCE, len(blocks)))
-            for number, found in zip(numbers.tolist(), blocks.read(numbers, COLUMNS), strict=True):
-                if isinstance(found, DataError):
-                    raise found
+            for number, columns in zip(numbers.tolist(), blocks.read(numbers, COLUMNS), strict=True):
+                if isinstance(columns, DataError):
+                    raise columns
                 start = number * layout.block_positions
                 for name, column in self.columns.items():
                     # a copy that waits until it is there, so that any stream may read it
-                    column[start : start + len(found[name])] = torch.from_numpy(found[name].copy())
+                    column[start : start + len(columns[name])] = torch.from_numpy(columns[name].copy())
 
     def draw(self, windows: Windows, numbers: range) -> Generator[Packed, None, None]:
         """Rows of these windows on the device; only their order and their symmetries cross over."""
         with closing(ordered_map(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
-            for found in in_turn:
-                place = sent(found.columns["place"].astype(np.int32), self.device)
+            for window in in_turn:
+                place = sent(window.columns["place"].astype(np.int32), self.device)
                 columns = {name: column.index_select(0, place) for name, column in self.columns.items()}
-                yield Packed(**columns, symmetry=sent(found.columns["symmetry"], self.device))
+                yield Packed(**columns, symmetry=sent(window.columns["symmetry"], self.device))

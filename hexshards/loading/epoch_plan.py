@@ -129,8 +129,8 @@ class Epochs:
         """What is used of a dataset; a mix is limited as a whole."""
         index, spec = read_index(home), self.spec
         if spec.split not in index.splits:
-            found = ", ".join(index.splits)
-            raise DataError(f"has no split {spec.split!r} (only {found})", where=str(home), fix="Name one of these")
+            splits = ", ".join(index.splits)
+            raise DataError(f"has no split {spec.split!r} (only {splits})", where=str(home), fix="Name one of these")
         if index.baked and spec.augment != "none":
             raise ValueError(
                 f"{home}: every position is there in all four symmetries already, so augment={spec.augment!r} would "

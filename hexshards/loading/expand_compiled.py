@@ -54,8 +54,8 @@ def fill(
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
     wrong = _fill(*inputs, side, _MASKS, symmetry_cells(side), board.reshape(-1), policy.reshape(-1), value)
     if wrong >= 0:
-        found = f"move {moves[wrong]} in symmetry {rows.symmetry[wrong]}"
-        raise IndexError(f"{found} is beyond {counted(side * side, 'cell')} in {len(SYMMETRIES)} symmetries")
+        problem = f"move {moves[wrong]} in symmetry {rows.symmetry[wrong]}"
+        raise IndexError(f"{problem} is beyond {counted(side * side, 'cell')} in {len(SYMMETRIES)} symmetries")
     if soft:
         show_policy(rows.policy, rows.symmetry, side, policy)
 

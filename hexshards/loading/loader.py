@@ -253,8 +253,8 @@ class Loader:
         Raises ValueError, naming the field, for a state of another dataset, order or global batch size, and for
         anything that no such loader wrote.
         """
-        found = decoded(state, identity=self._identity(), samples=self.samples, last_epoch=self.epochs.last)
-        self._at = _Pass(found.epoch, found.samples, loaded=True)
+        saved = decoded(state, identity=self._identity(), samples=self.samples, last_epoch=self.epochs.last)
+        self._at = _Pass(saved.epoch, saved.samples, loaded=True)
 
     @checked
     def set_epoch(self, epoch: int) -> None:
@@ -339,16 +339,16 @@ class Loader:
         """This rank's rows of each batch from sample ``start`` of the global stream on."""
         windows = self.epochs.windows(epoch)
         head = windows.plan.window_at(start)
-        with closing(read(windows, range(head, len(windows)))) as found:
-            rows = RowBuffer(found, int(windows.plan.starts[head]))
+        with closing(read(windows, range(head, len(windows)))) as drawn:
+            rows = RowBuffer(drawn, int(windows.plan.starts[head]))
             for first in range(start, self.samples, self._global_batch):
                 count = min(self._global_batch, self.samples - first)
                 low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
                 yield rows.take(low, high)
 
     def _read(self, windows: Windows, numbers: range) -> Stream[Packed]:
-        with closing(arriving(windows, numbers, num_workers=self.spec.num_workers)) as found:
-            for window in found:
+        with closing(arriving(windows, numbers, num_workers=self.spec.num_workers)) as in_order:
+            for window in in_order:
                 self._count(window)
                 yield window.rows
 

@@ -48,7 +48,7 @@ def decoded(state: object, *, identity: State, samples: int, last_epoch: int) ->
     Raises ValueError, which names the field, for anything else.
     """
     given = _of_fields(state)
-    found = _converted(given)
+    converted = _converted(given)
     names = [*identity, *(name for name in CHOICES if name not in identity)]
     differ = [
         f"{name} is {_shown(name, identity)}, the state's {_shown(name, given)}"
@@ -57,14 +57,14 @@ def decoded(state: object, *, identity: State, samples: int, last_epoch: int) ->
     ]
     if differ:
         raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
-    if found.epoch > last_epoch:
-        raise ValueError(f"not a loader's state: epoch is {found.epoch}, and the last can be {last_epoch}")
-    if found.samples > samples:
-        raise ValueError(f"not a loader's state: samples is {found.samples}, and an epoch has {samples}")
-    if found.samples % found.global_batch and found.samples < samples:
-        whole = f"no whole number of batches of {found.global_batch}"
-        raise ValueError(f"not a loader's state: samples is {found.samples}, {whole}")
-    return found
+    if converted.epoch > last_epoch:
+        raise ValueError(f"not a loader's state: epoch is {converted.epoch}, and the last can be {last_epoch}")
+    if converted.samples > samples:
+        raise ValueError(f"not a loader's state: samples is {converted.samples}, and an epoch has {samples}")
+    if converted.samples % converted.global_batch and converted.samples < samples:
+        whole = f"no whole number of batches of {converted.global_batch}"
+        raise ValueError(f"not a loader's state: samples is {converted.samples}, {whole}")
+    return converted
 
 
 def _of_fields(state: object) -> dict[str, int | str]:

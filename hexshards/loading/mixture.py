@@ -183,6 +183,6 @@ class _Passes:
         if number == self.number:
             return
         epoch, pass_ = divmod(number, self.passes)
-        found = order.window_blocks(self.shard_blocks, self.block_rows, epoch=epoch, pass_=pass_, spec=self.spec)
-        self.number, self.blocks = number, np.concatenate(list(found))
+        windows = order.window_blocks(self.shard_blocks, self.block_rows, epoch=epoch, pass_=pass_, spec=self.spec)
+        self.number, self.blocks = number, np.concatenate(list(windows))
         self.ends = np.cumsum(self.block_rows[self.blocks])

@@ -81,8 +81,8 @@ class _Prefetch:
             self.changed.notify_all()
 
     def _work(self) -> None:
-        while found := self._next():
-            home, shard = found
+        while needed := self._next():
+            home, shard = needed
             try:
                 home.bring(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256)
             except (DataError, OSError, ValueError) as error:

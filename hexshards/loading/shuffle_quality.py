@@ -182,7 +182,7 @@ class _Classes:
         if not len(self.keys):
             return
         # how many positions the classes have, and how many classes have so many
-        sizes, times = (found.tolist() for found in np.unique(self.counts, return_counts=True))
+        sizes, times = (column.tolist() for column in np.unique(self.counts, return_counts=True))
         mean, variance = _pairs_by_chance(sizes, times, size, total)
         yield Measure(
             name=f"pairs of the same {name.rstrip('s')} per batch",
@@ -226,7 +226,7 @@ def _absent(members: int, size: int, total: int) -> float:
     return math.exp(ways - lgamma(total + 1) + lgamma(total - size + 1))
 
 
-def _deviations(found: float, mean: float, variance: float) -> float | None:
+def _deviations(observed: float, mean: float, variance: float) -> float | None:
     """How far beyond its mean a sum of chances is, as deviations of a normal variable; None where nothing is chance.
 
     A gamma variable of the same mean and variance, made normal by its cube root (Wilson and Hilferty, 1931): a plain
@@ -235,17 +235,17 @@ def _deviations(found: float, mean: float, variance: float) -> float | None:
     if mean <= 0 or variance <= 1e-9 * mean:
         return None
     freedom = 2 * mean**2 / variance
-    return float((math.cbrt(found / mean) - 1 + 2 / (9 * freedom)) / math.sqrt(2 / (9 * freedom)))
+    return float((math.cbrt(observed / mean) - 1 + 2 / (9 * freedom)) / math.sqrt(2 / (9 * freedom)))
 
 
-def _copies(found: int, batches: int, size: int, positions: int) -> Measure:
+def _copies(observed: int, batches: int, size: int, positions: int) -> Measure:
     """Pairs of images of one position in the same batch, of an epoch that shows four of each."""
     uniform = 6 * positions * (size - 1) / (4 * positions - 1)
     return Measure(
         name='copies of a position per batch, augment="all"',
-        found=found / batches,
+        found=observed / batches,
         uniform=uniform / batches,
-        deviations=_deviations(found, uniform, uniform),
+        deviations=_deviations(observed, uniform, uniform),
     )
 
 

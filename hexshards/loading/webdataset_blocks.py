@@ -63,8 +63,8 @@ class CheckedBlocks:
     def _check_end(self, url: str, count: int) -> None:
         shard = self._shard(url)
         if shard and count != len(shard.block_bytes):
-            found = f"ends after {count} of {counted(len(shard.block_bytes), 'block')}"
-            raise DataError(found, where=printable(url, width=300), fix=REPAIR)
+            problem = f"ends after {count} of {counted(len(shard.block_bytes), 'block')}"
+            raise DataError(problem, where=printable(url, width=300), fix=REPAIR)
 
     def _block(self, sample: dict[str, Any], where: str, number: int) -> Columns:
         key, shard = sample["__key__"], self._shard(sample["__url__"])
@@ -102,11 +102,11 @@ def _payload(data: bytes, kind: Codec) -> int:
 
 
 def _columns(members: Mapping[str, bytes], layout: Layout, number: int, rows: int, where: str) -> Columns:
-    found = {}
+    columns = {}
     for name in COLUMNS:
         dtype, shape = layout.columns()[name]
         data = members.get(layout.member(number, name), b"")
-        found[name] = codec.decode(
+        columns[name] = codec.decode(
             data, dtype=dtype, shape=(rows, *shape), codec=layout.codec, where=f"{where}, {name}"
         )
-    return found
+    return columns

@@ -120,9 +120,9 @@ def _samples(shards: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         raise DataError("the shard is missing", where=printable(url, width=300), fix=REPAIR) from None
     except (OSError, ValueError) as error:
         # webdataset adds arguments of its own to errors
-        found = error.strerror if isinstance(error, OSError) and error.strerror else error.args[0]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error.args[0]
         where = printable(url, width=300)
-        raise DataError(f"cannot be read ({printable(found, width=200)})", where=where, fix=REPAIR) from None
+        raise DataError(f"cannot be read ({printable(reason, width=200)})", where=where, fix=REPAIR) from None
 
 
 def _files(opened: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

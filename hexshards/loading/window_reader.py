@@ -49,13 +49,13 @@ def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator
     one_by_one = ordered_map(landing.__getitem__, tasks, threads=1, depth=1)
     in_turn = _from_processes(landing, tasks, processes) if processes else one_by_one
     with closing(in_turn), fetching(windows, numbers) as reached:
-        for number, (slot, found) in zip(numbers, in_turn, strict=True):
+        for number, (slot, mixed) in zip(numbers, in_turn, strict=True):
             reached(number)
-            if isinstance(found, Exception):
-                raise found
+            if isinstance(mixed, Exception):
+                raise mixed
             if slot is not None:
-                found = found._replace(rows=Packed(**slots.landed(slot, windows.rows_of(number))))
-            yield found
+                mixed = mixed._replace(rows=Packed(**slots.landed(slot, windows.rows_of(number))))
+            yield mixed
 
 
 class Landing:

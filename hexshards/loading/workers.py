@@ -30,9 +30,9 @@ def named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not (found := _DIED.fullmatch(str(error))):
+        if not (died := _DIED.fullmatch(str(error))):
             raise
-        pids, how = found.groups()
+        pids, how = died.groups()
         # one that had ended when the block was entered is known by PyTorch's words alone
         if lacks_main_guard(children) or f"exit code {EXIT_CODE}." in how:
             raise WorkerDied(f"the workers of the loader ran the script again. {ADVICE}") from None

@@ -120,9 +120,9 @@ def load_records(pickled: Unframed, *, where: str, key: str) -> object:
         cuts = [cut.place for cut in pickled.cuts]
         repeats = _Repeats(key, pickled.data)
         try:
-            found = loads(pickled.data, where=where, shortcut=repeats, cuts=cuts)
+            value = loads(pickled.data, where=where, shortcut=repeats, cuts=cuts)
             repeats.check(cuts)
-            return found
+            return value
         except (LostError, RefusedError, LookupError, DataError):
             del repeats
     return loads(pickled.whole(), where=where)
@@ -277,8 +277,8 @@ class _Repeats:
         text, window = anchor.text, self.bytes[low : self.horizon + len(anchor.text) - 1]
         possible = window[anchor.rarest :][: max(0, len(window) - len(text) + 1)]
         places = np.flatnonzero(possible == text[anchor.rarest])
-        found = bytes_at(window, places, len(text)) == np.frombuffer(text, dtype=np.uint8)
-        return np.asarray(places[found.all(axis=1)] + low)
+        equal = bytes_at(window, places, len(text)) == np.frombuffer(text, dtype=np.uint8)
+        return np.asarray(places[equal.all(axis=1)] + low)
 
     # at the end: looking back -----------------------------------------------------------------------------------------
 
