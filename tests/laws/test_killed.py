@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,27 @@ def whole(sources, tmp_path_factory):
     return out
 
 
+STARTED = list[subprocess.Popen]()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """A test that fails leaves no conversion behind."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def started(sources, out):
     command = [sys.executable, "-m", "hexshards", "convert", str(sources), "--out", str(out), "--workers", "2"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, *OPTIONS], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    STARTED.append(process)
+    return process
 
 
 def workers_of(process):
