@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from hexshards.errors import printable
+from hexshards.errors import printable, without_secrets
 from hexshards.loading.epoch_plan import CHOICES, State
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -105,4 +105,4 @@ def _shown(name: str, state: State) -> str:
     value = state.get(name, "not given")
     # Python does not write down a number of more than 4,300 digits
     long = isinstance(value, int) and value.bit_length() > _SHOWN
-    return "a number without end" if long else printable(value, width=_SHOWN)
+    return "a number without end" if long else printable(without_secrets(str(value)), width=_SHOWN)

@@ -118,6 +118,12 @@ def test_a_field_that_no_state_has_is_named(loaders, extra):
     assert not isinstance(extra, str) or extra[:4].encode("unicode_escape", "surrogatepass")[:2].decode() in said
 
 
+def test_a_refusal_repeats_no_password_of_the_state(loaders):
+    state = {**loaders["plain"].state_dict(), "where": "source=http://me:s3cret@host/d?signature=s3cret"}
+    said = refusal(loaders["plain"], state)
+    assert "another stream" in said and "http://host/d" in said and "s3cret" not in said
+
+
 @pytest.mark.parametrize(
     ("place", "says"),
     [
