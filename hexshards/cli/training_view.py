@@ -16,6 +16,7 @@ from hexshards.loading.loader import Loader
 from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.protocols import Describes, HasModel, OnDevice
 from hexshards.training.records import TrainingProgress
+from hexshards.training.steps.heads import HEADS, Head, recorded
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
@@ -179,9 +180,8 @@ def progress_line(now: TrainingProgress) -> str:
 
 
 def losses(train: Mapping[str, Any]) -> str:
-    """Both losses, as far as they are known."""
-    named = {"policy": "policy_loss", "value": "value_loss"}
-    return " · ".join(f"{name} {train[key]:.3f}" for name, key in named.items() if key in train)
+    """The loss of each head, as far as they are known."""
+    return " · ".join(f"{head.name} {train[head.loss_name]:.3f}" for head in recorded(train))
 
 
 def memory() -> str:
@@ -201,11 +201,12 @@ def mini_epoch_line(record: Mapping[str, Any]) -> str:
     """One line for a finished mini-epoch, from its record."""
     parts = [f"epoch {record['epoch']} mini-epoch {record['mini_epoch']}", counted(record["samples_seen"], "sample")]
     for name in ("train", "val"):
-        if "policy_loss" in record[name]:
-            parts.append(f"{name} policy {record[name]['policy_loss']:.3f} value {record[name]['value_loss']:.3f}")
+        if found := losses(record[name]):
+            parts.append(f"{name} {found.replace(' · ', ' ')}")
     val = record["val"]
-    if "policy_top1" in val:
-        parts.append(f"top-1 {val['policy_top1']:.1%} top-5 {val['policy_top5']:.1%} value {val['value_accuracy']:.1%}")
+    metrics = [metric for head in HEADS for metric in head.metrics if metric.name in val]
+    if metrics:
+        parts.append(" ".join(f"{metric.short} {metric.shown(val[metric.name])}" for metric in metrics))
     parts.append(f"{record['samples_per_s']:,.0f} samples/s, {record['waiting']:.0%} waiting")
     return " · ".join(parts)
 
@@ -229,8 +230,10 @@ def rehearsal_text(found: Rehearsal, *, run: Path) -> str:
 
 def overfit_line(found: Overfit) -> str:
     """How well a batch is known after some steps."""
-    val = found.val
-    return (
-        f"step {found.steps:>4} · loss {val['loss']:.4f} · policy {val['policy_loss']:.4f}, "
-        f"top-1 {val['policy_top1']:.1%} · value {val['value_loss']:.4f}, right {val['value_accuracy']:.1%}"
-    )
+    parts = [f"step {found.steps:>4}", f"loss {found.val['loss']:.4f}"]
+    return " · ".join([*parts, *(_known(head, found.val) for head in recorded(found.val))])
+
+
+def _known(head: Head, val: Mapping[str, Any]) -> str:
+    metric = head.metrics[0]
+    return f"{head.name} {val[head.loss_name]:.4f}, {metric.short} {metric.shown(val[metric.name])}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hexshards.errors import escaped
 from hexshards.reports.history import History
 from hexshards.storage.files import publishing
+from hexshards.training.steps.heads import HEADS, VALUE, Head, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,10 @@ Panel = Callable[["Axes", Sequence[History], Sequence[str]], None]
 
 def runs_figure(histories: Sequence[History]) -> Figure:
     """All there is to draw of some runs. Raises ValueError where matplotlib is missing."""
-    panels = [*CURVES, *(DIAGNOSES if any(history.newest("diagnosis") for history in histories) else ())]
+    heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
+    panels = _curves(heads or HEADS)
+    if any(history.newest("diagnosis") for history in histories):
+        panels += _diagnoses(heads or HEADS)
     figure = new_figure(len(panels))
     colours = line_colours(len(histories))
     for axes, panel in zip(figure.axes, panels, strict=True):
@@ -160,35 +164,49 @@ def _name(axes: Axes, title: str, unit: str, *, percent: bool) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
 
 
-CURVES: tuple[Panel, ...] = (
-    _curve("Policy loss", "nats", "val.policy_loss", training="train.policy_loss"),
-    _curve("Value loss", "nats", "val.value_loss", training="train.value_loss"),
-    _curve("Throughput of training", "samples/s", "samples_per_s", zero=True),
-    _curve("Policy: the target move comes first", "share of positions", "val.policy_top1", percent=True),
-    _curve("Value: the winner is the likelier one", "share of positions", "val.value_accuracy", percent=True),
-    _curve("Learning rate", "", "learning_rate", zero=True),
-)
-"""From the means of every mini-epoch."""
+def _curves(heads: Sequence[Head]) -> list[Panel]:
+    """From the means of every mini-epoch."""
+    losses = [
+        _curve(f"{head.title} loss", head.unit, f"val.{head.loss_name}", training=f"train.{head.loss_name}")
+        for head in heads
+    ]
+    return [
+        *losses,
+        _curve("Throughput of training", "samples/s", "samples_per_s", zero=True),
+        *(_metric_curve(metric) for metric in _first_metrics(heads)),
+        _curve("Learning rate", "", "learning_rate", zero=True),
+    ]
 
-DIAGNOSES: tuple[Panel, ...] = (
-    _groups("Value loss by ply, newest", "nats", "diagnosis.by_ply", "value_loss", below="stones on the board"),
-    _groups(
-        "Policy: target move first, by ply, newest",
-        "share of positions",
-        "diagnosis.by_ply",
-        "policy_top1",
-        below="stones on the board",
-        percent=True,
-    ),
-    _calibration,
-    _groups(
-        "Value loss by length of the game, newest",
-        "nats",
-        "diagnosis.by_length",
-        "value_loss",
-        below="stones at the end of the game",
-    ),
-    _curve("Value loss: validation less training", "nats", "diagnosis.value_gap"),
-    _curve("Change of the policy under the symmetries", "share moved", "diagnosis.equivariance.policy", percent=True),
-)
-"""From the diagnosis of every mini-epoch, or the newest."""
+
+def _metric_curve(metric: Metric) -> Panel:
+    return _curve(metric.title, metric.unit, f"val.{metric.name}", percent=metric.higher_is_better)
+
+
+def _diagnoses(heads: Sequence[Head]) -> list[Panel]:
+    """From the diagnosis of every mini-epoch, or the newest."""
+    length = "stones at the end of the game"
+    return [
+        *(_by_ply(f"{head.title} loss", head.unit, head.loss_name) for head in heads),
+        *(_metric_by_ply(metric) for metric in _first_metrics(heads)),
+        _calibration,
+        _groups(
+            "Value loss by length of the game, newest", VALUE.unit, "diagnosis.by_length", VALUE.loss_name, below=length
+        ),
+        _curve("Value loss: validation less training", VALUE.unit, "diagnosis.value_gap"),
+        _curve(
+            "Change of the policy under the symmetries", "share moved", "diagnosis.equivariance.policy", percent=True
+        ),
+    ]
+
+
+def _by_ply(title: str, unit: str, column: str, *, percent: bool = False) -> Panel:
+    below = "stones on the board"
+    return _groups(f"{title} by ply, newest", unit, "diagnosis.by_ply", column, below=below, percent=percent)
+
+
+def _first_metrics(heads: Sequence[Head]) -> list[Metric]:
+    return [head.metrics[0] for head in heads]
+
+
+def _metric_by_ply(metric: Metric) -> Panel:
+    return _by_ply(f"{metric.title},", metric.unit, metric.name, percent=metric.higher_is_better)

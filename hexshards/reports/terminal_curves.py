@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,28 @@ from numpy.typing import NDArray
 
 from hexshards.errors import printable
 from hexshards.reports.history import History
+from hexshards.training.steps.heads import HEADS, Head, Metric
 from hexshards.units import counted
 
-LINES = (
-    ("training policy loss", "train.policy_loss", min, "{:.3f}"),
-    ("policy loss", "val.policy_loss", min, "{:.3f}"),
-    ("training value loss", "train.value_loss", min, "{:.3f}"),
-    ("value loss", "val.value_loss", min, "{:.3f}"),
-    ("policy top-1", "val.policy_top1", max, "{:.1%}"),
-    ("value accuracy", "val.value_accuracy", max, "{:.1%}"),
-    ("samples/s", "samples_per_s", max, "{:,.0f}"),
+Line = tuple[str, str, Callable[[Any], float], Callable[[float], str]]
+"""Name, path in a record, which of some numbers is the best one, and how it is shown."""
+
+
+def _loss_lines(head: Head) -> list[Line]:
+    name, shown = head.loss_name.replace("_", " "), "{:.3f}".format
+    return [(f"training {name}", f"train.{head.loss_name}", min, shown), (name, f"val.{head.loss_name}", min, shown)]
+
+
+def _metric_line(metric: Metric) -> Line:
+    best = max if metric.higher_is_better else min
+    return metric.name.replace("_", " "), f"val.{metric.name}", best, metric.shown
+
+
+LINES: tuple[Line, ...] = (
+    *(line for head in HEADS for line in _loss_lines(head)),
+    *(_metric_line(head.metrics[0]) for head in HEADS),
+    ("samples/s", "samples_per_s", max, "{:,.0f}".format),
 )
-"""Name, path in a record, which of two numbers is the better one, and how it is shown."""
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 32
@@ -42,7 +52,7 @@ def _lines(history: History) -> Iterator[str]:
             kept = numbers[there]
             best = better(kept)
             at = samples[there][kept.tolist().index(best)]
-            first, last, top = (shown.format(each) for each in (kept[0], kept[-1], best))
+            first, last, top = (shown(each) for each in (kept[0], kept[-1], best))
             yield f"  {name:<20} {sparkline(numbers):<{WIDTH}} {first} → {last}, best {top} at {at:,.0f}"
     yield from _diagnosis(history)
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from hexshards.arguments import fit_fields
 from hexshards.options import about, check_options, offered_in, option, require
-from hexshards.training.early_stopping import HIGHER_IS_BETTER
-from hexshards.training.options import TRAIN, TrainSpec
+from hexshards.training.options import HIGHER_IS_BETTER, TRAIN, TrainSpec
 
 Sampler = Literal["tpe", "random", "grid"]
 """How the next trial is chosen: by what was good so far; at random; each combination of the lists in turn."""

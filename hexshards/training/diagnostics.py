@@ -23,7 +23,8 @@ from hexshards.game.board import SWAPS_COLOURS, move_name, symmetry_cells
 from hexshards.loading.expand import Packed, expand
 from hexshards.loading.loader import Loader
 from hexshards.training.hooks import Event, Validated
-from hexshards.training.steps.losses import losses
+from hexshards.training.steps.heads import POLICY, VALUE, Head, Target
+from hexshards.training.steps.losses import RowLosses, losses, targets_of
 from hexshards.training.steps.trainer import Trainer
 
 HARDEST = 8
@@ -89,23 +90,22 @@ class Diagnosis:
         width = max(1, side**2 // 16)  # ten plies at side 13
         return {
             "positions": len(held["ply"]),
-            "by_ply": grouped(held["ply"] // width * width, scores),
-            "by_length": grouped(np.where(held["plies"] < 0, -1, held["plies"] // width * width), scores),
-            "by_player": grouped(held["player"], scores),
+            "by_ply": grouped(held["ply"] // width * width, scores.by_head),
+            "by_length": grouped(np.where(held["plies"] < 0, -1, held["plies"] // width * width), scores.by_head),
+            "by_player": grouped(held["player"], scores.by_head),
             "calibration": calibration(scores.red_P, held["value"]),
             "equivariance": equivariance(self._trainer, _spread(packed, TURNED_POSITIONS), side=side),
             "hardest": self._hardest(scores),
         }
 
     def _hardest(self, scores: Scores) -> list[dict[str, Any]]:
-        spec = self._trainer.spec
-        loss_P = spec.policy_weight * scores.policy_loss_P + spec.value_weight * scores.value_loss_P
+        loss_P = np.sum([head.weight * scores.by_head[head.name].loss_P for head in self._trainer.heads], axis=0)
         rows = np.argsort(-loss_P, kind="stable")[:HARDEST].tolist()
         return [{"loss": _short(loss_P[row]), **self._described(row, scores)} for row in rows]
 
     def _described(self, row: int, scores: Scores) -> dict[str, Any]:
         held, side, sources = self._held, self._index.side, self._index.sources
-        source = int(held["source"][row])
+        source, known_P = int(held["source"][row]), scores.by_head[POLICY.name].known_P
         return {
             "source": printable(sources[source]) if source < len(sources) else f"file {source}",
             "line": int(held["game"][row]),
@@ -113,26 +113,32 @@ class Diagnosis:
             "player": ("BLUE", "RED")[int(held["player"][row])],
             "value": _short(held["value"][row]),
             "red_wins": _short(scores.red_P[row]),
-            "move": move_name(int(scores.target_P[row]), side=side) if scores.has_policy_P[row] else None,
-            "move_probability": _short(scores.target_probability_P[row]) if scores.has_policy_P[row] else None,
+            "move": move_name(int(scores.target_P[row]), side=side) if known_P[row] else None,
+            "move_probability": _short(scores.target_probability_P[row]) if known_P[row] else None,
             "preferred": move_name(int(scores.move_P[row]), side=side),
         }
+
+
+class HeadScores(NamedTuple):
+    """What a head's answers cost on each position, and its metrics."""
+
+    loss_P: NDArray[Any]
+    """0 where there is no target."""
+    known_P: NDArray[Any]
+    """Whether there is a target."""
+    metrics: dict[str, NDArray[Any]]
+    """The head's first metric, by its name."""
 
 
 class Scores(NamedTuple):
     """What a network answers on each position, and what that costs."""
 
-    policy_loss_P: NDArray[Any]
-    """0 where there is no policy target."""
-    value_loss_P: NDArray[Any]
-    has_policy_P: NDArray[Any]
+    by_head: dict[str, HeadScores]
     target_P: NDArray[Any]
-    """The cell of the target's largest entry."""
+    """The cell of the policy target's largest entry."""
     target_probability_P: NDArray[Any]
     move_P: NDArray[Any]
     """The cell that the network would play."""
-    right_P: NDArray[Any]
-    """Whether the winner is the likelier one."""
     red_P: NDArray[Any]
     """The probability that RED wins."""
 
@@ -140,35 +146,62 @@ class Scores(NamedTuple):
 @torch.no_grad()
 def scored(trainer: Trainer, rows: Packed, *, side: int) -> Scores:
     """A network's answers on packed rows, each in the symmetry it says."""
-    return Scores(*map(np.concatenate, zip(*(_scored(trainer, part, side) for part in _parts(rows)), strict=True)))
+    parts = [_scored(trainer, part, side) for part in _parts(rows)]
+    by_head = {head.name: _joined(head, [part.by_head[head.name] for part in parts]) for head in trainer.heads}
+    return Scores(by_head, *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)))
+
+
+def _joined(head: Head, parts: list[HeadScores]) -> HeadScores:
+    loss, known, metrics = zip(*parts, strict=True)
+    names = [metric.name for metric in head.metrics[:1]]
+    return HeadScores(
+        np.concatenate(loss),
+        np.concatenate(known),
+        {name: np.concatenate([each[name] for each in metrics]) for name in names},
+    )
 
 
 def _scored(trainer: Trainer, rows: Packed, side: int) -> Scores:
     batch = expand(rows, side=side)
-    logits_BC, value_B1 = (part.cpu() for part in trainer.answer(batch.board))
-    found = losses(logits_BC, value_B1, batch)
-    target_B = batch.policy.argmax(dim=1)
+    answers = {name: part.cpu() for name, part in trainer.answer(batch.board).items()}
+    targets = targets_of(trainer.heads, batch)
+    found = losses(trainer.heads, answers, targets)
+    logits_BC, target_B = answers[POLICY.name], batch.policy.argmax(dim=1)
     likely_B = logits_BC.softmax(dim=1).gather(1, target_B[:, None])[:, 0]
-    right_B = ((value_B1 > 0) == (batch.value > 0.5))[:, 0]
-    red_B = value_B1.sigmoid()[:, 0]
-    counted = (found.policy_B, found.value_B, found.has_policy_B, target_B, likely_B, logits_BC.argmax(dim=1))
-    return Scores(*(part.numpy() for part in (*counted, right_B, red_B)))
+    facts = (target_B, likely_B, logits_BC.argmax(dim=1), red_probability(answers))
+    by_head = {
+        head.name: _head_scores(head, answers[head.name], targets[head.name], found[head.name])
+        for head in trainer.heads
+    }
+    return Scores(by_head, *(part.numpy() for part in facts))
 
 
-def grouped(group_P: NDArray[Any], scores: Scores) -> dict[str, list[float | None]]:
+def _head_scores(head: Head, answer: Tensor, target: Target, found: RowLosses) -> HeadScores:
+    known_B = torch.ones(len(answer), dtype=torch.bool) if target.known_B is None else target.known_B
+    measured = zip(head.metrics[:1], head.measured(answer, target.wanted), strict=False)
+    return HeadScores(found.loss_B.numpy(), known_B.numpy(), {metric.name: each.numpy() for metric, each in measured})
+
+
+def red_probability(answers: Mapping[str, Tensor]) -> Tensor:
+    """The probability (B,) that RED wins, as a network's answers say it."""
+    return answers[VALUE.name].sigmoid()[:, 0]
+
+
+def grouped(group_P: NDArray[Any], by_head: Mapping[str, HeadScores]) -> dict[str, list[float | None]]:
     """Means over the positions of each group, a column of numbers for each of them; ``from`` is the group's number.
 
-    policy_loss and policy_top1 are over the positions that have a policy target; None where a group has none.
+    Each head's loss and first metric, over the positions that have its target; None where a group has none.
     """
-    table: dict[str, list[float | None]] = {
-        name: [] for name in ("from", "positions", "policy_loss", "policy_top1", "value_loss", "value_accuracy")
+    columns = {
+        column: (part_P, scores.known_P)
+        for name, scores in by_head.items()
+        for column, part_P in {f"{name}_loss": scores.loss_P, **scores.metrics}.items()
     }
-    hit_P = scores.move_P == scores.target_P
+    table: dict[str, list[float | None]] = {name: [] for name in ("from", "positions", *columns)}
     for group in np.unique(group_P).tolist():
         rows = group_P == group
-        target = rows & scores.has_policy_P
-        line = (scores.policy_loss_P[target], hit_P[target], scores.value_loss_P[rows], scores.right_P[rows])
-        for name, value in zip(table, (group, int(rows.sum()), *map(_mean, line)), strict=True):
+        means = [_mean(part_P[rows & known_P]) for part_P, known_P in columns.values()]
+        for name, value in zip(table, (group, int(rows.sum()), *means), strict=True):
             table[name].append(value)
     return table
 
@@ -211,11 +244,11 @@ def _turned(trainer: Trainer, rows: Packed, side: int) -> tuple[NDArray[Any], ND
     return torch.cat(policy).numpy(), torch.cat(value).numpy()
 
 
-def _back(answer: tuple[Tensor, Tensor], symmetry: int, side: int) -> tuple[Tensor, Tensor]:
+def _back(answers: Mapping[str, Tensor], symmetry: int, side: int) -> tuple[Tensor, Tensor]:
     """Probabilities of cells and of RED's winning, as of the position that was not turned."""
-    logits_BC, value_B1 = (part.cpu() for part in answer)
-    likely_BC = logits_BC.softmax(dim=1)[:, torch.from_numpy(symmetry_cells(side)[symmetry].copy())]
-    red_B = value_B1.sigmoid()[:, 0]
+    cells = torch.from_numpy(symmetry_cells(side)[symmetry].copy())
+    likely_BC = answers[POLICY.name].cpu().softmax(dim=1)[:, cells]
+    red_B = red_probability(answers).cpu()
     return likely_BC, 1 - red_B if SWAPS_COLOURS[symmetry] else red_B
 
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hexshards.arguments import fit_fields
+from hexshards.training.options import HIGHER_IS_BETTER
 from hexshards.training.records import entry
 from hexshards.units import counted
-
-HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
-"""Endings of the metrics that are better when they are higher; of all others less is better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["constant", "cosine", "step", "one-cycle"]
 """How the learning rate follows the samples seen."""
 
+HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
+"""Endings of the metrics that are better when they are higher; of all others less is better."""
+
 MOST_THREADS = 1024
 """A billion end a process without a word."""
 

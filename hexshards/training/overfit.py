@@ -8,6 +8,7 @@ from typing import Any
 
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import parts_of
+from hexshards.training.steps.heads import recorded
 
 STEPS, TOLD_STEPS = 600, 50
 """Steps on the batch at most, and between two looks at it."""
@@ -27,8 +28,12 @@ class Overfit:
     @property
     def learned(self) -> bool:
         """Whether moves and winners are known by heart; a batch without a move to learn has winners alone."""
-        moves = self.val["policy_top1"] >= LEARNED or not self.val["policy_samples"]
-        return bool(moves and self.val["value_accuracy"] >= LEARNED)
+        learned = [(head.counted, head.metrics[0]) for head in recorded(self.val)]
+        return all(
+            self.val[metric.name] >= LEARNED or not self.val[counted]
+            for counted, metric in learned
+            if metric.higher_is_better
+        )
 
 
 def overfit(spec: TrainSpec, *, tell: Callable[[Overfit], None] = lambda found: None) -> Overfit:

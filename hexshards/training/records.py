@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import escaped
+from hexshards.training.steps.heads import recorded
 from hexshards.units import counted
 
 
@@ -122,9 +123,9 @@ class Outcome:
     def _losses(self) -> list[str]:
         parts = {part: self.metrics.get(part, {}) for part in ("train", "val")}
         shown = [
-            f"{part} {m['loss']:.4f} (policy {m['policy_loss']:.4f}, value {m['value_loss']:.4f})"
+            f"{part} {m['loss']:.4f} ({', '.join(f'{head.name} {m[head.loss_name]:.4f}' for head in recorded(m))})"
             for part, m in parts.items()
-            if {"loss", "policy_loss", "value_loss"} <= m.keys()
+            if "loss" in m and any(recorded(m))
         ]
         return ["losses " + " · ".join(shown)] if shown else []
 

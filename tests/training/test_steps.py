@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hexshards.errors import NonFiniteLoss
 from hexshards.training.options import StepSpec
-from hexshards.training.steps.losses import losses
+from hexshards.training.steps.losses import answers_by_head, losses, targets_of
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import share
 from hexshards.training.steps.trainer import Trainer
@@ -159,8 +159,9 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(parts):
 def test_the_gradient_of_a_batch_in_parts_is_that_of_the_slow_twin():
     trainer, sample = made(Bare, optimizer="sgd", momentum=0.0, weight_decay=0.0, accumulate=3), BATCHES[0]
     twin = copy.deepcopy(trainer.model)
-    found = losses(*twin(sample.board), sample)
-    (0.15 * found.policy() + 0.85 * found.value()).backward()
+    heads = trainer.heads
+    found = losses(heads, answers_by_head(heads, twin(sample.board)), targets_of(heads, sample))
+    (0.15 * found["policy"].mean() + 0.85 * found["value"].mean()).backward()
     expected = weights(twin) - 1e-2 * torch.cat([weight.grad.flatten() for weight in twin.parameters()])
     trainer.train_on_batches([sample])
     assert torch.allclose(weights(trainer.model), expected, rtol=1e-6, atol=1e-8)

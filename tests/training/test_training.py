@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.training.options import StepSpec
-from hexshards.training.steps.losses import losses
+from hexshards.training.steps.heads import HEADS
+from hexshards.training.steps.losses import answers_by_head, losses, targets_of
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import Schedule
 from hexshards.training.steps.trainer import Trainer
@@ -54,13 +55,18 @@ def slow_losses(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[floa
     return sum(policies) / max(len(policies), 1), sum(values) / len(values)
 
 
+def means(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    found = losses(HEADS, answers_by_head(HEADS, (logits, value_logit)), targets_of(HEADS, batch))
+    return found["policy"].mean(), found["value"].mean()
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("without_policy", [0, 3, 8])
 def test_the_losses_are_those_of_the_slow_twin(soft, without_policy):
     batch = some_batch(8, soft=soft, without_policy=without_policy)
     logits, value_logit = 3 * torch.randn(8, 25), 3 * torch.randn(8, 1)
-    found = losses(logits, value_logit, batch)
-    assert (found.policy().item(), found.value().item()) == pytest.approx(slow_losses(logits, value_logit, batch))
+    found = [mean.item() for mean in means(logits, value_logit, batch)]
+    assert found == pytest.approx(slow_losses(logits, value_logit, batch))
 
 
 def test_a_position_without_a_policy_target_does_not_touch_the_policy_loss():
@@ -69,15 +75,15 @@ def test_a_position_without_a_policy_target_does_not_touch_the_policy_loss():
     other = logits.clone()
     other[:2] = 50 * torch.randn(2, 25)
     value = torch.zeros(6, 1)
-    assert losses(logits, value, batch).policy() == losses(other, value, batch).policy()
+    assert means(logits, value, batch)[0] == means(other, value, batch)[0]
     having = Batch(*(part[2:] for part in batch))
-    alone = losses(logits[2:], value[2:], having).policy().item()
-    assert losses(logits, value, batch).policy().item() == pytest.approx(alone)
+    alone = means(logits[2:], value[2:], having)[0].item()
+    assert means(logits, value, batch)[0].item() == pytest.approx(alone)
 
 
 def test_a_batch_without_any_policy_target_has_policy_loss_zero_and_passes_no_gradient():
     logits = torch.randn(4, 25, requires_grad=True)
-    loss = losses(logits, torch.zeros(4, 1), some_batch(4, without_policy=4)).policy()
+    loss = means(logits, torch.zeros(4, 1), some_batch(4, without_policy=4))[0]
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad is not None and not logits.grad.any()

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hexshards.training.distributed import ProcessGroup
-
-TOP = 5
-"""Validation counts how often the target move is among so many best ones."""
+from hexshards.training.steps.heads import ALL_ROWS, Head, Target
 
 
 class Samples(Protocol):
@@ -32,118 +29,118 @@ class Samples(Protocol):
     def value(self) -> Tensor: ...  # noqa: D102
 
 
-class BatchSums(NamedTuple):
-    """Sums over the rows of a batch, each a tensor of one number."""
-
-    samples: Tensor
-    policy_samples: Tensor
-    """Rows with a policy target."""
-    policy_loss: Tensor
-    value_loss: Tensor
-
-    def over(self, team: ProcessGroup) -> BatchSums:
-        """The sums over all processes of a team."""
-        return BatchSums(*team.add(torch.stack(self)))
+BatchSums = dict[str, Tensor]
+"""Sums over the rows of a batch by name, each a tensor of one number."""
 
 
-class Hits(NamedTuple):
-    """How often validation was right in a batch, each a tensor of one number."""
-
-    policy_top1: Tensor
-    policy_top5: Tensor
-    value_accuracy: Tensor
-
-
-def total(parts: Sequence[BatchSums]) -> BatchSums:
-    """The sums of a batch that went through the network in parts."""
-    return BatchSums(*torch.stack([torch.stack(part) for part in parts]).sum(dim=0))
+def answers_by_head(heads: Sequence[Head], answer: Any) -> dict[str, Tensor]:
+    """What a network answers, by the names of heads: a dict, or a tuple in their order. Raises ValueError."""
+    names = [head.name for head in heads]
+    if not isinstance(answer, Mapping):
+        answer = dict(zip(names, answer, strict=True)) if len(answer) == len(names) else {}
+    if not answer.keys() >= set(names):
+        raise ValueError(f"the model must answer a tuple of {', '.join(names)}, or a dict with these names")
+    return {name: answer[name].float() for name in names}
 
 
-class Losses(NamedTuple):
-    """Both losses of each row, and which rows have a policy target."""
+class RowLosses(NamedTuple):
+    """A head's loss of each row, 0 where there is no target."""
 
-    policy_B: Tensor
-    value_B: Tensor
-    has_policy_B: Tensor
+    loss_B: Tensor
+    known_B: Tensor | None
+    """Rows with a target; None: all."""
 
-    def policy(self) -> Tensor:
-        """Mean over the rows that have a target; exactly 0, with a zero gradient, where none has."""
-        return self.policy_B.sum() / self.has_policy_B.sum().clamp(min=1)
+    @classmethod
+    def of(cls, head: Head, answer: Tensor, target: Target) -> RowLosses:
+        """A head's losses. A row without a target passes no gradient."""
+        loss_B = head.loss(answer, target.wanted)
+        return cls(loss_B if target.known_B is None else loss_B * target.known_B, target.known_B)
 
-    def value(self) -> Tensor:
-        """Mean over all rows."""
-        return self.value_B.mean()
-
-    def sums(self) -> BatchSums:
-        """What these rows add to the running sums, in the dtype of ``wide``; no gradient."""
-        counted = BatchSums(torch.ones_like(self.value_B), self.has_policy_B, self.policy_B, self.value_B)
-        return BatchSums(*(part.detach().to(wide(self.value_B.device)).sum() for part in counted))
+    def mean(self) -> Tensor:
+        """Over the rows that have a target; exactly 0, with a zero gradient, where none has."""
+        if self.known_B is None:
+            return self.loss_B.mean()
+        return self.loss_B.sum() / self.known_B.sum().clamp(min=1)
 
 
-def losses(policy_logits_BC: Tensor, value_logit_B1: Tensor, batch: Samples) -> Losses:
-    """Cross-entropy with the policy target, soft or one-hot, and with who won.
+def losses(heads: Sequence[Head], answers: Mapping[str, Tensor], targets: Mapping[str, Target]) -> dict[str, RowLosses]:
+    """The losses of each head, by its name."""
+    return {head.name: RowLosses.of(head, answers[head.name], targets[head.name]) for head in heads}
 
-    An all-zero policy row means "no target": its policy loss is 0 and passes no gradient.
-    """
-    has_policy_B = (batch.policy > 0).any(dim=1)
-    policy_B = functional.cross_entropy(policy_logits_BC, batch.policy, reduction="none")
-    value_B1 = functional.binary_cross_entropy_with_logits(value_logit_B1, batch.value, reduction="none")
-    return Losses(policy_B * has_policy_B, value_B1.squeeze(1), has_policy_B)
+
+def targets_of(heads: Sequence[Head], batch: Samples) -> dict[str, Target]:
+    """What a batch says of each head, by its name."""
+    return {head.name: head.target(batch) for head in heads}
+
+
+def loss_sums(heads: Sequence[Head], found: Mapping[str, RowLosses]) -> BatchSums:
+    """What some rows add to the running sums, in the dtype of ``wide``; no gradient."""
+    rows: dict[str, Tensor] = {ALL_ROWS: torch.ones_like(found[heads[0].name].loss_B)}
+    for head in heads:
+        losses_B, known_B = found[head.name]
+        rows |= {head.loss_name: losses_B} if known_B is None else {head.counted: known_B, head.loss_name: losses_B}
+    return {name: part.detach().to(wide(part.device)).sum() for name, part in rows.items()}
+
+
+def metric_sums(heads: Sequence[Head], answers: Mapping[str, Tensor], targets: Mapping[str, Target]) -> BatchSums:
+    """The sums of each metric over the rows that have its target."""
+    sums: BatchSums = {}
+    for head in heads:
+        wanted, known_B = targets[head.name]
+        for metric, each_B in zip(head.metrics, head.measured(answers[head.name], wanted), strict=True):
+            sums[metric.name] = (each_B if known_B is None else each_B * known_B).to(wide(each_B.device)).sum()
+    return sums
+
+
+def total(parts: Sequence[BatchSums], team: ProcessGroup) -> BatchSums:
+    """The sums of a batch that went through the network in parts, in all processes of a team."""
+    stacked = torch.stack([torch.stack([*part.values()]) for part in parts]).sum(dim=0)
+    return dict(zip(parts[0], team.add(stacked).unbind(), strict=True))
 
 
 class Sums:
     """Running sums by name, kept on the device so that a batch costs no synchronisation."""
 
-    NAMES = ("batches", *BatchSums._fields, *Hits._fields)
-
-    def __init__(self, device: torch.device, values: Mapping[str, float] | None = None) -> None:
-        given = values or {}
-        if unknown := sorted(given.keys() - set(self.NAMES)):
+    def __init__(self, device: torch.device, heads: Sequence[Head], values: Mapping[str, float] | None = None) -> None:
+        self._heads, given = heads, values or {}
+        counts = dict.fromkeys(["batches", ALL_ROWS, *(head.counted for head in heads)])
+        metrics = [metric.name for head in heads for metric in head.metrics]
+        self.names = (*counts, *(head.loss_name for head in heads), *metrics)
+        self._counts = tuple(counts)
+        if unknown := sorted(given.keys() - set(self.names)):
             raise ValueError(f"unknown running sums: {', '.join(unknown)}")
         # a sum that the state's writer did not know begins at nothing
-        self._total = torch.tensor([given.get(name, 0.0) for name in self.NAMES], dtype=wide(device), device=device)
+        self._total = torch.tensor([given.get(name, 0.0) for name in self.names], dtype=wide(device), device=device)
 
     def add_batch(self, sums: BatchSums) -> None:
         """Add one batch."""
-        self._total[0] += 1
-        self._add(sums)
-
-    def add_hits(self, logits_BC: Tensor, value_B1: Tensor, batch: Samples) -> None:
-        """Add how often the best moves hit the target's largest, and the winner was right."""
-        target_B1 = batch.policy.argmax(dim=1, keepdim=True)
-        has_policy_B1 = (batch.policy > 0).any(dim=1, keepdim=True)
-        hits_BT = (logits_BC.topk(TOP, dim=1).indices == target_B1) & has_policy_B1
-        right_B1 = (value_B1 > 0) == (batch.value > 0.5)
-        counted = Hits(hits_BT[:, 0], hits_BT, right_B1)
-        self._add(Hits(*(part.to(self._total.dtype).sum() for part in counted)))
-
-    def _add(self, sums: BatchSums | Hits) -> None:
-        first = self.NAMES.index(sums._fields[0])
-        self._total[first : first + len(sums)] += torch.stack(sums)
+        zero = torch.zeros_like(self._total[0])
+        self._total += torch.stack([zero + 1, *(sums.get(name, zero) for name in self.names[1:])])
 
     def over(self, team: ProcessGroup) -> Sums:
         """The sums over all processes of a team."""
-        return Sums(self._total.device, dict(zip(self.NAMES, team.add(self._total).tolist(), strict=True)))
+        added = dict(zip(self.names, team.add(self._total).tolist(), strict=True))
+        return Sums(self._total.device, self._heads, added)
 
-    def losses(self, policy_weight: float, value_weight: float) -> dict[str, float]:
+    def losses(self) -> dict[str, float]:
         """Counts, and means over the rows that count."""
         sums = self.by_name()
-        # no row with a policy target: a loss of 0, as in a single batch
-        policy = sums["policy_loss"] / max(sums["policy_samples"], 1.0)
-        value = sums["value_loss"] / max(sums["samples"], 1.0)
-        total = policy_weight * policy + value_weight * value
-        counts: dict[str, float] = {name: int(sums[name]) for name in ("batches", "samples", "policy_samples")}
-        return counts | {"loss": total, "policy_loss": policy, "value_loss": value}
+        # no row with a target: a loss of 0, as in a single batch
+        means = {head.loss_name: sums[head.loss_name] / max(sums[head.counted], 1.0) for head in self._heads}
+        loss = sum(head.weight * means[head.loss_name] for head in self._heads)
+        return {name: int(sums[name]) for name in self._counts} | {"loss": loss} | means
 
-    def accuracies(self) -> dict[str, float]:
-        """Shares of the rows that count; NaN over none."""
-        sums = self.by_name()
-        rows = {"policy_top1": "policy_samples", "policy_top5": "policy_samples", "value_accuracy": "samples"}
-        return {name: sums[name] / sums[of] if sums[of] else math.nan for name, of in rows.items()}
+    def metrics(self) -> dict[str, float]:
+        """Means over the rows that count; NaN over none."""
+        sums, found = self.by_name(), dict[str, float]()
+        for head in self._heads:
+            rows = sums[head.counted]
+            found |= {each.name: sums[each.name] / rows if rows else math.nan for each in head.metrics}
+        return found
 
     def by_name(self) -> dict[str, float]:
         """The sums, by their names."""
-        return dict(zip(self.NAMES, map(float, self._total.tolist()), strict=True))
+        return dict(zip(self.names, map(float, self._total.tolist()), strict=True))
 
 
 def wide(device: torch.device) -> torch.dtype:

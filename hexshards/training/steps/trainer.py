@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +22,18 @@ from hexshards.loading.batching import usable_device
 from hexshards.training.checkpointing.state_fit import check_like, check_optimizer, with_own_flags
 from hexshards.training.distributed import ProcessGroup, here
 from hexshards.training.options import STEP, StepSpec
-from hexshards.training.steps.losses import BatchSums, Samples, Sums, losses, total
+from hexshards.training.steps.heads import Target, heads_of
+from hexshards.training.steps.losses import (
+    BatchSums,
+    Samples,
+    Sums,
+    answers_by_head,
+    loss_sums,
+    losses,
+    metric_sums,
+    targets_of,
+    total,
+)
 from hexshards.training.steps.schedules import Schedule
 from hexshards.training.steps.value_range import check_logit
 
@@ -29,7 +42,7 @@ LOOK_BATCHES = 32
 
 
 class Trainer:
-    """Takes a step a batch on the weighted sum of both losses, as ``spec`` says.
+    """Takes a step a batch on the weighted sum of its heads' losses, as ``spec`` says.
 
     A state taken between two batches of ``train_on_batches`` holds the sums of that call so far: a trainer
     that loads it continues them in its next call, whose metrics are then those of the whole, bit for bit.
@@ -52,6 +65,7 @@ class Trainer:
         team: ProcessGroup | None = None,
     ) -> None:
         self.spec, self.device, self.team = spec, usable_device(device), here() if team is None else team
+        self.heads = heads_of(spec)
         self._layout = torch.channels_last if spec.channels_last else torch.preserve_format
         self.model = model.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, spec)
@@ -62,7 +76,7 @@ class Trainer:
         self._net = torch.compile(self._ddp or model) if spec.compile else self._ddp or model
         self.average = _average(model, spec.ema) if spec.ema else None
         self._looked_at = not spec.value_weight
-        self._sums = Sums(self.device)
+        self._sums = Sums(self.device, self.heads)
         self._newest = _NewestLosses(1 if self.device.type == "cpu" else LOOK_BATCHES)
 
     def train_on_batches(self, batches: Iterable[Samples]) -> dict[str, float]:
@@ -76,12 +90,12 @@ class Trainer:
             self._step(batch)
         self._newest.look()
         metrics = self.running_metrics()
-        self._sums = Sums(self.device)
+        self._sums = Sums(self.device, self.heads)
         return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
 
     def running_metrics(self) -> dict[str, float]:
         """Metrics of ``train_on_batches`` so far, while it is at work."""
-        return self._sums.losses(self.spec.policy_weight, self.spec.value_weight)
+        return self._sums.losses()
 
     @torch.no_grad()
     def validate(self, loader: Iterable[Samples]) -> dict[str, float]:
@@ -95,18 +109,18 @@ class Trainer:
         nets = {"": self.model} if self.average is None else {"": self.model, "ema_": self.average.module}
         for net in nets.values():
             self.team.share(net.buffers())
-        sums = {name: Sums(self.device) for name in nets}
+        sums = {name: Sums(self.device, self.heads) for name in nets}
         with _evaluating(self.model):
             for number, batch in enumerate(loader):
                 if number % self.team.size == self.team.rank:
-                    moved = self._moved(batch)
+                    sample = self._sample(batch)
                     for name, net in nets.items():
-                        self._score(net, moved, sums[name])
+                        self._score(net, sample, sums[name])
         return {f"{name}{key}": value for name, each in sums.items() for key, value in self._validation(each).items()}
 
     @torch.no_grad()
-    def answer(self, board_B3SS: Tensor) -> tuple[Tensor, Tensor]:
-        """Policy logits (B, C) and the logit of RED winning (B, 1), as in validation; changes nothing.
+    def answer(self, board_B3SS: Tensor) -> dict[str, Tensor]:
+        """What the network answers for each head (B, ...), by its name, as in validation; changes nothing.
 
         Other than ``validate``, this is for one process alone.
         """
@@ -147,7 +161,7 @@ class Trainer:
         # checked for themselves: the sums of an older version may be fewer
         del fresh["optimizer_state_dict"], fresh["running_sums"]
         check_like({name: part for name, part in state.items() if name in fresh}, fresh, "the trainer's state")
-        sums = Sums(self.device, _sums_by_name(state.get("running_sums")))
+        sums = Sums(self.device, self.heads, _sums_by_name(state.get("running_sums")))
         self.model.load_state_dict(state["model_state_dict"])
         self.optimizer.load_state_dict(with_own_flags(state["optimizer_state_dict"], self.optimizer))
         self.scheduler.load_state_dict(state["scheduler_state_dict"])
@@ -161,31 +175,36 @@ class Trainer:
     # --- a step ---
 
     def _step(self, batch: Samples) -> None:
-        moved = self._moved(batch)
+        sample = self._sample(batch)
         if not self._settled:
-            self._settle(moved.board[:1])
-        policy_rows = self.team.add((moved.policy > 0).any(dim=1).sum()).clamp(min=1)
-        rows = int(self.team.sum([len(moved.value)])[0])
+            self._settle(sample.board[:1])
+        rows = int(self.team.sum([len(sample.board)])[0])
+        counts = {name: self._count(target, rows) for name, target in sample.targets.items()}
         self.optimizer.zero_grad()
-        parts = moved.parts(self.spec.accumulate)
-        found = [self._backward(part, policy_rows, rows, last=part is parts[-1]) for part in parts]
-        sums = total(found).over(self.team)
-        self._newest.add(self._weighted(sums.policy_loss / policy_rows, sums.value_loss / rows))
+        parts = sample.parts(self.spec.accumulate)
+        found = [self._backward(part, counts, last=part is parts[-1]) for part in parts]
+        sums = total(found, self.team)
+        self._newest.add(self._weighted({head.name: sums[head.loss_name] for head in self.heads}, counts))
         self.scheduler.advance(rows)
         self._move_weights()
         self._sums.add_batch(sums)
 
-    def _backward(self, part: _Moved, policy_rows: Tensor, rows: int, *, last: bool) -> BatchSums:
+    def _count(self, target: Target, rows: int) -> int | Tensor:
+        """Rows of all processes that have a target, at least 1."""
+        return rows if target.known_B is None else self.team.add(target.known_B.sum()).clamp(min=1)
+
+    def _backward(self, part: _Sample, counts: Mapping[str, int | Tensor], *, last: bool) -> BatchSums:
         """Add the part's gradients, of its share in the mean over all processes' rows; its sums."""
         with self._alone(unless=last):
-            found = losses(*self._answers(self._net, part.board), part)
-            loss = self._weighted(found.policy_B.sum() / policy_rows, found.value_B.sum() / rows)
+            found = losses(self.heads, self._answers(self._net, part.board), part.targets)
+            loss = self._weighted({name: each.loss_B.sum() for name, each in found.items()}, counts)
             # DistributedDataParallel takes the mean over processes, where the sum is wanted
             self.scaler.scale(loss * self.team.size).backward()  # type: ignore[no-untyped-call]
-        return found.sums()
+        return loss_sums(self.heads, found)
 
-    def _weighted(self, policy: Tensor, value: Tensor) -> Tensor:
-        return self.spec.policy_weight * policy + self.spec.value_weight * value
+    def _weighted(self, sums: Mapping[str, Tensor], counts: Mapping[str, int | Tensor]) -> Tensor:
+        means = [head.weight * (sums[head.name] / counts[head.name]) for head in self.heads]
+        return reduce(add, means)
 
     def _settle(self, board: Tensor) -> None:
         """Let DistributedDataParallel have its first pass before the first step.
@@ -195,8 +214,8 @@ class Trainer:
         """
         assert self._ddp is not None
         with _evaluating(self._ddp):  # so that no buffer moves, and nothing is drawn
-            logits_BC, value_B1 = self._answers(self._ddp, board)
-            (logits_BC.sum() + value_B1.sum()).backward()  # type: ignore[no-untyped-call]
+            answers = self._answers(self._ddp, board)
+            reduce(add, [each.sum() for each in answers.values()]).backward()  # type: ignore[no-untyped-call]
         self._settled = True
 
     def _move_weights(self) -> None:
@@ -214,27 +233,28 @@ class Trainer:
 
     # --- what a network answers ---
 
-    def _answers(self, net: Callable[[Tensor], tuple[Tensor, Tensor]], board: Tensor) -> tuple[Tensor, Tensor]:
+    def _answers(self, net: Callable[[Tensor], Any], board: Tensor) -> dict[str, Tensor]:
         dtype = getattr(torch, self.spec.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits_BC, value_B1 = net(board)
-        return logits_BC.float(), value_B1.float()
+            answer = net(board)
+        return answers_by_head(self.heads, answer)
 
-    def _score(self, net: nn.Module, batch: _Moved, sums: Sums) -> None:
-        logits_BC, value_B1 = self._answers(net, batch.board)
-        sums.add_batch(losses(logits_BC, value_B1, batch).sums())
-        sums.add_hits(logits_BC, value_B1, batch)
+    def _score(self, net: nn.Module, sample: _Sample, sums: Sums) -> None:
+        answers = self._answers(net, sample.board)
+        found = loss_sums(self.heads, losses(self.heads, answers, sample.targets))
+        sums.add_batch(found | metric_sums(self.heads, answers, sample.targets))
 
     def _validation(self, sums: Sums) -> dict[str, float]:
         total = sums.over(self.team)
-        return total.losses(self.spec.policy_weight, self.spec.value_weight) | total.accuracies()
+        return total.losses() | total.metrics()
 
-    def _moved(self, batch: Samples) -> _Moved:
+    def _sample(self, batch: Samples) -> _Sample:
         board = batch.board.to(self.device, memory_format=self._layout)
         if not self._looked_at:
             check_logit(self.model, board, name=type(self.model).__name__)
             self._looked_at = True
-        return _Moved(board, batch.policy.to(self.device), batch.value.to(self.device))
+        moved = _Moved(board, batch.policy.to(self.device), batch.value.to(self.device))
+        return _Sample(board, targets_of(self.heads, moved))
 
     def _check_weights(self) -> None:
         # gradients may be infinite where the loss is not
@@ -264,11 +284,22 @@ class _Moved(NamedTuple):
     policy: Tensor
     value: Tensor
 
-    def parts(self, count: int) -> list[_Moved]:
+
+class _Sample(NamedTuple):
+    """A batch on its device, and what it says of each head."""
+
+    board: Tensor
+    targets: dict[str, Target]
+
+    def parts(self, count: int) -> list[_Sample]:
         """The rows in so many parts, fewer where there are fewer rows; cut as a loader deals rows to processes."""
-        rows, count = len(self.value), min(count, len(self.value))
+        rows, count = len(self.board), min(count, len(self.board))
         cuts = [rows * number // count for number in range(1, count)]
-        return [_Moved(*columns) for columns in zip(*(column.tensor_split(cuts) for column in self), strict=True)]
+        targets = {name: target.split(cuts) for name, target in self.targets.items()}
+        return [
+            _Sample(board, {name: each[number] for name, each in targets.items()})
+            for number, board in enumerate(self.board.tensor_split(cuts))
+        ]
 
 
 class _NewestLosses:
