@@ -23,7 +23,7 @@ from hexshards.game.board import SWAPS_COLOURS, move_name, symmetry_cells
 from hexshards.loading.expand import Packed, expand
 from hexshards.loading.loader import Loader
 from hexshards.training.hooks import Event, Validated
-from hexshards.training.steps.heads import POLICY, VALUE, Head, Target
+from hexshards.training.steps.heads import POLICY, Head, Target, red_probability
 from hexshards.training.steps.losses import RowLosses, losses, targets_of
 from hexshards.training.steps.trainer import Trainer
 
@@ -168,7 +168,7 @@ def _scored(trainer: Trainer, rows: Packed, side: int) -> Scores:
     found = losses(trainer.heads, answers, targets)
     logits_BC, target_B = answers[POLICY.name], batch.policy.argmax(dim=1)
     likely_B = logits_BC.softmax(dim=1).gather(1, target_B[:, None])[:, 0]
-    facts = (target_B, likely_B, logits_BC.argmax(dim=1), red_probability(answers))
+    facts = (target_B, likely_B, logits_BC.argmax(dim=1), red_probability(trainer.heads, answers))
     by_head = {
         head.name: _head_scores(head, answers[head.name], targets[head.name], found[head.name])
         for head in trainer.heads
@@ -180,11 +180,6 @@ def _head_scores(head: Head, answer: Tensor, target: Target, found: RowLosses) -
     known_B = torch.ones(len(answer), dtype=torch.bool) if target.known_B is None else target.known_B
     measured = zip(head.metrics[:1], head.measured(answer, target.wanted), strict=False)
     return HeadScores(found.loss_B.numpy(), known_B.numpy(), {metric.name: each.numpy() for metric, each in measured})
-
-
-def red_probability(answers: Mapping[str, Tensor]) -> Tensor:
-    """The probability (B,) that RED wins, as a network's answers say it."""
-    return answers[VALUE.name].sigmoid()[:, 0]
 
 
 def grouped(group_P: NDArray[Any], by_head: Mapping[str, HeadScores]) -> dict[str, list[float | None]]:
@@ -237,18 +232,18 @@ def equivariance(trainer: Trainer, rows: Packed, *, side: int) -> dict[str, floa
 def _turned(trainer: Trainer, rows: Packed, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Differences of the policy and of the value, of each row that counts, in each symmetry but the first."""
     shown = [expand(rows._replace(symmetry=np.full_like(rows.symmetry, s)), side=side) for s in range(4)]
-    said = [_back(trainer.answer(batch.board), s, side) for s, batch in enumerate(shown)]
+    said = [_back(trainer, batch.board, s, side) for s, batch in enumerate(shown)]
     has_policy = (shown[0].policy > 0).any(dim=1)
     policy = [(likely - said[0][0]).abs().sum(dim=1)[has_policy] / 2 for likely, _ in said[1:]]
     value = [(red - said[0][1]).abs() for _, red in said[1:]]
     return torch.cat(policy).numpy(), torch.cat(value).numpy()
 
 
-def _back(answers: Mapping[str, Tensor], symmetry: int, side: int) -> tuple[Tensor, Tensor]:
+def _back(trainer: Trainer, board: Tensor, symmetry: int, side: int) -> tuple[Tensor, Tensor]:
     """Probabilities of cells and of RED's winning, as of the position that was not turned."""
+    answers = {name: part.cpu() for name, part in trainer.answer(board).items()}
     cells = torch.from_numpy(symmetry_cells(side)[symmetry].copy())
-    likely_BC = answers[POLICY.name].cpu().softmax(dim=1)[:, cells]
-    red_B = red_probability(answers).cpu()
+    likely_BC, red_B = answers[POLICY.name].softmax(dim=1)[:, cells], red_probability(trainer.heads, answers)
     return likely_BC, 1 - red_B if SWAPS_COLOURS[symmetry] else red_B
 
 

@@ -24,6 +24,12 @@ Schedule = Literal["constant", "cosine", "step", "one-cycle"]
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
 """Endings of the metrics that are better when they are higher; of all others less is better."""
 
+ValueOutput = Literal["logit", "tanh", "probability"]
+"""What a network answers as the value, of RED's winning: any number; within -1 to 1; within 0 to 1."""
+
+ValueLoss = Literal["bce", "mse"]
+"""Binary cross-entropy, or the squared error of the probability."""
+
 MOST_THREADS = 1024
 """A billion end a process without a word."""
 
@@ -48,6 +54,19 @@ class StepSpec:
     )
     policy_weight: float = option(0.15, "Weight of the policy loss.", least=0, panel=OPTIMIZER, shapes="weights")
     value_weight: float = option(0.85, "Weight of the value loss.", least=0, panel=OPTIMIZER, shapes="weights")
+    value_loss: ValueLoss = option(
+        "bce",
+        "Cross-entropy with who won, or the squared error of the probability.",
+        panel=OPTIMIZER,
+        shapes="weights",
+    )
+    value_output: ValueOutput = option(
+        "logit",
+        "What the network answers as the value: the logit of RED's winning, any number; tanh: within -1 to 1, as "
+        "hex_ai's; probability: within 0 to 1.",
+        panel=NETWORK,
+        shapes="weights",
+    )
     ema: float = option(
         0.0,
         "Keep a moving average of the weights that holds on to this share of itself in each step, such as 0.999, and "

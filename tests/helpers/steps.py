@@ -44,12 +44,15 @@ class Bare(nn.Module):
         return self.policy(seen).flatten(1), self.value(seen.mean(dim=(2, 3)))
 
 
-def batch(seed: int, *, rows: int = 6, without_policy: int = 2) -> Batch:
+def batch(seed: int, *, rows: int = 6, without_policy: int = 2, side: int = SIDE) -> Batch:
     draw = torch.Generator().manual_seed(seed)
-    board = torch.randint(0, 2, (rows, 3, SIDE, SIDE), generator=draw).float()
-    policy = torch.eye(SIDE * SIDE)[torch.randint(0, SIDE * SIDE, (rows,), generator=draw)]
+    board = torch.randint(0, 2, (rows, 3, side, side), generator=draw).float()
+    policy = torch.eye(side * side)[torch.randint(0, side * side, (rows,), generator=draw)]
     policy[:without_policy] = 0.0
     return Batch(board, policy, torch.randint(0, 2, (rows, 1), generator=draw).float())
+
+
+BATCHES_OF_13 = [batch(seed, side=13) for seed in range(3)]
 
 
 def weights(model: nn.Module) -> Tensor:

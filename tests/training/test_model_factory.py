@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import sys
@@ -20,7 +21,7 @@ from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer
-from hexshards.training.steps.value_range import value_output
+from hexshards.training.steps.value_range import Range, check_output, seen_range
 
 MINE = """
 import torch
@@ -128,7 +129,7 @@ def test_a_bounded_value_shows_in_what_a_network_answers_and_a_logit_is_never_ta
     model = Bounded(TwoHeadedResNet(channels=4, blocks=1), end)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     drawn = torch.get_rng_state()
-    assert value_output(model, BOARDS) == output
+    assert seen_range(model, BOARDS).output == output
     assert same(model, before) and model.training and torch.equal(torch.get_rng_state(), drawn)
 
 
@@ -140,7 +141,7 @@ def test_no_weights_make_a_logit_look_bounded(change):
         with torch.no_grad():
             for weight in model.parameters():
                 weight.copy_(change(weight))
-        assert value_output(model, BOARDS) == "logit"
+        assert seen_range(model, BOARDS).output == "logit"
 
 
 def boards(rows, seed=0, side=5):
@@ -184,7 +185,7 @@ def test_no_trained_network_is_taken_for_a_bounded_one(head):
         torch.manual_seed(seed)
         model = Headed(HEADS[head]()) if HEADS[head] else TwoHeadedResNet(channels=2, blocks=1)
         trained(model, nn.functional.binary_cross_entropy_with_logits)
-        assert value_output(model, BOARDS) == "logit"
+        assert seen_range(model, BOARDS).output == "logit"
 
 
 def squared_error(value, target):
@@ -207,6 +208,30 @@ def test_our_trainer_refuses_the_network_of_hex_ai_by_name_before_a_weight_moves
     assert Trainer(model, StepSpec(value_weight=0.0)).validate([batch])["samples"] == 8
 
 
+RANGES = {"logit": Range(-1.2, 0.3), "tanh": Range(-1.0, 0.99), "probability": Range(0.0, 1.0)}
+
+
+@pytest.mark.parametrize("shown", RANGES)
+@pytest.mark.parametrize("said", RANGES)
+def test_a_value_that_shows_itself_as_another_than_is_said_contradicts_it(said, shown):
+    assert RANGES[shown].contradicts(said) == (said != shown)
+
+
+@pytest.mark.parametrize("said", ["logit", "tanh", "probability"])
+def test_a_value_that_shows_nothing_is_believed(said):
+    assert not Range(math.inf, -math.inf).contradicts(said)
+    assert not Range(0.2, 0.8).contradicts(said)
+
+
+@pytest.mark.parametrize(("said", "told"), [("logit", "tanh"), ("probability", "tanh"), ("tanh", None)])
+def test_the_refusal_of_a_bounded_value_names_the_option_that_takes_it(said, told):
+    model = Bounded(TwoHeadedResNet(channels=2, blocks=0), torch.tanh)
+    if told is None:
+        return check_output(model, BOARDS, said, name="Net")
+    with pytest.raises(ValueError, match=rf"^Net answers a value that .*: give value_output {told} \(--value-output"):
+        check_output(model, BOARDS, said, name="Net")
+
+
 class Counting(TwoHeadedResNet):
     """Counts in place what it sees, draws while it answers, and has a part that stays in evaluation mode."""
 
@@ -224,7 +249,7 @@ class Counting(TwoHeadedResNet):
 def test_a_network_that_changes_as_it_answers_is_left_as_it_was_when_it_is_looked_at(wrapped):
     model = Counting()
     drawn = torch.get_rng_state()
-    assert value_output(wrapped(model), BOARDS) == "logit"
+    assert seen_range(wrapped(model), BOARDS).output == "logit"
     assert model.seen == 0 and torch.equal(torch.get_rng_state(), drawn)
     assert model.training and not model.stem.training
 

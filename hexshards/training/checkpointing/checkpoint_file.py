@@ -24,12 +24,12 @@ import torch
 
 from hexshards.errors import DataError, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
-from hexshards.options import may_change
+from hexshards.options import as_recorded, may_change
 from hexshards.storage.files import inflating, open_regular, write_whole
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.options import TrainSpec
+from hexshards.training.options import TRAIN, TrainSpec
 from hexshards.units import show_bytes
 
 FORMAT, WITH_ARRAYS = 1, 2
@@ -46,6 +46,9 @@ PARTS = tuple(SCHEMA)
 
 ARRAYS = "numpy_arrays"
 """At the top level too, of format WITH_ARRAYS: the paths of tensors that the trainer gave as NumPy arrays."""
+
+EVERY_TRAINING = frozenset({"optimizer", "learning_rate", "mini_epoch_samples", "augment"})
+"""Options that tell a run of ``train``, which records all that its version knows, from one of the caller's own."""
 
 PARTIAL = "_partial"
 """Marks the checkpoint of an interrupted mini-epoch; gone once the whole mini-epoch has its own."""
@@ -266,6 +269,9 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
         {name: without_secrets(value) if isinstance(value, str) else value for name, value in each.items()}
         for each in (saved, given)
     )
+    # an option that the version which saved did not know: it trained as that option's default does
+    known = as_recorded(TRAIN) if saved.keys() >= EVERY_TRAINING else {}
+    saved = {**{name: value for name, value in known.items() if name in given}, **saved}
     names = sorted((saved.keys() | given.keys()) - may_change(TrainSpec))
     return [
         f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"

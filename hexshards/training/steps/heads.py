@@ -8,17 +8,22 @@ B batch, C cells (side * side). Torch waits until a loss is computed: a plot of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hexshards.training.options import HIGHER_IS_BETTER, STEP, StepSpec
+from hexshards.training.options import HIGHER_IS_BETTER, STEP, StepSpec, ValueLoss, ValueOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TOP = 5
 """Validation counts how often the target move is among so many best ones."""
+
+LAST = 1 - 2**-24
+"""The float32 before 1. A bounded value is taken for no surer than that, where its cross-entropy is still finite: 17.3.
+A row that is wrong and yet at the bound passes no gradient, as what bounds it passes none there."""
 
 ALL_ROWS = "samples"
 """The count of rows of a head that has a target in each."""
@@ -83,6 +88,8 @@ class Head:
     """Of its mean loss in the sum that training minimizes."""
     counted: str
     """Name of the count of rows that have a target."""
+    red: Callable[[Tensor], Tensor] | None = None
+    """The probability (B,) that RED wins, from answers of a head that says one."""
 
     @property
     def loss_name(self) -> str:
@@ -113,14 +120,43 @@ def _value_target(batch: Any) -> Target:
     return Target(batch.value)
 
 
-def _value_loss(logit_B1: Tensor, value_B1: Tensor) -> Tensor:
-    from torch.nn import functional
+RED: Mapping[ValueOutput, Callable[[Tensor], Tensor]] = {
+    "logit": lambda answer: answer.sigmoid(),
+    "tanh": lambda answer: (answer + 1) / 2,
+    "probability": lambda answer: answer,
+}
+"""The probability that RED wins, from what a network answers."""
 
-    return functional.binary_cross_entropy_with_logits(logit_B1, value_B1, reduction="none").squeeze(1)
+EVEN: Mapping[ValueOutput, float] = {"logit": 0.0, "tanh": 0.0, "probability": 0.5}
+"""The answer that means one half."""
 
 
-def _likelier_winner(logit_B1: Tensor, value_B1: Tensor) -> Sequence[Tensor]:
-    return (((logit_B1 > 0) == (value_B1 > 0.5)).squeeze(1),)
+def _squared_error(output: ValueOutput) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda answer_B1, value_B1: ((RED[output](answer_B1) - value_B1) ** 2).squeeze(1)
+
+
+def _winner_entropy(output: ValueOutput) -> Callable[[Tensor, Tensor], Tensor]:
+    """Binary cross-entropy with who won, from what the network answers as it is: no digit is lost on the way."""
+
+    def of_logit(logit_B1: Tensor, value_B1: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.binary_cross_entropy_with_logits(logit_B1, value_B1, reduction="none").squeeze(1)
+
+    def of_tanh(answer_B1: Tensor, value_B1: Tensor) -> Tensor:
+        kept_B1 = answer_B1.clamp(-LAST, LAST)
+        red_B1, blue_B1 = kept_B1.log1p() - math.log(2), (-kept_B1).log1p() - math.log(2)
+        return -(value_B1 * red_B1 + (1 - value_B1) * blue_B1).squeeze(1)
+
+    def of_probability(answer_B1: Tensor, value_B1: Tensor) -> Tensor:
+        kept_B1 = answer_B1.clamp(1 - LAST, LAST)
+        return -(value_B1 * kept_B1.log() + (1 - value_B1) * (-kept_B1).log1p()).squeeze(1)
+
+    return {"logit": of_logit, "tanh": of_tanh, "probability": of_probability}[output]
+
+
+def _likelier_winner(output: ValueOutput) -> Callable[[Tensor, Tensor], Sequence[Tensor]]:
+    return lambda answer_B1, value_B1: (((answer_B1 > EVEN[output]) == (value_B1 > 0.5)).squeeze(1),)
 
 
 POLICY = Head(
@@ -139,18 +175,24 @@ POLICY = Head(
     counted="policy_samples",
 )
 
-VALUE = Head(
-    name="value",
-    title="Value",
-    unit="nats",
-    width=lambda side: 1,
-    target=_value_target,
-    loss=_value_loss,
-    metrics=(Metric(name="value_accuracy", title="Value: the winner is the likelier one", short="value"),),
-    measured=_likelier_winner,
-    weight=STEP.value_weight,
-    counted=ALL_ROWS,
-)
+
+def _value(output: ValueOutput, loss: ValueLoss) -> Head:
+    return Head(
+        name="value",
+        title="Value",
+        unit="nats" if loss == "bce" else "squared error",
+        width=lambda side: 1,
+        target=_value_target,
+        loss=_winner_entropy(output) if loss == "bce" else _squared_error(output),
+        metrics=(Metric(name="value_accuracy", title="Value: the winner is the likelier one", short="value"),),
+        measured=_likelier_winner(output),
+        weight=STEP.value_weight,
+        counted=ALL_ROWS,
+        red=lambda answer_B1: RED[output](answer_B1).squeeze(1),
+    )
+
+
+VALUE = _value(STEP.value_output, STEP.value_loss)
 
 HEADS = (POLICY, VALUE)
 """Every head there is, in the order of a network's answers."""
@@ -158,7 +200,15 @@ HEADS = (POLICY, VALUE)
 
 def heads_of(spec: StepSpec) -> tuple[Head, ...]:
     """The heads that a spec trains, weighted as it says."""
-    return replace(POLICY, weight=spec.policy_weight), replace(VALUE, weight=spec.value_weight)
+    value = _value(spec.value_output, spec.value_loss)
+    return replace(POLICY, weight=spec.policy_weight), replace(value, weight=spec.value_weight)
+
+
+def red_probability(heads: Sequence[Head], answers: Mapping[str, Tensor]) -> Tensor:
+    """The probability (B,) that RED wins, as the value among a network's answers says it."""
+    value = next(head for head in heads if head.name == VALUE.name)
+    assert value.red is not None
+    return value.red(answers[VALUE.name])
 
 
 def recorded(metrics: Mapping[str, Any]) -> Iterator[Head]:

@@ -18,7 +18,7 @@ from hexshards.errors import DataError, printable
 from hexshards.storage.files import inflating, open_regular
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
-from hexshards.training.steps.value_range import ROWS, check_logit
+from hexshards.training.steps.value_range import ROWS, check_output
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before the names of weights."""
@@ -44,7 +44,7 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
         model = _made(spec)
         _try(model, side)
         if spec.value_weight:
-            check_logit(model, _boards(side), name=spec.model or "the model")
+            check_output(model, _boards(side), spec.value_output, name=spec.model or "the model")
     if spec.init_from:
         _load_weights(model, spec.absolute(spec.init_from))
     return model

@@ -35,7 +35,7 @@ from hexshards.training.steps.losses import (
     total,
 )
 from hexshards.training.steps.schedules import Schedule
-from hexshards.training.steps.value_range import check_logit
+from hexshards.training.steps.value_range import check_output
 
 LOOK_BATCHES = 32
 """How often a loss on a GPU is looked at: the GPU must be waited for."""
@@ -47,8 +47,8 @@ class Trainer:
     A state taken between two batches of ``train_on_batches`` holds the sums of that call so far: a trainer
     that loads it continues them in its next call, whose metrics are then those of the whole, bit for bit.
 
-    The model answers a logit for the value; one that is bounded, as after a tanh, is refused at the first batch with
-    ValueError, unless ``value_weight`` is 0.
+    The model answers as the value what ``spec.value_output`` says; one that is seen to answer another thing, as a
+    logit after a tanh, is refused at the first batch with ValueError, unless ``value_weight`` is 0.
 
     team: the processes that train together, by default those of torch.distributed's process group. Their batches
     are the parts of one: each step, and each metric, is that of all rows, but for batch norm, whose statistics are of
@@ -251,7 +251,7 @@ class Trainer:
     def _sample(self, batch: Samples) -> _Sample:
         board = batch.board.to(self.device, memory_format=self._layout)
         if not self._looked_at:
-            check_logit(self.model, board, name=type(self.model).__name__)
+            check_output(self.model, board, self.spec.value_output, name=type(self.model).__name__)
             self._looked_at = True
         moved = _Moved(board, batch.policy.to(self.device), batch.value.to(self.device))
         return _Sample(board, targets_of(self.heads, moved))

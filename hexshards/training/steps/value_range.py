@@ -1,20 +1,21 @@
-"""Whether a network's value can be a logit is seen in what it answers under other weights, not in what it is called.
+"""What a network's value can be is seen in what it answers under other weights, not in what it is called.
 
 A logit leaves -1 to 1 under some weights. What ends in tanh, a sigmoid, a softmax or a clamp saturates and stays
 within, whatever the weights are; as a logit it keeps probabilities in 0.27 to 0.73, and training is silently wrong.
+So it is trained as what ``value_output`` says, and refused where what is seen contradicts that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-ValueOutput = Literal["logit", "tanh", "probability"]
-"""What a network answers as the value: any number; within -1 to 1; within 0 to 1."""
+from hexshards.training.options import ValueOutput
 
 ROWS = 4
 """Boards that a network is looked at with."""
@@ -30,8 +31,29 @@ _SLACK, _SATURATED = 1e-3, 0.98
 Weights = dict[str, Tensor]
 
 
-def value_output(model: nn.Module, board_B3SS: Tensor) -> ValueOutput:
-    """What a network's value is, as far as it shows; where nothing shows, a logit.
+class Range(NamedTuple):
+    """The least and the most that a network was seen to answer as the value."""
+
+    low: float
+    high: float
+
+    @property
+    def output(self) -> ValueOutput:
+        """What it is, as far as it shows; where nothing shows, a logit."""
+        if not _SATURATED <= max(-self.low, self.high) <= 1 + _SLACK:
+            return "logit"
+        return "tanh" if self.low < -_SLACK else "probability"
+
+    def contradicts(self, output: ValueOutput) -> bool:
+        """Whether the value cannot be what it is said to be; a half of tanh's range that nothing leaves is another."""
+        if output == "logit":
+            return self.output != "logit"
+        beyond = self.high > 1 + _SLACK or self.low < -(1 + _SLACK if output == "tanh" else _SLACK)
+        return beyond or (output == "tanh" and self.output == "probability")
+
+
+def seen_range(model: nn.Module, board_B3SS: Tensor) -> Range:
+    """The range of a network's value, as far as it shows.
 
     The network is asked in evaluation mode and left as it is, with torch's random state. Boards: as in training.
     """
@@ -48,30 +70,34 @@ def value_output(model: nn.Module, board_B3SS: Tensor) -> ValueOutput:
             part.training = mode
 
 
-def check_logit(model: nn.Module, board_B3SS: Tensor, *, name: str) -> None:
-    """Raise ValueError for a network whose value is bounded."""
-    found = value_output(model, board_B3SS)
-    if found != "logit":
-        within, by = ("-1 to 1", "tanh") if found == "tanh" else ("0 to 1", "a sigmoid")
+def check_output(model: nn.Module, board_B3SS: Tensor, output: ValueOutput, *, name: str) -> None:
+    """Raise ValueError for a network whose value is not what ``value_output`` says."""
+    found = seen_range(model, board_B3SS)
+    if found.contradicts(output):
+        right = found.output
         raise ValueError(
-            f"{name} answers a value that stays within {within} whatever its weights are, as after {by}, where the "
-            f"loss takes a logit and would train it wrong without a word: let it answer what goes into {by}"
+            f"{name} answers a value that {_SHOWS[right]}, which value_output {output} would train wrong without a "
+            f"word: give value_output {right} (--value-output {right})"
         )
 
 
-def _seen(answer: Callable[[Weights], Tensor], weights: Weights) -> ValueOutput:
-    low, high = float("inf"), -float("inf")
+_SHOWS: dict[ValueOutput, str] = {
+    "logit": "leaves what is said to bound it under some weights, as a logit does",
+    "tanh": "stays within -1 to 1 whatever its weights are, as after tanh",
+    "probability": "stays within 0 to 1 whatever its weights are, as after a sigmoid",
+}
+
+
+def _seen(answer: Callable[[Weights], Tensor], weights: Weights) -> Range:
+    low, high = math.inf, -math.inf
     for others in _moved(weights):
         values = answer(others)
         values = values[~values.isnan()]  # sums of infinities show nothing; an infinity itself does
-        if not values.numel():
-            continue
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if values.numel():
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
         if max(-low, high) > 1 + _SLACK:
-            return "logit"
-    if max(-low, high) < _SATURATED:
-        return "logit"
-    return "tanh" if low < -_SLACK else "probability"
+            break
+    return Range(low, high)
 
 
 def _moved(weights: Weights) -> Iterator[Weights]:
@@ -100,7 +126,8 @@ def _values(model: nn.Module, weights: Weights, board: Tensor) -> Tensor:
     try:
         # a network may count what it sees, in place
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        value: Tensor = functional_call(model, {**buffers, **weights}, (board,))[1]
+        answer = functional_call(model, {**buffers, **weights}, (board,))
+        value: Tensor = answer["value" if isinstance(answer, Mapping) else 1]
     except Exception:  # a network may check what goes through it, or not take other weights; then nothing shows
         return torch.empty(0)
     return value.detach().float().cpu()
