@@ -12,10 +12,9 @@ from contextlib import redirect_stderr
 
 import pytest
 import typer
+from helpers.cli import call
 from helpers.small_data import CUT, dataset, examples, processed, write_examples
-from typer.testing import CliRunner
 
-from hexshards.cli.app import app
 from hexshards.cli.console import told
 from hexshards.dataset.index import read_index
 from hexshards.dataset.shard import REPAIR
@@ -33,12 +32,6 @@ def sound(tmp_path_factory):
 @pytest.fixture
 def data(sound, tmp_path):
     return shutil.copytree(sound, tmp_path / "data")
-
-
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
 
 
 def train(data, run, *more):

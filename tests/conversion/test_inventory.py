@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from tests.test_cli import call
+from helpers.cli import call
 
 from hexshards.cli.display import SHOWN_FOLDERS, found_text
 from hexshards.conversion.convert import convert
