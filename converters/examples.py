@@ -22,7 +22,7 @@ from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
 from hexshards.errors import printable
 from hexshards.game.board import BLUE, RED
-from hexshards.game.columns import UNKNOWN
+from hexshards.game.columns import OPTIONAL, UNKNOWN, Column
 from hexshards.game.positions import Draft, Positions, Reject, admit, concat
 from hexshards.units import counted
 
@@ -38,6 +38,11 @@ _WINNERS = {"BLUE": BLUE, "RED": RED}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ODD = -9
 """In a column of whole numbers: this row must be looked at by itself."""
+
+_OPTIONAL = tuple(column for column in OPTIONAL if column.name in ("weight", "policy_weight", "search_value"))
+"""Columns that an example may have a number for, under their names."""
+
+_LARGEST = 1e308
 
 _KINDS: dict[type, str] = {
     Array: "a NumPy array",
@@ -170,8 +175,8 @@ class Examples:
                 rows.append((number, *self._row(example)))
             except _Unsound as fault:
                 rejects.append(Reject(f"example {number}", *fault.args))
-        listed: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 10
-        places, boards, policy, value, player, ply, source, game, plies, tier = listed
+        listed: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 11
+        places, boards, policy, value, player, ply, source, game, plies, tier, stated = listed
         none = bytes(4 * self.side**2)
         columns = {
             "number": np.array(places, dtype=np.int64),
@@ -182,10 +187,14 @@ class Examples:
             "player": np.array(player, dtype=np.int8),
         }
         numbers = {"ply": ply, "source": source, "game": game, "plies": plies, "tier": tier}
-        return columns | {name: np.array(column, dtype=np.int64) for name, column in numbers.items()}, rejects
+        columns |= {name: np.array(column, dtype=np.int64) for name, column in numbers.items()}
+        return columns | {"optional": _optional(stated)}, rejects
 
     def _row(self, example: Any) -> tuple[Any, ...]:
-        """Board, policy, value, player, ply, source, game, plies and tier of one example; arrays as float32 bytes."""
+        """Board, policy, value, player, ply, source, game, plies, tier and optional numbers of one example.
+
+        Arrays are float32 bytes.
+        """
         if type(example) is not dict:
             raise _Unsound("example is not a dict", kind_of(example))
         board = _float_bytes(_need(example, "board"), (2, self.side, self.side), "board")
@@ -204,7 +213,7 @@ class Examples:
         ply = _integer(meta, "position_in_game", 0, cells)
         plies = _integer(meta, "total_positions", 1, cells + 1) - 1 if "total_positions" in meta else UNKNOWN
         tier = _integer(meta, "value_sample_tier", 0, 127)
-        return board, target, value, player, ply, *self._game(meta), plies, tier
+        return board, target, value, player, ply, *self._game(meta), plies, tier, _stated(example)
 
     def _player(self, example: dict[str, Any]) -> int:
         if "player_to_move" not in self.stated.keys and "player_to_move" not in example:
@@ -259,6 +268,8 @@ class Examples:
     def _plan(self, template: Template) -> _ColumnReaders | None:
         """How a kind's leaves become columns; None when its examples need to be looked at one at a time."""
         like, side = template.example, self.side
+        if any(kind.name in like for kind in _OPTIONAL):
+            return None
         meta = like.get("metadata")
         board, policy = like.get("board"), like.get("policy", False)
         plain = _is_plain(board, (2, side, side)) and (policy is None or _is_plain(policy, (side * side,)))
@@ -388,6 +399,28 @@ def _floats(data: bytes, width: int) -> NDArray[np.float32]:
 
 
 # single values ------------------------------------------------------------------------------------------------------
+
+
+def _stated(example: dict[str, Any]) -> dict[str, float]:
+    """The optional columns that an example has a number for."""
+    found = {}
+    for name in (kind.name for kind in _OPTIONAL if example.get(kind.name) is not None):
+        value = example[name]
+        number = plain_value(value)
+        if type(number) not in (int, float) or not abs(number) <= _LARGEST:
+            raise _Unsound(f"{name} is not a finite number", _shown(value))
+        found[name] = float(number)
+    return found
+
+
+def _optional(stated: Sequence[dict[str, float]]) -> dict[Column, NDArray[np.float64]]:
+    """Columns of what some examples state; none of what nobody does."""
+    unknown = {kind: math.nan if kind.unknown is None else float(kind.unknown) for kind in _OPTIONAL}
+    return {
+        kind: np.array([each.get(kind.name, unknown[kind]) for each in stated])
+        for kind in _OPTIONAL
+        if any(kind.name in each for each in stated)
+    }
 
 
 def _need(entry: dict[str, Any], key: str) -> Any:

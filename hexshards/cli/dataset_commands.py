@@ -210,6 +210,8 @@ def show(
                 f"{source} line {positions.game[row]}, ply {positions.ply[row]}, {mover} to move, "
                 f"value {positions.value[row]:g} ({'BLUE' if positions.value[row] < 0.5 else 'RED'} wins)"
             )
+            if besides := display.optional_text(positions, row):
+                display.say(besides)
             display.say(display.board_picture(positions, row) + "\n")
 
 

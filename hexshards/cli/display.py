@@ -402,6 +402,12 @@ def _share(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} ({part / whole:.1%})"
 
 
+def optional_text(positions: Positions, row: int) -> str:
+    """What the optional columns say of one position; nothing where there are none."""
+    said = ((kind.name, column[row]) for kind, column in positions.optional.items())
+    return ", ".join(f"{name} {value:.6g}" if value.ndim == 0 else f"{name} {value.tolist()}" for name, value in said)
+
+
 def board_picture(positions: Positions, row: int) -> str:
     """One position as text: B and R stones, * the policy's move, each row shifted as the hexagons are."""
     side = positions.side

@@ -238,7 +238,7 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
     plan = plan_of(spills, out=work.out, scratch=work.scratch, base=work.base, spec=work.spec)
     # merged positions become soft block by block: what is held of them is as their files have it
     soft = any(spill.soft for spill in spills) if plan.merges else plan.layout.soft
-    shard_bytes = writing_bytes(plan.layout.side, soft=soft, spec=work.spec)
+    shard_bytes = writing_bytes(plan.layout.side, soft=soft, spec=work.spec, optional=plan.layout.optional)
     notes.append(
         work.budget.notice(shard_bytes, f"writing a shard of {counted(work.spec.shard_positions, 'position')}")
     )

@@ -186,7 +186,7 @@ def note_held(shard: Shard, *, folder: Path, scratch: Path, index: Index, spec: 
                 names=tuple(index.layout.columns()),
                 where=str(folder / shard.name),
             )
-            positions = Positions(side=index.side, **columns)
+            positions = Positions.of(index.side, columns, index.layout.optional)
             positions = positions.take(np.flatnonzero(positions.game != UNKNOWN))
             parts += [_noted(image(positions, turn), turn, index, spec) for turn in images_of(spec)]
     rows = np.concatenate(parts)

@@ -5,14 +5,15 @@ Legend of shapes: P rows, G groups of equal rows, E policy entries (a single mov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.game.columns import ORIGIN
+from hexshards.game.columns import ORIGIN, Column
 from hexshards.game.positions import Positions, no_positions
 from hexshards.game.symmetry import stone_words
 from hexshards.rng import Words
@@ -34,6 +35,8 @@ class Merged:
     group_E: NDArray[np.int64]
     cell_E: NDArray[np.int64]
     weight_E: NDArray[np.float64]
+    optional: dict[Column, dict[str, NDArray[Any]]]
+    """What optional columns come to so far, by the rules in _RULES."""
 
     def __len__(self) -> int:
         return len(self.keys_G)
@@ -50,12 +53,18 @@ class Merged:
             value=(self.value_G[rows] / self.count_G[rows]).astype(np.float32),
             count=self.count_G[rows].astype(np.uint32),
             **{name: column[rows] for name, column in self.columns.items()},
+            optional={
+                kind: _result(kind, {name: part[rows] for name, part in parts.items()}).astype(kind.dtype)
+                for kind, parts in self.optional.items()
+            },
         )
 
 
-def merged(parts: Iterable[tuple[Positions, Words]], *, side: int, held: int) -> Merged:
+def merged(
+    parts: Iterable[tuple[Positions, Words]], *, side: int, held: int, optional: Sequence[Column] = ()
+) -> Merged:
     """All rows of the parts, merged; about ``held`` rows, or as many as there are groups, are held besides them."""
-    equal = _none(side)
+    equal = _single(no_positions(side).having(optional), np.zeros(0, dtype=np.uint64))
     for batch in _batches(parts, held):
         equal = _joined([equal, *batch])
     return equal
@@ -69,10 +78,6 @@ def _batches(parts: Iterable[tuple[Positions, Words]], held: int) -> Iterator[li
             yield batch
             batch = []
     yield batch
-
-
-def _none(side: int) -> Merged:
-    return _single(no_positions(side), np.zeros(0, dtype=np.uint64))
 
 
 def _single(positions: Positions, keys: Words) -> Merged:
@@ -94,6 +99,7 @@ def _single(positions: Positions, keys: Words) -> Merged:
         group_E=rows,
         cell_E=cells,
         weight_E=weights,
+        optional={kind: _state(kind, column) for kind, column in positions.optional.items()},
     )
 
 
@@ -102,9 +108,15 @@ def _joined(parts: list[Merged]) -> Merged:
     keys = np.concatenate([part.keys_G for part in parts])
     fields = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     value = np.concatenate([part.value_G for part in parts])
+    states = {
+        kind: {name: np.concatenate([part.optional[kind][name] for part in parts]) for name in state}
+        for kind, state in parts[0].optional.items()
+    }
+    # rows that differ in nothing else are put in order by these, so that sums are of one order
+    besides = [words for state in states.values() for part in state.values() for words in _row_words(part)]
     words = [*stone_words(fields["stones"]).T, fields["player"]]
     # the last key of a lexsort counts most; equal keys of unequal stones, which hardly occur, stay apart
-    rows = np.lexsort([value, *(fields[name] for name in reversed(ORIGIN)), *words[::-1], keys])
+    rows = np.lexsort([*besides, value, *(fields[name] for name in reversed(ORIGIN)), *words[::-1], keys])
     new = np.zeros(len(rows), dtype=bool)
     new[:1] = True
     for column in (keys, *words):
@@ -123,6 +135,10 @@ def _joined(parts: list[Merged]) -> Merged:
         group_E=entries[0],
         cell_E=entries[1],
         weight_E=entries[2],
+        optional={
+            kind: {name: _REDUCED[name](part[rows], first) for name, part in state.items()}
+            for kind, state in states.items()
+        },
     )
 
 
@@ -141,5 +157,46 @@ def _entries(
     return place[first] // cells, place[first] % cells, _sums(weight[order], first)
 
 
+def _state(kind: Column, column: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What single rows say, so that it can be reduced over any rows, and these once more."""
+    if kind.merge == "first":
+        return {"first": column}
+    if kind.merge == "must agree":
+        return {"low": column, "high": column}
+    says = ~np.isnan(column) if kind.may_be_nan else np.ones(column.shape, dtype=bool)
+    return {"sum": np.where(says, column, 0).astype(np.float64), "said": says.astype(np.int64)}
+
+
+def _result(kind: Column, state: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """What a column of merged rows holds."""
+    if kind.merge == "first":
+        return state["first"]
+    unknown = math.nan if kind.unknown is None else kind.unknown
+    if kind.merge == "must agree":
+        return np.where(state["low"] == state["high"], state["low"], unknown)
+    total = state["sum"] / np.maximum(state["said"], 1) if kind.merge == "mean" else state["sum"]
+    return np.where(state["said"] > 0, total, unknown)
+
+
+def _row_words(part: NDArray[Any]) -> Iterator[Words]:
+    """Words by which equal rows are equal."""
+    yield from stone_words(np.ascontiguousarray(part).reshape(len(part), -1).view(np.uint8)).T if len(part) else ()
+
+
+def _first_rows(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+    return values[first]
+
+
+def _least(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+    return np.minimum.reduceat(values, first) if len(first) else values[:0]
+
+
+def _most(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+    return np.maximum.reduceat(values, first) if len(first) else values[:0]
+
+
 def _sums(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
     return np.add.reduceat(values, first) if len(first) else values[:0]
+
+
+_REDUCED = {"first": _first_rows, "low": _least, "high": _most, "sum": _sums, "said": _sums}

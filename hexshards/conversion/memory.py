@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sources import Input
-from hexshards.game.columns import columns, stone_bytes
+from hexshards.game.columns import Column, columns, stone_bytes
 from hexshards.units import counted, show_bytes
 
 PROCESS_BYTES = 64 << 20
@@ -80,15 +81,18 @@ def reading_bytes(files: Sequence[Input], spec: ConvertSpec) -> int:
     return int(packed + (READ_BYTES + READ_FACTOR * max(zipped) if zipped else 0))
 
 
-def row_bytes(side: int, *, soft: bool) -> int:
+def row_bytes(side: int, *, soft: bool, optional: Sequence[Column] = ()) -> int:
     """One packed position."""
     cells = side * side
     scalars = sum(dtype.itemsize for name, (dtype, _) in columns(side, soft=False).items() if name != "stones")
+    scalars += sum(each.dtype.itemsize * prod(each.shape(side)) for each in optional)
     return stone_bytes(side) + scalars + (2 * cells - 2 if soft else 0)
 
 
-def writing_bytes(side: int, *, soft: bool, spec: ConvertSpec) -> int:
+def writing_bytes(side: int, *, soft: bool, spec: ConvertSpec, optional: Sequence[Column] = ()) -> int:
     """What the task that writes a shard holds."""
-    row = row_bytes(side, soft=soft)
+    row = row_bytes(side, soft=soft, optional=optional)
     copies = MERGE_FACTOR if spec.merges else 1
-    return spec.shard_positions * copies * (row + 24) + spec.block_positions * 4 * row_bytes(side, soft=True)
+    return spec.shard_positions * copies * (row + 24) + spec.block_positions * 4 * row_bytes(
+        side, soft=True, optional=optional
+    )

@@ -26,7 +26,7 @@ from hexshards.conversion.sources import (
 from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError
 from hexshards.game.board import BLUE, RED, connects
-from hexshards.game.columns import NO_POLICY, UNKNOWN
+from hexshards.game.columns import NO_POLICY, UNKNOWN, fault_of
 from hexshards.game.positions import Positions, concat
 
 
@@ -44,7 +44,7 @@ def read_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[ReadFile
         opened = _Opened(list(same))
         for file, chunks in zip(opened.files, _chunks_of_each(opened, formats()[form], spec), strict=True):
             size, sha256 = opened.known.pop(0)
-            yield chunks if isinstance(chunks, DataError) else _as_read(file, size, sha256, chunks)
+            yield chunks if isinstance(chunks, DataError) else _as_read_or_why(file, size, sha256, chunks)
 
 
 def games_of_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[tuple[str, Games | DataError]]:
@@ -102,8 +102,19 @@ def _games_of_each(opened: Iterable[Contents], converter: GameSource, spec: Conv
     return map(games, opened)
 
 
+def _as_read_or_why(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk]) -> ReadFile | DataError:
+    try:
+        return _as_read(file, size_bytes, sha256, chunks)
+    except DataError as error:
+        return error
+
+
 def _as_read(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk]) -> ReadFile:
-    positions = chunks[0].positions if len(chunks) == 1 else concat([chunk.positions for chunk in chunks])
+    try:
+        positions = chunks[0].positions if len(chunks) == 1 else concat([chunk.positions for chunk in chunks])
+    except ValueError as error:
+        raise DataError(str(error), where=str(file.path), fix="Mend the converter, which declares it") from None
+    _check_optional(positions, where=str(file.path))
     rejects = [reject for chunk in chunks for reject in chunk.rejects]
     lost = positions_without_move(positions)
     notes = [*chunks[-1].notes, *([f"{lost:,} without policy before the end of their game"] if lost else ())]
@@ -120,6 +131,18 @@ def _as_read(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk])
     sources = chunks[-1].sources
     names = [source_apart(name, file) for name in sources]
     return ReadFile(entry, positions, sources, names, rejects, file.twins, lost)
+
+
+def _check_optional(positions: Positions, *, where: str) -> None:
+    """Hold what a converter brings besides against what it declares. Raises DataError."""
+    for kind, column in positions.optional.items():
+        fix = f"Mend the converter, which declares {kind.name}"
+        if fault := fault_of(kind):
+            raise DataError(fault, where=where, fix=fix)
+        beyond = np.argwhere(~kind.within(column))
+        if len(beyond):
+            found = f"position {beyond[0][0]} has {kind.name} {column[tuple(beyond[0])]}, {kind.bounds}"
+            raise DataError(found, where=where, fix=fix)
 
 
 def positions_without_move(positions: Positions) -> int:

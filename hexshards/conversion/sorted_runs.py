@@ -26,7 +26,7 @@ from hexshards.conversion.sources import Twin
 from hexshards.dataset.index import SPLITS, InputFile
 from hexshards.dataset.split import game_keys, in_val
 from hexshards.game.board import SYMMETRIES
-from hexshards.game.columns import UNKNOWN, columns
+from hexshards.game.columns import UNKNOWN, Column, column_of, declared, entry_of, fields_of, in_order
 from hexshards.game.positions import Positions, Reject, concat
 from hexshards.game.symmetry import canonical, image, stone_keys
 from hexshards.rng import Words
@@ -71,6 +71,8 @@ class Spill:
     """What was rejected: ``line``, ``example``, or ``statement`` of a whole file."""
     without_policy: int = 0
     """Positions that have none although their game goes on."""
+    optional: tuple[Column, ...] = ()
+    """Columns that its rows have besides."""
     thinned: bool = False
     """Whether only some of its rows count: those whose numbers are at ``kept_path``."""
 
@@ -103,9 +105,10 @@ class Spill:
         return np.memmap(self.kept_path(split), dtype=np.int64, mode="r")
 
 
-def row_dtype(side: int, *, soft: bool) -> np.dtype[Any]:
+def row_dtype(side: int, *, soft: bool, optional: Sequence[Column] = ()) -> np.dtype[Any]:
     """One position as one record."""
-    return np.dtype([(name, dtype, shape) for name, (dtype, shape) in columns(side, soft=soft).items()])
+    held = fields_of((*declared(soft=soft), *optional), side)
+    return np.dtype([(name, dtype, shape) for name, (dtype, shape) in held.items()])
 
 
 # a spill is written -------------------------------------------------------------------------------------------------
@@ -138,8 +141,10 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         first_reject="{file}, {place}: {found}".format(**rejects[0]) if rejects else "",
         reject_places=tuple(sorted({_place_word(line["place"]) for line in rejects})),
         without_policy=sum(read.without_policy for read in reads),
+        optional=in_order(positions.optional),
     )
-    write_whole(_note(stem), json.dumps(asdict(spill)).encode())
+    noted = {**asdict(spill), "optional": [entry_of(each) for each in spill.optional]}
+    write_whole(_note(stem), json.dumps(noted).encode())
     return spill
 
 
@@ -160,9 +165,7 @@ def _place_word(place: str) -> str:
 def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tuple[Positions, Words]:
     """A file's rows with their sources renumbered, and the place of each in the shuffle."""
     numbers = np.array([sources[name] for name in read.names], dtype=np.uint32)
-    positions = Positions(
-        side=read.positions.side, **{**read.positions.columns(), "source": numbers[read.positions.source]}
-    )
+    positions = read.positions.changed(source=numbers[read.positions.source])
     if spec.dedupe == "symmetric":
         positions = canonical(positions)
     images = images_of(spec)
@@ -246,7 +249,9 @@ def _store(
 ) -> None:
     if not len(rows):
         return
-    records = np.zeros(len(rows), dtype=row_dtype(positions.side, soft=positions.soft))
+    records = np.zeros(
+        len(rows), dtype=row_dtype(positions.side, soft=positions.soft, optional=in_order(positions.optional))
+    )
     for name, column in positions.columns().items():
         records[name] = column[rows]
     arrays = {"rows": records, "keys": keys[rows], **({"marks": marked[rows]} if marked is not None else {})}
@@ -285,6 +290,7 @@ def find_spill(stem: Path) -> Spill | None:
     entry["stem"] = str(stem)
     entry["inputs"] = tuple(InputFile(**file) for file in entry["inputs"])
     entry |= {name: tuple(entry[name]) for name in ("sources", "reject_places")}
+    entry["optional"] = tuple(column_of(each) for each in entry.get("optional", ()))
     return Spill(**entry)
 
 
@@ -348,4 +354,4 @@ def read_rows(spill: Spill, split: str, rows: slice, *, numbers: NDArray[np.uint
     records = spill.records(split, rows)
     columns = {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
     columns["source"] = numbers[columns["source"]]
-    return Positions(side=spill.side, **columns), np.array(spill.array(split, "keys")[rows])
+    return Positions.of(spill.side, columns, spill.optional), np.array(spill.array(split, "keys")[rows])

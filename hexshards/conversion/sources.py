@@ -1,4 +1,8 @@
-"""Source formats: each is a converter found by name; the core imports none of them."""
+"""Source formats: each is a converter found by name; the core imports none of them.
+
+A converter may bring columns of its own: it declares a ``Column`` whose name begins with ``x_``, and gives its numbers
+to ``positions.with_optional({column: numbers})``. The index lists the column, and all else follows.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.errors import DataError, printable
+from hexshards.game.columns import Column as Column
 from hexshards.game.positions import Positions, Reject
 
 GROUP = "hexshards.sources"

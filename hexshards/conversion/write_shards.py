@@ -27,6 +27,7 @@ from hexshards.dataset.index_schema import shard_name
 from hexshards.dataset.shard import Layout, Shard, write_shard
 from hexshards.dataset.split import game_keys
 from hexshards.errors import InputRejected
+from hexshards.game.columns import entry_of, in_order
 from hexshards.game.positions import Positions
 from hexshards.options import as_recorded
 from hexshards.rng import Words
@@ -86,19 +87,29 @@ def plan_of(spills: Sequence[Spill], *, out: Path, scratch: Path, base: Index | 
     known = base.sources if base else ()
     fresh = sorted({name for spill in spills for name in spill.sources} - set(known))
     layout = base.layout if base else None
+    listed = [(column, spill.inputs[0].name) for spill in spills for column in spill.optional]
+    optional = layout.optional if layout else ()
+    for column, name in listed:
+        try:
+            optional = in_order((*optional, column))
+        except ValueError as error:
+            fix = "Convert these files into another folder, or let their converter declare it alike"
+            raise InputRejected(str(error), where=name, fix=fix) from None
     return ShardPlan(
         out=out,
         scratch=scratch,
         spills=tuple(sorted(spills, key=lambda spill: spill.inputs[0].sha256)),
         sources=(*known, *fresh),
         # a mean of moves is a distribution, so merged positions are soft whatever their files hold
-        layout=layout
-        or Layout(
+        layout=replace(layout, optional=optional)
+        if layout
+        else Layout(
             side=next((spill.side for spill in spills if any(spill.rows.values())), spills[0].side),
             soft=bool(soft) or spec.merges,
             codec=spec.codec,
             block_positions=spec.block_positions,
             counted=spec.merges,
+            optional=optional,
         ),
         merges=spec.merges,
     )
@@ -156,7 +167,8 @@ def _jobs(plan: ShardPlan, split: str, base: Index | None, shard_positions: int)
 def _stamp(plan: ShardPlan, jobs: Sequence[Job]) -> str:
     """Names everything that the shards follow from, but for the options, which the scratch folder notes."""
     files = [(spill.rows, [file.sha256 for file in spill.inputs]) for spill in plan.spills]
-    entry = [files, plan.sources, asdict(plan.layout), [(job.name, job.rows) for job in jobs]]
+    layout = {**asdict(plan.layout), "optional": [entry_of(each) for each in plan.layout.optional]}
+    entry = [files, plan.sources, layout, [(job.name, job.rows) for job in jobs]]
     return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
 
 
@@ -204,12 +216,13 @@ def write_one(job: Job, threads: int, *, plan: ShardPlan, stamp: str) -> None:
 def _parts(job: Job, plan: ShardPlan) -> Iterator[tuple[Positions, Words]]:
     for run in job.runs:
         spill = plan.spills[run.spill]
-        yield read_rows(spill, job.split, slice(run.start, run.stop), numbers=plan.numbers(spill))
+        positions, keys = read_rows(spill, job.split, slice(run.start, run.stop), numbers=plan.numbers(spill))
+        yield positions.having(plan.layout.optional), keys
 
 
 def _blocks(job: Job, plan: ShardPlan) -> Iterator[Positions]:
     """The rows of a shard in the order of their keys; one copy of them is held, and one block."""
-    rows = np.empty(job.rows, dtype=row_dtype(plan.layout.side, soft=plan.layout.soft))
+    rows = np.empty(job.rows, dtype=row_dtype(plan.layout.side, soft=plan.layout.soft, optional=plan.layout.optional))
     keys = np.empty(job.rows, dtype=np.uint64)
     at = 0
     for positions, words in _parts(job, plan):
@@ -222,7 +235,7 @@ def _blocks(job: Job, plan: ShardPlan) -> Iterator[Positions]:
     for start in range(0, len(rows), size):
         block = rows[order[start : start + size]]
         columns = {name: np.ascontiguousarray(block[name]) for name in rows.dtype.names or ()}
-        yield Positions(side=plan.layout.side, **columns)
+        yield Positions.of(plan.layout.side, columns, plan.layout.optional)
 
 
 def _by_key(keys: Words, rows: NDArray[Any]) -> NDArray[np.int64]:
@@ -236,7 +249,7 @@ def _by_key(keys: Words, rows: NDArray[Any]) -> NDArray[np.int64]:
 
 def _merged_blocks(job: Job, plan: ShardPlan) -> Iterator[Positions]:
     held = plan.layout.block_positions * 32
-    groups = merged(_parts(job, plan), side=plan.layout.side, held=held)
+    groups = merged(_parts(job, plan), side=plan.layout.side, optional=plan.layout.optional, held=held)
     for start in range(0, len(groups), plan.layout.block_positions):
         yield groups.positions(slice(start, min(len(groups), start + plan.layout.block_positions)))
 

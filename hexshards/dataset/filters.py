@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from hexshards.dataset.blocks import Blocks, Columns
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, printable
-from hexshards.game.columns import FILTERABLE
+from hexshards.game.columns import FILTERABLE, THIRD_PARTY
 from hexshards.storage.files import Home
 from hexshards.units import counted
 
+_NUMBER = r"[0-9]{0,9}|[0-9]{1,9}\.[0-9]{1,6}"
 _GRAMMAR = 'Write conditions like "ply=10..60, plies=30.., tier=1..2, source=games_0*|games_1*"'
 
 
@@ -29,7 +30,7 @@ _GRAMMAR = 'Write conditions like "ply=10..60, plies=30.., tier=1..2, source=gam
 class Filter:
     """Conditions on columns, all of which a position must meet. One whose file does not say meets none."""
 
-    ranges: tuple[tuple[str, int, int | None], ...] = ()
+    ranges: tuple[tuple[str, float, float | None], ...] = ()
     """Column, lowest and highest number; None: no highest."""
     files: tuple[str, ...] = ()
     """Names or globs of source files, one of which must match."""
@@ -40,12 +41,14 @@ class Filter:
         found: dict[str, str] = {}
         for condition in filter(None, (part.strip() for part in text.split(","))):
             column, _, value = (part.strip() for part in condition.partition("="))
-            if column not in (*FILTERABLE, "source") or not value or column in found:
+            known = column in (*FILTERABLE, "source") or THIRD_PARTY.fullmatch(column)
+            if not known or not value or column in found:
                 twice = " a second time" if column in found else ""
                 raise ValueError(f"where: {printable(condition)!r} is no condition{twice}. {_GRAMMAR}")
             found[column] = value
         files = found.pop("source", "")
-        ranges = tuple((column, *_range(column, found[column])) for column in FILTERABLE if column in found)
+        names = [*(name for name in FILTERABLE if name in found), *sorted(found.keys() - {*FILTERABLE})]
+        ranges = tuple((name, *_range(name, found[name])) for name in names)
         return cls(ranges, tuple(sorted(filter(None, (name.strip() for name in files.split("|"))))))
 
     def __str__(self) -> str:
@@ -83,6 +86,12 @@ class Selection:
     def __init__(self, home: Home, index: Index, split: str, *, where: Filter, limit: int | None = None) -> None:
         self.home, self.index, self.where = home, index, where
         self.blocks = Blocks(home, index, split)
+        kinds = index.layout.kinds
+        if beyond := [name for name in where.columns if name not in kinds]:
+            has = ", ".join(each.name for each in kinds.values() if each.filterable)
+            raise ValueError(f"{home}: where: there is no column {beyond[0]}. It can be filtered by {has} and source")
+        if beyond := [name for name, _, _ in where.ranges if not kinds[name].filterable]:
+            raise ValueError(f"{home}: where: the converter of {beyond[0]} does not declare it filterable")
         kept = self._counted() if where else self.blocks.rows
         self.kept = int(kept.sum())
         self.block_rows = _even(kept, self.blocks.first, limit) if limit is not None else kept
@@ -158,15 +167,19 @@ def _even(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int) -
     return given
 
 
-def _range(column: str, text: str) -> tuple[int, int | None]:
+def _range(column: str, text: str) -> tuple[float, float | None]:
     low, dots, high = (part.strip() for part in text.partition(".."))
     numbers = (low or "0", high if dots else low)
-    if not (low or high) or not all(re.fullmatch("[0-9]{0,5}", number) for number in numbers):
+    if not (low or high) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
         raise ValueError(f"where: {printable(text)!r} is no range of {column}. {_GRAMMAR}")
-    first, last = int(numbers[0]), int(numbers[1]) if numbers[1] else None
+    first, last = _number(numbers[0]), _number(numbers[1]) if numbers[1] else None
     if last is not None and last < first:
         raise ValueError(f"where: {column}={printable(text)} holds no number. {_GRAMMAR}")
     return first, last
+
+
+def _number(text: str) -> float:
+    return float(text) if "." in text else int(text)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

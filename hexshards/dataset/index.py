@@ -19,13 +19,15 @@ from hexshards.arguments import checked
 from hexshards.dataset.index_schema import Entry, Head, LayoutEntry, SplitEntry, named, shards_of, with_names_apart
 from hexshards.dataset.shard import Layout, Shard
 from hexshards.errors import DataError, printable
+from hexshards.game.columns import column_of, entry_of, in_order
 from hexshards.game.positions import Positions
 from hexshards.storage.files import Folder, Home, write_whole
 from hexshards.storage.remote import home_of
 
 NAME = "index.json"
-VERSION = 1
-"""Version of the format and of the order. Readers refuse others."""
+VERSIONS = (1, 2)
+"""Versions of the format; readers refuse others. The first is of datasets without optional columns; the second lists
+these. The order is the same."""
 
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 
@@ -141,7 +143,8 @@ class Index:
     def write(self, folder: Path) -> None:
         """Publish the index: from now on the folder is a dataset."""
         # dataclasses.asdict would copy every leaf first: with thousands of files that takes 2.5 times as long
-        entry = {"format": "hexshards", "version": VERSION, "fingerprint": self.fingerprint, **_by_name(self)}
+        entry = {"format": "hexshards", "version": _version(self), "fingerprint": self.fingerprint, **_by_name(self)}
+        entry["layout"] = _layout_entry(self.layout)
         write_whole(folder / NAME, json.dumps(entry, indent=1, sort_keys=True, default=_by_name).encode())
 
 
@@ -178,15 +181,20 @@ def read_index(dataset: str | Path | Home) -> Index:
     except (ValueError, RecursionError) as error:
         found = printable(error, width=200)
         raise DataError(f"is not the index of a dataset ({found})", where=path, fix=_REDO) from None
-    if head.version != VERSION:
+    if head.version not in VERSIONS:
         fix = "Use the release of hexshards that wrote it, or convert again"
         found = printable(head.version)
-        raise DataError(f"has format version {found}, this release reads {VERSION}", where=path, fix=fix)
+        raise DataError(
+            f"has format version {found}, this release reads {VERSIONS[0]} and {VERSIONS[1]}", where=path, fix=fix
+        )
     try:
         entry = msgspec.json.decode(data, type=Entry)
         index = _index_of(entry, apart)
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not well formed: {printable(error, width=300)}", where=path, fix=_REDO) from None
+    if _version(index) != head.version:
+        found = f"has format version {head.version}, and what is in it is of version {_version(index)}"
+        raise DataError(found, where=path, fix=_REDO)
     found = _fingerprint(index, counted=False) if entry.layout.counted is UNSET else index.fingerprint
     if found != head.fingerprint:
         stated = printable(head.fingerprint, width=12)
@@ -200,12 +208,31 @@ def _index_of(entry: Entry, apart: dict[str, Any]) -> Index:
     """Raises ValueError where the entry contradicts itself."""
     said = {name: entry.splits[name] for name in SPLITS if name in entry.splits}
     return Index(
-        layout=Layout(**_by_name(entry.layout)),
+        layout=_layout_of(entry.layout),
         splits={name: _split(name, split, entry.layout) for name, split in said.items()},
         sources=tuple(named(entry, "sources", apart)),
         inputs=tuple(InputFile(**_by_name(file)) for file in named(entry, "inputs", apart)),
         options=named(entry, "options", apart),
     )
+
+
+def _layout_of(said: LayoutEntry) -> Layout:
+    """Raises ValueError where it lists what is no column."""
+    listed = () if said.optional is UNSET else tuple(column_of(_by_name(each)) for each in said.optional)
+    if in_order(listed) != listed:
+        raise ValueError("columns are not in their order, each once - at `$.layout.optional`")
+    return Layout(**{**_by_name(said), "optional": listed})
+
+
+def _layout_entry(layout: Layout) -> dict[str, Any]:
+    """A layout as JSON says it."""
+    entry = _by_name(layout)
+    del entry["optional"]
+    return entry | {"optional": [entry_of(each) for each in layout.optional]} if layout.optional else entry
+
+
+def _version(index: Index) -> int:
+    return VERSIONS[bool(index.layout.optional)]
 
 
 def _split(name: str, said: SplitEntry, layout: LayoutEntry) -> Split:
@@ -241,13 +268,13 @@ def _compact(index: Index, *, counted: bool) -> Iterator[bytes]:
 
     counted: whether the layout says ``counted``; before it did, no dataset was.
     """
-    layout = {name: part for name, part in _by_name(index.layout).items() if counted or name != "counted"}
+    layout = {name: part for name, part in _layout_entry(index.layout).items() if counted or name != "counted"}
     yield b'{"format":"hexshards","inputs":' + _json(index.inputs) + b',"layout":' + _json(layout)
     yield b',"options":' + _json(index.options) + b',"sources":' + _json(index.sources) + b',"splits":{'
     for number, (name, split) in enumerate(sorted(index.splits.items())):
         yield (b"," if number > 0 else b"") + _json(name) + b":"
         yield from _compact_split(split)
-    yield b'},"version":' + _json(VERSION) + b"}"
+    yield b'},"version":' + _json(_version(index)) + b"}"
 
 
 def _compact_split(split: Split) -> Iterator[bytes]:

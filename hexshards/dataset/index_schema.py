@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
+from hexshards.game.columns import MAX_OPTIONAL
 
 T = TypeVar("T")
 
@@ -43,6 +44,21 @@ class Head(msgspec.Struct, frozen=True):
     fingerprint: str
 
 
+class ColumnEntry(_Strict, frozen=True):
+    """As in columns.Column; what it may be is looked at there."""
+
+    name: Annotated[str, Meta(max_length=42)]
+    dtype: Annotated[str, Meta(pattern=r"^[<|][uif][1248]\Z")]
+    size: Annotated[list[Annotated[int, Meta(ge=1, le=1024)] | Literal["cells"]], Meta(max_length=2)]
+    unknown: int | float | None
+    symmetry: Literal["unchanged", "cells move", "colours swap"]
+    merge: Literal["must agree", "first", "mean", "sum"]
+    filterable: bool
+    low: float | None
+    high: float | None
+    doc: Annotated[str, Meta(max_length=200)]
+
+
 class LayoutEntry(_Strict, frozen=True):
     """As in shard.Layout."""
 
@@ -51,6 +67,7 @@ class LayoutEntry(_Strict, frozen=True):
     codec: Literal["zstd", "none"]
     block_positions: Annotated[int, Meta(ge=1, le=1 << 19)]
     counted: bool | UnsetType = UNSET
+    optional: Annotated[list[ColumnEntry], Meta(min_length=1, max_length=MAX_OPTIONAL)] | UnsetType = UNSET
 
 
 class ShardEntry(_Strict, frozen=True):

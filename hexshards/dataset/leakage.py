@@ -79,4 +79,4 @@ def _read(home: Home, index: Index, split: str) -> Iterator[Positions]:
         for found in blocks.read(np.arange(first, min(first + _TOGETHER, len(blocks))), names):
             if isinstance(found, DataError):
                 raise found
-            yield Positions(side=index.side, **found)
+            yield Positions.of(index.side, found, index.layout.optional)

@@ -23,7 +23,7 @@ from hexshards.dataset import codec
 from hexshards.dataset.options import Codec
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
-from hexshards.game.columns import Column, Fields, declared, fields_of
+from hexshards.game.columns import OPTIONAL, Column, Fields, declared, fields_of
 from hexshards.game.positions import Positions
 from hexshards.storage.files import Home, publishing
 from hexshards.units import counted
@@ -63,16 +63,18 @@ class Layout:
     block_positions: int
     counted: bool = False
     """Whether equal positions were merged, and a column says how many each stands for."""
+    optional: tuple[Column, ...] = ()
+    """The columns that it has besides; those of shards that were written before they came are unknown."""
 
     @property
     def declared(self) -> tuple[Column, ...]:
         """What each column is, in the order in which a block stores them."""
-        return declared(soft=self.soft, counted=self.counted)
+        return (*declared(soft=self.soft, counted=self.counted), *self.optional)
 
     @property
     def kinds(self) -> dict[str, Column]:
-        """What each column is, by its name."""
-        return {column.name: column for column in self.declared}
+        """What each column is that can be asked for, by its name; what is not there is unknown."""
+        return {column.name: column for column in (*OPTIONAL, *self.declared)}
 
     def columns(self) -> Fields:
         """Name, dtype and shape per position of every column."""
@@ -184,22 +186,24 @@ def read_block(
         raise DataError(found, where=where, fix=REPAIR)
     members = _members(memoryview(data), where)
     rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
-    columns = {name: _column(members, name, number, rows, layout, where) for name in names}
-    check_numbers(columns, layout.kinds, side=layout.side, sources=sources, where=where)
+    kinds = layout.kinds
+    columns = {name: _column(members, kinds[name], number, rows, layout, where) for name in names}
+    check_numbers(columns, kinds, side=layout.side, sources=sources, where=where)
     if "stones" in columns and not again:
         check_stones(columns["stones"], side=layout.side, where=where)
     return columns
 
 
 def _column(
-    members: dict[str, memoryview], name: str, number: int, rows: int, layout: Layout, where: str
+    members: dict[str, memoryview], kind: Column, number: int, rows: int, layout: Layout, where: str
 ) -> NDArray[Any]:
-    member = layout.member(number, name)
+    member = layout.member(number, kind.name)
     if member not in members:
+        if kind.optional:
+            return kind.unknowns(rows, side=layout.side)
         raise DataError(f"has no member {member}", where=where, fix=REPAIR)
-    dtype, shape = layout.columns()[name]
-    shape = (rows, *shape)
-    return codec.decode(members[member], dtype=dtype, shape=shape, codec=layout.codec, where=f"{where}, {name}")
+    shape, where = (rows, *kind.shape(layout.side)), f"{where}, {kind.name}"
+    return codec.decode(members[member], dtype=kind.dtype, shape=shape, codec=layout.codec, where=where)
 
 
 def stream_members(stream: BinaryIO, *, where: str) -> Iterator[tuple[str, bytes]]:

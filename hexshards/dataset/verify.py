@@ -115,7 +115,7 @@ def _blocks(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[
     for number in range(len(shard.block_bytes)):
         try:
             found = read_block(file, shard, number, layout=layout, sources=len(index.sources), names=names, where=where)
-            positions = Positions(side=layout.side, **found)
+            positions = Positions.of(layout.side, found, layout.optional)
             _check_columns(positions, index, where=f"{where}, block {number:06d}")
             yield positions
         except DataError as error:

@@ -5,8 +5,8 @@ Legend of shapes: P positions, S side, C = S * S cells, W = ceil(2 * C / 8) byte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from hexshards.game.columns import (
     columns,
     declared,
     fields_of,
+    in_order,
 )
 from hexshards.units import counted
 
@@ -52,11 +53,14 @@ class Positions:
     plies: NDArray[np.int16]
     tier: NDArray[np.int8]
     count: NDArray[np.uint32] | None = None
+    optional: Mapping[Column, Array] = field(default_factory=dict)
+    """Columns that a dataset may have besides: those of ``columns.OPTIONAL``, and a third party's own."""
 
     def __post_init__(self) -> None:
         check_side(self.side)
+        held = self.columns()
         for name, (dtype, shape) in self._shapes().items():
-            column = getattr(self, name)
+            column = held[name]
             if column.dtype != dtype or column.shape != (len(self.stones), *shape):
                 raise ValueError(
                     f"Positions.{name} must be {dtype} of shape {(len(self.stones), *shape)}, "
@@ -73,26 +77,57 @@ class Positions:
 
     def columns(self) -> dict[str, Array]:
         """The columns by name, in the order in which a block stores them."""
-        return {name: getattr(self, name) for name in self._shapes()}
+        own = {each.name: getattr(self, each.name) for each in declared(soft=self.soft, counted=self.count is not None)}
+        return own | {each.name: self.optional[each] for each in in_order(self.optional)} if self.optional else own
 
     @property
     def declared(self) -> tuple[Column, ...]:
         """What each column is, in the order in which a block stores them."""
-        return declared(soft=self.soft, counted=self.count is not None)
+        return (*declared(soft=self.soft, counted=self.count is not None), *in_order(self.optional))
+
+    @classmethod
+    def of(cls, side: int, columns: Mapping[str, Array], optional: Iterable[Column] = ()) -> Positions:
+        """Positions of columns by their names; of the ``optional`` ones, those that are not there are unknown."""
+        optional = tuple(optional)
+        rows, names = len(columns["stones"]), {each.name for each in optional}
+        return cls(
+            side=side,
+            **{name: column for name, column in columns.items() if name not in names},
+            optional={
+                each: columns[each.name] if each.name in columns else each.unknowns(rows, side=side)
+                for each in optional
+            },
+        )
+
+    def changed(self, **columns: Array) -> Positions:
+        """The same positions with other columns in the place of some."""
+        return Positions.of(self.side, {**self.columns(), **columns}, self.optional)
+
+    def with_optional(self, columns: Mapping[Column, Array]) -> Positions:
+        """The same positions and these optional columns besides. For converters."""
+        return replace(self, optional={**self.optional, **columns})
+
+    def having(self, optional: Sequence[Column]) -> Positions:
+        """The same positions with these optional columns and no others; what they do not say is unknown."""
+        if tuple(self.optional) == tuple(optional):
+            return self
+        held, dropped = self.columns(), {each.name for each in self.optional}
+        kept = {each.name for each in optional}
+        found = {name: column for name, column in held.items() if name not in dropped or name in kept}
+        return Positions.of(self.side, found, optional)
 
     def _shapes(self) -> Fields:
         return fields_of(self.declared, self.side)
 
     def take(self, rows: Array | slice) -> Positions:
         """The positions at ``rows``: numbers, a mask, or a slice (then without a copy)."""
-        return Positions(side=self.side, **{name: column[rows] for name, column in self.columns().items()})
+        return Positions.of(self.side, {name: column[rows] for name, column in self.columns().items()}, self.optional)
 
     def softened(self) -> Positions:
         """The same positions with policies as distributions."""
         if self.soft:
             return self
-        policy = as_distributions(self.policy, cells=self.side**2)
-        return Positions(side=self.side, **{**self.columns(), "policy": policy})
+        return self.changed(policy=as_distributions(self.policy, cells=self.side**2))
 
     def planes(self) -> NDArray[np.uint8]:
         """Stones unpacked: (P, 2, S, S) uint8 of 0 and 1, BLUE plane then RED."""
@@ -111,17 +146,21 @@ def as_distributions(moves: Array, *, cells: int) -> NDArray[np.float16]:
 def no_positions(side: int) -> Positions:
     """No position, of a side."""
     none = {name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in columns(side, soft=False).items()}
-    return Positions(side=side, **none)
+    return Positions.of(side, none)
 
 
 def concat(parts: Sequence[Positions]) -> Positions:
-    """The parts, one after another; policies become soft when any part's are. Raises ValueError for no part."""
+    """The parts, one after another; policies become soft when any part's are. Raises ValueError for no part.
+
+    Each has the optional columns of all, unknown where it does not say; two of one name must be declared alike.
+    """
     if not parts:
         raise ValueError("concat needs at least one part")
     if any(part.soft for part in parts):
         parts = [part.softened() for part in parts]
-    each = [part.columns() for part in parts]
-    return Positions(side=parts[0].side, **{name: np.concatenate([c[name] for c in each]) for name in each[0]})
+    optional = in_order(column for part in parts for column in part.optional)
+    each = [part.having(optional).columns() for part in parts]
+    return Positions.of(parts[0].side, {name: np.concatenate([c[name] for c in each]) for name in each[0]}, optional)
 
 
 _Rule = tuple[str, NDArray[np.bool_], Callable[[int], object]]
@@ -160,6 +199,8 @@ class Draft:
     plies: Array
     tier: Array
     places: Sequence[str]
+    optional: Mapping[Column, Array] = field(default_factory=dict)
+    """Optional columns of floats or whole numbers; what is beyond the bounds of one is a fault."""
 
 
 def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
@@ -170,6 +211,7 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     target = _single_moves(draft)
     rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
     rules = [*_board_rules(draft, stones, ply, blue), *_target_rules(draft, stones, target, rows)]
+    rules += [_bounds_rule(kind, column) for kind, column in draft.optional.items()]
     faults = np.stack([bad for _, bad, _ in rules])
     first = faults.argmax(axis=0)
     sound = np.asarray(~faults.any(axis=0))
@@ -188,8 +230,17 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
         ply=ply[sound].astype(np.int16),
         plies=draft.plies[sound].astype(np.int16),
         tier=draft.tier[sound].astype(np.int8),
+        optional={kind: column[sound].astype(kind.dtype) for kind, column in draft.optional.items()},
     )
     return kept, rejects
+
+
+def _bounds_rule(kind: Column, column: Array) -> _Rule:
+    """The fault of a number beyond the bounds of its column."""
+    beyond = ~kind.within(column)
+    if beyond.ndim > 1:
+        beyond = np.asarray(beyond.reshape(len(beyond), -1).any(axis=1))
+    return f"{kind.name} {kind.bounds}", beyond, lambda row: column[row]
 
 
 def _counts(packed: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ def image(positions: Positions, symmetry: int) -> Positions:
         return positions
     held = positions.columns()
     changed = {each.name: _shown(held[each.name], each, positions, symmetry) for each in positions.declared}
-    return Positions(side=positions.side, **changed)
+    return positions.changed(**changed)
 
 
 def _shown(column: NDArray[Any], kind: Column, positions: Positions, symmetry: int) -> NDArray[Any]:
@@ -103,4 +103,4 @@ def _chosen(one: Positions, other: Positions, take_other: NDArray[np.bool_]) -> 
     merged = {name: column.copy() for name, column in one.columns().items()}
     for name, column in other.columns().items():
         merged[name][rows] = column[rows]
-    return Positions(side=one.side, **merged)
+    return one.changed(**merged)

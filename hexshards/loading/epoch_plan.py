@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hexshards.dataset.filters import Filter, Selection
-from hexshards.dataset.index import VERSION, read_index
+from hexshards.dataset.index import read_index
 from hexshards.errors import DataError
 from hexshards.loading.mixture import Blend, given, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
@@ -28,6 +28,9 @@ Datasets = str | Path | Home | Mapping[str, float] | Mapping[Path, float] | Mapp
 
 CHOICES = ("where", "positions", "mix")
 """What an identity names only where it was asked for, so that states fit releases that had no such choice."""
+
+VERSION = 1
+"""Version of the order."""
 
 _LAST = (1 << 31) - 1
 """Of epochs, counted from 0: a checkpoint holds the number counted from 1."""

@@ -179,4 +179,4 @@ def first_positions(home: Home, index: Index, *, split: str, count: int) -> Posi
     names, where = tuple(index.layout.columns()), home.where(shard.name)
     with open_shard(home, shard) as file:
         found = read_block(file, shard, 0, layout=index.layout, sources=len(index.sources), names=names, where=where)
-    return Positions(side=index.side, **{name: column[:count] for name, column in found.items()})
+    return Positions.of(index.side, {name: column[:count] for name, column in found.items()}, index.layout.optional)

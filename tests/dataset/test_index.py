@@ -188,7 +188,7 @@ def test_a_file_that_was_cut_is_a_data_error(tmp_path):
             read_index(tmp_path)
 
 
-@pytest.mark.parametrize("version", [-1, 0, 2, 99, 10**30])
+@pytest.mark.parametrize("version", [-1, 0, 3, 99, 10**30])
 def test_another_version_is_refused_even_with_a_right_fingerprint(tmp_path, version):
     an_index().write(tmp_path)
     forged(tmp_path, {**entry_of(tmp_path), "version": version})
