@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from math import prod
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from hexshards.loading.batching import sent
 from hexshards.loading.expand import Packed
 from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.window import COLUMNS, Windows
+from hexshards.units import show_bytes
 
 BLOCKS_AT_ONCE = 64
 """Blocks that are read before they are sent on: 27 MB with the defaults, at side 13."""
@@ -22,18 +24,23 @@ BLOCKS_AT_ONCE = 64
 class Resident:
     """The columns that samples are made of, of a whole split, a row for each place: 50 bytes of memory at side 13.
 
-    Raises DataError where a block is damaged, whatever is to be skipped.
+    Raises DataError where a block is damaged, whatever is to be skipped, ValueError where the device has too little
+    memory.
     """
 
     def __init__(self, selection: Selection, device: torch.device) -> None:
         self.device = device
         layout, blocks = selection.index.layout, selection.blocks
         rows = len(blocks) * layout.block_positions
-        self.columns = {
-            name: torch.empty((rows, *shape), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)
-            for name, (dtype, shape) in layout.columns().items()
-            if name in COLUMNS
-        }
+        kinds = {name: kind for name, kind in layout.columns().items() if name in COLUMNS}
+        try:
+            self.columns = {
+                name: torch.empty((rows, *shape), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)
+                for name, (dtype, shape) in kinds.items()
+            }
+        except RuntimeError:  # torch's for want of memory, on every device
+            size = show_bytes(rows * sum(dtype.itemsize * prod(shape) for dtype, shape in kinds.values()))
+            raise ValueError(f"resident would keep {size} on {device}, which has too little memory") from None
         for first in range(0, len(blocks), BLOCKS_AT_ONCE):
             numbers = np.arange(first, min(first + BLOCKS_AT_ONCE, len(blocks)))
             for number, columns in zip(numbers.tolist(), blocks.read(numbers, COLUMNS), strict=True):

@@ -321,3 +321,14 @@ def test_rows_are_the_same_whatever_the_windows_they_come_in():
         taken = [rows.take(low, min(low + 8, 50)) for low in range(0, 50, 8)]
         assert np.concatenate([run.value for run in taken]).tolist() == column.tolist()
         assert {len(column) for run in taken[:-1] for column in run} == {8}
+
+
+def test_a_split_that_no_device_has_room_for_is_refused_before_it_is_read(data, monkeypatch):
+    empty = torch.empty
+
+    def full(shape, **options):
+        return empty((shape[0] * 10**12, *shape[1:]), **options)
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(ValueError, match=r"resident would keep .* on cpu, which has too little memory"):
+        next(iter(open_loader(data, resident=True)))
