@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -33,19 +33,19 @@ def _remember_and_raise(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def ctrl_c_at_the_end() -> Iterator[None]:
-    """A Ctrl-C that comes meanwhile is an exception at the end, and not before.
+def ctrl_c_at_the_end() -> Iterator[Sequence[int]]:
+    """A Ctrl-C that comes meanwhile is an exception at the end, and not before; yields those that were heard so far.
 
     To block the signal is not enough: a mask is of one thread, and what another hears is an exception in the main one.
     """
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
     heard = list[int]()
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield heard
+        return
     signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
-        yield
+        yield heard
     finally:
         signal.signal(signal.SIGINT, before)
         if heard:

@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, get_args
 
 from hexshards.conversion.options import Engine
@@ -37,6 +38,9 @@ Job = tuple[object, ...]
 
 RETRIES = 3
 """How often Ray runs a task again whose process or machine died under it."""
+
+LOOK_S = 0.05
+"""How often one who waits for the end of tasks looks whether it is asked to leave."""
 
 SHAPERS = ("hexshards", "numpy", "zstandard")
 """Packages whose versions must be the same on every machine, for they shape the bytes of a shard."""
@@ -105,26 +109,31 @@ class _Pools:
 
     def leave(self) -> None:
         """End the processes, when they have done what they are at; a Ctrl-C meanwhile ends them at once."""
-        pool, self._pool = self._pool, None
+        pool = self._pool
         if pool is None:
             return
         try:
-            # not by the pool's own wait: interrupted in it, Python 3.11 takes the pool's thread for ended, and ends
-            # itself such that the processes wait for ever for a word to go
-            for future in self._futures:
-                future.cancel()
-            wait(self._futures)
+            # A Ctrl-C is looked for and never an exception here: one that comes while a future's lock is taken would
+            # keep it for good, and the pool's thread would wait for it. Not by the pool's own wait: interrupted in it,
+            # Python 3.11 takes the pool's thread for ended, and ends itself such that the processes wait for ever
+            with ctrl_c_at_the_end() as heard:
+                for future in self._futures:
+                    future.cancel()
+                while not heard and wait(self._futures, timeout=LOOK_S).not_done:
+                    pass
         except BaseException:
-            for future in self._futures:
-                if future.cancelled():
-                    # Python 3.11's pool tells these too that its processes died, and its thread would die of it
-                    future.set_exception = _unheard  # type: ignore[assignment, method-assign]
-            for process in self._processes:
-                process.kill()
+            with ctrl_c_at_the_end():
+                for future in self._futures:
+                    if future.cancelled():
+                        # Python 3.11's pool tells these too that its processes died, and its thread would die of it
+                        future.set_exception = _unheard  # type: ignore[assignment, method-assign]
+                for process in self._processes:
+                    process.kill()
             raise
         finally:
             with _ctrl_c_held_back():
                 pool.shutdown(wait=True, cancel_futures=True)
+                self._pool = None
 
     def _of(self, size: int) -> ProcessPoolExecutor:
         if self._pool is None or size != self._size:
@@ -136,11 +145,17 @@ class _Pools:
         return self._pool
 
     def _each(self, pool: ProcessPoolExecutor, task: Callable[..., T], jobs: Sequence[Job]) -> Iterator[T]:
+        done = SimpleQueue[Future[T]]()
         with _ctrl_c_held_back():
             futures: list[Future[T]] = [pool.submit(_sent_home, task, job) for job in jobs]
             self._futures = [*futures]
-        for future in as_completed(futures):
-            yield future.result()
+            for future in futures:
+                future.add_done_callback(done.put)
+        for _ in futures:
+            future = done.get()  # which takes no lock of a future, as as_completed does
+            with ctrl_c_at_the_end():
+                result = future.result()
+            yield result
 
 
 class _Spawning(SpawnContext):

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,31 @@ if __name__ == "__main__":
 """
 
 
+HELD = """
+import signal, threading, time
+from hexshards.conversion import executors
+enter, running = threading.Condition.__enter__, []
+def entered(condition):
+    got = enter(condition)
+    if condition in running and threading.current_thread() is threading.main_thread():
+        running.clear()
+        signal.raise_signal(signal.SIGINT)
+    return got
+threading.Condition.__enter__ = entered
+if __name__ == "__main__":
+    with executors.local(2) as runner:
+        next(runner.each(time.sleep, [(0.2,)] * 6, at_once=2))
+        running += [each._condition for each in runner._futures if each.running()]
+"""
+
+
+def test_ctrl_c_while_a_lock_of_a_running_task_is_held_ends_all(tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert "KeyboardInterrupt" in ended.stderr
+
+
 @pytest.fixture
 def sleeping(tmp_path):
     """A process with two workers that sleep, in a group of their own; and their numbers."""
@@ -210,14 +237,16 @@ def test_a_second_ctrl_c_leaves_at_once_and_leaves_nothing(sleeping):
 def test_what_is_killed_while_tasks_wait_says_nothing(monkeypatch):
     pools = executors._Pools(2)
     results = pools.each(time.sleep, [(60.0,)] * 20, at_once=2)
-    begun = threading.Thread(target=lambda: next(results, None), daemon=True)
-    monkeypatch.setattr(executors, "as_completed", lambda futures: iter(()))
-    begun.start()
-    begun.join()
+
+    def begin():
+        with suppress(CancelledError, BrokenProcessPool):
+            next(results)
+
+    threading.Thread(target=begin, daemon=True).start()
     wait_for(lambda: any(future.running() for future in pools._futures))
     assert not all(future.running() for future in pools._futures)
 
-    def interrupted(futures):
+    def interrupted(futures, timeout):
         raise KeyboardInterrupt
 
     @contextmanager
