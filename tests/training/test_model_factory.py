@@ -103,6 +103,15 @@ def test_a_network_that_cannot_be_trained_is_refused_before_the_run(mine, name, 
         made(model=f"{mine}:{name}")
 
 
+def test_a_network_may_answer_a_dict_with_the_names_of_heads_in_place_of_a_tuple(mine):
+    source = "\nclass Named(Mine):\n    def forward(self, board):\n"
+    source += "        policy, value = super().forward(board)\n        return {'value': value, 'policy': policy}\n"
+    Path(f"{mine}.py").write_text(MINE + source)
+    batch = Batch(BOARDS, torch.zeros(4, 25), torch.zeros(4, 1))
+    found = [Trainer(made(model=f"{mine}:{name}")).validate([batch]) for name in ("Named", "Mine")]
+    assert found[0] == found[1]
+
+
 class Bounded(nn.Module):
     """hex_ai's kind of network: what it answers as the value went through something."""
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hexshards.errors import DataError, printable
 from hexshards.storage.files import inflating, open_regular
 from hexshards.training.options import TrainSpec
+from hexshards.training.steps.heads import HEADS
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
 from hexshards.training.steps.value_range import ROWS, check_output
 
@@ -84,7 +85,9 @@ def _try(model: nn.Module, side: int) -> None:
         raise ValueError(f"the model fails on a board of shape {tuple(board.shape)}: {error}") from error
     finally:
         model.train(was_training)
-    expected = [(TRIED_ROWS, side * side), (TRIED_ROWS, 1)]
+    expected = [(TRIED_ROWS, head.width(side)) for head in HEADS]
+    if isinstance(answer, Mapping):
+        answer = [answer.get(head.name) for head in HEADS]
     found = [_shape(part) for part in answer] if isinstance(answer, (tuple, list)) else _shape(answer)
     if found != expected:
         raise ValueError(
