@@ -125,7 +125,7 @@ def test_an_index_of_another_format_ends_with_1(data):
     entry = json.loads((data / "index.json").read_text())
     (data / "index.json").write_text(json.dumps({**entry, "version": 99}))
     told = call("info", data, code=1).stderr
-    assert "index.json: has format version 99, this release reads 1. Use the release" in told
+    assert "index.json: has format version 99, this release reads 1 and 2. Use the release" in told
 
 
 @pytest.mark.parametrize(

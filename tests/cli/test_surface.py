@@ -24,7 +24,8 @@ SURFACE = {
     "show": "DATASET; -n=3; --split=train; --cache",
     "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --optimizer=adamw; "
     "--learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; --clip-norm=0.0; --policy-weight=0.15; "
-    "--value-weight=0.85; --ema=0.0; --schedule=constant; --warmup-samples=20000; --schedule-samples=0; "
+    "--value-weight=0.85; --value-loss=bce; --value-output=logit; --ema=0.0; --schedule=constant; "
+    "--warmup-samples=20000; --schedule-samples=0; "
     "--schedule-factor=0.1; --precision=float32; --accumulate=1; --compile; --channels-last; "
     "--mini-epoch-samples=200000; --mini-epoch-batches; --cross-epochs; --val-every=1; --val-samples; "
     "--diagnose=8192; --epochs=1; --max-samples; --max-time; --patience; --best-by=val.loss; "

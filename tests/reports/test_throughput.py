@@ -17,6 +17,7 @@ from hexshards.reports import throughput as module
 from hexshards.reports.throughput import LoaderTiming, Throughput, measure_throughput
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.model_factory import network
+from hexshards.units import counted
 
 STAGES = ["read", "checksum", "decompress", "permute", "cross", "expand"]
 
@@ -99,7 +100,7 @@ def test_the_model_is_measured_with_the_threads_that_training_would_take_or_is_t
     for given, threads in (["--threads", "3"], 3), ([], min(before, usable_cores())):
         shown = CliRunner().invoke(app, ["bench", str(data), "--batch-size", "32", "--channels", "2", *given])
         assert shown.exit_code == 0, shown.output
-        assert f"{threads} threads" in shown.output and used.pop() == threads
+        assert counted(threads, "thread") in shown.output and used.pop() == threads
         assert torch.get_num_threads() == before
     assert CliRunner().invoke(app, ["bench", str(data), "--threads", "0"]).exit_code == 2
 
