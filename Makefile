@@ -15,7 +15,7 @@ test: $(INSTALLED)  ## all tests; those on real files skip, and say so, where ..
 	$(BIN)/python -m pytest -m alone
 
 quick: $(INSTALLED)  ## units of every package, for the moment before a commit: no process is started, nothing trained
-	$(BIN)/python -m pytest -q --quick
+	$(BIN)/python -m pytest -q --quick -n 2 --dist loadfile
 
 check: $(INSTALLED)  ## lint, format, and types of the package as it is installed
 	$(BIN)/ruff check .
