@@ -92,7 +92,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def s3_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, Path]]:
-    """Make a server of tests/small_server.py the S3 endpoint; a bucket's URL, and its folder behind the server."""
+    """Make a server of helpers/small_server.py the S3 endpoint; a bucket's URL, and its folder behind the server."""
     pytest.importorskip("s3fs", reason="without s3fs NOTHING OF S3 IS CHECKED")
 
     def make(server: Any) -> tuple[str, Path]:

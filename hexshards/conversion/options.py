@@ -48,7 +48,7 @@ class ConvertSpec:
         8_192,
         "Positions in a block, the last of a shard excepted. At 4,096 a position costs 2 bytes more (tar and zstd).",
         least=1,
-        most=1 << 19,  # a window of 16 full blocks must stay below the 16.8 million rows that order.permutation takes
+        most=1 << 19,  # a window of 16 full blocks must stay below the 16.8 million rows that rng.permutation takes
         shapes="bytes",
     )
     codec: Codec = option("zstd", "none: stock WebDataset decodes without a handler, 4 times larger.", shapes="bytes")

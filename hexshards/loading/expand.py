@@ -1,7 +1,7 @@
 """Expand packed rows into float planes at the last moment, each in its symmetry (augmentation); rows keep their order.
 
-Ways to the same bits: NumPy on the CPU, compiled code there in ``kernel``, and plain torch operations on whatever
-device the rows are on.
+Ways to the same bits: NumPy on the CPU, compiled code there in ``expand_compiled``, and plain torch operations on
+whatever device the rows are on.
 Legend of shapes: B rows, S side, C = S * S cells, W bytes of packed stones.
 """
 
