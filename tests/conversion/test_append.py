@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.processes import wait_for
 from helpers.small_data import CUT, columns_of, examples, files_of, processed, samples_of, write_examples
 
 import hexshards
@@ -129,14 +129,6 @@ def test_files_are_added_any_number_of_times(sources, data):
 
 
 # cut off ------------------------------------------------------------------------------------------------------------
-
-
-def wait_for(happened, *, wait_s=60.0):
-    end = time.monotonic() + wait_s
-    while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.001)
-    return found
 
 
 @pytest.mark.parametrize("moment", [".partial/*.spill.json", "train-*.tar"], ids=["reading", "writing"])

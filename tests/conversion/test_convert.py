@@ -5,12 +5,12 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers.processes import wait_for
 from helpers.small_data import CUT, columns_of, examples, files_of, processed, write_examples
 
 import hexshards
@@ -380,14 +380,6 @@ def members_of_group(group):
     listed = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
     pairs = [line.split() for line in listed.splitlines()]
     return [stat for pgid, stat in pairs if int(pgid) == group and not stat.startswith("Z")]
-
-
-def wait_for(happened, *, wait_s=60.0):
-    end = time.monotonic() + wait_s
-    while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
-    return found
 
 
 @pytest.mark.parametrize("moment", [".partial/*.keys.npy", "train-*.tar"], ids=["reading", "writing"])

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from helpers.processes import wait_for
 from helpers.small_data import processed
 
 from hexshards.conversion import executors
@@ -40,14 +41,6 @@ def tell_and_sleep(folder):
 
 def die(_):
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def wait_for(happened):
-    end = time.monotonic() + PATIENCE_S
-    while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-    return found
 
 
 def pids_in(folder, *, count):

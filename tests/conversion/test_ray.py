@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from helpers import processes
 from helpers.small_data import CUT, files_of, processed
 
 from hexshards.conversion import executors
@@ -82,11 +83,7 @@ def working():
 
 
 def wait_for(happened):
-    end = time.monotonic() + PATIENCE_S
-    while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
-    return found
+    return processes.wait_for(happened, wait_s=PATIENCE_S)
 
 
 def in_background(task):

@@ -67,6 +67,18 @@ def test_an_epoch_set_after_iter_and_before_the_first_batch_is_the_one_delivered
 # torchdata ----------------------------------------------------------------------------------------------------------
 
 
+def states_after_each_batch(loader, epochs):
+    """States of a loader in two epochs, whose batches are those that they should be."""
+    states = []
+    for epoch in range(2):
+        seen = []
+        for batch in loader:
+            seen.append(rows_of(batch))
+            states.append(loader.state_dict())
+        assert seen == epochs[epoch]
+    return states
+
+
 @pytest.mark.filterwarnings("ignore")  # its own imports
 def test_a_torchdata_node_over_the_loader_resumes_anywhere(data, epochs, request):
     nodes = optional("torchdata.nodes", request)
@@ -74,13 +86,7 @@ def test_a_torchdata_node_over_the_loader_resumes_anywhere(data, epochs, request
     def opened(**options):
         return nodes.Loader(nodes.IterableWrapper(open_loader(data, **options)))
 
-    loader, states = opened(), []
-    for epoch in range(2):
-        seen = []
-        for batch in loader:
-            seen.append(rows_of(batch))
-            states.append(loader.state_dict())
-        assert seen == epochs[epoch]
+    states = states_after_each_batch(opened(), epochs)
     for at in (0, 6, 10, 12, 22):
         again = opened(num_workers=int(at % 4 == 2))
         again.load_state_dict(states[at])
@@ -115,13 +121,7 @@ def test_a_stateful_data_loader_around_the_loader_resumes_anywhere(data, epochs,
         return torchdata.StatefulDataLoader(Stream(open_loader(data, **options)), batch_size=None)
 
     assert isinstance(open_loader(data), torchdata.stateful.Stateful)
-    loader, states = opened(), []
-    for epoch in range(2):
-        seen = []
-        for batch in loader:
-            seen.append(rows_of(batch))
-            states.append(loader.state_dict())
-        assert seen == epochs[epoch]
+    states = states_after_each_batch(opened(), epochs)
     for at in (0, 6, 11, 12, 22):
         again = opened(num_workers=int(at % 4 == 2))
         again.load_state_dict(states[at])
