@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from hexshards.arguments import fit_fields
-from hexshards.dataset.options import Codec
+from hexshards.dataset.options import MAX_BLOCK_POSITIONS, Codec
 from hexshards.options import check_options, option, require
 
 Dedupe = Literal["none", "games", "positions", "symmetric"]
@@ -48,7 +48,7 @@ class ConvertSpec:
         8_192,
         "Positions in a block, the last of a shard excepted. At 4,096 a position costs 2 bytes more (tar and zstd).",
         least=1,
-        most=1 << 19,  # a window of 16 full blocks must stay below the 16.8 million rows that rng.permutation takes
+        most=MAX_BLOCK_POSITIONS,
         shapes="bytes",
     )
     codec: Codec = option("zstd", "none: stock WebDataset decodes without a handler, 4 times larger.", shapes="bytes")

@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from hexshards.dataset.options import MAX_BLOCK_POSITIONS
+from hexshards.dataset.shard import END
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import MAX_OPTIONAL
 
 T = TypeVar("T")
-
-END_BYTES = 1024
-"""Zeros after the last block of a tar."""
 
 SHARD_NAME = r"(?:train|val)-[0-9]{6}\.tar"
 """Pattern of the names that shards have, as ``shard_name`` makes them."""
@@ -65,7 +64,7 @@ class LayoutEntry(_Strict, frozen=True):
     side: Annotated[int, Meta(ge=MIN_SIDE, le=MAX_SIDE)]
     soft: bool
     codec: Literal["zstd", "none"]
-    block_positions: Annotated[int, Meta(ge=1, le=1 << 19)]
+    block_positions: Annotated[int, Meta(ge=1, le=MAX_BLOCK_POSITIONS)]
     counted: bool | UnsetType = UNSET
     optional: Annotated[list[ColumnEntry], Meta(min_length=1, max_length=MAX_OPTIONAL)] | UnsetType = UNSET
 
@@ -83,7 +82,7 @@ class ShardEntry(_Strict, frozen=True):
     def __post_init__(self) -> None:
         if len(self.block_bytes) != len(self.block_crc32):
             raise ValueError("as many block_crc32 as block_bytes are needed")
-        if sum(self.block_bytes) + END_BYTES != self.size_bytes:
+        if sum(self.block_bytes) + len(END) != self.size_bytes:
             raise ValueError("block_bytes do not add up to size_bytes")
 
 

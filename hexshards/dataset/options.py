@@ -6,3 +6,6 @@ from typing import Literal
 
 Codec = Literal["zstd", "none"]
 """How a column is stored in a shard: ``.npy.zst`` or plain ``.npy``."""
+
+MAX_BLOCK_POSITIONS = 1 << 19
+"""A window of 16 full blocks stays below the 16.8 million rows that rng.permutation takes."""

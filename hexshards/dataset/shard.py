@@ -37,7 +37,8 @@ MAX_BLOCK_BYTES = 1 << 30
 """Bytes of a block's members, headers included, above which it is refused, compressed or not."""
 
 _PIECE_BYTES = 1 << 20
-_END = bytes(2 * tarfile.BLOCKSIZE)
+END = bytes(2 * tarfile.BLOCKSIZE)
+"""What follows the last block of a tar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +99,12 @@ def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout, thre
             positions += rows
             sizes.append(len(data))
             sums.append(isal_zlib.crc32(data))
-        file.write(_END)
-        digest.update(_END)
+        file.write(END)
+        digest.update(END)
     return Shard(
         name=path.name,
         positions=positions,
-        size_bytes=sum(sizes) + len(_END),
+        size_bytes=sum(sizes) + len(END),
         sha256=digest.hexdigest(),
         block_bytes=tuple(sizes),
         block_crc32=tuple(sums),

@@ -12,19 +12,17 @@ from hexshards.dataset import codec
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import Index
 from hexshards.dataset.index_schema import SHARD_NAME
-from hexshards.dataset.options import Codec
+from hexshards.dataset.options import MAX_BLOCK_POSITIONS, Codec
 from hexshards.dataset.shard import REPAIR, Layout, Shard, block_crc32
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
+from hexshards.game.columns import stone_bytes
 from hexshards.loading.window import COLUMNS
 from hexshards.units import counted
 
-MAX_BLOCK_POSITIONS = 1 << 19
-"""Positions above which a block of an unknown dataset is refused; none is converted with more."""
-
 _SHARD_NAME = re.compile(SHARD_NAME)
-_WIDTHS = {-(-2 * side * side // 8): side for side in range(MIN_SIDE, MAX_SIDE + 1)}
+_WIDTHS = {stone_bytes(side): side for side in range(MIN_SIDE, MAX_SIDE + 1)}
 
 
 def side_of(width: int) -> int:
