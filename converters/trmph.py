@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hexshards.conversion.options import CONVERT, ConvertSpec, Selector
 from hexshards.conversion.sources import Chunk, Contents, Games, source_name
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, or_refusal, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.game.columns import NO_POLICY, UNKNOWN, stone_bytes
 from hexshards.game.positions import Positions, Reject
@@ -135,7 +135,7 @@ def _gathered(files: Iterable[Contents]) -> Iterator[list[_Opened] | DataError]:
     """Files one after another, as many of one side together as have no more games than are checked at once."""
     together, games = list[_Opened](), 0
     for contents in files:
-        found = _opened_or_refused(contents)
+        found = or_refusal(_opened, contents)
         lines = 0 if isinstance(found, DataError) else len(found.file.lines)
         side = 0 if isinstance(found, DataError) else found.file.side
         # a file without games ends a gathering as one that is refused does: it has no side
@@ -152,13 +152,6 @@ def _gathered(files: Iterable[Contents]) -> Iterator[list[_Opened] | DataError]:
             together = []
     if together:
         yield together
-
-
-def _opened_or_refused(contents: Contents) -> _Opened | DataError:
-    try:
-        return _opened(contents)
-    except DataError as error:
-        return error
 
 
 def _chunks(opened: _Opened, spec: ConvertSpec) -> Iterator[Chunk]:

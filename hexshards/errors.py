@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from copy import deepcopy
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SCHEME = r"((?<![A-Za-z])[A-Za-z][A-Za-z0-9+.-]{1,20}:/{1,3})"
 _NAME = r"[^\s/?#'\",:@]"
@@ -61,6 +66,15 @@ class WorkerDied(RuntimeError):
 
 def _rebuild(kind: type[DataError], problem: str, where: str, fix: str) -> DataError:
     return kind(problem, where=where, fix=fix)
+
+
+def or_refusal(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | DataError:
+    """What a call gives, or the DataError that it raises, for those that go on with what is sound."""
+    try:
+        return call(*args, **kwargs)
+    except DataError as error:
+        # a traceback would hold on to the memory of those that called, until the garbage collector comes by
+        return error.with_traceback(None)
 
 
 def sendable(error: Exception) -> Exception:

@@ -24,7 +24,7 @@ from hexshards.conversion.sources import (
     source_apart,
 )
 from hexshards.dataset.index import InputFile
-from hexshards.errors import DataError
+from hexshards.errors import DataError, or_refusal
 from hexshards.game.board import BLUE, RED, connects
 from hexshards.game.columns import NO_POLICY, UNKNOWN, fault_of
 from hexshards.game.positions import Positions, concat
@@ -44,7 +44,7 @@ def read_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[ReadFile
         opened = _Opened(list(same))
         for file, chunks in zip(opened.files, _chunks_of_each(opened, formats()[form], spec), strict=True):
             size, sha256 = opened.known.pop(0)
-            yield chunks if isinstance(chunks, DataError) else _as_read_or_why(file, size, sha256, chunks)
+            yield chunks if isinstance(chunks, DataError) else or_refusal(_as_read, file, size, sha256, chunks)
 
 
 def games_of_each(files: Sequence[Input], *, spec: ConvertSpec) -> Iterator[tuple[str, Games | DataError]]:
@@ -77,36 +77,23 @@ def _chunks_of_each(
     if isinstance(converter, ReadsEach):
         return converter.read_each(opened, spec=spec)
 
-    def read(contents: Contents) -> list[Chunk] | DataError:
+    def read(contents: Contents) -> list[Chunk]:
         data, name, where, skip = contents
         asked: dict[str, Any] = {"skip": skip} if skip else {}
-        try:
-            return list(converter.read(data, name=name, where=where, spec=spec, **asked))
-        except DataError as error:
-            return error
+        return list(converter.read(data, name=name, where=where, spec=spec, **asked))
 
-    return map(read, opened)  # holds on to no file while the next one is read
+    return map(lambda contents: or_refusal(read, contents), opened)  # holds on to no file while the next one is read
 
 
 def _games_of_each(opened: Iterable[Contents], converter: GameSource, spec: ConvertSpec) -> Iterator[Games | DataError]:
     if isinstance(converter, ListsGamesOfEach):
         return converter.games_each(opened, spec=spec)
 
-    def games(contents: Contents) -> Games | DataError:
+    def games(contents: Contents) -> Games:
         data, name, where, _ = contents
-        try:
-            return converter.games(data, name=name, where=where, spec=spec)
-        except DataError as error:
-            return error
+        return converter.games(data, name=name, where=where, spec=spec)
 
-    return map(games, opened)
-
-
-def _as_read_or_why(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk]) -> ReadFile | DataError:
-    try:
-        return _as_read(file, size_bytes, sha256, chunks)
-    except DataError as error:
-        return error
+    return map(lambda contents: or_refusal(games, contents), opened)
 
 
 def _as_read(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk]) -> ReadFile:

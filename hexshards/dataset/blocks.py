@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
-from hexshards.errors import DataError
+from hexshards.errors import DataError, or_refusal
 from hexshards.storage.files import Home
 
 Columns = Mapping[str, NDArray[Any]]
@@ -51,34 +51,26 @@ class Blocks:
         return read
 
     def _blocks_of(self, shard: Shard, numbers: Sequence[int], names: Sequence[str]) -> list[Columns | DataError]:
-        try:
-            file = open_shard(self.home, shard)
-        except DataError as error:
-            return [_alone(error)] * len(numbers)
+        file = or_refusal(open_shard, self.home, shard)
+        if isinstance(file, DataError):
+            return [file] * len(numbers)
         with file:
             return [self._block(file, shard, number, names) for number in numbers]
 
     def _block(self, file: BinaryIO, shard: Shard, number: int, names: Sequence[str]) -> Columns | DataError:
         # looking for stones on one another takes ten times as long as all else that is checked, so it is done once
         place = shard.name, number
-        try:
-            columns = read_block(
-                file,
-                shard,
-                number,
-                layout=self.layout,
-                sources=self.sources,
-                names=names,
-                where=self.home.where(shard.name),
-                again=place in self._sound_stones,
-            )
-        except DataError as error:
-            return _alone(error)
-        if "stones" in columns:
+        columns = or_refusal(
+            read_block,
+            file,
+            shard,
+            number,
+            layout=self.layout,
+            sources=self.sources,
+            names=names,
+            where=self.home.where(shard.name),
+            again=place in self._sound_stones,
+        )
+        if not isinstance(columns, DataError) and "stones" in columns:
             self._sound_stones.add(place)
         return columns
-
-
-def _alone(error: DataError) -> DataError:
-    # a traceback would hold on to the memory of those that called, until the garbage collector comes by
-    return error.with_traceback(None)
