@@ -137,6 +137,12 @@ def test_sums_that_are_none_are_refused(saved):
         made().load_state_dict({**made().state_dict(), "running_sums": saved})
 
 
+@pytest.mark.parametrize("state", [None, [], "state", 7])
+def test_a_state_that_is_no_dict_is_refused_in_a_sentence(state):
+    with pytest.raises(ValueError, match="the trainer's state is no dict, it is of type"):
+        made().load_state_dict(state)
+
+
 def test_a_state_without_what_a_trainer_keeps_is_refused():
     for way in ({"ema": 0.9}, {"precision": "float16"}):
         with pytest.raises(ValueError, match="lacks"):

@@ -156,6 +156,8 @@ class Trainer:
 
         Raises ValueError for one that another network, optimizer or trainer made, before anything is changed.
         """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"the trainer's state is no dict, it is of type {type(state).__name__}")
         fresh = self._state()
         check_optimizer(state.get("optimizer_state_dict"), self.optimizer, "optimizer_state_dict")
         # checked for themselves: the sums of an older version may be fewer
