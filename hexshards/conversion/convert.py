@@ -296,21 +296,23 @@ def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
     notes = []
     if (twice := overlap(sketches)).positions:
         notes.append(
-            f"{_about(twice)} are there more than once, by several files: kept. --dedupe games keeps each once; or "
-            "name one of the folders or formats"
+            f"{_about(twice, 'is/are')} there more than once, by several files: kept. --dedupe games keeps each once; "
+            "or name one of the folders or formats"
         )
     held = shard_sketches(work.scratch, _shards(work.base))
     if (again := overlap_with(held, sketches)).positions:
         notes.append(
-            f"{_about(again)} were in the dataset already, from other files: added once more. A dataset made "
+            f"{_about(again, 'was/were')} in the dataset already, from other files: added once more. A dataset made "
             "with --dedupe games takes each once: convert everything so into another folder"
         )
     return notes
 
 
-def _about(overlap: Overlap) -> str:
+def _about(overlap: Overlap, verb: str) -> str:
     about = "" if overlap.exact else "about "
-    return f"{about}{counted(overlap.positions, 'position')} of {about}{counted(overlap.games, 'game')}"
+    one, _, many = verb.partition("/")
+    games = f"{about}{counted(overlap.games, 'game')}"
+    return f"{about}{counted(overlap.positions, 'position')} of {games} {one if overlap.positions == 1 else many}"
 
 
 def _without_policy(count: int) -> str:
