@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hexshards.conversion.count_games import key_ranges, within
 from hexshards.conversion.options import ConvertSpec
-from hexshards.conversion.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, moves, position_keys
+from hexshards.conversion.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, changes, moves, position_keys
 from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
 from hexshards.dataset.index import SPLITS, Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
@@ -79,7 +79,7 @@ def _names_that_stay(spills: Sequence[Spill]) -> list[NDArray[np.bool_]]:
         parts = [within(spill.whole_games()[:, 0], low, high) for spill in spills]
         words = np.concatenate([spill.whole_games()[part] for spill, part in zip(spills, parts, strict=True)])
         order = np.lexsort((words[:, 2], words[:, 1], words[:, 0]))
-        new = _changes(words[order, 0], words[order, 1])
+        new = changes(words[order, 0], words[order, 1])
         names = words[order, 2]
         staying = np.zeros(len(words), dtype=bool)
         staying[order] = names == names[np.flatnonzero(new)][np.cumsum(new) - 1] if len(words) else False
@@ -144,23 +144,14 @@ def _first_of_each(rows: _Rows) -> NDArray[np.bool_]:
     if not len(kept):
         return kept
     order = np.lexsort((rows.known, rows.goes, rows.move, rows.key))
-    board = _changes(rows.key[order])
-    new = board | _changes(rows.move[order])
+    board = changes(rows.key[order])
+    new = board | changes(rows.move[order])
     first = np.flatnonzero(new)
     stays, goes, held = (np.logical_or.reduceat(each[order], first) for each in (rows.stays, rows.goes, rows.held))
     first_row = order[first]
     without_move = rows.move[first_row] == NO_MOVE
     kept[first_row] = ~rows.goes[first_row] & ~held & (stays | ~goes) & (board[first] | ~without_move)
     return kept
-
-
-def _changes(*columns: Words) -> NDArray[np.bool_]:
-    """Where a row differs from the one before."""
-    new = np.zeros(len(columns[0]), dtype=bool)
-    new[:1] = True
-    for column in columns:
-        new[1:] |= column[1:] != column[:-1]
-    return new
 
 
 def _split(flags: NDArray[np.bool_], parts: Sequence[slice]) -> Iterator[NDArray[np.bool_]]:

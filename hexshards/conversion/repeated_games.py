@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hexshards.conversion.executors import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.read_sources import games_of_each
+from hexshards.conversion.same_games import changes
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.conversion.sources import Games, Input, ListsGames, Twin, formats, source_name
 from hexshards.errors import DataError
@@ -118,8 +119,7 @@ def _keep_lists(path: Path, lists: Sequence[tuple[str, Games]]) -> None:
 def _first_of_each(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """The place of the first row equal to each row."""
     order = np.lexsort((np.arange(len(keys)), keys[:, 1], keys[:, 0]))
-    new = np.ones(len(keys), dtype=bool)
-    new[1:] = (keys[order][1:] != keys[order][:-1]).any(axis=1)
+    new = changes(*keys[order].T)
     first = np.empty(len(keys), dtype=np.int64)
     first[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
     return first

@@ -91,3 +91,12 @@ def _chained(positions: Positions, words: Words) -> Words:
     for column in (*stone_words(positions.stones).T, positions.player, value):
         words = mix(words ^ column.astype(np.uint64))
     return words
+
+
+def changes(*columns: Words) -> NDArray[np.bool_]:
+    """Where a row differs from the one before."""
+    new = np.zeros(len(columns[0]), dtype=bool)
+    new[:1] = True
+    for column in columns:
+        new[1:] |= column[1:] != column[:-1]
+    return new

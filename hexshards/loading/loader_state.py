@@ -58,28 +58,32 @@ def decoded(state: object, *, identity: State, samples: int, last_epoch: int) ->
     if differ:
         raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
     if converted.epoch > last_epoch:
-        raise ValueError(f"not a loader's state: epoch is {converted.epoch}, and the last can be {last_epoch}")
+        raise _no_state(f"epoch is {converted.epoch}, and the last can be {last_epoch}")
     if converted.samples > samples:
-        raise ValueError(f"not a loader's state: samples is {converted.samples}, and an epoch has {samples}")
+        raise _no_state(f"samples is {converted.samples}, and an epoch has {samples}")
     if converted.samples % converted.global_batch and converted.samples < samples:
         whole = f"no whole number of batches of {converted.global_batch}"
-        raise ValueError(f"not a loader's state: samples is {converted.samples}, {whole}")
+        raise _no_state(f"samples is {converted.samples}, {whole}")
     return converted
+
+
+def _no_state(problem: str) -> ValueError:
+    return ValueError(f"not a loader's state: {problem}")
 
 
 def _of_fields(state: object) -> dict[str, int | str]:
     if not isinstance(state, Mapping):
-        raise ValueError(f"not a loader's state: it must be a dict, and is of type {_kind(state)}")
+        raise _no_state(f"it must be a dict, and is of type {_kind(state)}")
     given = dict(state)
     if missing := sorted({*LoaderState.__struct_fields__} - {*CHOICES, *given}):
-        raise ValueError(f"not a loader's state: it lacks {', '.join(missing)}")
+        raise _no_state(f"it lacks {', '.join(missing)}")
     if unknown := [key for key in given if key not in LoaderState.__struct_fields__]:
         names = ", ".join(printable(key) if isinstance(key, str) else f"a {_kind(key)}" for key in unknown[:3])
-        raise ValueError(f"not a loader's state: it has unknown {names}")
+        raise _no_state(f"it has unknown {names}")
     for name, value in given.items():
         # a NumPy number or a subclass of text may be anything where it is used next
         if type(value) not in (int, str):
-            raise ValueError(f"not a loader's state: {name} cannot be of type {_kind(value)}")
+            raise _no_state(f"{name} cannot be of type {_kind(value)}")
     return given
 
 
@@ -90,7 +94,7 @@ def _converted(given: Mapping[str, int | str]) -> LoaderState:
         return msgspec.convert(readable, LoaderState)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
-        raise ValueError(f"not a loader's state: {place.rstrip('`')} cannot be: {problem}") from None
+        raise _no_state(f"{place.rstrip('`')} cannot be: {problem}") from None
 
 
 def _unicode(text: str) -> str:
