@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 from hexshards.errors import WorkerDied
 from hexshards.main_guard import ADVICE, EXIT_CODE, check_main_guard, lacks_main_guard
@@ -72,26 +73,27 @@ def start_worker(_number: int) -> None:
     A signal to the whole process group asks the parent to save, and a second one to leave. Until it has saved it needs
     its workers, and when it leaves they end with it.
     """
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
     for number in _TO_ALL:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         # before any thread is started: one that did not block it would end the process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_heed_sigterm, args=(parent,), daemon=True).start()
+        threading.Thread(target=_heed_sigterm, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
     elif hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(), parent), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    # a DataLoader's worker looks for its parent when it has nothing to do, and a download may take minutes
-    while os.getppid() == parent:
+def _end_with(above: int, parent: BaseProcess | None) -> None:
+    # a DataLoader's worker looks for its parent when it has nothing to do, and a download may take minutes. Where the
+    # parent died before this worker began, another process is above it from the first; what the parent held open tells
+    while os.getppid() == above and (parent is None or parent.is_alive()):
         time.sleep(0.5)
     os._exit(1)
 
 
-def _heed_sigterm(parent: int) -> None:
+def _heed_sigterm(parent: int | None) -> None:
     # a program that ends in the middle of an epoch sends its workers one and waits for them: the parent's is obeyed
     if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         signal.sigwaitinfo({signal.SIGTERM})

@@ -244,6 +244,28 @@ def test_ctrl_c_ends_a_loop_and_its_workers_say_nothing(data):
     assert told.rstrip().endswith("KeyboardInterrupt")
 
 
+ORPHANED = """
+import multiprocessing, os, time
+from hexshards.loading.workers import start_worker
+
+def work(parent):
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    start_worker(0)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("fork").Process(target=work, args=(os.getpid(),)).start()
+    os._exit(0)
+"""
+
+
+@posix
+def test_a_worker_whose_parent_died_before_it_began_ends_too():
+    with reader("-c", ORPHANED):
+        pass
+
+
 @posix
 def test_workers_that_wait_for_a_server_end_with_the_program_too(data, tmp_path):
     pytest.importorskip("aiohttp", reason="without aiohttp THE END OF WORKERS THAT DOWNLOAD IS NOT CHECKED")
