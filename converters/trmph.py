@@ -5,28 +5,27 @@ begins with ``#`` and a blank, as one may after a game. ``b`` says that BLUE won
 file it is ``1`` or ``2``. A game is sound when its moves are cells of the board, none twice, and the last of them
 connects the edges of the player who is said to have won.
 
-Legend of shapes: G games, M moves of all games one after another, P positions, S side, C = S * S cells.
+Legend of shapes: G games, M moves of all games one after another.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.conversion.options import CONVERT, ConvertSpec, Selector
+from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.sources import Chunk, Contents, Games, source_name
 from hexshards.errors import DataError, or_refusal, printable
-from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
-from hexshards.game.columns import NO_POLICY, UNKNOWN, stone_bytes
+from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED
 from hexshards.game.positions import Positions, Reject
+from hexshards.game.records import NOBODY, PLAYER_NAMES, GameRecords
 from hexshards.storage.files import gunzip
 from hexshards.units import counted
 
@@ -35,12 +34,6 @@ CHUNK_GAMES = 512
 
 MAX_STRAY_LINES = 100_000
 """A file with more unreadable lines than this, and than games, is refused: it bounds what is remembered of them."""
-
-NOBODY = -1
-"""Who connected where nobody did."""
-
-NEVER = np.int16(np.iinfo(np.int16).max)
-"""Ply of a stone that is never played."""
 
 # no repeat here gives back what it took, so that a line of any length is read once
 _PAGE = rb"(?:(?:https?://|(?:www\.)?trmph\.com/)[!-\"$-~]*+)?"
@@ -54,7 +47,6 @@ _COMMENT = re.compile(rb"[ \t]#(?=[ \t]|\Z)")
 
 _PLAYERS = {b"b": BLUE, b"r": RED}
 _OLD_PLAYERS = {b"1": BLUE, b"2": RED}
-_NAMES = {BLUE: "BLUE", RED: "RED"}
 
 _NOT_A_GAME, _NOT_TEXT, _NO_WINNER = "not a game", "bytes that are not UTF-8", "no winner"
 _NO_GAMES = (_NOT_A_GAME, _NOT_TEXT)
@@ -62,9 +54,6 @@ _NO_GAMES = (_NOT_A_GAME, _NOT_TEXT)
 
 _Fault = tuple[int, str, str]
 """A line by its number in the file, the kind of fault, and what stood there."""
-
-_Rule = tuple[str, NDArray[np.bool_], Callable[[int], str]]
-"""A fault's name, the games that have it, and what to say was found in a game."""
 
 
 class _Unreadable(Exception):
@@ -157,8 +146,8 @@ def _gathered(files: Iterable[Contents]) -> Iterator[list[_Opened] | DataError]:
 def _chunks(opened: _Opened, spec: ConvertSpec) -> Iterator[Chunk]:
     """The positions of a file, some games at a time."""
     for batch, sound, faults in _checked(opened.file, spec):
-        rows = np.flatnonzero(sound & ~_passed_over(batch.number, opened.contents))
-        yield _chunk(opened, _positions(batch, rows, spec.positions), faults)
+        rows = np.flatnonzero(sound & ~_passed_over(batch.records.number, opened.contents))
+        yield _chunk(opened, batch.records.positions(rows, spec.positions), faults)
 
 
 def _chunk(opened: _Opened, positions: Positions, faults: Sequence[_Fault]) -> Chunk:
@@ -173,28 +162,25 @@ def _passed_over(numbers: NDArray[np.int32], contents: Contents) -> NDArray[np.b
 
 
 def _games(opened: _Opened, spec: ConvertSpec) -> Games:
-    keys, numbers = [], [np.zeros(0, dtype=np.int32)]
+    keys, numbers = [np.zeros((0, 2), dtype=np.uint64)], [np.zeros(0, dtype=np.int32)]
     for batch, sound, _ in _checked(opened.file, spec):
         rows = np.flatnonzero(sound)
-        keys += _keys(batch, rows)
-        numbers.append(batch.number[rows])
-    return Games(_as_words(keys), np.concatenate(numbers))
-
-
-def _as_words(keys: list[bytes]) -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(keys), dtype="<u8").astype(np.uint64).reshape(-1, 2)
+        keys.append(batch.records.keys(rows))
+        numbers.append(batch.records.number[rows])
+    return Games(np.concatenate(keys), np.concatenate(numbers))
 
 
 def _chunks_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator[list[Chunk]]:
     """What ``_chunks`` makes of each of some files of one side, all with few games."""
     batch, places = _laid_together(gathered)
+    records = batch.records
     sound, faults = _check(batch, spec)
     for opened, place in zip(gathered, places, strict=True):
-        sound[place] &= ~_passed_over(batch.number[place], opened.contents)
+        sound[place] &= ~_passed_over(records.number[place], opened.contents)
     # a sound game has a final position and, as it has moves, a penultimate one
-    counts = np.where(sound, batch.plies_G + 1 if spec.positions == "all" else 1, 0)
+    counts = np.where(sound, records.plies_G + 1 if spec.positions == "all" else 1, 0)
     ends = [0, *np.cumsum(counts).tolist()]
-    positions = _positions(batch, np.flatnonzero(sound), spec.positions)
+    positions = records.positions(np.flatnonzero(sound), spec.positions)
     for opened, place in zip(gathered, places, strict=True):
         mine = [faults[game] for game in range(place.start, place.stop) if game in faults]
         rows = slice(ends[place.start], ends[place.stop])
@@ -207,7 +193,7 @@ def _games_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator[
     sound, _ = _check(batch, spec)
     for place in places:
         rows = place.start + np.flatnonzero(sound[place])
-        yield Games(_as_words(_keys(batch, rows)), batch.number[rows])
+        yield Games(batch.records.keys(rows), batch.records.number[rows])
 
 
 def _laid_together(gathered: Sequence[_Opened]) -> tuple[_Batch, list[slice]]:
@@ -353,20 +339,18 @@ def _shown(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Some games of one side, laid on boards.
+    """Some games of one side: the lines on which they stand, and what they are on boards."""
 
-    cell_M int16: the cell of each move, -1 off the board. first_G, plies_G: a game's moves begin at first and are so
-    many. ply_GC int16: when each cell is played, NEVER where it is not; of two moves to a cell one counts.
-    """
-
-    side: int
     lines: list[_Line]
-    number: NDArray[np.int32]
-    winner: NDArray[np.int8]
-    cell_M: NDArray[np.int16]
-    first_G: NDArray[np.int64]
-    plies_G: NDArray[np.int64]
-    ply_GC: NDArray[np.int16]
+    records: GameRecords
+
+    def move(self, game: int, move: int) -> str:
+        """See records.Spelling."""
+        return _MOVE.findall(self.lines[game].moves)[move].decode()
+
+    def winner(self, game: int) -> str:
+        """See records.Spelling."""
+        return self.lines[game].mark.decode()
 
 
 def _checked(file: _File, spec: ConvertSpec) -> Iterator[tuple[_Batch, NDArray[np.bool_], list[_Fault]]]:
@@ -375,8 +359,8 @@ def _checked(file: _File, spec: ConvertSpec) -> Iterator[tuple[_Batch, NDArray[n
     starts = range(0, max(len(file.lines), 1), CHUNK_GAMES)
     for start in starts:
         batch = _laid_of(file, start)
-        sound, found = _check(batch, spec)
-        unsound = list(found.values())
+        sound, of_games = _check(batch, spec)
+        unsound = list(of_games.values())
         while faults and (start == starts[-1] or faults[-1][0] < batch.lines[-1].line):
             unsound.append(faults.pop())
         yield batch, sound, sorted(unsound)
@@ -400,159 +384,33 @@ def _laid(lines: list[_Line], winners: list[int], *, side: int) -> _Batch:
     on_board = (col_M < side) & (row_M < side)
     cell_M = np.where(on_board, row_M.astype(np.int16) * side + col_M, -1).astype(np.int16)
     ends_G = np.searchsorted(letter_M, np.cumsum([len(line.moves) for line in lines], dtype=np.int64))
-    plies_G = np.diff(ends_G, prepend=0)
-    first_G = ends_G - plies_G
-    game_M = np.repeat(np.arange(len(lines)), plies_G)
-    ply_M = np.arange(len(cell_M)) - first_G[game_M]
-    ply_GC = np.full((len(lines), side**2), NEVER)
-    ply_GC[game_M[on_board], cell_M[on_board]] = ply_M[on_board]
-    return _Batch(
-        side=side,
-        lines=lines,
+    records = GameRecords.laid(
+        side,
         number=np.array([line.number for line in lines], dtype=np.int32),
         winner=np.array(winners, dtype=np.int8),
         cell_M=cell_M,
-        first_G=first_G,
-        plies_G=plies_G,
-        ply_GC=ply_GC,
+        plies_G=np.diff(ends_G, prepend=0),
     )
+    return _Batch(lines, records)
 
 
 def _check(batch: _Batch, spec: ConvertSpec) -> tuple[NDArray[np.bool_], dict[int, _Fault]]:
     """Which games are sound, and the first fault of each of the others."""
-    rules = _rules(batch, *_joined(batch), unfinished=spec.unfinished == "keep")
-    faulty = np.stack([bad for _, bad, _ in rules])
-    first, sound = faulty.argmax(axis=0), ~faulty.any(axis=0)
-    faults = dict[int, _Fault]()
-    for game in np.flatnonzero(~sound).tolist():
-        reason, _, found = rules[first[game]]
-        faults[game] = (batch.lines[game].line, reason, found(game))
-    return np.asarray(sound), faults
-
-
-def _rules(batch: _Batch, joined: NDArray[np.int8], before: NDArray[np.int8], *, unfinished: bool) -> list[_Rule]:
-    missing = np.concatenate([[0], np.cumsum(batch.cell_M < 0)])
-    off = missing[batch.first_G + batch.plies_G] > missing[batch.first_G]
-
-    def cells(game: int) -> list[int]:
-        moves: list[int] = _moves(batch, game).tolist()
-        return moves
-
-    def name(game: int, move: int) -> str:
-        return f"{_MOVE.findall(batch.lines[game].moves)[move].decode()}, move {move + 1}"
-
-    def repeat(game: int) -> int:
-        moves = cells(game)
-        return next(move for move, cell in enumerate(moves) if cell in moves[:move])
-
-    return [
-        ("no moves", batch.plies_G == 0, lambda game: "none"),
-        ("move off the board", off, lambda game: name(game, cells(game).index(-1))),
-        ("cell played twice", ~_playable(batch), lambda game: name(game, repeat(game))),
-        (
-            "moves after the win",
-            before != NOBODY,
-            lambda game: f"{_NAMES[int(before[game])]} had connected before move {batch.plies_G[game]}",
-        ),
-        (
-            "unfinished game",
-            (joined == NOBODY) & (not unfinished),
-            lambda game: f"nobody connected in {counted(batch.plies_G[game], 'move')}",
-        ),
-        (
-            "winner did not connect",
-            (joined != NOBODY) & (joined != batch.winner),
-            lambda game: f"{batch.lines[game].mark.decode()}, but {_NAMES[int(joined[game])]} connected",
-        ),
-    ]
-
-
-def _joined(batch: _Batch) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Who connects by all moves of each game, and who by all but the last."""
-    # a connection never goes away, so that nobody won too early if nobody had one move before the end
-    plies_2G1 = np.stack([batch.plies_G, batch.plies_G - 1])[:, :, None]
-    played_2GC = batch.ply_GC < plies_2G1
-    red_GC = batch.ply_GC % 2 == 1
-    joined = np.full((2, len(batch.lines)), NOBODY, dtype=np.int8)
-    for player, own_GC in ((BLUE, ~red_GC), (RED, red_GC)):
-        boards = (played_2GC & own_GC).reshape(-1, batch.side, batch.side)
-        joined[connects(boards, player=player).reshape(joined.shape)] = player
-    return joined[0], joined[1]
+    sound, faults = batch.records.check(batch, unfinished=spec.unfinished == "keep")
+    return sound, {game: (batch.lines[game].line, *fault) for game, fault in faults.items()}
 
 
 def _corrected(file: _File) -> _File:
     """A file with old marks: who connected decides over the whole file which player each of them means."""
     agreeing = finished = 0
     for start in range(0, len(file.lines), CHUNK_GAMES):
-        batch = _laid_of(file, start)
-        joined = np.where(_playable(batch), _joined(batch)[0], NOBODY)
+        records = _laid_of(file, start).records
+        joined = np.where(records.playable(), records.joined()[0], NOBODY)
         finished += int((joined != NOBODY).sum())
-        agreeing += int((joined == batch.winner).sum())
+        agreeing += int((joined == records.winner).sum())
     swapped = 2 * agreeing < finished
     players = {mark: player ^ swapped for mark, player in _OLD_PLAYERS.items()}
-    meant = ", ".join(f"{mark.decode()} is {_NAMES[player]}" for mark, player in players.items())
+    meant = ", ".join(f"{mark.decode()} is {PLAYER_NAMES[player]}" for mark, player in players.items())
     borne_out = finished - agreeing if swapped else agreeing
     note = f"winners are written 1 and 2: {meant}, as {borne_out:,} of {finished:,} finished games bear out"
     return _File(file.side, file.lines, file.faults, players, (note,))
-
-
-def _playable(batch: _Batch) -> NDArray[np.bool_]:
-    """Which games have each move in a cell of its own."""
-    return np.asarray((batch.ply_GC < NEVER).sum(axis=1) == batch.plies_G)
-
-
-def _moves(batch: _Batch, game: int) -> NDArray[np.int16]:
-    return batch.cell_M[batch.first_G[game] : batch.first_G[game] + batch.plies_G[game]]
-
-
-def _keys(batch: _Batch, games: NDArray[np.int64]) -> list[bytes]:
-    """16 bytes for each of some games; a game and the same turned by 180 degrees share theirs."""
-    keys = []
-    for game in games.tolist():
-        moves = _moves(batch, game)
-        same = min(moves.astype(">i2").tobytes(), (batch.side**2 - 1 - moves).astype(">i2").tobytes())
-        keys.append(blake2b(bytes([batch.side, batch.winner[game]]) + same, digest_size=16).digest())
-    return keys
-
-
-# positions ----------------------------------------------------------------------------------------------------------
-
-
-def _positions(batch: _Batch, games: NDArray[np.int64], selector: Selector) -> Positions:
-    """The chosen positions of some sound games, game by game and ply by ply."""
-    counts_G = batch.plies_G[games] + 1
-    game_P = np.repeat(games, counts_G)
-    start_P = np.repeat(np.cumsum(counts_G) - counts_G, counts_G)
-    ply_P = np.arange(len(game_P)) - start_P
-    plies_P = batch.plies_G[game_P]
-    final_P = ply_P == plies_P
-    next_P = batch.cell_M[batch.first_G[game_P] + ply_P - final_P]
-    positions = Positions(
-        side=batch.side,
-        stones=_stones(next_P, ply_P, start_P, batch.side),
-        policy=np.where(final_P, np.int16(NO_POLICY), next_P),
-        player=(ply_P % 2).astype(np.uint8),
-        value=batch.winner[game_P].astype(np.float32),
-        source=np.zeros(len(game_P), dtype=np.uint32),
-        game=batch.number[game_P],
-        ply=ply_P.astype(np.int16),
-        plies=plies_P.astype(np.int16),
-        tier=np.full(len(game_P), UNKNOWN, dtype=np.int8),
-    )
-    chosen = {"all": slice(None), "final": final_P, "penultimate": ply_P == plies_P - 1}[selector]
-    return positions.take(chosen)
-
-
-def _stones(
-    next_P: NDArray[np.int16], ply_P: NDArray[np.int64], start_P: NDArray[np.int64], side: int
-) -> NDArray[np.uint8]:
-    """Packed stones of whole games, whose rows begin at ``start_P``: each row is the one before it and one stone."""
-    (placed,) = np.nonzero(ply_P)
-    bit = next_P[placed - 1] + np.where(ply_P[placed] % 2, 0, side**2)
-    stones_PW = np.zeros((len(ply_P), stone_bytes(side)), dtype=np.uint8)
-    stones_PW[placed, bit >> 3] = 0x80 >> (bit & 7)
-    # running over all games at once and taking away what lay there before each began is 4 times faster than comparing
-    # the ply of every cell with the ply of every position: 13 M positions/s at side 13
-    np.bitwise_xor.accumulate(stones_PW, axis=0, out=stones_PW)
-    stones_PW ^= stones_PW[start_P]
-    return stones_PW

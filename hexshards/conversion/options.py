@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 
 from hexshards.arguments import fit_fields
 from hexshards.dataset.options import MAX_BLOCK_POSITIONS, Codec
+from hexshards.game.options import Selector as Selector
 from hexshards.options import check_options, option, require
 
 Dedupe = Literal["none", "games", "positions", "symmetric"]
@@ -15,9 +16,6 @@ one (positions), also those that are equal when turned by 180 degrees (symmetric
 
 Engine = Literal["local", "ray"]
 """Where a conversion's tasks run: in processes of this machine, or on a Ray cluster. The shards do not depend on it."""
-
-Selector = Literal["all", "final", "penultimate"]
-"""Which positions of a game of M moves are taken: plies 0 to M; ply M; ply M - 1. For files of whole games."""
 
 V1Value = Literal["check", "as-is", "inverted"]
 """How a first-generation file's values are taken: 1.0 where RED won (as-is), or where BLUE won (inverted)."""

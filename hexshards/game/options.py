@@ -1,4 +1,4 @@
-"""Random games and their files."""
+"""Options of games: sides, which positions of a game are taken, random games and their files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from hexshards.options import check_options, option
 
 MIN_SIDE, MAX_SIDE = 3, 19
 """Sides that a dataset may have."""
+
+Selector = Literal["all", "final", "penultimate"]
+"""Which positions of a game of M moves are taken: plies 0 to M; ply M; ply M - 1. For files of whole games."""
 
 Format = Literal["processed", "trmph"]
 """How random games are written: ``*_processed.pkl.gz`` (every position) or ``.trmph`` (one game a line)."""
