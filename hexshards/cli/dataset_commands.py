@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Unpack, cast
+from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast
 
 import typer
 from typer import Argument, Option
@@ -24,6 +24,9 @@ from hexshards.options import changed
 from hexshards.signals import stops_as_ctrl_c
 from hexshards.training.options import TRAIN, TrainSpec
 from hexshards.units import counted
+
+if TYPE_CHECKING:
+    from hexshards.game.positions import Positions
 
 
 @options_of(ConvertSpec, after="out")
@@ -191,6 +194,9 @@ def show(
     dataset: Dataset,
     number: Annotated[int, Option("-n", min=1, help="How many positions.")] = 3,
     split: Split = LOADER.split,
+    svg: Annotated[
+        Path | None, Option(help="Also draw them as one picture, in this file.", show_default="only here")
+    ] = None,
     cache: CacheFolder = None,
 ) -> None:
     """Draw the first positions of a dataset: B and R stones, * the move to learn."""
@@ -213,6 +219,20 @@ def show(
             if besides := display.optional_text(positions, row):
                 display.say(besides)
             display.say(display.board_picture(positions, row) + "\n")
+        if svg:
+            _draw(positions, svg)
+
+
+def _draw(positions: Positions, out: Path) -> None:
+    from hexshards.cli import display
+    from hexshards.drawing.svg import markup
+    from hexshards.game.diagram import sheet_of
+    from hexshards.storage.files import write_whole
+
+    if out.suffix != ".svg":
+        raise ValueError(f"--svg writes a picture, so its name ends in .svg, got {escaped(out)}")
+    write_whole(out, markup(sheet_of(positions, most=len(positions))).encode())
+    display.say(f"picture {escaped(out)}")
 
 
 @options_of(SynthSpec)

@@ -134,6 +134,13 @@ class Positions:
         bits = np.unpackbits(self.stones, axis=1, count=2 * self.side**2)
         return bits.reshape(-1, 2, self.side, self.side)
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the first positions as boards."""
+        from hexshards.drawing.svg import markup
+        from hexshards.game.diagram import sheet_of
+
+        return markup(sheet_of(self))
+
 
 def as_distributions(moves: Array, *, cells: int) -> NDArray[np.float16]:
     """Policies that are single moves, int16 (P,), as distributions, float16 (P, C)."""

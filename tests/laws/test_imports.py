@@ -24,7 +24,19 @@ CONVERTERS = ROOT / "converters"
 
 RANK = [
     *("errors", "arguments", "units", "rng", "options", "signals", "main_guard", "cores"),
-    *("game", "storage", "dataset", "conversion", "loading", "training", "reports", "sweeps", "cli", "__main__"),
+    *(
+        "drawing",
+        "game",
+        "storage",
+        "dataset",
+        "conversion",
+        "loading",
+        "training",
+        "reports",
+        "sweeps",
+        "cli",
+        "__main__",
+    ),
 ]
 """Packages, and modules beside them, lowest first. Each imports only from itself and from those before it."""
 
@@ -48,6 +60,7 @@ HEAVY = {
     "ray",
     "multiprocessing",
     "fsspec",
+    "jinja2",
 }
 """What a person who asks for help should not wait for."""
 
