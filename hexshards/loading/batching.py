@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hexshards.dataset.validation import look_first
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.expand import Batch, Fill, Packed, batch_floats, expand, expand_on_device
 
@@ -64,12 +65,14 @@ def compiled() -> Fill | None:
     Compiling takes seconds, once on a machine, and loading it again some tenths of one.
     """
     try:
+        from hexshards.dataset.validation_compiled import sound
         from hexshards.loading.expand_compiled import fill
     except ImportError:
         return None
     except RuntimeError as error:
         log.warning("batches are expanded by NumPy: %s. Set NUMBA_CACHE_DIR to a folder that can be written", error)
         return None
+    look_first(sound)
     return fill
 
 

@@ -23,10 +23,11 @@ from typer.testing import CliRunner
 import hexshards
 from hexshards.cli.app import app
 from hexshards.conversion.count_games import note_games_of_shard
-from hexshards.dataset import shard
+from hexshards.dataset import shard, validation
 from hexshards.dataset.leakage import leakage
 from hexshards.dataset.shard import write_shard
 from hexshards.dataset.validation import check_numbers, check_stones
+from hexshards.dataset.validation_compiled import sound as sound_stones
 from hexshards.errors import DataError
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import NO_POLICY, columns, declared, stone_bytes
@@ -35,6 +36,14 @@ from hexshards.loading.options import LoaderSpec
 from hexshards.loading.shuffle_quality import mixing
 
 SOURCES = 3
+
+
+@pytest.fixture(params=["NumPy", "compiled"])
+def first_look(request, monkeypatch):
+    """Stones are looked at by NumPy alone, or by compiled code first."""
+    monkeypatch.setattr(validation, "_first_look", [])
+    if request.param == "compiled":
+        validation.look_first(sound_stones)
 
 
 # the check and its slow, obvious twin -------------------------------------------------------------------------------
@@ -108,7 +117,7 @@ def test_a_signalling_nan_is_refused_without_a_warning():
 
 
 @pytest.mark.parametrize("side", range(MIN_SIDE, MAX_SIDE + 1))
-def test_two_stones_on_a_cell_are_refused_on_every_cell_and_no_others_are(side):
+def test_two_stones_on_a_cell_are_refused_on_every_cell_and_no_others_are(side, first_look):
     random, cells, width = np.random.default_rng(side), side * side, stone_bytes(side)
     for rows in (1, 2, 5, 8):
         own = random.integers(0, 3, size=(rows, cells))
@@ -129,13 +138,31 @@ def test_two_stones_on_a_cell_are_refused_on_every_cell_and_no_others_are(side):
 
 
 @pytest.mark.parametrize("side", [3, 4, 5, 13, 19])
-def test_random_bits_are_refused_just_where_the_twin_refuses_them(side):
+def test_random_bits_are_refused_just_where_the_twin_refuses_them(side, first_look):
     random = np.random.default_rng(side)
     for chance in (0.01, 0.05, 0.3):
         for _ in range(30):
             stones = np.packbits(random.random((3, 8 * stone_bytes(side))) < chance, axis=1)
             holds = all(stones_may_be(row, side) for row in stones)
             agrees(lambda stones=stones: check_stones(stones, side=side, where="a"), holds, "^a, stones: row ")
+            assert sound_stones(stones, side) == holds
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8191, 8192, 8193, 20_000])
+def test_stones_are_looked_at_in_blocks_of_any_length(rows, first_look):
+    stones = np.zeros((rows, stone_bytes(5)), dtype=np.uint8)
+    check_stones(stones, side=5, where="a")
+    for row in {0, rows // 2, rows - 1} if rows else ():
+        spoiled = stones.copy()
+        spoiled[row] = np.packbits(np.isin(np.arange(56), [7, 25 + 7]))
+        with pytest.raises(DataError, match=f"^a, stones: row {row} has two stones on cell 7\\. "):
+            check_stones(spoiled, side=5, where="a")
+
+
+def test_a_loader_that_expands_with_compiled_code_looks_at_stones_with_it(sound, monkeypatch):
+    monkeypatch.setattr(validation, "_first_look", [])
+    open_loader(sound)
+    assert validation._first_look == [sound_stones]
 
 
 # every reader of a dataset ------------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ def test_rows_need_be_neither_aligned_nor_in_one_piece():
 BETWEEN_WALLS = """
 import ctypes, mmap, sys
 import numpy as np
+from hexshards.dataset import validation_compiled
 from hexshards.loading import expand_compiled
 from hexshards.loading.expand import Packed, batch_floats, expand
 
@@ -98,6 +99,7 @@ for side in range(3, 20):
                 stones = inside[place : place + count * width].reshape(count, width)
                 zeros = [np.zeros(count, kind) for kind in (np.uint8, np.int16, np.float32)]
                 expand(Packed(stones, *zeros, np.full(count, symmetry, np.uint8)), side=side, by=expand_compiled.fill)
+                assert validation_compiled.sound(stones, side)
 # what no reader lets through: each column by itself, from the first byte behind a wall and up to the one before another
 sound = Packed(*(np.zeros(shape, kind) for shape, kind in
                  [((3, 43), "u1"), (3, "u1"), (3, "i2"), (3, "f4"), (3, "u1")]))
