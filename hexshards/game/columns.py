@@ -214,6 +214,9 @@ def columns(side: int, *, soft: bool, counted: bool = False) -> Fields:
     return fields_of(declared(soft=soft, counted=counted), side)
 
 
+DERIVED = {"plies_left": ("plies", "ply")}
+"""Columns that are reckoned from others when they are read."""
+
 # optional columns ---------------------------------------------------------------------------------------------------
 
 

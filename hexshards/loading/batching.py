@@ -12,7 +12,20 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.validation import look_first
 from hexshards.loading.buffers import Buffers
-from hexshards.loading.expand import Batch, Fill, Packed, batch_floats, expand, expand_on_device
+from hexshards.loading.expand import (
+    Batch,
+    BatchWithColumns,
+    Fill,
+    PackedWithColumns,
+    Rows,
+    batch_floats,
+    expand,
+    expand_on_device,
+    like,
+    parts_of,
+    split,
+)
+from hexshards.loading.extra_columns import ExtraColumns, as_bytes
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +44,11 @@ the kernels of an expansion take as long for 1,024 rows as for 16,384 (benchmark
 class RowBuffer:
     """Runs of rows out of consecutive windows; what lies before a run is let go."""
 
-    def __init__(self, windows: Iterator[Packed], start: int) -> None:
+    def __init__(self, windows: Iterator[Rows], start: int) -> None:
         self.windows, self.end = windows, start
-        self.held: deque[tuple[int, Packed]] = deque()
+        self.held: deque[tuple[int, Rows]] = deque()
 
-    def take(self, low: int, high: int) -> Packed:
+    def take(self, low: int, high: int) -> Rows:
         """Rows ``low`` to ``high`` of the stream; where one window holds them all, views of it."""
         self._let_go(low)
         while self.end < high:
@@ -44,11 +57,11 @@ class RowBuffer:
             self.end += len(window.stones)
             self._let_go(low)
         runs = [
-            Packed(*(column[max(low - start, 0) : high - start] for column in window))
+            like(window, (column[max(low - start, 0) : high - start] for column in window))
             for start, window in self.held
             if start < high
         ]
-        return runs[0] if len(runs) == 1 else Packed(*map(_joined, zip(*runs, strict=True)))
+        return runs[0] if len(runs) == 1 else like(runs[0], map(_joined, zip(*runs, strict=True)))
 
     def _let_go(self, low: int) -> None:
         while self.held and self.held[0][0] + len(self.held[0][1].stones) <= low:
@@ -77,13 +90,14 @@ def compiled() -> Fill | None:
 
 
 def on_cpu(
-    rows: Iterable[Packed],
+    rows: Iterable[Rows],
     *,
     side: int,
     by: Fill | None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
-) -> Generator[Batch, None, None]:
+    extra: ExtraColumns | None = None,
+) -> Generator[Batch | BatchWithColumns, None, None]:
     """Batches in CPU memory, expanded in the caller's thread ``by`` compiled code, or by NumPy where that is None.
 
     A thread of its own would cost more than it saves: compiled code already leaves Python to the thread that reads the
@@ -98,17 +112,18 @@ def on_cpu(
         if not as_made:
             board, policy, value = batch
             batch = Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
-        yield batch
+        yield _with_columns(batch, packed, extra)
 
 
 def on_device(
-    rows: Iterable[Packed],
+    rows: Iterable[Rows],
     *,
     side: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
-) -> Generator[Batch, None, None]:
+    extra: ExtraColumns | None = None,
+) -> Generator[Batch | BatchWithColumns, None, None]:
     """Batches on a device: rows cross packed, and copies and expansion overlap the step that runs there.
 
     A batch is a part of what crossed together, whose memory lasts as long as one of its batches is held. On CUDA they
@@ -118,7 +133,7 @@ def on_device(
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     if stream:
         stream.wait_stream(torch.cuda.current_stream(device))
-    begun: deque[tuple[Batch, torch.cuda.Event | None]] = deque()
+    begun: deque[tuple[Batch | BatchWithColumns, torch.cuda.Event | None]] = deque()
     groups = _groups(iter(rows))
     try:
         while True:
@@ -126,14 +141,12 @@ def on_device(
                 with torch.cuda.stream(stream):  # None: the current one
                     if (group := next(groups, None)) is None:
                         break
-                    batch = expand_on_device(
-                        _sent_together(group, device), side=side, dtype=dtype, channels_last=channels_last
-                    )
+                    there = _sent_together(group, device)
+                    made_there = expand_on_device(there, side=side, dtype=dtype, channels_last=channels_last)
+                    batch = _with_columns(made_there, there, extra)
                     made = stream.record_event() if stream else None
                 counts = [len(packed.value) for packed in group]
-                begun.extend(
-                    (Batch(*parts), made) for parts in zip(*(torch.split(part, counts) for part in batch), strict=True)
-                )
+                begun.extend((part, made) for part in split(batch, counts))
             if not begun:
                 return
             yield _handed_over(*begun.popleft())
@@ -142,9 +155,15 @@ def on_device(
             torch.cuda.current_stream(device).wait_stream(stream)
 
 
-def _groups(rows: Iterator[Packed]) -> Iterator[list[Packed]]:
+def _with_columns(batch: Batch, rows: Rows, extra: ExtraColumns | None) -> Batch | BatchWithColumns:
+    if extra is None or not isinstance(rows, PackedWithColumns):
+        return batch
+    return BatchWithColumns(*batch, extra.shown(rows))
+
+
+def _groups(rows: Iterator[Rows]) -> Iterator[list[Rows]]:
     """Consecutive batches of up to DEVICE_ROWS rows together, or one that has more."""
-    group, held = list[Packed](), 0
+    group, held = list[Rows](), 0
     for packed in rows:
         if group and held + len(packed.value) > DEVICE_ROWS:
             yield group
@@ -155,10 +174,10 @@ def _groups(rows: Iterator[Packed]) -> Iterator[list[Packed]]:
         yield group
 
 
-def _sent_together(group: Sequence[Packed], device: torch.device) -> Packed:
+def _sent_together(group: Sequence[Rows], device: torch.device) -> Rows:
     """The rows of several batches on the device, one after another."""
     columns = [_joined(parts) if len(parts) > 1 else parts[0] for parts in zip(*group, strict=True)]
-    return Packed(*(sent(column, device) for column in columns))
+    return like(group[0], (sent(as_bytes(column), device) for column in columns))
 
 
 def usable_device(name: str | torch.device) -> torch.device:
@@ -191,10 +210,10 @@ def sent(column: NDArray[np.generic] | torch.Tensor, device: torch.device) -> to
     return tensor.to(device)
 
 
-def _handed_over(batch: Batch, made: torch.cuda.Event | None) -> Batch:
+def _handed_over(batch: Batch | BatchWithColumns, made: torch.cuda.Event | None) -> Batch | BatchWithColumns:
     if made is not None:
         current = torch.cuda.current_stream(batch.board.device)
         current.wait_event(made)
-        for part in batch:
+        for part in parts_of(batch):
             part.record_stream(current)
     return batch

@@ -12,7 +12,7 @@ import torch
 from hexshards.dataset.filters import Selection
 from hexshards.errors import DataError
 from hexshards.loading.batching import sent
-from hexshards.loading.expand import Packed
+from hexshards.loading.expand import Packed, Rows
 from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.window import COLUMNS, Windows
 from hexshards.units import show_bytes
@@ -51,7 +51,7 @@ class Resident:
                     # a copy that waits until it is there, so that any stream may read it
                     column[start : start + len(columns[name])] = torch.from_numpy(columns[name].copy())
 
-    def draw(self, windows: Windows, numbers: range) -> Generator[Packed, None, None]:
+    def draw(self, windows: Windows, numbers: range) -> Generator[Rows, None, None]:
         """Rows of these windows on the device; only their order and their symmetries cross over."""
         with closing(ordered_map(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
             for window in in_turn:

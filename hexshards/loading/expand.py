@@ -7,7 +7,7 @@ Legend of shapes: B rows, S side, C = S * S cells, W bytes of packed stones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,6 +35,33 @@ class Packed(NamedTuple):
     symmetry: Any
 
 
+class PackedWithColumns(NamedTuple):
+    """Packed rows with the columns that were asked for, as they are in the dataset: in no row's symmetry yet.
+
+    columns (B,): a structured array, a field a column; as tensor, its bytes (B, E).
+    """
+
+    stones: Any
+    player: Any
+    policy: Any
+    value: Any
+    symmetry: Any
+    columns: Any
+
+
+Rows = Packed | PackedWithColumns
+
+
+def rows_of(columns: Mapping[str, Any]) -> Rows:
+    """Packed rows of columns by their names."""
+    return PackedWithColumns(**columns) if "columns" in columns else Packed(**columns)
+
+
+def like(rows: Rows, columns: Iterable[Any]) -> Rows:
+    """Rows of the same kind that have these columns."""
+    return type(rows)(*columns)
+
+
 class Batch(NamedTuple):
     """Samples as a network takes them, in hex_ai's layout.
 
@@ -48,7 +75,37 @@ class Batch(NamedTuple):
     value: torch.Tensor
 
 
-Fill = Callable[[Packed, int, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None]
+class BatchWithColumns(NamedTuple):
+    """A Batch with the columns that were asked for, a tensor of B rows for each, by name."""
+
+    board: torch.Tensor
+    policy: torch.Tensor
+    value: torch.Tensor
+    columns: dict[str, torch.Tensor]
+
+
+def parts_of(batch: Batch | BatchWithColumns) -> list[torch.Tensor]:
+    """All tensors of a batch."""
+    return [*batch[:3], *(batch.columns.values() if isinstance(batch, BatchWithColumns) else ())]
+
+
+def split(batch: Batch | BatchWithColumns, counts: list[int]) -> Iterator[Batch | BatchWithColumns]:
+    """A batch as several of so many rows each."""
+    names = tuple(batch.columns) if isinstance(batch, BatchWithColumns) else None
+    for board, policy, value, *rest in zip(*(torch.split(part, counts) for part in parts_of(batch)), strict=True):
+        part = Batch(board, policy, value)
+        yield part if names is None else BatchWithColumns(*part, dict(zip(names, rest, strict=True)))
+
+
+def each_alone(batch: Batch | BatchWithColumns) -> Iterator[Batch | BatchWithColumns]:
+    """The samples of a batch, one by one."""
+    names = tuple(batch.columns) if isinstance(batch, BatchWithColumns) else None
+    for board, policy, value, *rest in zip(*parts_of(batch), strict=True):
+        sample = Batch(board, policy, value)
+        yield sample if names is None else BatchWithColumns(*sample, dict(zip(names, rest, strict=True)))
+
+
+Fill = Callable[[Rows, int, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None]
 """Writes packed rows of a side as floats: see ``fill``."""
 
 
@@ -57,7 +114,7 @@ def batch_floats(rows: int, *, side: int) -> int:
     return rows * (4 * side * side + 1)
 
 
-def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None, by: Fill | None = None) -> Batch:
+def expand(rows: Rows, *, side: int, out: NDArray[np.float32] | None = None, by: Fill | None = None) -> Batch:
     """Rows of NumPy arrays as a batch in CPU memory: in ``out``, of ``batch_floats`` numbers, or in fresh memory.
 
     ``by`` is what writes the numbers, ``fill`` or its compiled twin.
@@ -74,16 +131,16 @@ def expand(rows: Packed, *, side: int, out: NDArray[np.float32] | None = None, b
 
 
 def fill(
-    rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
+    rows: Rows, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
 ) -> None:
     """Write what rows show: board (B, 3 * C), policy (B, C) and value (B,), each in full."""
     for first in range(0, len(rows.stones), CHUNK_ROWS):
         part = slice(first, first + CHUNK_ROWS)
-        _fill_at_once(Packed(*(column[part] for column in rows)), side, board[part], policy[part], value[part])
+        _fill_at_once(Packed(*(column[part] for column in rows[:5])), side, board[part], policy[part], value[part])
 
 
 def _fill_at_once(
-    rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
+    rows: Rows, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
 ) -> None:
     swapped = SWAPS_COLOURS[rows.symmetry]
     stones = 2 * side * side
@@ -148,13 +205,13 @@ def show_policy(policy: NDArray[Any], symmetry: NDArray[np.uint8], side: int, sh
 
 
 def expand_on_device(
-    rows: Packed, *, side: int, dtype: torch.dtype = torch.float32, channels_last: bool = False
+    rows: Rows, *, side: int, dtype: torch.dtype = torch.float32, channels_last: bool = False
 ) -> Batch:
     """Rows of tensors as a batch on the device where the rows are; in float32 equal to ``expand`` bit for bit."""
     count, cells = len(rows.stones), side * side
     device = rows.stones.device
     symmetry = rows.symmetry.long()
-    table = _cells_on(device, side)[symmetry]
+    table = cells_on(device, side)[symmetry]
     swapped = symmetry >= 2
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
     bits = ((rows.stones[:, :, None] >> shifts) & 1).flatten(1)[:, : 2 * cells].reshape(count, 2, cells)
@@ -173,6 +230,7 @@ def expand_on_device(
 
 
 @lru_cache(maxsize=16)
-def _cells_on(device: torch.device, side: int) -> torch.Tensor:
+def cells_on(device: torch.device, side: int) -> torch.Tensor:
+    """Where each symmetry sends a cell: see symmetry_cells."""
     # a copy that waits until it is there, so that any stream may read it
     return torch.from_numpy(np.array(symmetry_cells(side))).to(device)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.game.columns import stone_bytes
 from hexshards.loading import expand
-from hexshards.loading.expand import Packed, show_policy
+from hexshards.loading.expand import Packed, Rows, show_policy
 from hexshards.units import counted
 
 LANES = 16
@@ -36,7 +36,7 @@ _MASKS = np.uint32(1) << np.array([range(31, 31 - LANES, -1), range(32 - LANES, 
 
 
 def fill(
-    rows: Packed, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
+    rows: Rows, side: int, board: NDArray[np.float32], policy: NDArray[np.float32], value: NDArray[np.float32]
 ) -> None:
     """What ``expand.fill`` does: board (B, 3 * C), policy (B, C) and value (B,) are written in full.
 
@@ -47,7 +47,7 @@ def fill(
         expand.fill(rows, side, board, policy, value)
         return
     if not all(column.flags.c_contiguous and column.flags.aligned for column in rows):
-        rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows))
+        rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows[:5]))
     soft = rows.policy.ndim == 2
     moves = np.full(len(rows.policy), -1, dtype=np.int16) if soft else rows.policy
     assert rows.stones.shape[1] == stone_bytes(side)

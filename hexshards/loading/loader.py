@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import TypeVar, Unpack, cast
 
 import torch
 from torch.utils.data import IterableDataset, SequentialSampler
@@ -26,7 +26,7 @@ from hexshards.arguments import LocalPath, checked
 from hexshards.loading.batching import RowBuffer, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
-from hexshards.loading.expand import Batch, Packed
+from hexshards.loading.expand import Batch, Rows, each_alone
 from hexshards.loading.loader_state import decoded
 from hexshards.loading.options import LoaderOptions, LoaderSpec
 from hexshards.loading.rank import rank_and_size
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 Stream = Generator[Made, None, None]
-WindowSource = Callable[[Windows, range], Generator[Packed, None, None]]
+WindowSource = Callable[[Windows, range], Generator[Rows, None, None]]
 """Rows of windows, window by window."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -75,6 +75,9 @@ def loader(
 
     ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
     choose what is used of each. What each option means: LoaderSpec, or docs/options.md.
+
+    ``columns`` come as a fourth part of each batch, ``columns``: a dict of tensors of a row a sample, in the sample's
+    symmetry. ``weights`` are factors of the column ``weight`` by rule: ``"ply=60..:2, tier=0:0.5"``.
 
     Batches are made on ``device``, of ``dtype`` (float32, float16 or bfloat16), boards in memory as PyTorch's
     channels_last on request. ``resident`` keeps the whole split of one dataset there, packed: 50 bytes a position.
@@ -136,7 +139,8 @@ class _Samples(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader:
-            yield from map(Batch._make, zip(*batch, strict=True))
+            # the kind of batch that it is, which has a fourth part where columns were asked for
+            yield from cast("Iterator[Batch]", each_alone(batch))
 
 
 class _InOrder(SequentialSampler):
@@ -180,6 +184,11 @@ class Loader:
         if resident and len(self.epochs.selections) > 1:
             raise ValueError("resident keeps one dataset on the device, and this is a mix")
         self.resident = resident
+        self.extra = self.epochs.windows(0).extra
+        if resident and self.extra:
+            raise ValueError(
+                "resident keeps what a batch is made of, and no other columns. Leave resident or columns out"
+            )
         self._compiled = compiled() if self.device.type == "cpu" and not resident else None
         self._store: Resident | None = None
         self.skipped = Skipped()
@@ -223,12 +232,13 @@ class Loader:
             self._store = Resident(self.epochs.selections[0], self.device)
         return self._deliver(self.batches_of, self._store.draw if self._store else self._read)
 
-    def packed(self) -> Stream[Packed]:
+    def packed(self) -> Stream[Rows]:
         """The same batches as rows that are still packed, NumPy arrays in the CPU's memory; they count alike.
 
-        51 bytes a row at side 13, for those who expand them elsewhere. An array is a view of a window of rows, and
-        keeps it in memory. With workers that memory is shared: a process that is forked must copy the rows it goes on
-        looking at, for nobody sees that it does.
+        51 bytes a row at side 13, for those who expand them elsewhere: ``Packed``, or ``PackedWithColumns`` where
+        columns were asked for, which then are as in the dataset, in no row's symmetry. An array is a view of a window
+        of rows, and keeps it in memory. With workers that memory is shared: a process that is forked must copy the rows
+        it goes on looking at, for nobody sees that it does.
         """
         return self._deliver(lambda rows: rows, self._read)
 
@@ -312,7 +322,7 @@ class Loader:
                 f"{counted(self.world_size, 'rank')}. Turn drop_last on, or choose another batch_size"
             )
 
-    def _deliver(self, make: Callable[[Stream[Packed]], Stream[Made]], read: WindowSource) -> Stream[Made]:
+    def _deliver(self, make: Callable[[Stream[Rows]], Stream[Made]], read: WindowSource) -> Stream[Made]:
         """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
         at = self._at
         if at.loaded:
@@ -322,7 +332,7 @@ class Loader:
             self._at = _Pass(at.epoch + (at.samples >= self.samples))
         return self._counted(self._at, make, read)
 
-    def _counted(self, own: _Pass, make: Callable[[Stream[Packed]], Stream[Made]], read: WindowSource) -> Stream[Made]:
+    def _counted(self, own: _Pass, make: Callable[[Stream[Rows]], Stream[Made]], read: WindowSource) -> Stream[Made]:
         # only now, at the first batch: Lightning sets the epoch after it has called iter
         own.begun, start = True, own.samples
         with closing(self._packed(own.epoch, start, read)) as rows, closing(make(rows)) as made:
@@ -335,7 +345,7 @@ class Loader:
         if self._at is own:
             self._at = _Pass(own.epoch + 1)
 
-    def _packed(self, epoch: int, start: int, read: WindowSource) -> Stream[Packed]:
+    def _packed(self, epoch: int, start: int, read: WindowSource) -> Stream[Rows]:
         """This rank's rows of each batch from sample ``start`` of the global stream on."""
         windows = self.epochs.windows(epoch)
         head = windows.plan.window_at(start)
@@ -346,18 +356,24 @@ class Loader:
                 low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
                 yield rows.take(low, high)
 
-    def _read(self, windows: Windows, numbers: range) -> Stream[Packed]:
+    def _read(self, windows: Windows, numbers: range) -> Stream[Rows]:
         with closing(arriving(windows, numbers, num_workers=self.spec.num_workers)) as in_order:
             for window in in_order:
                 self._count(window)
                 yield window.rows
 
-    def batches_of(self, rows: Stream[Packed]) -> Stream[Batch]:
+    def batches_of(self, rows: Stream[Rows]) -> Stream[Batch]:
         """Batches on the loader's device, of its dtype and layout, out of packed rows."""
         side, dtype, channels_last = self.index.side, self.dtype, self.channels_last
         if self.device.type == "cpu" and not self.resident:
-            return on_cpu(rows, side=side, by=self._compiled, dtype=dtype, channels_last=channels_last)
-        return on_device(rows, side=side, device=self.device, dtype=dtype, channels_last=channels_last)
+            made = on_cpu(
+                rows, side=side, by=self._compiled, dtype=dtype, channels_last=channels_last, extra=self.extra
+            )
+        else:
+            made = on_device(
+                rows, side=side, device=self.device, dtype=dtype, channels_last=channels_last, extra=self.extra
+            )
+        return cast("Stream[Batch]", made)
 
     def _count(self, window: Mixed) -> None:
         for error in window.damage:

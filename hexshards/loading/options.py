@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -63,9 +64,22 @@ class LoaderSpec:
         unset="all",
         shapes="order",
     )
+    columns: Sequence[str] = option(
+        (),
+        'Columns that come with each batch as its fourth part, such as ("weight", "plies_left").',
+        offered="python",
+        shapes="nothing",
+    )
+    weights: str = option(
+        "",
+        "Factors of the column weight by rule, such as ply=60..:2,tier=0:0.5; it comes with each batch then.",
+        offered="python",
+        shapes="nothing",
+    )
 
     def __post_init__(self) -> None:
         fit_fields(self)
+        object.__setattr__(self, "columns", tuple(self.columns))
         check_options(self)
 
 
@@ -82,6 +96,8 @@ class LoaderOptions(TypedDict, total=False):
     on_error: OnError
     where: str
     positions: int | None
+    columns: Sequence[str]
+    weights: str
 
 
 LOADER = LoaderSpec()

@@ -13,9 +13,11 @@ from hexshards.dataset.filters import Selection
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard, read_block
 from hexshards.errors import DataError
+from hexshards.game.columns import declared
 from hexshards.game.positions import Positions, as_distributions
 from hexshards.loading import mixture, order
-from hexshards.loading.expand import Packed
+from hexshards.loading.expand import Rows, rows_of
+from hexshards.loading.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
 from hexshards.storage.files import Home
@@ -34,7 +36,7 @@ NOWHERE: Columns = {}
 class Mixed(NamedTuple):
     """The rows of a window in the order in which they are delivered, and what others stand in for."""
 
-    rows: Packed
+    rows: Rows
     damage: tuple[DataError, ...]
     """A finding for each block that could not be read, with ``on_error="skip"``."""
     lost: int
@@ -49,8 +51,20 @@ class Windows:
         layouts = [selection.index.layout for selection in selections]
         self.softened = len({layout.soft for layout in layouts}) > 1
         softest = max(layouts, key=lambda layout: layout.soft).columns()
+        self.rules = weight_rules(spec.weights)
+        optional = [each for layout in layouts for each in layout.optional]
+        asked = (*spec.columns, *(("weight",) if self.rules else ()))
+        self.extra: ExtraColumns | None = extra_columns(asked, optional, declared(soft=False), side=layouts[0].side)
+        """What was asked for beside that."""
         self.columns = {**{name: softest[name] for name in COLUMNS}, "symmetry": (np.dtype(np.uint8), ())}
         """Dtype and shape per row of what a batch is made of."""
+        self._besides: tuple[str, ...] = ()
+        if self.extra:
+            self.columns["columns"] = (self.extra.record, ())
+            needed = (*self.extra.reads, *(name for rule in self.rules for name in rule.where.columns))
+            self._besides = tuple(dict.fromkeys(needed))
+        self._kinds = {each.name: each for each in optional}
+        check_rules(self.rules, {name: kind for layout in layouts for name, kind in layout.kinds.items()})
         self._joined = np.empty(0, np.uint8)
 
     def __len__(self) -> int:
@@ -67,12 +81,14 @@ class Windows:
 
     def mix(self, number: int, into: Columns) -> Mixed:
         """Window ``number``, its rows in arrays of the right size that are given, or in fresh ones."""
-        found = self.read(number, COLUMNS, into)
+        found = self.read(number, (*COLUMNS, *self._besides), into)
+        if self.extra:
+            found.columns["columns"] = self.extra.packed(found.columns)
         for name, column in into.items():
             if found.columns[name] is not column:
                 column[...] = found.columns[name]
         columns = {**found.columns, **into}
-        rows = Packed(**{name: columns[name] for name in Packed._fields})
+        rows = rows_of({name: columns[name] for name in self.columns})
         return Mixed(rows, found.damage, found.lost)
 
     def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> Found:
@@ -103,6 +119,8 @@ class Windows:
     def _shuffled(self, window: Window, names: Sequence[str], into: Columns) -> Found:
         """Rows of one dataset."""
         selection = self.selections[window.dataset]
+        held = selection.index.layout.kinds
+        lacking, names = [n for n in names if n not in held], tuple(name for name in names if name in held)
         found = selection.read(window.blocks, names)
         damage = tuple(block for block in found if isinstance(block, DataError))
         blocks = self._without_gaps(selection, window, found)
@@ -116,6 +134,9 @@ class Windows:
         if self.softened and "policy" in names and columns["policy"].ndim == 1:
             columns["policy"] = as_distributions(columns["policy"], cells=selection.index.side**2)
         places = columns["place"]
+        columns |= {n: self._kinds[n].unknowns(len(places), side=selection.index.side) for n in lacking}
+        if self.rules and "weight" in names:
+            columns["weight"] = weighted(columns, self.rules, selection.index.sources)
         columns["symmetry"] = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
         return Found(columns, damage, lost)
 

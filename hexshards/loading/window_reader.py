@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from hexshards.errors import DataError, sendable
 from hexshards.loading import workers
 from hexshards.loading.buffers import Slots
-from hexshards.loading.expand import Packed
+from hexshards.loading.expand import Packed, rows_of
 from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.shard_prefetch import fetching
 from hexshards.loading.window import NOWHERE, Mixed, Windows
@@ -54,7 +54,7 @@ def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator
             if isinstance(mixed, Exception):
                 raise mixed
             if slot is not None:
-                mixed = mixed._replace(rows=Packed(**slots.landed(slot, windows.rows_of(number))))
+                mixed = mixed._replace(rows=rows_of(slots.landed(slot, windows.rows_of(number))))
             yield mixed
 
 

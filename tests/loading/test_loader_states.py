@@ -195,6 +195,8 @@ OTHERWISE = {
     "group_shards": 2,
     "where": "ply=2..",
     "positions": 50,
+    "columns": ("ply",),
+    "weights": "ply=2..:2",
 }
 """Each option of a loader, with another value than ``plain`` has."""
 

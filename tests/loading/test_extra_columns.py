@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.small_data import columns_of, dataset, examples, write_examples
+
+import hexshards
+from hexshards.conversion.convert import convert
+from hexshards.loading.expand import Batch, BatchWithColumns, Packed, PackedWithColumns
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory):
+    folder, found = tmp_path_factory.mktemp("weighted"), examples(12)
+    for number, example in enumerate(found):
+        example |= {"weight": float(number % 4), "search_value": (number % 11) / 10}
+    path = write_examples(folder / "a_processed.pkl.gz", found)
+    convert(path, out=folder / "data", shard_positions=96, block_positions=16, val_fraction=0.0)
+    return folder / "data"
+
+
+OPTIONS = {"batch_size": 32, "shuffle": False}
+
+
+def test_columns_that_are_asked_for_come_as_a_fourth_part_in_the_order_of_the_rows(weighted):
+    loader = hexshards.loader(weighted, columns=("weight", "plies_left", "generation"), augment="none", **OPTIONS)
+    batches, held = list(loader), columns_of(weighted, "train")
+    found = {name: np.concatenate([batch.columns[name].numpy() for batch in batches]) for name in batches[0].columns}
+    assert list(found) == ["weight", "plies_left", "generation"]
+    assert found["weight"].tolist() == held["weight"].tolist()
+    assert found["plies_left"].tolist() == (held["plies"] - held["ply"]).tolist()
+    assert set(found["generation"].tolist()) == {-1}
+
+
+def test_what_a_search_said_is_shown_in_the_symmetry_of_its_row(weighted):
+    shown = list(hexshards.loader(weighted, columns=("search_value",), augment="random", **OPTIONS))
+    plain = list(hexshards.loader(weighted, columns=("search_value",), augment="none", **OPTIONS))
+    turned = 0
+    for one, other in zip(shown, plain, strict=True):
+        swapped = (one.value != other.value)[:, 0].numpy()
+        said, before = one.columns["search_value"].numpy(), other.columns["search_value"].numpy()
+        assert said.tolist() == np.where(swapped, 1 - before, before).tolist()
+        turned += swapped.sum()
+    assert turned
+
+
+def test_packed_rows_have_a_sixth_part_only_where_columns_were_asked_for(weighted):
+    plain = list(hexshards.loader(weighted, **OPTIONS).packed())
+    asked = list(hexshards.loader(weighted, columns=("weight", "ply"), **OPTIONS).packed())
+    assert {type(rows) for rows in plain} == {Packed}
+    assert {type(rows) for rows in asked} == {PackedWithColumns}
+    assert np.concatenate([rows.columns["weight"] for rows in asked]).tolist() == (
+        columns_of(weighted, "train")["weight"].tolist()
+    )
+    expanded = [hexshards.expand(rows, side=5) for rows in asked]
+    assert all(
+        (one.board == hexshards.expand(rows, side=5).board).all() for one, rows in zip(expanded, plain, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_the_same_with_and_without_other_columns(data, workers):
+    plain = list(hexshards.loader(data, batch_size=100, num_workers=workers))
+    more = list(hexshards.loader(data, batch_size=100, num_workers=workers, columns=["ply", "source"]))
+    for one, other in zip(plain, more, strict=True):
+        assert type(one) is Batch
+        assert type(other) is BatchWithColumns
+        assert all((a == b).all() for a, b in zip(one, other[:3], strict=True))
+        stones = other.board[:, :2].sum(dim=(1, 2, 3))
+        assert other.columns["ply"].tolist() == stones.tolist()
+
+
+def test_weights_by_rule_multiply_the_column(weighted):
+    rules = "ply=10..:2, tier=0:0.5, ply=3, tier=0..1:7"
+    ruled = hexshards.loader(weighted, weights=rules, augment="none", **OPTIONS)
+    found, held = np.concatenate([b.columns["weight"].numpy() for b in ruled]), columns_of(weighted, "train")
+    expected = held["weight"] * np.where(held["ply"] >= 10, 2, 1) * np.where(held["tier"] == 0, 0.5, 1)
+    expected *= np.where((held["ply"] == 3) & (held["tier"] >= 0) & (held["tier"] <= 1), 7, 1)
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": ["x_strength"]}, r"columns: there is no x_strength\. There are weight, "),
+        ({"columns": ["policy"]}, "policy is in every batch already"),
+        ({"weights": "ply=10"}, "weights: 'ply=10' has no factor"),
+        ({"weights": "x_strength=3:2"}, "weights: no position can be told by x_strength. There are weight, "),
+        ({"weights": "ply=10..:-2"}, "is no condition and factor"),
+        ({"weights": "colour=3:2"}, "weights: 'colour=3' is no condition"),
+        ({"columns": ["ply"], "resident": True}, "Leave resident or columns out"),
+    ],
+)
+def test_what_cannot_come_is_refused_in_a_sentence(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        hexshards.loader(data, **options)
