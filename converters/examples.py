@@ -20,9 +20,11 @@ from hexshards.conversion.pickles.machine import Array, DType, Global, Member
 from hexshards.conversion.pickles.scanner import Alike, SimilarDicts, distinct, joined
 from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
+from hexshards.converters import optional_keys
+from hexshards.converters.optional_keys import OptionalReaders, count_faults
 from hexshards.errors import printable
 from hexshards.game.board import BLUE, RED
-from hexshards.game.columns import OPTIONAL, UNKNOWN, Column
+from hexshards.game.columns import UNKNOWN, VISITS
 from hexshards.game.positions import Draft, Positions, Reject, admit, concat
 from hexshards.units import counted
 
@@ -38,9 +40,6 @@ _WINNERS = {"BLUE": BLUE, "RED": RED}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ODD = -9
 """In a column of whole numbers: this row must be looked at by itself."""
-
-_OPTIONAL = tuple(column for column in OPTIONAL if column.name in ("weight", "policy_weight", "search_value"))
-"""Columns that an example may have a number for, under their names."""
 
 _LARGEST = 1e308
 
@@ -188,7 +187,7 @@ class Examples:
         }
         numbers = {"ply": ply, "source": source, "game": game, "plies": plies, "tier": tier}
         columns |= {name: np.array(column, dtype=np.int64) for name, column in numbers.items()}
-        return columns | {"optional": _optional(stated)}, rejects
+        return columns | {"optional": optional_keys.columns_of(stated)}, rejects
 
     def _row(self, example: Any) -> tuple[Any, ...]:
         """Board, policy, value, player, ply, source, game, plies, tier and optional numbers of one example.
@@ -213,7 +212,7 @@ class Examples:
         ply = _integer(meta, "position_in_game", 0, cells)
         plies = _integer(meta, "total_positions", 1, cells + 1) - 1 if "total_positions" in meta else UNKNOWN
         tier = _integer(meta, "value_sample_tier", 0, 127)
-        return board, target, value, player, ply, *self._game(meta), plies, tier, _stated(example)
+        return board, target, value, player, ply, *self._game(meta), plies, tier, _stated(example, cells)
 
     def _player(self, example: dict[str, Any]) -> int:
         if "player_to_move" not in self.stated.keys and "player_to_move" not in example:
@@ -260,16 +259,17 @@ class Examples:
         for start in range(0, len(alike), ALIKE_EXAMPLES):
             rows = slice(start, start + ALIKE_EXAMPLES)
             columns = {name: column[rows] for name, column in scalars.items()} | plan.arrays(alike, rows)
+            optional, unsure = plan.optional.read(alike, rows)
+            odd[rows] |= unsure
             if odd[rows].any():
                 columns = {name: column[~odd[rows]] for name, column in columns.items()}
-            yield columns, []
+                optional = optional_keys.taken(optional, ~odd[rows])
+            yield columns | {"optional": optional}, []
         return [(int(number[row]), alike.dict(row)) for row in np.flatnonzero(odd).tolist()]
 
     def _plan(self, template: Template) -> _ColumnReaders | None:
         """How a kind's leaves become columns; None when its examples need to be looked at one at a time."""
         like, side = template.example, self.side
-        if any(kind.name in like for kind in _OPTIONAL):
-            return None
         meta = like.get("metadata")
         board, policy = like.get("board"), like.get("policy", False)
         plain = _is_plain(board, (2, side, side)) and (policy is None or _is_plain(policy, (side * side,)))
@@ -282,6 +282,8 @@ class Examples:
         if policy is not None and ("policy", "data") not in template.leaves:
             return None
         plan = _ColumnReaders(template, side, has_policy=policy is not None)
+        if not plan.optional.plain:
+            return None
         cells = side * side
         plan.read("player", ("player_to_move",), self._player_number)
         plan.read("winner", ("metadata", "winner"), _winner)
@@ -339,6 +341,7 @@ class _ColumnReaders:
 
     def __init__(self, template: Template, side: int, *, has_policy: bool) -> None:
         self.template, self.side, self.has_policy = template, side, has_policy
+        self.optional = OptionalReaders(template, side * side)
         self.constants = dict.fromkeys(("player", "winner", "ply", "plies", "tier"), UNKNOWN)
         self.constants |= {"source": _ODD, "game": _ODD}
         self.readers: dict[str, tuple[Slot, Callable[[Any], int]]] = {}
@@ -401,26 +404,28 @@ def _floats(data: bytes, width: int) -> NDArray[np.float32]:
 # single values ------------------------------------------------------------------------------------------------------
 
 
-def _stated(example: dict[str, Any]) -> dict[str, float]:
-    """The optional columns that an example has a number for."""
-    found = {}
-    for name in (kind.name for kind in _OPTIONAL if example.get(kind.name) is not None):
+def _stated(example: dict[str, Any], cells: int) -> dict[str, Any]:
+    """What an example has under optional keys: numbers, and of visits an array."""
+    found: dict[str, Any] = {}
+    for name in (kind.name for kind in optional_keys.NUMBERS if example.get(kind.name) is not None):
         value = example[name]
         number = plain_value(value)
         if type(number) not in (int, float) or not abs(number) <= _LARGEST:
             raise _Unsound(f"{name} is not a finite number", _shown(value))
         found[name] = float(number)
+    if example.get(VISITS.name) is not None:
+        found[VISITS.name] = _counts(example[VISITS.name], cells)
     return found
 
 
-def _optional(stated: Sequence[dict[str, float]]) -> dict[Column, NDArray[np.float64]]:
-    """Columns of what some examples state; none of what nobody does."""
-    unknown = {kind: math.nan if kind.unknown is None else float(kind.unknown) for kind in _OPTIONAL}
-    return {
-        kind: np.array([each.get(kind.name, unknown[kind]) for each in stated])
-        for kind in _OPTIONAL
-        if any(kind.name in each for each in stated)
-    }
+def _counts(visits: Any, cells: int) -> NDArray[np.float32]:
+    counts = np.frombuffer(_float_bytes(visits, (cells,), VISITS.name), dtype="<f4")
+    for reason, bad in count_faults(counts[None]):
+        if bad.any():
+            found = counts[~((counts >= 0) & (counts % 1 == 0))][:1].tolist() or [int(counts.max())]
+            shown = f"{np.count_nonzero(counts)} moves" if "more than" in reason else f"{found[0]}"
+            raise _Unsound(reason, shown)
+    return counts
 
 
 def _need(entry: dict[str, Any], key: str) -> Any:

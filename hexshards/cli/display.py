@@ -19,6 +19,8 @@ from rich.text import Text
 
 from hexshards.conversion.inventory import SourceFolder, by_format
 from hexshards.errors import escaped, printable, without_secrets
+from hexshards.game.board import move_name
+from hexshards.game.columns import VISITS
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
@@ -404,8 +406,17 @@ def _share(part: int, whole: int) -> str:
 
 def optional_text(positions: Positions, row: int) -> str:
     """What the optional columns say of one position; nothing where there are none."""
-    said = ((kind.name, column[row]) for kind, column in positions.optional.items())
-    return ", ".join(f"{name} {value:.6g}" if value.ndim == 0 else f"{name} {value.tolist()}" for name, value in said)
+    said = []
+    for kind, column in positions.optional.items():
+        value = column[row]
+        if kind == VISITS:
+            moves = [move_name(cell, side=positions.side) for cell in value[0].tolist()]
+            visited = zip(moves, value[1].tolist(), strict=True)
+            text = " ".join(f"{move}:{count}" for move, count in visited if count) or "none"
+        else:
+            text = f"{value:.6g}" if value.ndim == 0 else f"{value.tolist()}"
+        said.append(f"{kind.name} {text}")
+    return ", ".join(said)
 
 
 def board_picture(positions: Positions, row: int) -> str:

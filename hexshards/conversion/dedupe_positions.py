@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.game.columns import ORIGIN, Column
+from hexshards.game.columns import ORIGIN, VISITS, Column
 from hexshards.game.positions import Positions, no_positions
 from hexshards.game.symmetry import stone_words
+from hexshards.game.visits import Entries, visit_entries, visits_of
 from hexshards.rng import Words
 
 
@@ -32,20 +33,21 @@ class Merged:
     """Sum of the values."""
     policies_G: NDArray[np.int64]
     """How many had a policy."""
-    group_E: NDArray[np.int64]
-    cell_E: NDArray[np.int64]
-    weight_E: NDArray[np.float64]
+    policy: Entries
+    """Sums of the policies, ``row_E`` ascending."""
+    visits: Entries
+    """Sums of the visits; none where the column is not there."""
     optional: dict[Column, dict[str, NDArray[Any]]]
-    """What optional columns come to so far, by the rules in _RULES."""
+    """What optional columns come to so far, by their rules; visits to nothing here."""
 
     def __len__(self) -> int:
         return len(self.keys_G)
 
     def positions(self, rows: slice) -> Positions:
         """Some of the groups as positions; policies are distributions, all zero where none of a group had one."""
-        first, last = np.searchsorted(self.group_E, [rows.start, rows.stop])
+        row_E, cell_E, weight_E = _within(self.policy, rows)
         policy = np.zeros((len(self.keys_G[rows]), self.side**2))
-        policy[self.group_E[first:last] - rows.start, self.cell_E[first:last]] = self.weight_E[first:last]
+        policy[row_E, cell_E] = weight_E
         policy /= np.maximum(self.policies_G[rows], 1)[:, None]
         return Positions(
             side=self.side,
@@ -54,7 +56,9 @@ class Merged:
             count=self.count_G[rows].astype(np.uint32),
             **{name: column[rows] for name, column in self.columns.items()},
             optional={
-                kind: _result(kind, {name: part[rows] for name, part in parts.items()}).astype(kind.dtype)
+                kind: visits_of(_within(self.visits, rows), rows=len(self.keys_G[rows]))
+                if kind == VISITS
+                else _result(kind, {name: part[rows] for name, part in parts.items()}).astype(kind.dtype)
                 for kind, parts in self.optional.items()
             },
         )
@@ -96,11 +100,19 @@ def _single(positions: Positions, keys: Words) -> Merged:
         count_G=np.ones(len(keys), dtype=np.int64),
         value_G=positions.value.astype(np.float64),
         policies_G=np.bincount(np.unique(rows), minlength=len(keys)),
-        group_E=rows,
-        cell_E=cells,
-        weight_E=weights,
-        optional={kind: _state(kind, column) for kind, column in positions.optional.items()},
+        policy=Entries(rows, cells, weights),
+        visits=visit_entries(positions.optional[VISITS]) if VISITS in positions.optional else _NO_ENTRIES,
+        optional={kind: {} if kind == VISITS else _state(kind, column) for kind, column in positions.optional.items()},
     )
+
+
+_NO_ENTRIES = Entries(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+
+
+def _within(entries: Entries, rows: slice) -> Entries:
+    """The entries of some rows, counted from the first of them."""
+    first, last = np.searchsorted(entries.row_E, [rows.start, rows.stop])
+    return Entries(entries.row_E[first:last] - rows.start, entries.cell_E[first:last], entries.weight_E[first:last])
 
 
 def _joined(parts: list[Merged]) -> Merged:
@@ -124,7 +136,8 @@ def _joined(parts: list[Merged]) -> Merged:
     first = np.flatnonzero(new)
     group = np.empty(len(rows), dtype=np.int64)
     group[rows] = np.cumsum(new) - 1
-    entries = _entries(parts, group)
+    starts = np.cumsum([0, *map(len, parts)])[:-1]
+    places = [group[start : start + len(part)] for part, start in zip(parts, starts.tolist(), strict=True)]
     return Merged(
         side=parts[0].side,
         keys_G=keys[rows[first]],
@@ -132,9 +145,8 @@ def _joined(parts: list[Merged]) -> Merged:
         count_G=_sums(np.concatenate([part.count_G for part in parts])[rows], first),
         value_G=_sums(value[rows], first),
         policies_G=_sums(np.concatenate([part.policies_G for part in parts])[rows], first),
-        group_E=entries[0],
-        cell_E=entries[1],
-        weight_E=entries[2],
+        policy=_summed([part.policy for part in parts], places, parts[0].side),
+        visits=_summed([part.visits for part in parts], places, parts[0].side),
         optional={
             kind: {name: _REDUCED[name](part[rows], first) for name, part in state.items()}
             for kind, state in states.items()
@@ -142,19 +154,15 @@ def _joined(parts: list[Merged]) -> Merged:
     )
 
 
-def _entries(
-    parts: list[Merged], group: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Policy entries with their new groups, those of one group and cell added up, sorted by both."""
-    cells = parts[0].side ** 2
-    starts = np.cumsum([0, *map(len, parts)])
-    rows = np.concatenate([part.group_E + start for part, start in zip(parts, starts[:-1], strict=True)])
-    place = group[rows] * cells + np.concatenate([part.cell_E for part in parts])
+def _summed(parts: list[Entries], groups: list[NDArray[np.int64]], side: int) -> Entries:
+    """Entries with the new groups of their rows, those of one group and cell added up, sorted by both."""
+    cells = side**2
+    place = np.concatenate([group[part.row_E] * cells + part.cell_E for part, group in zip(parts, groups, strict=True)])
     weight = np.concatenate([part.weight_E for part in parts])
     order = np.lexsort([weight, place])
     place = place[order]
     first = np.flatnonzero(np.diff(place, prepend=-1))
-    return place[first] // cells, place[first] % cells, _sums(weight[order], first)
+    return Entries(place[first] // cells, place[first] % cells, _sums(weight[order], first))
 
 
 def _state(kind: Column, column: NDArray[Any]) -> dict[str, NDArray[Any]]:

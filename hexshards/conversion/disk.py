@@ -13,6 +13,7 @@ from hexshards.conversion.sorted_runs import Spill
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import MAX_SPILLS
 from hexshards.game.board import SYMMETRIES
+from hexshards.game.columns import Column
 from hexshards.storage.files import free_bytes
 from hexshards.units import counted, show_bytes
 
@@ -37,18 +38,22 @@ def images(spec: ConvertSpec) -> int:
     return len(SYMMETRIES) if spec.bake_symmetries else 1
 
 
-def scratch_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:
+def scratch_bytes(
+    positions: float, *, side: int, soft: bool, spec: ConvertSpec, optional: Sequence[Column] = ()
+) -> int:
     """Most that the scratch folder holds at once: rows, their keys, and the sketches that overlaps are found by."""
     sketches = ROW_BYTES * min(positions, MAX_ROWS * MAX_SPILLS)
     key_bytes = KEY_BYTES + (MARK_BYTES if spec.dedupe == "games" else 0)
-    return int(positions * images(spec) * (row_bytes(side, soft=soft) + key_bytes) + sketches)
+    return int(positions * images(spec) * (row_bytes(side, soft=soft, optional=optional) + key_bytes) + sketches)
 
 
-def dataset_bytes(positions: float, *, side: int, soft: bool, spec: ConvertSpec) -> int:
+def dataset_bytes(
+    positions: float, *, side: int, soft: bool, spec: ConvertSpec, optional: Sequence[Column] = ()
+) -> int:
     """What the shards take, guessed."""
     share = ZSTD_SHARE if spec.codec == "zstd" else 1.05
     # a distribution of one move compresses to little more than the move
-    row = row_bytes(side, soft=soft and spec.codec == "none")
+    row = row_bytes(side, soft=soft and spec.codec == "none", optional=optional)
     return int(positions * images(spec) * row * share)
 
 
@@ -62,8 +67,9 @@ def check_space(out: Path, *, waiting: Sequence[Input], spills: Iterable[Spill],
     size = sum(file.size_bytes for spill in spills for file in spill.inputs)
     rest = sum(file.path.stat().st_size for file in waiting) * done / size if size else least_positions(waiting, spec)
     side, soft = (spills[0].side, spills[0].soft) if spills else (13, False)
-    needed = scratch_bytes(rest, side=side, soft=soft, spec=spec)
-    needed += dataset_bytes(rest + done, side=side, soft=soft, spec=spec)
+    optional = tuple({column.name: column for spill in spills for column in spill.optional}.values())
+    needed = scratch_bytes(rest, side=side, soft=soft, spec=spec, optional=optional)
+    needed += dataset_bytes(rest + done, side=side, soft=soft, spec=spec, optional=optional)
     if needed > (free := free_bytes(out)):
         guess = f"about {counted(rest + done, 'position', verb='needs/need')} {show_bytes(needed)}"
         raise OSError(errno.ENOSPC, f"{guess}, while {show_bytes(free)} are free", str(out))

@@ -21,6 +21,7 @@ from hexshards.conversion.spill_sources import survey
 from hexshards.conversion.workdir import SCRATCH
 from hexshards.dataset import codec
 from hexshards.dataset.upload import written_in
+from hexshards.game.columns import Column
 from hexshards.game.positions import Positions
 from hexshards.storage.files import free_bytes
 from hexshards.units import parse_bytes
@@ -71,6 +72,7 @@ class _Sample:
     name: str
     side: int
     soft: bool
+    optional: tuple[Column, ...]
     positions_per_byte: float
     read_s_per_byte: float
     bytes_per_position: float
@@ -103,7 +105,8 @@ def estimate(
     side = max((sample.side for sample in samples.values()), default=13)
     soft = any(sample.soft for sample in samples.values())
     reading = max((reading_bytes(group, spec) for group in surveyed.groups), default=0)
-    writing = writing_bytes(side, soft=soft, spec=spec)
+    optional = tuple({column.name: column for sample in samples.values() for column in sample.optional}.values())
+    writing = writing_bytes(side, soft=soft, spec=spec, optional=optional)
     readers, writers = budget.at_once(reading), budget.at_once(writing)
     per_form = {form: size * samples[form].positions_per_byte * images(spec) for form, size in sizes.items()}
     written = sum(rows * samples[form].bytes_per_position for form, rows in per_form.items())
@@ -117,8 +120,8 @@ def estimate(
         input_bytes=sum(sizes.values()),
         positions=round(positions),
         shards=-(-round(positions * images(spec)) // spec.shard_positions),
-        dataset_bytes=min(round(written), dataset_bytes(positions, side=side, soft=soft, spec=spec)),
-        scratch_bytes=scratch_bytes(positions, side=side, soft=soft, spec=spec),
+        dataset_bytes=min(round(written), dataset_bytes(positions, side=side, soft=soft, spec=spec, optional=optional)),
+        scratch_bytes=scratch_bytes(positions, side=side, soft=soft, spec=spec, optional=optional),
         free_bytes=free_bytes(out),
         readers=readers,
         writers=writers,
@@ -154,6 +157,7 @@ def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
         name=str(file.path),
         side=positions.side,
         soft=positions.soft,
+        optional=tuple(positions.optional),
         positions_per_byte=len(positions) / max(1, _size(file)),
         read_s_per_byte=read_s / max(1, _size(file)),
         bytes_per_position=size / max(1, len(rows)),

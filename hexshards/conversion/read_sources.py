@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sorted_runs import ReadFile
@@ -26,8 +27,9 @@ from hexshards.conversion.sources import (
 from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError, or_refusal
 from hexshards.game.board import BLUE, RED, connects
-from hexshards.game.columns import NO_POLICY, UNKNOWN, fault_of
-from hexshards.game.positions import Positions, concat
+from hexshards.game.columns import NO_POLICY, UNKNOWN, VISITS, fault_of
+from hexshards.game.positions import Positions, concat, taken_cells
+from hexshards.game.visits import visit_rules
 
 
 def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
@@ -126,10 +128,20 @@ def _check_optional(positions: Positions, *, where: str) -> None:
         fix = f"Mend the converter, which declares {kind.name}"
         if fault := fault_of(kind):
             raise DataError(fault, where=where, fix=fix)
+        if kind == VISITS:
+            _check_visits(positions, column, where=where, fix=fix)
         beyond = np.argwhere(~kind.within(column))
         if len(beyond):
             found = f"position {beyond[0][0]} has {kind.name} {column[tuple(beyond[0])]}, {kind.bounds}"
             raise DataError(found, where=where, fix=fix)
+
+
+def _check_visits(positions: Positions, visits: NDArray[np.uint16], *, where: str, fix: str) -> None:
+    taken = taken_cells(positions.planes().reshape(len(positions), -1) == 1)
+    for reason, bad, found in visit_rules(visits, taken):
+        if bad.any():
+            row = int(bad.argmax())
+            raise DataError(f"position {row} has {reason} ({found(row)})", where=where, fix=fix)
 
 
 def positions_without_move(positions: Positions) -> int:

@@ -50,7 +50,7 @@ class ColumnEntry(_Strict, frozen=True):
     dtype: Annotated[str, Meta(pattern=r"^[<|][uif][1248]\Z")]
     size: Annotated[list[Annotated[int, Meta(ge=1, le=1024)] | Literal["cells"]], Meta(max_length=2)]
     unknown: int | float | None
-    symmetry: Literal["unchanged", "cells move", "colours swap"]
+    symmetry: Literal["unchanged", "cells move", "visited cells move", "colours swap"]
     merge: Literal["must agree", "first", "mean", "sum"]
     filterable: bool
     low: float | None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError
-from hexshards.game.columns import MOVE, SOFT, STONES, Column, stone_bytes
+from hexshards.game.columns import MOVE, SOFT, STONES, VISITS, Column, stone_bytes
 
 _FIX = "No release of hexshards writes that: fetch the dataset from where you trust it, or convert again"
 
@@ -33,10 +33,13 @@ def check_numbers(
     """
     cells = side * side
     highest = {"source": sources - 1, "ply": cells, "policy": cells - 1 if kinds["policy"] is MOVE else SOFT.high}
+    highest[VISITS.name] = cells - 1
     for name, column in columns.items():
         if name == STONES.name:
             continue
         kind = kinds[name]
+        if name == VISITS.name:
+            column = column[:, 0]  # the cells; a count may be any number
         low = -np.inf if kind.low is None else kind.low
         top = highest.get(name, kind.high)
         high = np.inf if top is None else top

@@ -140,6 +140,7 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
         plies=positions.plies,
         tier=positions.tier,
         places=[f"row {row}" for row in range(len(positions))],
+        optional=positions.optional,
     )
     _, rejects = admit(draft)
     if rejects:

@@ -32,9 +32,10 @@ SUM_TOLERANCE = 1e-3
 """How far the sum of a policy may be from 1."""
 
 Size = int | Literal["cells", "stone bytes"]
-Symmetry = Literal["unchanged", "cells move", "colours swap", "cells move, colours swap"]
+Symmetry = Literal["unchanged", "cells move", "visited cells move", "colours swap", "cells move, colours swap"]
 """What becomes of it when a board is shown in another symmetry: nothing; it is a cell, or has an entry a cell, and goes
-where the cells go; it is seen from BLUE, and becomes 1 - value where colours swap; or both, packed stones alone."""
+where the cells go; so do the cells of visits, and their counts stay below them; it is seen from BLUE, and becomes
+1 - value where colours swap; or both, packed stones alone."""
 
 Merge = Literal["must agree", "first", "mean", "sum"]
 """What becomes of it where equal positions are merged: what they do not agree on is unknown; that of the first file and
@@ -147,6 +148,22 @@ SCALARS = (
 COUNT = _column("count", "<u4", "how many equal positions this one stands for", merge="sum", unknown=1, low=1)
 """Only where equal positions were merged."""
 
+MAX_VISITED = 32
+"""Most moves of a position that have visit counts."""
+
+VISITS = _column(
+    "visits",
+    "<u2",
+    "up to 32 moves that a search visited, most visited first: cells, then how often each was; 0 behind them",
+    size=(2, MAX_VISITED),
+    symmetry="visited cells move",
+    merge="sum",
+    unknown=0,
+    low=0,
+    high=(1 << 16) - 1,
+)
+"""See hexshards.game.visits."""
+
 OPTIONAL = (
     _column(
         "weight",
@@ -179,6 +196,7 @@ OPTIONAL = (
         high=1,
     ),
     _column("generation", "<i4", "which network played, -1 unknown", unknown=UNKNOWN, filterable=True, low=UNKNOWN),
+    VISITS,
 )
 """Columns that a dataset may have besides; a third party's, whose names begin with ``x_``, are declared by its
 converter."""
@@ -284,8 +302,8 @@ def _contradiction(column: Column) -> str:
     name, whole, per_cell = column.name, column.dtype.kind in "iu", column.size == ("cells",)
     if column.symmetry == "cells move" and not (per_cell or (whole and not column.size)):
         return f"column {name} moves with the cells, so it is one entry a cell, or the number of a cell"
-    if column.symmetry == "cells move, colours swap":
-        return f"column {name} cannot be packed as stones are"
+    if column.symmetry in ("cells move, colours swap", "visited cells move"):
+        return f"column {name} cannot be packed as stones or visits are"
     if column.symmetry == "cells move" and not column.size and (column.low != NO_POLICY or column.dtype.kind != "i"):
         return f"column {name} is the number of a cell, so its lowest is -1, for none"
     if whole and column.merge == "mean":

@@ -18,6 +18,7 @@ from hexshards.game.columns import (
     NO_POLICY,
     SUM_TOLERANCE,
     UNKNOWN,
+    VISITS,
     Array,
     Column,
     Fields,
@@ -26,6 +27,7 @@ from hexshards.game.columns import (
     fields_of,
     in_order,
 )
+from hexshards.game.visits import visit_rules
 from hexshards.units import counted
 
 
@@ -218,7 +220,8 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     target = _single_moves(draft)
     rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
     rules = [*_board_rules(draft, stones, ply, blue), *_target_rules(draft, stones, target, rows)]
-    rules += [_bounds_rule(kind, column) for kind, column in draft.optional.items()]
+    for kind, column in draft.optional.items():
+        rules += visit_rules(column, taken_cells(stones)) if kind == VISITS else [_bounds_rule(kind, column)]
     faults = np.stack([bad for _, bad, _ in rules])
     first = faults.argmax(axis=0)
     sound = np.asarray(~faults.any(axis=0))
@@ -240,6 +243,12 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
         optional={kind: column[sound].astype(kind.dtype) for kind, column in draft.optional.items()},
     )
     return kept, rejects
+
+
+def taken_cells(stones_PB: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which cells have a stone, (P, C), on unpacked boards (P, 2 * C)."""
+    blue, red = np.split(stones_PB, 2, axis=1)
+    return np.asarray(blue | red)
 
 
 def _bounds_rule(kind: Column, column: Array) -> _Rule:

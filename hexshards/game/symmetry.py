@@ -15,6 +15,7 @@ from hexshards import rng
 from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
 from hexshards.game.columns import Column
 from hexshards.game.positions import Positions
+from hexshards.game.visits import moved_visits
 from hexshards.rng import Words
 
 TURN, TRANSPOSE = 1, 2
@@ -38,6 +39,8 @@ def _shown(column: NDArray[Any], kind: Column, positions: Positions, symmetry: i
         return _stones(positions, symmetry)
     if kind.symmetry == "cells move":
         return moved(column, symmetry_cells(positions.side)[symmetry])
+    if kind.symmetry == "visited cells move":
+        return moved_visits(column, symmetry_cells(positions.side)[symmetry])
     if kind.symmetry == "colours swap" and SWAPS_COLOURS[symmetry]:
         return np.asarray(column.dtype.type(1) - column)
     return column
