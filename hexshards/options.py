@@ -59,6 +59,9 @@ class About:
     searched: Searched = "yes"
     recorded: bool = True
     """Whether it is kept with what was made by it."""
+    later: bool = False
+    """Whether it came after the first release: kept only where it is not the default, so that what is made without it
+    stays the same to the byte."""
 
     @property
     def may_change(self) -> bool:
@@ -150,7 +153,12 @@ def as_recorded(spec: DataclassInstance) -> dict[str, int | float | str | bool]:
 
     Paths are text, as they were given, and URLs are without secrets.
     """
-    left_out = {name for name, each in about(spec).items() if not each.recorded}
+    defaults = {each.name: each.default for each in fields(spec)}
+    left_out = {
+        name
+        for name, each in about(spec).items()
+        if not each.recorded or (each.later and getattr(spec, name) == defaults[name])
+    }
     named = {name: value for name, value in asdict(spec).items() if name not in left_out}
     texts = {name: str(value) for name, value in named.items() if isinstance(value, (str, Path))}
     return {**named, **{name: without_secrets(text) for name, text in texts.items()}}

@@ -186,8 +186,9 @@ def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[Conver
         raise DataError(
             problem, where=str(out), fix="Use the release that wrote it, or convert again into another folder"
         )
+    defaults = {field.name: field.default for field in fields(ConvertSpec)}
     for name, value in options.items():
-        if (made := base.options.get(name, value)) != value:
+        if (made := base.options.get(name, defaults.get(name))) != value:
             raise ValueError(
                 f"{out} was made with {name} {printable(made)}, so files can't be added with {name} {value}. "
                 "Leave the option out, or convert everything again into another folder"

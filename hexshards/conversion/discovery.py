@@ -11,11 +11,14 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from zlib import decompressobj
+from zlib import error as ZlibError
 
-from hexshards.conversion.sources import GameSource, Input, NamedPatterns, Source, formats
+from hexshards.conversion.sources import HEAD_BYTES, GameSource, Input, NamedPatterns, Recognises, Source, formats
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.units import counted
 
@@ -55,6 +58,7 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
             real = path.resolve()
             if form := _format(path.name, known, named=named):
                 _check_readable(path)
+                form = _recognised(path, known, named=named) or form
                 file = Input(path.absolute(), form)
                 chosen[real] = min(chosen[real], file, key=_rank) if real in chosen else file
             elif named:
@@ -148,6 +152,21 @@ def _format(name: str, known: Formats, *, named: bool) -> str | None:
         if any(fnmatch(name, pattern) for pattern in _patterns(converter, named=named)):
             return form
     return None
+
+
+def _recognised(path: Path, known: Formats, *, named: bool) -> str | None:
+    """Of several formats whose files go by a name, the one that knows the file by how it begins, or the common one."""
+    forms = [form for form in known if _format(path.name, {form: known[form]}, named=named)]
+    can = {form: converter for form in forms if isinstance(converter := known[form], Recognises)}
+    if not can or len(forms) == 1:
+        return None
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(b"\x1f\x8b"):
+        with suppress(ZlibError):  # damage is found, and told, where the file is read
+            head = decompressobj(wbits=31).decompress(head, HEAD_BYTES)
+    common = next((form for form in forms if form not in can), None)
+    return next((form for form, converter in can.items() if converter.recognises(head)), common)
 
 
 def _patterns(converter: Source | GameSource, *, named: bool) -> tuple[str, ...]:

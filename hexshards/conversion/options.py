@@ -7,6 +7,8 @@ from typing import Literal, TypedDict
 
 from hexshards.arguments import fit_fields
 from hexshards.dataset.options import MAX_BLOCK_POSITIONS, Codec
+from hexshards.game.game_filter import GameFilter
+from hexshards.game.options import MAX_SIDE, MIN_SIDE
 from hexshards.game.options import Selector as Selector
 from hexshards.options import check_options, option, require
 
@@ -20,8 +22,9 @@ Engine = Literal["local", "ray"]
 V1Value = Literal["check", "as-is", "inverted"]
 """How a first-generation file's values are taken: 1.0 where RED won (as-is), or where BLUE won (inverted)."""
 
-Unfinished = Literal["reject", "keep"]
-"""What becomes of a game in which nobody connected: reject it, or trust the result that is written beside it."""
+Unfinished = Literal["reject", "resigned", "keep"]
+"""What becomes of a game in which nobody connected: leave it out; trust the result where the file says that somebody
+resigned; trust any result that is written beside a game."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,25 @@ class ConvertSpec:
         "all", "Game records: all positions, the final one, or the one before it.", shapes="bytes"
     )
     unfinished: Unfinished = option(
-        "reject", "Game records in which nobody connected: reject, or keep and trust the result.", shapes="bytes"
+        "reject",
+        "Game records in which nobody connected: reject; trust the result where somebody resigned; keep all, and "
+        "trust any result.",
+        shapes="bytes",
+    )
+    side: int | None = option(
+        None,
+        "Side of the games to take from files that hold several.",
+        least=MIN_SIDE,
+        most=MAX_SIDE,
+        unset="the one that most games of a file have",
+        shapes="bytes",
+        later=True,
+    )
+    games: str = option(
+        "",
+        'Game records to take, like "rated=yes, rating=1800.., bots=no", of files that say so.',
+        shapes="bytes",
+        later=True,
     )
     v1_value: V1Value = option(
         "check",
@@ -80,6 +101,7 @@ class ConvertSpec:
     def __post_init__(self) -> None:
         fit_fields(self)
         check_options(self)
+        GameFilter.parse(self.games)
         require(
             self.shard_positions % self.block_positions == 0,
             f"shard_positions must be a multiple of block_positions ({self.block_positions})",
@@ -107,6 +129,8 @@ class ConvertOptions(TypedDict, total=False):
     codec: Codec
     positions: Selector
     unfinished: Unfinished
+    side: int | None
+    games: str
     v1_value: V1Value
     keep_duplicates: bool
     bake_symmetries: bool

@@ -80,6 +80,20 @@ class NamedPatterns(Protocol):
 
 
 @runtime_checkable
+class Recognises(Protocol):
+    """What a converter can do whose files go by names that files of another format go by too."""
+
+    @staticmethod
+    def recognises(head: bytes) -> bool:
+        """Whether a file that begins so (HEAD_BYTES at most, decompressed) is of this format."""
+        ...
+
+
+HEAD_BYTES = 4096
+"""How much of a file tells its format, where its name does not."""
+
+
+@runtime_checkable
 class ListsGames(Protocol):
     """What a converter can do whose files hold whole games."""
 

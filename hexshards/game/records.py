@@ -10,7 +10,7 @@ Legend of shapes: G games, M moves of all games one after another, P positions, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol
 
@@ -106,10 +106,16 @@ class GameRecords:
             joined[connects(boards, player=player).reshape(joined.shape)] = player
         return joined[0], joined[1]
 
-    def check(self, spelling: Spelling, *, unfinished: bool) -> tuple[NDArray[np.bool_], dict[int, tuple[str, str]]]:
+    def with_winners(self, winner: NDArray[np.int8]) -> GameRecords:
+        """The same games with other winners."""
+        return replace(self, winner=winner)
+
+    def check(
+        self, spelling: Spelling, *, unfinished: bool | NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], dict[int, tuple[str, str]]]:
         """Which games are sound, and of each of the others its first fault and what was found.
 
-        ``unfinished``: whether the stated winner of a game in which nobody connected is trusted.
+        ``unfinished``: whether the stated winner of a game in which nobody connected is trusted, or that of each.
         """
         rules = self._rules(spelling, unfinished=unfinished)
         faulty = np.stack([bad for _, bad, _ in rules])
@@ -120,7 +126,7 @@ class GameRecords:
             faults[game] = (reason, stood(game))
         return np.asarray(sound), faults
 
-    def _rules(self, spelling: Spelling, *, unfinished: bool) -> list[_Rule]:
+    def _rules(self, spelling: Spelling, *, unfinished: bool | NDArray[np.bool_]) -> list[_Rule]:
         joined, before = self.joined()
         missing = np.concatenate([[0], np.cumsum(self.cell_M < 0)])
         off = missing[self.first_G + self.plies_G] > missing[self.first_G]
@@ -147,7 +153,7 @@ class GameRecords:
             ),
             (
                 "unfinished game",
-                (joined == NOBODY) & (not unfinished),
+                (joined == NOBODY) & ~np.asarray(unfinished),
                 lambda game: f"nobody connected in {counted(self.plies_G[game], 'move')}",
             ),
             (

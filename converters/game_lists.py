@@ -1,0 +1,282 @@
+"""Game records of any format: what a parser read becomes positions, and all that is not kept is named or counted.
+
+A parser yields ``Game``s, whose moves are still text, and ``Reject``s. A game with a swap is stated as it stands after
+the swap, so that it is the same game by whatever rule its site swaps: BLUE moved first, the players take turns. What a
+file says soundly, but no dataset of one side can hold, is no fault: games of other sides, with a pass, or without a
+connection are counted in a note.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.conversion.options import CONVERT, ConvertSpec
+from hexshards.conversion.sources import Chunk, Games, source_name
+from hexshards.errors import DataError, printable
+from hexshards.game.board import MAX_SIDE, MIN_SIDE
+from hexshards.game.columns import Array, Column
+from hexshards.game.game_filter import NOT_SAID, GameFilter, Players
+from hexshards.game.positions import Positions, Reject, no_positions
+from hexshards.game.records import NOBODY, GameRecords
+from hexshards.units import counted
+
+CHUNK_GAMES = 512
+"""Games checked together; see trmph."""
+
+Ended = Literal["connected", "resigned", "other", "unknown"]
+"""How a game ended: as the file says, by a connection; by a resignation; by a clock or a forfeit; it does not say."""
+
+SWAP_PIECES, SWAP_SIDES, PASS = "swap-pieces", "swap-sides", "pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """A game as a file states it; the first mover connects top to bottom."""
+
+    place: str
+    """Where in the file, e.g. ``game 6``."""
+    number: int
+    """What the file calls it: its place among the games of the file, from 1."""
+    side: int
+    moves: Sequence[str]
+    """Letters and number of each (``a10``, ``aa1``), SWAP_PIECES, SWAP_SIDES or PASS."""
+    first_won: bool | None
+    """Whether the first mover is said to have won; None: nothing is said."""
+    ended: Ended = "unknown"
+    players: Players = NOT_SAID
+    extras: Sequence[Mapping[Column, object]] = ()
+    """Of the position before each move, and after the last, what it says for optional columns; none, or one each."""
+
+
+class Parser(Protocol):
+    """What a format is, but for what all of them share."""
+
+    patterns: tuple[str, ...]
+
+    def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterable[Game | Reject | str]:
+        """The games of a file, what is not well-formed in it, and why a game is passed over, to be counted.
+
+        Raises DataError where it is no file of this format.
+        """
+        ...
+
+
+class GameLists:
+    """The converter of a format that a parser reads: see sources.GameSource."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+    def read(
+        self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT, skip: Collection[int] = ()
+    ) -> Iterator[Chunk]:
+        """Yield the file's positions. The games numbered in ``skip`` are passed over."""
+        source = (source_name(name),)
+        file = _sorted_out(self.parser.parse(data, where=where, spec=spec), spec)
+        notes = list(file.notes)
+        yield Chunk(no_positions(file.side), source, file.rejects, notes)
+        skipped = frozenset(skip)
+        for part in _parts(file.games):
+            checked = _checked(part, spec)
+            rows = np.array(
+                [row for row in np.flatnonzero(checked.sound).tolist() if part[row].number not in skipped],
+                dtype=np.int64,
+            )
+            positions = checked.records.positions(rows, "all")
+            positions = _with_extras(positions, [part[row] for row in rows.tolist()])
+            yield Chunk(_selected(positions, spec), source, checked.rejects, notes)
+
+    def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Games:
+        """The games whose positions ``read`` yields."""
+        file = _sorted_out(self.parser.parse(data, where=where, spec=spec), spec)
+        keys, numbers = [np.zeros((0, 2), dtype=np.uint64)], [np.zeros(0, dtype=np.int32)]
+        for part in _parts(file.games):
+            checked = _checked(part, spec)
+            rows = np.flatnonzero(checked.sound)
+            keys.append(checked.records.keys(rows))
+            numbers.append(checked.records.number[rows])
+        return Games(np.concatenate(keys), np.concatenate(numbers))
+
+
+# files --------------------------------------------------------------------------------------------------------------
+
+
+class _File(NamedTuple):
+    """The games of a file that a dataset of one side can hold."""
+
+    side: int
+    games: list[Game]
+    rejects: list[Reject]
+    notes: tuple[str, ...]
+
+
+def _sorted_out(parsed: Iterable[Game | Reject | str], spec: ConvertSpec) -> _File:
+    """The games of the side that is asked for, or that most of them have."""
+    games, rejects, passed_over = list[Game](), list[Reject](), Counter[str]()
+    for each in parsed:
+        if isinstance(each, Reject):
+            rejects.append(each)
+        elif isinstance(each, str):
+            passed_over[each] += 1
+        elif PASS in each.moves:
+            passed_over["with a pass"] += 1
+        elif not MIN_SIDE <= each.side <= MAX_SIDE:
+            passed_over[f"of a side outside {MIN_SIDE} to {MAX_SIDE}"] += 1
+        else:
+            games.append(each)
+    sides = Counter(game.side for game in games)
+    side = spec.side or max(sides.items(), key=lambda each: (each[1], each[0]), default=(MIN_SIDE, 0))[0]
+    passed_over.update({f"of side {other}": count for other, count in sorted(sides.items()) if other != side})
+    kept, asked_for = list[Game](), GameFilter.parse(spec.games)
+    for game in games:
+        if game.side != side:
+            continue
+        if not asked_for.keeps(game.players):
+            passed_over["that are not asked for"] += 1
+        elif why := _not_trusted(game, spec):
+            passed_over[why] += 1
+        else:
+            kept.append(game)
+    notes = [f"passed over: {counted(count, 'game')} {why}" for why, count in sorted(passed_over.items())]
+    return _File(side, kept, rejects, tuple(notes or (() if kept or rejects else ("holds no games",))))
+
+
+def _not_trusted(game: Game, spec: ConvertSpec) -> str:
+    """Why the stated winner of a game that did not end by a connection is not taken; empty where it is."""
+    if game.ended == "resigned" and spec.unfinished == "reject":
+        return "that ended by resignation (unfinished=resigned takes their results)"
+    if game.ended == "other" and spec.unfinished != "keep":
+        return "that ended on time or by forfeit (unfinished=keep takes their results)"
+    return ""
+
+
+def _parts(games: list[Game]) -> Iterator[list[Game]]:
+    waiting = iter(games)
+    while part := list(islice(waiting, CHUNK_GAMES)):
+        yield part
+
+
+# games --------------------------------------------------------------------------------------------------------------
+
+
+class _Checked(NamedTuple):
+    """Some games on boards, which of them are sound, and the faults of the others."""
+
+    records: GameRecords
+    sound: NDArray[np.bool_]
+    rejects: list[Reject]
+
+
+class _Spelled(NamedTuple):
+    """See records.Spelling."""
+
+    games: list[Game]
+    moves: list[list[str]]
+
+    def move(self, game: int, move: int) -> str:
+        return printable(self.moves[game][move], width=20)
+
+    def winner(self, game: int) -> str:
+        first = self.games[game].first_won
+        return "nobody is said to have won" if first is None else f"{'first' if first else 'second'} mover won"
+
+
+def _checked(games: list[Game], spec: ConvertSpec) -> _Checked:
+    after_swaps = [_after_swap(game) for game in games]
+    cells = [cells for _, cells, _ in after_swaps]
+    records = GameRecords.laid(
+        games[0].side,
+        number=np.array([game.number for game in games], dtype=np.int32),
+        winner=np.array([winner for _, _, winner in after_swaps], dtype=np.int8),
+        cell_M=np.array([cell for of_game in cells for cell in of_game], dtype=np.int16),
+        plies_G=np.array([len(of_game) for of_game in cells], dtype=np.int64),
+    )
+    records = records.with_winners(np.where(records.winner == NOBODY, records.joined()[0], records.winner))
+    unknown = records.winner == NOBODY
+    records = records.with_winners(np.where(unknown, 0, records.winner).astype(np.int8))
+    trusted = np.array([game.ended in ("resigned", "other") or spec.unfinished == "keep" for game in games])
+    sound, faults = records.check(
+        _Spelled(games, [moves for moves, _, _ in after_swaps]), unfinished=trusted & ~unknown
+    )
+    rejects = [Reject(games[game].place, *fault) for game, fault in sorted(faults.items())]
+    return _Checked(records, sound, rejects)
+
+
+def _after_swap(game: Game) -> tuple[list[str], list[int], int]:
+    """The moves of a game as if nobody had swapped, as text and as cells, and who won it, NOBODY where nothing is said.
+
+    Swapping pieces turns the one stone over the long diagonal and gives it to the other player. Seen in that mirror,
+    with colours exchanged, the stone lies where it lay, and all that follows is turned over.
+    """
+    moves = list(game.moves)
+    winner = NOBODY if game.first_won is None else int(not game.first_won)
+    cell_of = _cells(game.side)
+    if moves[1:2] == [SWAP_PIECES]:
+        del moves[1]
+        winner = winner if winner == NOBODY else 1 - winner
+        turned = _cells(game.side, turned=True)
+        return moves, [cell_of.get(moves[0], -1), *(turned.get(move, -1) for move in moves[1:])], winner
+    if moves[1:2] == [SWAP_SIDES]:
+        # sites differ in whether the winner is named by colour before or after it: who connected decides
+        del moves[1]
+        winner = NOBODY
+    return moves, [cell_of.get(move, -1) for move in moves], winner
+
+
+_SPELLED = {name: name for col in "abcdefghijklmnopqrs" for name in (f"{col}{row}" for row in range(1, MAX_SIDE + 1))}
+
+
+def spelled(moves: Iterable[str]) -> list[str]:
+    """Moves of which equal ones are one object: a file's games are held at once, and each text takes 50 bytes."""
+    return [_SPELLED.get(move, move) for move in moves]
+
+
+@cache
+def _cells(side: int, *, turned: bool = False) -> dict[str, int]:
+    """The cell of each move's text; ``turned``: over the long diagonal."""
+    letters = "abcdefghijklmnopqrs"
+    return {
+        f"{letters[col]}{row + 1}": col * side + row if turned else row * side + col
+        for row in range(side)
+        for col in range(side)
+    }
+
+
+# positions ----------------------------------------------------------------------------------------------------------
+
+
+def _selected(positions: Positions, spec: ConvertSpec) -> Positions:
+    if spec.positions == "all":
+        return positions
+    return positions.take(positions.ply == positions.plies - (spec.positions == "penultimate"))
+
+
+def _with_extras(positions: Positions, games: list[Game]) -> Positions:
+    """The positions of games with what they say for optional columns; a column that none names is left out."""
+    rows = [extra for game in games for extra in (game.extras or [{}] * (_plies(game) + 1))]
+    named = {column: None for extra in rows for column in extra}
+    columns: dict[Column, Array] = {}
+    for column in named:
+        numbers = column.unknowns(len(positions), side=positions.side)
+        for row, extra in enumerate(rows):
+            if column in extra:
+                numbers[row] = extra[column]
+        columns[column] = numbers
+    return positions.with_optional(columns) if columns else positions
+
+
+def _plies(game: Game) -> int:
+    return len(game.moves) - sum(move in (SWAP_PIECES, SWAP_SIDES) for move in game.moves[1:2])
+
+
+def not_of_the_format(what: str, where: str) -> DataError:
+    """The refusal of a file that is no file of games."""
+    return DataError(what, where=where, fix="Leave this file out, or mend it")
