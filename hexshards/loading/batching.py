@@ -16,7 +16,6 @@ from hexshards.loading.expand import (
     Batch,
     BatchWithColumns,
     Fill,
-    PackedWithColumns,
     Rows,
     batch_floats,
     expand,
@@ -25,7 +24,7 @@ from hexshards.loading.expand import (
     parts_of,
     split,
 )
-from hexshards.loading.extra_columns import ExtraColumns, as_bytes
+from hexshards.loading.extra_columns import ExtraColumns, as_bytes, with_columns
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ def on_cpu(
         if not as_made:
             board, policy, value = batch
             batch = Batch(board.to(dtype, memory_format=layout), policy.to(dtype), value.to(dtype))
-        yield _with_columns(batch, packed, extra)
+        yield with_columns(batch, packed, extra)
 
 
 def on_device(
@@ -143,7 +142,7 @@ def on_device(
                         break
                     there = _sent_together(group, device)
                     made_there = expand_on_device(there, side=side, dtype=dtype, channels_last=channels_last)
-                    batch = _with_columns(made_there, there, extra)
+                    batch = with_columns(made_there, there, extra)
                     made = stream.record_event() if stream else None
                 counts = [len(packed.value) for packed in group]
                 begun.extend((part, made) for part in split(batch, counts))
@@ -153,12 +152,6 @@ def on_device(
     finally:
         if stream:  # what was begun may still read what its owner is about to free
             torch.cuda.current_stream(device).wait_stream(stream)
-
-
-def _with_columns(batch: Batch, rows: Rows, extra: ExtraColumns | None) -> Batch | BatchWithColumns:
-    if extra is None or not isinstance(rows, PackedWithColumns):
-        return batch
-    return BatchWithColumns(*batch, extra.shown(rows))
 
 
 def _groups(rows: Iterator[Rows]) -> Iterator[list[Rows]]:

@@ -21,7 +21,7 @@ from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Filter
 from hexshards.errors import printable
 from hexshards.game.columns import DERIVED, OPTIONAL, Column, in_order
-from hexshards.loading.expand import PackedWithColumns, cells_on
+from hexshards.loading.expand import Batch, BatchWithColumns, PackedWithColumns, Rows, cells_on
 
 _THERE = ("stones", "player", "policy", "value")
 _TYPES = {"u1": torch.uint8, "i1": torch.int8, "i2": torch.int16, "i4": torch.int32, "i8": torch.int64}
@@ -47,7 +47,7 @@ class ExtraColumns:
 
     def packed(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Columns as records, a row each: (B,)."""
-        rows = np.empty(len(columns["place"]), dtype=self.record)
+        rows = np.empty(len(columns[self.reads[0]]), dtype=self.record)
         for each in self.columns:
             rows[each.name] = _plies_left(columns) if each.name == "plies_left" else columns[each.name]
         return rows
@@ -94,6 +94,13 @@ def extra_columns(names: Iterable[str], optional: Iterable[Column], required: It
         if name not in known:
             raise ValueError(f"columns: there is no {printable(name)}. There are {', '.join(can)}")
     return ExtraColumns(tuple(known[name] for name in names), side) if names else None
+
+
+def with_columns(batch: Batch, rows: Rows, extra: ExtraColumns | None) -> Batch | BatchWithColumns:
+    """A batch, with the columns of its rows where there are any."""
+    if extra is None or not isinstance(rows, PackedWithColumns):
+        return batch
+    return BatchWithColumns(*batch, extra.shown(rows))
 
 
 def as_bytes(column: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,13 @@ def side_of(width: int) -> int:
 
 
 class CheckedBlocks:
-    """Samples of webdataset as the columns of blocks, each compared with all that is known of it."""
+    """Samples of webdataset as the columns of blocks, each compared with all that is known of it.
 
-    def __init__(self, index: Index | None) -> None:
+    ``names``: those that are read beside what a batch is made of.
+    """
+
+    def __init__(self, index: Index | None, names: Sequence[str] = ()) -> None:
+        self.names = tuple(dict.fromkeys((*COLUMNS, *names)))
         self.layout = index.layout if index else None
         splits = index.splits.values() if index else ()
         self.shards = {shard.name: shard for split in splits for shard in split.shards}
@@ -77,7 +81,7 @@ class CheckedBlocks:
             if number >= len(shard.block_crc32) or block_crc32(members) != shard.block_crc32[number]:
                 raise DataError("differs from what the index says", where=where, fix=REPAIR)
             rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
-        columns = _columns(members, layout, number, rows, where)
+        columns = _columns(members, self.names, layout, number, rows, where)
         check_numbers(columns, layout.kinds, side=layout.side, sources=0, where=where)
         check_stones(columns["stones"], side=layout.side, where=where)
         return columns
@@ -99,12 +103,15 @@ def _payload(data: bytes, kind: Codec) -> int:
     return codec.claimed_size(data, codec=kind) - len(codec.header(np.dtype(np.uint8), (1,)))
 
 
-def _columns(members: Mapping[str, bytes], layout: Layout, number: int, rows: int, where: str) -> Columns:
-    columns = {}
-    for name in COLUMNS:
-        dtype, shape = layout.columns()[name]
-        data = members.get(layout.member(number, name), b"")
-        columns[name] = codec.decode(
-            data, dtype=dtype, shape=(rows, *shape), codec=layout.codec, where=f"{where}, {name}"
-        )
+def _columns(
+    members: Mapping[str, bytes], names: Sequence[str], layout: Layout, number: int, rows: int, where: str
+) -> Columns:
+    columns, kinds = {}, layout.kinds
+    for name in names:
+        kind, data = kinds[name], members.get(layout.member(number, name), b"")
+        if kind.optional and not data:
+            columns[name] = kind.unknowns(rows, side=layout.side)
+            continue
+        shape, there = (rows, *kind.shape(layout.side)), f"{where}, {name}"
+        columns[name] = codec.decode(data, dtype=kind.dtype, shape=shape, codec=layout.codec, where=there)
     return columns

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,10 @@ from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.dataset.shard import REPAIR, stream_members
 from hexshards.errors import DataError, printable
-from hexshards.loading.expand import Batch, Packed, expand
+from hexshards.game.board import MAX_SIDE
+from hexshards.game.columns import declared
+from hexshards.loading.expand import Rows, each_alone, expand, like, rows_of
+from hexshards.loading.extra_columns import ExtraColumns, extra_columns, with_columns
 from hexshards.loading.options import LOADER
 from hexshards.loading.webdataset_blocks import CheckedBlocks, side_of
 from hexshards.loading.window import COLUMNS
@@ -66,6 +70,7 @@ def pipeline(
     epoch: int = 0,
     buffer_positions: int = BUFFER_POSITIONS,
     index: str | Path | None = None,
+    columns: Sequence[str] = (),
 ) -> webdataset.DataPipeline:
     """A stock ``webdataset.DataPipeline`` over shards, of ``(board, policy, value)`` batches as the loader gives them.
 
@@ -74,6 +79,7 @@ def pipeline(
     shuffled over ``buffer_positions``. With ``batch_size`` None single positions come out, to be batched later. Blocks
     are compared with ``index``, the folder or URL of the dataset; None: the one beside local shards, if there is one.
     Without an index only shapes, types and values are checked. Shards are plain tars: ``pipe:zcat a.tar.gz`` unpacks.
+    ``columns`` come as a fourth part, as the loader gives them; a third party's needs an index, which describes it.
 
     Raises ValueError for arguments that make no sense, DataError while iterating where a shard or a block is damaged or
     missing.
@@ -90,15 +96,18 @@ def pipeline(
     known = read_index(index) if index is not None else _index_beside(shards.urls)
     if known and known.baked and augment != "none":
         raise ValueError('every position is there in all four symmetries already. Pass augment="none"')
+    optional = known.layout.optional if known else ()
+    extra = extra_columns(columns, optional, declared(soft=False), side=known.side if known else MAX_SIDE)
     drawn = _Epochs(shards, seed=seed, first=epoch, shuffle=shuffle)
     pipe = FluidWrapper(drawn)
     for stage in (
         webdataset.split_by_node,
         webdataset.split_by_worker,
         _samples,
-        CheckedBlocks(known),
+        CheckedBlocks(known, extra.reads if extra else ()),
+        *([_Beside(extra)] if extra else []),
         _Shuffle(drawn, seed=seed, positions=buffer_positions if shuffle else 1, augment=augment),
-        _Batches(batch_size),
+        _Batches(batch_size, extra),
     ):
         pipe.append(stage)
     return pipe
@@ -181,13 +190,30 @@ def _worker() -> int:
     return int(pytorch_worker_info()[2])
 
 
+class _Beside:
+    """Blocks with the columns that were asked for as records."""
+
+    def __init__(self, extra: ExtraColumns) -> None:
+        self.extra = extra
+
+    def __call__(self, blocks: Iterable[Columns]) -> Iterator[Columns]:
+        for block in blocks:
+            records = _of_side(self.extra, block["stones"]).packed(block)
+            yield {**{name: block[name] for name in COLUMNS}, "columns": records}
+
+
+def _of_side(extra: ExtraColumns, stones: NDArray[Any]) -> ExtraColumns:
+    """Without an index the side of the boards is known once a block is there."""
+    return replace(extra, side=side_of(stones.shape[1]))
+
+
 class _Shuffle:
     """Rows of many blocks held, mixed, and half of them let go, over and over; each is given its symmetry."""
 
     def __init__(self, epochs: _Epochs, *, seed: int, positions: int, augment: str) -> None:
         self.epochs, self.seed, self.positions, self.augment = epochs, seed, positions, augment
 
-    def __call__(self, blocks: Iterable[Columns]) -> Iterator[Packed]:
+    def __call__(self, blocks: Iterable[Columns]) -> Iterator[Rows]:
         held, count, step = list[Columns](), 0, 0
         for block in blocks:
             held.append(block)
@@ -196,48 +222,50 @@ class _Shuffle:
                 mixed = self._mixed(held, count, step)
                 # a row stays for two rounds on average, so neighbours part
                 cut = count - (self.positions // 2)
-                yield Packed(*(column[:cut] for column in mixed))
-                held = [dict(zip((*COLUMNS, "symmetry"), (column[cut:] for column in mixed), strict=True))]
+                yield like(mixed, (column[:cut] for column in mixed))
+                held = [{name: column[cut:] for name, column in mixed._asdict().items()}]
                 count, step = count - cut, step + 1
         if count:
             yield self._mixed(held, count, step)
 
-    def _mixed(self, held: Sequence[Columns], count: int, step: int) -> Packed:
+    def _mixed(self, held: Sequence[Columns], count: int, step: int) -> Rows:
         path = (self.epochs.epoch, *map(int, pytorch_worker_info()[:3:2]), step)
         rows = np.arange(count)
         if self.epochs.shuffle:
             rows = rng.permutation(count, self.seed, rng.ROWS, *path)
-        columns = {name: np.take(np.concatenate([block[name] for block in held]), rows, axis=0) for name in COLUMNS}
+        there = [name for name in (*COLUMNS, "columns") if name in held[0]]
+        columns = {name: np.take(np.concatenate([block[name] for block in held]), rows, axis=0) for name in there}
         symmetry = np.zeros(count, dtype=np.uint8)
         if self.augment == "random":
             symmetry = (rng.raw(count, self.seed, rng.SYMMETRY, *path) >> np.uint64(62)).astype(np.uint8)
-        return Packed(**columns, symmetry=symmetry)
+        return rows_of({**columns, "symmetry": symmetry})
 
 
 class _Batches:
     """Packed rows as batches, or as single positions."""
 
-    def __init__(self, batch_size: int | None) -> None:
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int | None, extra: ExtraColumns | None) -> None:
+        self.batch_size, self.extra = batch_size, extra
 
-    def __call__(self, parts: Iterable[Packed]) -> Iterator[Any]:
+    def __call__(self, parts: Iterable[Rows]) -> Iterator[Any]:
         for rows in _recut(parts, self.batch_size or LOADER.batch_size):
-            batch = expand(rows, side=side_of(rows.stones.shape[1]))
+            plain = expand(rows, side=side_of(rows.stones.shape[1]))
+            batch = with_columns(plain, rows, self.extra and _of_side(self.extra, rows.stones))
             if self.batch_size:
                 yield batch
             else:
-                yield from map(Batch._make, zip(*batch, strict=True))
+                yield from each_alone(batch)
 
 
-def _recut(parts: Iterable[Packed], size: int) -> Iterator[Packed]:
-    held, count = list[Packed](), 0
+def _recut(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
+    held, count = list[Rows](), 0
     for part in parts:
         held.append(part)
         count += len(part.value)
         if count >= size:
-            joined = Packed(*map(np.concatenate, zip(*held, strict=True)))
+            joined = like(held[0], map(np.concatenate, zip(*held, strict=True)))
             whole = count - count % size
-            yield from (Packed(*(column[at : at + size] for column in joined)) for at in range(0, whole, size))
-            held, count = [Packed(*(column[whole:] for column in joined))], count - whole
+            yield from (like(joined, (column[at : at + size] for column in joined)) for at in range(0, whole, size))
+            held, count = [like(joined, (column[whole:] for column in joined))], count - whole
     if count:
-        yield Packed(*map(np.concatenate, zip(*held, strict=True)))
+        yield like(held[0], map(np.concatenate, zip(*held, strict=True)))

@@ -10,6 +10,7 @@ import pytest
 from helpers.small_data import CUT, columns_of, examples, files_of, processed, write_examples
 from typer.testing import CliRunner
 
+import hexshards
 from hexshards.cli.app import app
 from hexshards.conversion.convert import convert
 from hexshards.conversion.sources import Chunk, Column, formats
@@ -71,6 +72,22 @@ def test_a_third_partys_column_comes_out_of_dataset_verify_show_and_filter(tmp_p
     assert f"x_strength {found['x_strength'][0]:g}" in said
     selection = Selection(home_of(tmp_path / "data"), index, "train", where=Filter.parse("x_strength=55.5..100"))
     assert selection.positions == ((found["x_strength"] >= 55.5) & (found["x_strength"] <= 100)).sum() > 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_third_partys_column_comes_out_of_the_loader_and_the_pipeline_and_weighs_by_rule(tmp_path, rated):
+    data = tmp_path / "data"
+    convert(rated_file(tmp_path), out=data, **CUT)
+    strength = columns_of(data, "train")["x_strength"]
+    asked = {"columns": ["x_strength"], "shuffle": False, "augment": "none"}
+    loader = hexshards.loader(data, **asked, weights="x_strength=55.5..100:3")
+    pipeline = hexshards.pipeline([str(path) for path in sorted(data.glob("train-*.tar"))], **asked)
+    for source in (loader, pipeline):
+        said = np.concatenate([batch.columns["x_strength"].numpy() for batch in source])
+        assert said.tolist() == strength.tolist()
+    weight = np.concatenate([batch.columns["weight"].numpy() for batch in loader])
+    assert weight.tolist() == np.where((strength >= 55.5) & (strength <= 100), 3, 1).tolist()
 
 
 def test_equal_positions_have_the_mean_of_what_they_say(tmp_path, rated):

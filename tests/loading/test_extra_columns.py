@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from helpers.small_data import columns_of, dataset, examples, write_examples
 
 import hexshards
 from hexshards.conversion.convert import convert
+from hexshards.game.board import symmetry_cells
+from hexshards.game.columns import Column
 from hexshards.loading.expand import Batch, BatchWithColumns, Packed, PackedWithColumns
+from hexshards.loading.extra_columns import ExtraColumns, as_bytes
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,37 @@ def test_weights_by_rule_multiply_the_column(weighted):
 def test_what_cannot_come_is_refused_in_a_sentence(data, options, message):
     with pytest.raises(ValueError, match=message):
         hexshards.loader(data, **options)
+
+
+def test_cells_of_a_column_go_where_the_boards_cells_go():
+    side, symmetry = 4, np.arange(4, dtype=np.uint8)
+    kinds = (
+        Column(name="x_cell", dtype=np.dtype("<i2"), symmetry="cells move", unknown=-1, low=-1),
+        Column(name="x_each", dtype=np.dtype("<f2"), size=("cells",), symmetry="cells move"),
+        Column(name="x_odd", dtype=np.dtype("|u1"), unknown=0),  # what follows it lies at odd bytes
+        Column(name="x_none", dtype=np.dtype("<i2"), symmetry="cells move", unknown=-1, low=-1),
+        Column(name="x_player", dtype=np.dtype("<f4"), symmetry="colours swap"),
+    )
+    each = np.random.default_rng(0).integers(0, 100, (4, side * side)).astype("<f2")
+    held = {
+        "x_cell": np.full(4, 6),
+        "x_each": each,
+        "x_odd": np.arange(4),
+        "x_none": np.full(4, -1),
+        "x_player": [0, 0.25, 0.25, 1],
+    }
+    extra = ExtraColumns(kinds, side)
+    records = extra.packed({name: np.asarray(column) for name, column in held.items()})
+    rows = PackedWithColumns(*[np.zeros(4)] * 4, symmetry, records)
+    tensors = PackedWithColumns(*[torch.zeros(4)] * 4, torch.from_numpy(symmetry), torch.from_numpy(as_bytes(records)))
+    cells = symmetry_cells(side)
+    turned = np.empty_like(each)
+    for row in range(4):
+        for cell in range(side * side):
+            turned[row, cells[row][cell]] = each[row, cell]
+    for shown in (extra.shown(rows), extra.shown(tensors)):
+        assert shown["x_cell"].tolist() == [cells[row][6] for row in range(4)]
+        assert shown["x_each"].tolist() == turned.tolist()
+        assert shown["x_odd"].tolist() == [0, 1, 2, 3]
+        assert shown["x_none"].tolist() == [-1] * 4
+        assert shown["x_player"].tolist() == [0, 0.25, 0.75, 0]

@@ -255,3 +255,33 @@ def test_a_shard_of_another_dataset_is_not_taken_for_one_of_the_index(data, tmp_
 def test_what_it_cannot_do_is_refused(data, options, fault):
     with pytest.raises(ValueError, match=fault):
         opened(data["zstd"], **options)
+
+
+# other columns ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_columns_that_are_asked_for_come_as_a_fourth_part(data, index, tmp_path):
+    folder = data["zstd"] if index else shutil.copytree(data["zstd"], tmp_path / "bare")
+    if not index:
+        (folder / "index.json").unlink()
+    asked = ("ply", "plies_left", "weight")
+    found = list(opened(folder, shuffle=False, columns=asked))
+    held = columns_of(folder, "train")
+    columns = {name: torch.cat([batch.columns[name] for batch in found]).tolist() for name in asked}
+    assert columns["ply"] == held["ply"].tolist()
+    assert columns["plies_left"] == (held["plies"] - held["ply"]).tolist()
+    assert set(columns["weight"]) == {1.0}
+    assert given(batch[:3] for batch in found) == given(opened(folder, shuffle=False))
+
+
+def test_mixed_and_turned_columns_stay_with_their_positions(data):
+    mixed = list(opened(data["none"], augment="random", columns=["ply"], batch_size=25))
+    assert all(batch.columns["ply"].tolist() == batch.board[:, :2].sum(dim=(1, 2, 3)).tolist() for batch in mixed)
+    (first, *_) = opened(data["none"], batch_size=None, columns=["ply"])
+    assert int(first.columns["ply"]) == int(first.board[:2].sum())
+
+
+def test_a_third_partys_column_needs_an_index_that_describes_it(data):
+    with pytest.raises(ValueError, match="there is no x_strength"):
+        opened(data["none"], columns=["x_strength"])
