@@ -76,8 +76,8 @@ def many_over_one(work: Path) -> dict[Format, float]:
         many, one = work / form / "many", work / form / "one"
         write(many, games=SMALL_FILES, format=form, games_per_file=1)
         write(one, games=SMALL_FILES, format=form, games_per_file=SMALL_FILES)
-        found = in_turn({at.name: partial(converted, [at], work / form / "out", 1) for at in (many, one)})
-        ratios[form] = found["many"][0] / found["one"][0]
+        seconds = in_turn({at.name: partial(converted, [at], work / form / "out", 1) for at in (many, one)})
+        ratios[form] = seconds["many"][0] / seconds["one"][0]
     return ratios
 
 
@@ -98,11 +98,11 @@ def taken(system: Callable[[], object]) -> Seconds:
 
 def in_turn(systems: Mapping[str, Callable[[], object]]) -> dict[str, Seconds]:
     """Medians of what each takes."""
-    found: dict[str, list[Seconds]] = {name: [] for name in systems}
+    times: dict[str, list[Seconds]] = {name: [] for name in systems}
     for _ in range(REPEATS):
         for name, system in systems.items():
-            found[name].append(taken(system))
-    return {name: _medians(runs) for name, runs in found.items()}
+            times[name].append(taken(system))
+    return {name: _medians(runs) for name, runs in times.items()}
 
 
 def _medians(runs: list[Seconds]) -> Seconds:
@@ -117,7 +117,7 @@ def measure(files: list[Path], work: Path) -> str:
     games = games or write(work / "games", games=1000, format="trmph")
     converted(files, work / "one", 1)
     index = hexshards.read_index(work / "one")
-    found = in_turn(
+    seconds = in_turn(
         {
             BASE: lambda: unpickled(files),
             "our reader, checked, 1 process": lambda: read(files, ProcessedFiles()),
@@ -136,7 +136,7 @@ def measure(files: list[Path], work: Path) -> str:
         "",
         "| system | positions/s | ratio to gzip + pickle | processor, µs a position |",
         "|---|---:|---:|---:|",
-        *(_row(name, found[name], found[BASE], positions) for name in found),
+        *(_row(name, seconds[name], seconds[BASE], positions) for name in seconds),
         "",
         f"- Shards: {size / positions:.1f} bytes per position.",
         f"- Blocks read, checked and decompressed: {by_blocks:,.0f} positions/s, 1 process.",

@@ -158,9 +158,9 @@ def measure(millions: float, work: Path) -> str:
         "|---:|" + "---:|" * (EPOCHS + 2),
     ]
     for workers in (0, 2):
-        found = epochs_of(work / "data", workers=workers)
-        peaks = " | ".join(show_bytes(peak) for peak in found.peak_bytes)
-        first = max(found.first_s)
+        measured = epochs_of(work / "data", workers=workers)
+        peaks = " | ".join(show_bytes(peak) for peak in measured.peak_bytes)
+        first = max(measured.first_s)
         lines.append(f"| {workers} | {peaks} | {show_bytes(bound_bytes(workers))} | {first:.2f} |")
     return "\n".join(lines) + "\n"
 

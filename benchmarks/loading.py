@@ -32,7 +32,7 @@ Config = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Results:
     """What was measured, and why the rest was not."""
 
     contestants: list[Contestant]
@@ -53,21 +53,21 @@ class Found:
         return 1000 * statistics.median(run.first_s for run in runs) if runs else float("nan")
 
 
-def ready(systems: Sequence[System], files: list[Path], cache: Path) -> Found:
+def ready(systems: Sequence[System], files: list[Path], cache: Path) -> Results:
     """Install, store, prove."""
     source = source_of(files, cache=cache)
-    found = Found(contestants=[], reasons={})
+    results = Results(contestants=[], reasons={})
     for system in systems:
         print(f"{system.title}: making ready", file=sys.stderr, flush=True)
         try:
-            found.contestants.append(contestant(system, source, cache=cache))
+            results.contestants.append(contestant(system, source, cache=cache))
         except Unavailable as reason:
-            found.reasons[system.name] = str(reason)
+            results.reasons[system.name] = str(reason)
             print(f"  {reason}", file=sys.stderr, flush=True)
-    return found
+    return results
 
 
-def measure(found: Found, *, batches: list[int], workers: int, repeats: int, seconds: float, cache: Path) -> None:
+def measure(results: Results, *, batches: list[int], workers: int, repeats: int, seconds: float, cache: Path) -> None:
     """Time every contestant with so many workers, in turn, as often as asked."""
     with ExitStack() as stack:
         running = {
@@ -76,7 +76,7 @@ def measure(found: Found, *, batches: list[int], workers: int, repeats: int, sec
                     each.python, each.system.name, each.folder, workers=workers, log=cache / f"{each.system.name}.log"
                 )
             )
-            for each in found.contestants
+            for each in results.contestants
             if workers in each.system.workers
         }
         turns = [(name, 0, True) for name in running]  # the first time is for memory: looking at it takes time
@@ -84,34 +84,34 @@ def measure(found: Found, *, batches: list[int], workers: int, repeats: int, sec
             names = list(running)[repeat:] + list(running)[:repeat]
             turns += [(name, batch, False) for batch in batches for name in names]
         for name, batch, memory in track(turns, f"{workers} workers", transient=True):
-            if name in found.reasons:
+            if name in results.reasons:
                 continue
             try:
                 if memory:
                     peak = running[name].peak_bytes(batch=max(batches), seconds=seconds)
-                    found.peak_bytes[name, workers] = peak
+                    results.peak_bytes[name, workers] = peak
                 else:
-                    found.timings[name, batch, workers].append(running[name].time(batch=batch, seconds=seconds))
+                    results.timings[name, batch, workers].append(running[name].time(batch=batch, seconds=seconds))
             except Unavailable as reason:
-                found.reasons[name] = f"with {workers} workers: {reason}"
+                results.reasons[name] = f"with {workers} workers: {reason}"
 
 
-def table(found: Found, systems: Sequence[System], *, batch: int, workers: list[int], memory: bool) -> str:
+def table(results: Results, systems: Sequence[System], *, batch: int, workers: list[int], memory: bool) -> str:
     """Rows of one batch size."""
     heads = [f"samples/s, {count} workers" for count in workers] + [f"ratio, {count}" for count in workers]
     heads += [f"first batch, ms, {count}" for count in workers]
     heads += [f"peak memory, MiB, {count}" for count in workers] if memory else []
     lines = [f"| batch {batch} | {' | '.join(heads)} | bytes/position |", "|---|" + "---:|" * (len(heads) + 1)]
-    sizes = {each.system.name: each.bytes_per_position for each in found.contestants}
+    sizes = {each.system.name: each.bytes_per_position for each in results.contestants}
     for system in systems:
-        if system.name in found.reasons:
-            lines.append(f"| {system.title} | not measured: {found.reasons[system.name]} |{' |' * len(heads)}")
+        if system.name in results.reasons:
+            lines.append(f"| {system.title} | not measured: {results.reasons[system.name]} |{' |' * len(heads)}")
             continue
-        speeds = [found.speed(system.name, batch, count) for count in workers]
-        ratios = [speed / found.speed(OURS, batch, count) for speed, count in zip(speeds, workers, strict=True)]
+        speeds = [results.speed(system.name, batch, count) for count in workers]
+        ratios = [speed / results.speed(OURS, batch, count) for speed, count in zip(speeds, workers, strict=True)]
         cells = [_shown(speed, ",.0f") for speed in speeds] + [_shown(ratio, ".3g") for ratio in ratios]
-        cells += [_shown(found.first_ms(system.name, batch, count), ",.0f") for count in workers]
-        peaks = [found.peak_bytes.get((system.name, count), float("nan")) for count in workers]
+        cells += [_shown(results.first_ms(system.name, batch, count), ",.0f") for count in workers]
+        peaks = [results.peak_bytes.get((system.name, count), float("nan")) for count in workers]
         cells += [_shown(peak / 2**20, ",.0f") for peak in peaks] if memory else []
         size = _shown(sizes[system.name] if system.samples else float("nan"), ",.1f")
         lines.append(f"| {system.title} | {' | '.join(cells)} | {size} |")
@@ -122,18 +122,18 @@ def _shown(number: float, how: str) -> str:
     return format(number, how) if number == number else "-"
 
 
-def plot(found: Found, systems: Sequence[System], *, batch: int, workers: list[int], path: Path) -> None:
+def plot(results: Results, systems: Sequence[System], *, batch: int, workers: list[int], path: Path) -> None:
     """Samples per second as bars on a logarithmic scale."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [system for system in reversed(systems) if system.name not in found.reasons]
+    shown = [system for system in reversed(systems) if system.name not in results.reasons]
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(shown) + 1.2), layout="constrained")
     height = 0.8 / len(workers)
     for number, count in enumerate(workers):
-        speeds = [found.speed(system.name, batch, count) for system in shown]
+        speeds = [results.speed(system.name, batch, count) for system in shown]
         places = [place + 0.4 - height * (number + 0.5) for place in range(len(shown))]
         bars = axes.barh(places, speeds, height, label=f"{count} workers")
         axes.bar_label(bars, [f" {_shown(speed, ',.0f')}" for speed in speeds], fontsize=7)
@@ -173,10 +173,10 @@ def main() -> None:
         each for each in ALL if (each.name in given.systems if given.systems else given.peers or not apart(each))
     ]
     files = files_of(given, given.cache / "files", games=500)
-    found = ready(systems, files, given.cache)
+    results = ready(systems, files, given.cache)
     for workers in given.workers:
         measure(
-            found,
+            results,
             batches=given.batch,
             workers=workers,
             repeats=given.repeats,
@@ -184,7 +184,7 @@ def main() -> None:
             cache=given.cache,
         )
     tables = [
-        table(found, systems, batch=batch, workers=given.workers, memory=batch == max(given.batch))
+        table(results, systems, batch=batch, workers=given.workers, memory=batch == max(given.batch))
         for batch in reversed(given.batch)
     ]
     positions = len(source_of(files, cache=given.cache).rows)
@@ -200,7 +200,7 @@ def main() -> None:
     print(text)
     if given.write:
         written = write_results("Loading", text + "\n\n![samples per second](loading.png)\n")
-        plot(found, systems, batch=max(given.batch), workers=given.workers, path=written.with_suffix(".png"))
+        plot(results, systems, batch=max(given.batch), workers=given.workers, path=written.with_suffix(".png"))
 
 
 if __name__ == "__main__":

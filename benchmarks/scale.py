@@ -70,8 +70,8 @@ def convert(files: Path, out: Path, *, memory: str, workers: int) -> Run:
         sizes = [resident_bytes(pid) for pid in family(process.pid)]
         peak, most = max(peak, sum(sizes)), max(most, len(sizes))
         if not read_s:  # while files are read only scratch grows
-            found = _sizes(out / SCRATCH)
-            disk, names = max(disk, sum(found)), max(names, len(found))
+            scratch = _sizes(out / SCRATCH)
+            disk, names = max(disk, sum(scratch)), max(names, len(scratch))
             read_s = time.monotonic() - started if any(out.glob("*.tar*")) else 0.0
         time.sleep(0.05)
     if process.returncode:
@@ -92,11 +92,11 @@ def convert(files: Path, out: Path, *, memory: str, workers: int) -> Run:
 
 def _sizes(folder: Path) -> list[int]:
     """Sizes of the files in a folder, those that vanish meanwhile left out."""
-    found = []
+    sizes = []
     for path in folder.glob("*"):
         with suppress(FileNotFoundError):
-            found.append(path.stat().st_size)
-    return found
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 def table(runs: list[Run]) -> str:

@@ -132,9 +132,9 @@ class Examples:
 
         examples: dicts, and Rows that stand for several.
         """
-        single, found, numbers = _sorted_out(examples)
+        single, similar, numbers = _sorted_out(examples)
         admitted, kept, rejects = [], [], list[Reject]()
-        for part, unsound in self._parts(single, found, numbers):
+        for part, unsound in self._parts(single, similar, numbers):
             # part by part: floats are 50 times as large as what is packed of them, and need not be put in order
             positions, more = admit(self._draft(part))
             admitted.append(positions)
@@ -145,12 +145,12 @@ class Examples:
         return concat(admitted).take(order), tuple(self.names.names), sorted(rejects, key=_number)
 
     def _parts(
-        self, single: list[tuple[int, Any]], found: Sequence[SimilarDicts], numbers: Sequence[NDArray[np.int64]]
+        self, single: list[tuple[int, Any]], similar: Sequence[SimilarDicts], numbers: Sequence[NDArray[np.int64]]
     ) -> Iterator[tuple[ExampleColumns, list[Reject]]]:
         """The columns of all examples, some at a time, and what did not become a row."""
-        if found:
+        if similar:
             number = np.concatenate(numbers)
-            for alike, mine in joined(found).by_kind():
+            for alike, mine in joined(similar).by_kind():
                 single += yield from self._columns(alike, number[mine])
         for start in range(0, max(1, len(single)), SINGLE_EXAMPLES):
             yield self._single(single[start : start + SINGLE_EXAMPLES])
@@ -320,16 +320,16 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
 
 def _sorted_out(examples: Sequence[Any]) -> tuple[list[tuple[int, Any]], list[SimilarDicts], list[NDArray[np.int64]]]:
     """Numbered dicts, Rows, and the numbers of what these stand for."""
-    single, found, numbers, first = list[tuple[int, Any]](), list[SimilarDicts](), list[NDArray[np.int64]](), 0
+    single, similar, numbers, first = list[tuple[int, Any]](), list[SimilarDicts](), list[NDArray[np.int64]](), 0
     for example in examples:
         if isinstance(example, SimilarDicts):
-            found.append(example)
+            similar.append(example)
             numbers.append(np.arange(first, first + len(example)))
             first += len(example)
         else:
             single.append((first, example))
             first += 1
-    return single, found, numbers
+    return single, similar, numbers
 
 
 def _number(reject: Reject) -> int:
@@ -361,19 +361,19 @@ class _ColumnReaders:
     def scalars(self, alike: Alike) -> ExampleColumns:
         """The columns of one number an example."""
         count = len(alike)
-        found: ExampleColumns = {
+        columns: ExampleColumns = {
             "has_policy": np.full(count, self.has_policy),
             "value": alike.floats(self.template.leaves[("value",)]),
         }
         for column, value in self.constants.items():
-            found[column] = np.full(count, value, dtype=np.int64)
+            columns[column] = np.full(count, value, dtype=np.int64)
         for column, (slot, meaning) in self.readers.items():
             numbers = alike.numbers(slot)
             refers = slot.opcode in (pickle.BINGET, pickle.LONG_BINGET)
             seen = distinct(numbers)
             known = [meaning(alike.meaning(number) if refers else number) for number in seen.tolist()]
-            found[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
-        return found
+            columns[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
+        return columns
 
     def arrays(self, alike: Alike, rows: slice) -> ExampleColumns:
         """Boards and policies of some of the examples."""
@@ -406,24 +406,24 @@ def _floats(data: bytes, width: int) -> NDArray[np.float32]:
 
 def _stated(example: dict[str, Any], cells: int) -> dict[str, Any]:
     """What an example has under optional keys: numbers, and of visits an array."""
-    found: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for name in (kind.name for kind in optional_keys.NUMBERS if example.get(kind.name) is not None):
         value = example[name]
         number = plain_value(value)
         if type(number) not in (int, float) or not abs(number) <= _LARGEST:
             raise _Unsound(f"{name} is not a finite number", _shown(value))
-        found[name] = float(number)
+        stated[name] = float(number)
     if example.get(VISITS.name) is not None:
-        found[VISITS.name] = _counts(example[VISITS.name], cells)
-    return found
+        stated[VISITS.name] = _counts(example[VISITS.name], cells)
+    return stated
 
 
 def _counts(visits: Any, cells: int) -> NDArray[np.float32]:
     counts = np.frombuffer(_float_bytes(visits, (cells,), VISITS.name), dtype="<f4")
     for reason, bad in count_faults(counts[None]):
         if bad.any():
-            found = counts[~((counts >= 0) & (counts % 1 == 0))][:1].tolist() or [int(counts.max())]
-            shown = f"{np.count_nonzero(counts)} moves" if "more than" in reason else f"{found[0]}"
+            wrong = counts[~((counts >= 0) & (counts % 1 == 0))][:1].tolist() or [int(counts.max())]
+            shown = f"{np.count_nonzero(counts)} moves" if "more than" in reason else f"{wrong[0]}"
             raise _Unsound(reason, shown)
     return counts
 

@@ -30,7 +30,7 @@ Columns = dict[Column, NDArray[Any]]
 def columns_of(stated: Sequence[Mapping[str, Any]]) -> Columns:
     """The columns of what examples state, a dict of numbers and counts each; none of what nobody states."""
     unknown = {kind: math.nan if kind.unknown is None else float(kind.unknown) for kind in NUMBERS}
-    found: Columns = {
+    columns: Columns = {
         kind: np.array([each.get(kind.name, unknown[kind]) for each in stated])
         for kind in NUMBERS
         if any(kind.name in each for each in stated)
@@ -38,8 +38,8 @@ def columns_of(stated: Sequence[Mapping[str, Any]]) -> Columns:
     counted = [row for row, each in enumerate(stated) if VISITS.name in each]
     if counted:
         counts = np.stack([stated[row][VISITS.name] for row in counted])
-        found[VISITS] = visits_of_counts(counts, np.array(counted), rows=len(stated))
-    return found
+        columns[VISITS] = visits_of_counts(counts, np.array(counted), rows=len(stated))
+    return columns
 
 
 def visits_of_counts(counts_PC: NDArray[Any], row_P: NDArray[np.int64], *, rows: int) -> Visits:
@@ -81,19 +81,19 @@ class OptionalReaders:
     def read(self, alike: Alike, rows: slice) -> tuple[Columns, NDArray[np.bool_]]:
         """The columns of some of the examples, and which of these must be looked at one at a time."""
         count = len(alike.starts[rows])
-        found, odd = Columns(), np.zeros(count, dtype=bool)
+        columns, odd = Columns(), np.zeros(count, dtype=bool)
         for kind in NUMBERS:
             if kind.name in self.present:
-                found[kind] = alike.floats(self.template.leaves[kind.name,])[rows]
-                odd |= ~np.isfinite(found[kind])
+                columns[kind] = alike.floats(self.template.leaves[kind.name,])[rows]
+                odd |= ~np.isfinite(columns[kind])
         if VISITS.name in self.present:
             dtype = self.template.example[VISITS.name].dtype
             counts = alike.blobs(self.template.leaves[VISITS.name, "data"], rows).view(dtype)
             for _, bad in count_faults(counts):
                 odd |= bad
             sound = np.flatnonzero(~odd)
-            found[VISITS] = visits_of_counts(counts[sound], sound, rows=count)
-        return found, odd
+            columns[VISITS] = visits_of_counts(counts[sound], sound, rows=count)
+        return columns, odd
 
 
 def taken(columns: Columns, rows: NDArray[Any] | slice) -> Columns:

@@ -83,8 +83,8 @@ def _examples(top: dict[str, Any], where: str) -> Sequence[Any]:
     if "games" in top and examples is None:
         raise DataError(_SELF_PLAY, where=where, fix=_KEEP_OUT)
     if not isinstance(examples, (list, tuple)):
-        found = "no examples" if examples is None else f"examples that are {kind_of(examples)}"
-        raise DataError(f"holds {found}", where=where, fix=_KEEP_OUT)
+        contents = "no examples" if examples is None else f"examples that are {kind_of(examples)}"
+        raise DataError(f"holds {contents}", where=where, fix=_KEEP_OUT)
     return examples
 
 
@@ -98,8 +98,8 @@ def _odd_counts(top: dict[str, Any], count: int, side: int) -> list[Reject]:
     if type(stated) is int and count <= stated and (most is None or stated <= most):
         return []
     claim = f"examples_generated {printable(stated, width=24)}"
-    found = f"{claim} for {counted(count, 'example')} of {printable(games, width=24)} games"
-    return [Reject("processing_stats", "stated count is impossible", found)]
+    finding = f"{claim} for {counted(count, 'example')} of {printable(games, width=24)} games"
+    return [Reject("processing_stats", "stated count is impossible", finding)]
 
 
 def _sample(examples: Sequence[Any]) -> list[dict[str, Any]]:
@@ -122,8 +122,8 @@ def _side(sample: Sequence[dict[str, Any]], where: str) -> int:
             seen[board.shape[1]] = seen.get(board.shape[1], 0) + 1
     side = max(seen, key=lambda s: seen[s], default=0)
     if not MIN_SIDE <= side <= MAX_SIDE:
-        found = f"boards of side {side}" if seen else "no board of shape (2, side, side)"
-        raise DataError(f"holds {found}", where=where, fix=f"Sides are {MIN_SIDE} to {MAX_SIDE}. {_KEEP_OUT}")
+        contents = f"boards of side {side}" if seen else "no board of shape (2, side, side)"
+        raise DataError(f"holds {contents}", where=where, fix=f"Sides are {MIN_SIDE} to {MAX_SIDE}. {_KEEP_OUT}")
     return side
 
 
@@ -180,8 +180,8 @@ def _terminal_values(examples: Sequence[Any]) -> tuple[int, int]:
                 boards[side].append(board.data or b"")
                 values[side].append(float(value))
     agree = contradict = 0
-    for side, found in boards.items():
-        stones = np.frombuffer(b"".join(found), "<f4").reshape(-1, 2, side, side) == 1
+    for side, planes in boards.items():
+        stones = np.frombuffer(b"".join(planes), "<f4").reshape(-1, 2, side, side) == 1
         blue, red = connects(stones[:, 0], player=BLUE), connects(stones[:, 1], player=RED)
         same = np.array(values[side])[blue ^ red] == red[blue ^ red]
         agree, contradict = agree + int(same.sum()), contradict + int((~same).sum())

@@ -124,17 +124,17 @@ def _gathered(files: Iterable[Contents]) -> Iterator[list[_Opened] | DataError]:
     """Files one after another, as many of one side together as have no more games than are checked at once."""
     together, games = list[_Opened](), 0
     for contents in files:
-        found = or_refusal(_opened, contents)
-        lines = 0 if isinstance(found, DataError) else len(found.file.lines)
-        side = 0 if isinstance(found, DataError) else found.file.side
+        opened = or_refusal(_opened, contents)
+        lines = 0 if isinstance(opened, DataError) else len(opened.file.lines)
+        side = 0 if isinstance(opened, DataError) else opened.file.side
         # a file without games ends a gathering as one that is refused does: it has no side
         if together and (not lines or games + lines > CHUNK_GAMES or side != together[0].file.side):
             yield together
             together, games = [], 0
-        if isinstance(found, DataError):
-            yield found
+        if isinstance(opened, DataError):
+            yield opened
             continue
-        together.append(found)
+        together.append(opened)
         games += lines
         if not lines:
             yield together
@@ -151,7 +151,7 @@ def _chunks(opened: _Opened, spec: ConvertSpec) -> Iterator[Chunk]:
 
 
 def _chunk(opened: _Opened, positions: Positions, faults: Sequence[_Fault]) -> Chunk:
-    rejects = [Reject(f"line {line}", reason, found) for line, reason, found in faults]
+    rejects = [Reject(f"line {line}", reason, finding) for line, reason, finding in faults]
     return Chunk(positions, (source_name(opened.contents.name),), rejects, opened.file.notes)
 
 
@@ -288,11 +288,11 @@ def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
     return lines, faults
 
 
-def _refusal(found: str, faults: list[_Fault], where: str) -> DataError:
+def _refusal(problem: str, faults: list[_Fault], where: str) -> DataError:
     if faults:
         line, reason, stood = faults[0]
-        found += f" (line {line}: {reason}, {stood})"
-    return DataError(found, where=where, fix="Leave this file out")
+        problem += f" (line {line}: {reason}, {stood})"
+    return DataError(problem, where=where, fix="Leave this file out")
 
 
 def _reread(content: bytes) -> re.Match[bytes] | None:
@@ -300,8 +300,8 @@ def _reread(content: bytes) -> re.Match[bytes] | None:
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        found = f"byte 0x{content[error.start]:02x} after {error.start:,} others"
-        raise _Unreadable(_NOT_TEXT, found) from None
+        finding = f"byte 0x{content[error.start]:02x} after {error.start:,} others"
+        raise _Unreadable(_NOT_TEXT, finding) from None
     content = content.strip(b" \t")
     if content[:1] == b"#" and content[1:2] in (b"", b" ", b"\t"):
         return None

@@ -34,7 +34,7 @@ CHANGES = {
 
 def written(page: str) -> str:
     """A page with its tables as the options are now."""
-    return MARKED.sub(lambda found: found[1] + table(getattr(import_module(found[2]), found[3])) + found[4], page)
+    return MARKED.sub(lambda marked: marked[1] + table(getattr(import_module(marked[2]), marked[3])) + marked[4], page)
 
 
 def table(spec: type) -> str:

@@ -129,12 +129,12 @@ def _misfit(name: str, kind: Any, value: Any) -> _Misfit:
 
 
 def _plain(value: Any, kind: type, name: str) -> Any:
-    found = value.item() if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)) else value
-    if kind is int and isinstance(found, float) and found.is_integer():
-        return int(found)
+    plain = value.item() if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)) else value
+    if kind is int and isinstance(plain, float) and plain.is_integer():
+        return int(plain)
     takes = (int, float) if kind is float else kind
-    if isinstance(found, takes) and isinstance(found, bool) == (kind is bool) and found == found:
-        return found
+    if isinstance(plain, takes) and isinstance(plain, bool) == (kind is bool) and plain == plain:
+        return plain
     raise _misfit(name, kind, value)
 
 

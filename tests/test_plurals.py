@@ -38,10 +38,10 @@ def test_a_verb_follows_the_count_and_a_table_stays_one():
 
 def test_no_text_counts_things_by_itself():
     told = re.compile(rf"\}} (more |other |whole )?({THINGS})\b(?!/)|['\"]s['\"] \*")
-    found = {
+    texts = {
         f"{path.name}:{number}: {line.strip()}"
         for path in [*PACKAGE.glob("*.py"), *CONVERTERS.glob("*.py")]
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if told.search(line) and not any(each in line for each in NO_COUNTS)
     }
-    assert found == set()
+    assert texts == set()

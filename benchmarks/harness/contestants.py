@@ -115,8 +115,8 @@ def contestant(system: System, source: Source, *, cache: Path) -> Contestant:
             _prove(system, python, source, cache=cache)
         stored = _store(system, python, source, home)
         ready.write_text(json.dumps({"positions": stored, "bytes": _size(home / "data")}))
-    found = json.loads(ready.read_text())
-    return Contestant(system, python, home / "data", found["bytes"] / found["positions"])
+    prepared = json.loads(ready.read_text())
+    return Contestant(system, python, home / "data", prepared["bytes"] / prepared["positions"])
 
 
 def _store(system: System, python: Path, source: Source, home: Path) -> int:
@@ -142,8 +142,10 @@ def _key(name: str) -> str:
     while waiting:
         path = waiting.pop()
         code.add(path)
-        found = {SYSTEMS / f"{each}.py" for each in re.findall(r"^from systems\.(\w+)", path.read_text(), re.MULTILINE)}
-        waiting += found - code
+        imported = {
+            SYSTEMS / f"{each}.py" for each in re.findall(r"^from systems\.(\w+)", path.read_text(), re.MULTILINE)
+        }
+        waiting += imported - code
     needs = SYSTEMS / f"{name}.txt"
     code |= {needs} if needs.exists() else set()
     code |= set(Path(hexshards.__file__).parent.rglob("*.py")) if name.startswith("hexshards") else set()

@@ -31,7 +31,7 @@ def resident_bytes(pid: int) -> int:
 def proportional_bytes(pid: int) -> int:
     """Its resident memory, a page that is shared counted as its share; where the kernel does not tell, all of it."""
     try:
-        found = re.search(r"^Pss: *(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        match = re.search(r"^Pss: *(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:
         return resident_bytes(pid)
-    return 1024 * int(found[1]) if found else 0
+    return 1024 * int(match[1]) if match else 0

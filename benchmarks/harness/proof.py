@@ -21,15 +21,15 @@ def prove(batches: Iterable[Dense], rows: NDArray[np.uint8], *, times: int) -> N
     """Compare an epoch with the rows, each of which it must hold so many times. Raises Unsound."""
     expected = [_images(plain(rows[start : start + CHUNK])) for start in range(0, len(rows), CHUNK)]
     known, wanted = np.concatenate([images[0] for images in expected]), np.concatenate([_orbit(i) for i in expected])
-    found = [_images(_checked(batch, rows)) for batch in batches]
-    if not found:
+    by_batch = [_images(_checked(batch, rows)) for batch in batches]
+    if not by_batch:
         raise Unsound("delivers nothing")
-    delivered = np.concatenate([_orbit(images) for images in found])
+    delivered = np.concatenate([_orbit(images) for images in by_batch])
     if len(delivered) != times * len(rows):
         raise Unsound(f"delivers {len(delivered):,} samples an epoch for {len(rows):,} positions, {times} times each")
     if not np.array_equal(np.sort(delivered), np.sort(np.repeat(wanted, times))):
         raise Unsound("delivers some positions too often and others not")
-    _check_symmetries(np.concatenate(found, axis=1), known)
+    _check_symmetries(np.concatenate(by_batch, axis=1), known)
     _check_order(delivered, wanted)
 
 

@@ -43,8 +43,8 @@ class Source(NamedTuple):
     @property
     def rows(self) -> NDArray[np.uint8]:
         """The positions of ``pickles`` in their order, (P, R), mapped."""
-        found: NDArray[np.uint8] = np.load(self.folder / "rows.npy", mmap_mode="r")
-        return found
+        mapped: NDArray[np.uint8] = np.load(self.folder / "rows.npy", mmap_mode="r")
+        return mapped
 
 
 def row_side(rows: NDArray[np.uint8]) -> int:

@@ -48,8 +48,8 @@ class Served:
     def time(self, *, batch: int, seconds: float) -> Timing:
         """Measure once. Raises Unavailable."""
         self._begin(batch, seconds)
-        found = _answer(self.process, self.log, limit_s=ANSWER_S)
-        return Timing(found["samples"] / found["seconds"], found["first_s"])
+        answer = _answer(self.process, self.log, limit_s=ANSWER_S)
+        return Timing(answer["samples"] / answer["seconds"], answer["first_s"])
 
     def peak_bytes(self, *, batch: int, seconds: float) -> int:
         """Memory of the process and all it starts, at its peak while it is measured. Raises Unavailable."""
@@ -114,7 +114,7 @@ def _answer(process: subprocess.Popen[bytes], log: Path, *, limit_s: float) -> d
     if not line:
         said = log.read_text(errors="replace").strip().splitlines()
         raise Unavailable(f"ended: {said[-1].strip() if said else 'without a word'}")
-    found: dict[str, Any] = json.loads(line)
-    if "error" in found:
-        raise Unavailable(found["error"])
-    return found
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise Unavailable(answer["error"])
+    return answer

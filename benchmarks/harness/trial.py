@@ -80,9 +80,9 @@ def close(batches: Any) -> None:
         batches.close()
 
 
-def answer(found: dict[str, Any]) -> None:
+def answer(result: dict[str, Any]) -> None:
     """A line for the one who asked."""
-    print(json.dumps(found), file=_answers, flush=True)
+    print(json.dumps(result), file=_answers, flush=True)
 
 
 if __name__ == "__main__":
@@ -90,8 +90,8 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     command, *arguments = sys.argv[1:]
     try:
-        found = {"prepare": prepare, "prove": prove, "serve": serve}[command](*arguments)
+        outcome = {"prepare": prepare, "prove": prove, "serve": serve}[command](*arguments)
     except proof.Unsound as error:
-        found = {"error": str(error)}
-    if found:
-        answer(found)
+        outcome = {"error": str(error)}
+    if outcome:
+        answer(outcome)

@@ -21,7 +21,7 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[
 
 
 def _copied(pair: tuple[Dense, Dense]) -> Dense:
-    found, copy = pair
-    for part, target in zip(found, copy, strict=True):
+    batch, copy = pair
+    for part, target in zip(batch, copy, strict=True):
         np.copyto(target, part)
     return copy

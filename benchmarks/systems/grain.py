@@ -23,8 +23,8 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> grain_lib
     """Numbers of records shuffled and batched, then read many at once: one at a time costs each 40 times as much."""
     read = Read(grain_library.sources.ArrayRecordDataSource(str(folder / "rows.array_record")))
     numbers = grain_library.MapDataset.range(len(read.records)).seed(0).shuffle().repeat(epochs)
-    found = numbers.batch(batch, batch_fn=list).map(read)
-    stream = found.to_iter_dataset(grain_library.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+    read_batches = numbers.batch(batch, batch_fn=list).map(read)
+    stream = read_batches.to_iter_dataset(grain_library.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     if workers:
         stream = stream.mp_prefetch(grain_library.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4))
     return stream

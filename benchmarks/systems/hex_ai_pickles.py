@@ -48,9 +48,9 @@ class Samples(IterableDataset):
 
     def __iter__(self) -> Iterator[Sample]:
         draw = np.random.default_rng()
-        for found in examples(self.folder, self.epochs):
-            for number in draw.permutation(len(found)):
-                yield sample(found[number], int(draw.integers(4)))
+        for loaded in examples(self.folder, self.epochs):
+            for number in draw.permutation(len(loaded)):
+                yield sample(loaded[number], int(draw.integers(4)))
 
 
 def sample(example: dict[str, Any], symmetry: int) -> Sample:

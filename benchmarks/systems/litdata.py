@@ -29,8 +29,8 @@ def _rows(source: Path, _part: int) -> Iterator[bytes]:
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[Dense]:
     """Batches epoch after epoch."""
-    found = litdata.StreamingDataset(str(folder / "chunks"), shuffle=True, drop_last=False)
-    loader = litdata.StreamingDataLoader(found, batch_size=batch, num_workers=workers, collate_fn=_joined)
+    dataset = litdata.StreamingDataset(str(folder / "chunks"), shuffle=True, drop_last=False)
+    loader = litdata.StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=_joined)
     return one_after_another(loader, epochs)
 
 

@@ -23,9 +23,9 @@ class Batches(Samples):
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> DataLoader:
     """Batches that need no collating."""
-    found = Batches(folder)
-    sampler = Shuffled(len(found), batch, epochs)
-    return DataLoader(found, batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is)
+    dataset = Batches(folder)
+    sampler = Shuffled(len(dataset), batch, epochs)
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Dense) -> Dense:

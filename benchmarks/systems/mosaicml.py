@@ -45,11 +45,11 @@ def prepare(source: Source, folder: Path) -> int:
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[Dense]:
     """Batches epoch after epoch."""
     # all is here: threads that only look so far ahead would wake up for every batch
-    found = streaming.StreamingDataset(
+    dataset = streaming.StreamingDataset(
         local=str(folder / "mds"), shuffle=True, batch_size=batch, predownload=PREDOWNLOAD
     )
     loader = DataLoader(
-        found, batch_size=batch, num_workers=workers, collate_fn=_joined, persistent_workers=workers > 0
+        dataset, batch_size=batch, num_workers=workers, collate_fn=_joined, persistent_workers=workers > 0
     )
     return one_after_another(loader, epochs)
 

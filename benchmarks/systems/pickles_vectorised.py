@@ -21,8 +21,8 @@ class Batches(IterableDataset):
 
     def __iter__(self) -> Iterator[Dense]:
         rest = None
-        for found in examples(self.folder, self.epochs):
-            rows = np.random.default_rng().permutation(from_examples(found))
+        for loaded in examples(self.folder, self.epochs):
+            rows = np.random.default_rng().permutation(from_examples(loaded))
             rows = rows if rest is None else np.concatenate([rest, rows])
             full = len(rows) - len(rows) % self.batch
             for start in range(0, full, self.batch):

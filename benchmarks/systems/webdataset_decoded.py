@@ -33,9 +33,9 @@ def prepare(source: Source, folder: Path) -> int:
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> webdataset.WebLoader:
     """Samples that webdataset collates."""
-    found = members(folder, epochs).shuffle(BUFFER, initial=BUFFER).decode()
-    found = found.to_tuple("board.npy", "policy.npy", "value.npy").map(_shown).batched(batch)
-    return webdataset.WebLoader(found, batch_size=None, num_workers=workers)
+    samples = members(folder, epochs).shuffle(BUFFER, initial=BUFFER).decode()
+    samples = samples.to_tuple("board.npy", "policy.npy", "value.npy").map(_shown).batched(batch)
+    return webdataset.WebLoader(samples, batch_size=None, num_workers=workers)
 
 
 def _shown(sample: Dense) -> Dense:

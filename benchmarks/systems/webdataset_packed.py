@@ -24,8 +24,8 @@ def prepare(source: Source, folder: Path) -> int:
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> webdataset.WebLoader:
     """Batches whose rows are joined and expanded at once."""
     apart = Apart(int((folder / "row_bytes").read_text()))
-    found = members(folder, epochs).compose(apart).shuffle(BUFFER, initial=BUFFER)
-    return webdataset.WebLoader(found.batched(batch, collation_fn=_joined), batch_size=None, num_workers=workers)
+    rows = members(folder, epochs).compose(apart).shuffle(BUFFER, initial=BUFFER)
+    return webdataset.WebLoader(rows.batched(batch, collation_fn=_joined), batch_size=None, num_workers=workers)
 
 
 class Apart:
@@ -34,9 +34,9 @@ class Apart:
     def __init__(self, row_bytes: int) -> None:
         self.row_bytes = row_bytes
 
-    def __call__(self, found: Iterable[dict[str, bytes]]) -> Iterator[bytes]:
+    def __call__(self, blocks: Iterable[dict[str, bytes]]) -> Iterator[bytes]:
         """Rows, in the order of the members."""
-        for member in found:
+        for member in blocks:
             data, size = member["row"], self.row_bytes
             yield from (data[start : start + size] for start in range(0, len(data), size))
 

@@ -26,8 +26,8 @@ def write(folder: Path, members: list[bytes]) -> None:
 
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> webdataset.WebLoader:
     """Batches whose members are joined and expanded at once."""
-    found = members(folder, epochs).map(_row).shuffle(BUFFER, initial=BUFFER)
-    return webdataset.WebLoader(found.batched(batch, collation_fn=_joined), batch_size=None, num_workers=workers)
+    samples = members(folder, epochs).map(_row).shuffle(BUFFER, initial=BUFFER)
+    return webdataset.WebLoader(samples.batched(batch, collation_fn=_joined), batch_size=None, num_workers=workers)
 
 
 def members(folder: Path, epochs: int) -> webdataset.WebDataset:

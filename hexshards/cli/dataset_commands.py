@@ -61,9 +61,9 @@ def convert(
         if dry_run:
             from hexshards.conversion.estimate import estimate
 
-            found = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
-            display.say(display.json_line(asdict(found)) if as_json else display.estimate_text(found))
-            if not found.fits:
+            expected = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
+            display.say(display.json_line(asdict(expected)) if as_json else display.estimate_text(expected))
+            if not expected.fits:
                 raise typer.Exit(FAILED)
             return
         from hexshards.conversion.convert import convert as run
@@ -79,7 +79,9 @@ def convert(
                 memory=memory,
                 engine=engine,
                 progress=progress,
-                announce=None if as_json else lambda folders, others: display.warn(display.found_text(folders, others)),
+                announce=None
+                if as_json
+                else lambda folders, others: display.warn(display.folders_text(folders, others)),
                 **options,
             )
         display.say(display.json_line(_report(report)) if as_json else display.conversion_summary(report))
@@ -112,23 +114,25 @@ def verify(
 
         home = opened(dataset, cache)
         with display.counting("checking", "positions") as progress:
-            found = run(home, progress=progress)
+            verification = run(home, progress=progress)
         leaked = None
-        if with_leakage and not found.problems:
+        if with_leakage and not verification.problems:
             from hexshards.dataset.leakage import leakage
 
             with display.counting("comparing", "positions") as progress:
                 leaked = leakage(home, progress=progress)
         if as_json:
-            entry = {**asdict(found), "problems": [str(problem) for problem in found.problems]}
+            entry = {**asdict(verification), "problems": [str(problem) for problem in verification.problems]}
             display.say(display.json_line({**entry, "leakage": asdict(leaked)} if leaked else entry))
-        for problem in () if as_json else found.problems:
+        for problem in () if as_json else verification.problems:
             display.say(escaped(problem))
-        if found.problems:
+        if verification.problems:
             raise typer.Exit(FAILED)
         if not as_json:
-            where = f"in {counted(found.blocks, 'block')} of {counted(found.shards, 'shard')}"
-            display.say(f"sound: {counted(found.positions, 'position')} {where}, {counted(found.games, 'game')}")
+            where = f"in {counted(verification.blocks, 'block')} of {counted(verification.shards, 'shard')}"
+            display.say(
+                f"sound: {counted(verification.positions, 'position')} {where}, {counted(verification.games, 'game')}"
+            )
             if leaked:
                 display.say(display.leakage_text(leaked))
 
@@ -152,11 +156,9 @@ def mixing(
 
         spec = LoaderSpec(batch_size=batch_size, **options)
         with display.counting("measuring", "samples") as progress:
-            found = run(opened(dataset, cache), spec, progress=progress)
-        display.say(
-            display.json_line({**asdict(found), "sound": found.sound}) if as_json else display.mixing_text(found)
-        )
-        if not found.sound:
+            measured = run(opened(dataset, cache), spec, progress=progress)
+        display.say(display.json_line(display.mixing_json(measured)) if as_json else display.mixing_text(measured))
+        if not measured.sound:
             raise typer.Exit(FAILED)
 
 
@@ -185,9 +187,11 @@ def bench(
         with display.counting("measuring", "steps") as progress:
             home = opened(dataset, cache)
             spec = replace(LOADER, batch_size=given.batch_size)
-            found = measure_throughput(home, spec, model=model, device=given.device, threads=threads, progress=progress)
-        verdict = {"bound": found.bound, "workers": found.workers}
-        display.say(display.json_line(asdict(found) | verdict) if as_json else display.throughput_text(found))
+            measured = measure_throughput(
+                home, spec, model=model, device=given.device, threads=threads, progress=progress
+            )
+        verdict = {"bound": measured.bound, "workers": measured.workers}
+        display.say(display.json_line(asdict(measured) | verdict) if as_json else display.throughput_text(measured))
 
 
 def show(

@@ -46,10 +46,10 @@ def run(out: LocalPath) -> None:
 
     _step("verify: read everything again", f"verify {data}")
     with display.counting("checking", "positions") as tell:
-        found = verify(data, progress=tell)
-    for problem in found.problems:
+        verification = verify(data, progress=tell)
+    for problem in verification.problems:
         raise problem
-    display.say(f"sound: {counted(found.positions, 'position')}, {counted(found.games, 'game')}")
+    display.say(f"sound: {counted(verification.positions, 'position')}, {counted(verification.games, 'game')}")
 
     spec = TrainSpec(data=data, run=out / "run", mini_epoch_samples=20_000, epochs=2, channels=16, blocks=3)
     command = f"train {data} --run {spec.run} --mini-epoch-samples 20000 --epochs 2 --channels 16 --blocks 3"

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,7 +207,7 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def found_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ()) -> str:
+def folders_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ()) -> str:
     """What was found where; of many folders those with the most files."""
     shown = list(folders)
     if len(folders) > SHOWN_FOLDERS:
@@ -221,9 +222,9 @@ def found_text(folders: Sequence[SourceFolder], passed_over: Sequence[str] = ())
     return "\n".join([*lines, *passed_over])
 
 
-def _folder_line(found: SourceFolder) -> str:
-    inside = f", inside {_near(found.inside)}" if found.inside else ""
-    return f"  {_near(found.folder)}: {_files(found.files)}{inside}"
+def _folder_line(source: SourceFolder) -> str:
+    inside = f", inside {_near(source.inside)}" if source.inside else ""
+    return f"  {_near(source.folder)}: {_files(source.files)}{inside}"
 
 
 def _files(counts: dict[str, int]) -> str:
@@ -264,22 +265,22 @@ def conversion_summary(report: convert.Report) -> str:
     return "\n".join(lines)
 
 
-def estimate_text(found: estimate.Estimate) -> str:
+def estimate_text(expected: estimate.Estimate) -> str:
     """What a conversion would take."""
-    samples = ", ".join(map(escaped, found.samples))
+    samples = ", ".join(map(escaped, expected.samples))
     lines = [
-        found_text(found.folders),
-        f"would read {counted(found.files, 'file')} of {show_bytes(found.input_bytes)}, "
-        f"about {counted(found.positions, 'position')}",
-        *_passed_over(found),
-        f"dataset {escaped(found.out)}: about {counted(found.shards, 'shard')} of "
-        f"{show_bytes(found.dataset_bytes)} together",
-        f"disk: {show_bytes(found.dataset_bytes)} and, until the end, {show_bytes(found.scratch_bytes)} of scratch; "
-        f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH"),
-        f"memory: about {show_bytes(found.memory_bytes)}, {counted(found.readers, 'file')} read and "
-        f"{counted(found.writers, 'shard')} written at once",
-        f"time: about {duration(found.seconds)}",
-        *map(escaped, found.notes),
+        folders_text(expected.folders),
+        f"would read {counted(expected.files, 'file')} of {show_bytes(expected.input_bytes)}, "
+        f"about {counted(expected.positions, 'position')}",
+        *_passed_over(expected),
+        f"dataset {escaped(expected.out)}: about {counted(expected.shards, 'shard')} of "
+        f"{show_bytes(expected.dataset_bytes)} together",
+        f"disk: {show_bytes(expected.dataset_bytes)} and, until the end, {show_bytes(expected.scratch_bytes)} of "
+        f"scratch; {show_bytes(expected.free_bytes)} are free" + ("" if expected.fits else ": NOT ENOUGH"),
+        f"memory: about {show_bytes(expected.memory_bytes)}, {counted(expected.readers, 'file')} read and "
+        f"{counted(expected.writers, 'shard')} written at once",
+        f"time: about {duration(expected.seconds)}",
+        *map(escaped, expected.notes),
     ]
     if samples:
         lines.append(f"taken from reading {samples}; the other files are taken to be like it, byte for byte")
@@ -292,9 +293,9 @@ def _file_line(file: InputFile) -> str:
     return f"  {printable(file.name)} · {counts}" + (f" · {printable(file.notes, width=300)}" if file.notes else "")
 
 
-def _passed_over(found: convert.Report | estimate.Estimate) -> list[str]:
-    lines = [f"passed over {escaped(path)}: same contents as another file" for path in found.repeated]
-    return lines + [f"passed over {escaped(path)}: already in the dataset" for path in found.already]
+def _passed_over(report: convert.Report | estimate.Estimate) -> list[str]:
+    lines = [f"passed over {escaped(path)}: same contents as another file" for path in report.repeated]
+    return lines + [f"passed over {escaped(path)}: already in the dataset" for path in report.already]
 
 
 def duration(seconds: float) -> str:
@@ -347,56 +348,70 @@ def info_text(index: Index, *, folder: str) -> str:
     return "\n".join(lines)
 
 
-def mixing_text(found: shuffle_quality.Mixing) -> str:
+def mixing_text(mixing: shuffle_quality.Mixing) -> str:
     """What was measured, beside what a uniform shuffle gives, and a verdict."""
-    lines = [f"{counted(found.batches, 'batch')} of {found.batch_size:,} of {counted(found.positions, 'position')}"]
+    lines = [f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,} of {counted(mixing.positions, 'position')}"]
     lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
-    for measure in found.measures:
+    for measure in mixing.measures:
         judged = (
             "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{('  BAD' if measure.bad else '')}"
         )
-        lines.append(f"{measure.name:<44} {measure.found:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
-    if found.without_game:
-        lines.append(f"{counted(found.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
+        lines.append(f"{measure.name:<44} {measure.measured:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
+    if mixing.without_game:
+        lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
     lines.append(
         "mixed: nothing tells these batches from those of a uniform shuffle"
-        if found.sound
+        if mixing.sound
         else "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
     )
     return "\n".join(lines)
 
 
-def throughput_text(found: throughput.Throughput) -> str:
+def mixing_json(mixing: shuffle_quality.Mixing) -> dict[str, Any]:
+    """The same for a program."""
+    measures = [
+        {"name": each.name, "found": each.measured, "uniform": each.uniform, "deviations": each.deviations}
+        for each in mixing.measures
+    ]
+    return {**asdict(mixing), "measures": measures, "sound": mixing.sound}
+
+
+def throughput_text(measured: throughput.Throughput) -> str:
     """Where a sample's time goes, what the loader delivers, and what to do about it."""
-    on = f"{found.device}, side {found.side}, {counted(found.cores, 'core')}, {counted(found.threads, 'thread')}"
-    lines = [f"batches of {found.batch_size:,} on {on}"]
-    lines.append("one sample, in nanoseconds: " + ", ".join(f"{name} {ns:,.0f}" for name, ns in found.stages.items()))
-    for run in found.runs:
+    cores, threads = counted(measured.cores, "core"), counted(measured.threads, "thread")
+    on = f"{measured.device}, side {measured.side}, {cores}, {threads}"
+    lines = [f"batches of {measured.batch_size:,} on {on}"]
+    lines.append(
+        "one sample, in nanoseconds: " + ", ".join(f"{name} {ns:,.0f}" for name, ns in measured.stages.items())
+    )
+    for run in measured.runs:
         lines.append(
             f"{counted(run.workers, 'worker') + ':':<10} {run.samples_per_s:>12,.0f} samples/s, "
             f"waiting {run.wait_ns:,.0f} ns a sample for rows, first batch after {run.first_batch_s:.2f} s"
         )
-    best = f"{found.fastest.samples_per_s:,.0f} samples/s"
-    if found.model_samples_per_s is None:
-        batch_ms = 1000 * found.batch_size / found.fastest.samples_per_s
+    best = f"{measured.fastest.samples_per_s:,.0f} samples/s"
+    if measured.model_samples_per_s is None:
+        batch_ms = 1000 * measured.batch_size / measured.fastest.samples_per_s
         verdict = f"a step that takes {batch_ms:.2f} ms or more does not wait for the loader"
-    elif found.bound == "compute":
-        verdict = f"compute-bound: the model takes {found.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+    elif measured.bound == "compute":
+        verdict = (
+            f"compute-bound: the model takes {measured.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+        )
     else:
         verdict = (
-            f"LOADER-BOUND: the model could take {found.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+            f"LOADER-BOUND: the model could take {measured.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
         )
-    return "\n".join([*lines, verdict, f"train with --num-workers {found.workers}"])
+    return "\n".join([*lines, verdict, f"train with --num-workers {measured.workers}"])
 
 
-def leakage_text(found: leakage.Leakage) -> str:
+def leakage_text(measured: leakage.Leakage) -> str:
     """How many validation positions training shows too, in all and by the stones on the board."""
-    lines = [f"validation positions that training shows too: {_share(sum(found.leaked), sum(found.validation))}"]
-    edges = [*(edge for edge in LEAKAGE_PLIES if edge < len(found.validation)), len(found.validation)]
+    lines = [f"validation positions that training shows too: {_share(sum(measured.leaked), sum(measured.validation))}"]
+    edges = [*(edge for edge in LEAKAGE_PLIES if edge < len(measured.validation)), len(measured.validation)]
     for first, end in pairwise(edges):
-        if count := sum(found.validation[first:end]):
+        if count := sum(measured.validation[first:end]):
             stones = f"{first}" if end == first + 1 else f"{first} to {end - 1}"
-            lines.append(f"  {stones:>9} stones: {_share(sum(found.leaked[first:end]), count)}")
+            lines.append(f"  {stones:>9} stones: {_share(sum(measured.leaked[first:end]), count)}")
     return "\n".join(lines)
 
 

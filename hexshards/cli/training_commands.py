@@ -91,9 +91,9 @@ def _rehearse(spec: TrainSpec) -> None:
     from hexshards.cli.training_view import rehearsal_text
     from hexshards.training.dry_run import rehearse
 
-    found = rehearse(spec)
-    display.say(rehearsal_text(found, run=spec.run))
-    if not found.fits:
+    rehearsal = rehearse(spec)
+    display.say(rehearsal_text(rehearsal, run=spec.run))
+    if not rehearsal.fits:
         raise typer.Exit(FAILED)
 
 
@@ -102,8 +102,8 @@ def _overfit(spec: TrainSpec) -> None:
     from hexshards.cli.training_view import overfit_line
     from hexshards.training.overfit import overfit
 
-    found = overfit(spec, tell=lambda found: display.say(overfit_line(found)))
-    if not found.learned:
+    reached = overfit(spec, tell=lambda reached: display.say(overfit_line(reached)))
+    if not reached.learned:
         display.warn("error: the batch was not learned by heart. Look at the network, the learning rate and the data")
         raise typer.Exit(FAILED)
     display.say("the batch was learned by heart")
@@ -170,24 +170,24 @@ def sweep(
         tell = display.warn if as_json else display.say
         names = [*read_sweep(config).search]
         with TrainingView(begins=lambda event: trial_lines(event, names), mini_epochs=False) as view:
-            found = run(
+            result = run(
                 dataset, config, out=out, trials=trials, hooks=[view], on_trial=lambda trial: tell(trial_line(trial))
             )
-        display.say(display.json_line(sweep_json(found)) if as_json else sweep_text(found))
-        if found.interrupted:
+        display.say(display.json_line(sweep_json(result)) if as_json else sweep_text(result))
+        if result.interrupted:
             raise typer.Exit(INTERRUPTED)
-        if not found.best:
+        if not result.best:
             raise typer.Exit(FAILED)
-        _draw_sweep(found, tell)
+        _draw_sweep(result, tell)
 
 
-def _draw_sweep(found: Any, tell: Callable[[str], None]) -> None:
+def _draw_sweep(result: Any, tell: Callable[[str], None]) -> None:
     from hexshards.cli.sweep_view import sweep_figure
     from hexshards.reports.plots import save_figure
 
     try:
-        save_figure(sweep_figure(found), found.out / "sweep.png")
+        save_figure(sweep_figure(result), result.out / "sweep.png")
     except ValueError as error:
         # the search is what took the time
         return tell(f"no picture: {error}")
-    tell(f"picture {escaped(found.out / 'sweep.png')}")
+    tell(f"picture {escaped(result.out / 'sweep.png')}")

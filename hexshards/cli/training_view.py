@@ -201,8 +201,8 @@ def mini_epoch_line(record: Mapping[str, Any]) -> str:
     """One line for a finished mini-epoch, from its record."""
     parts = [f"epoch {record['epoch']} mini-epoch {record['mini_epoch']}", counted(record["samples_seen"], "sample")]
     for name in ("train", "val"):
-        if found := losses(record[name]):
-            parts.append(f"{name} {found.replace(' · ', ' ')}")
+        if text := losses(record[name]):
+            parts.append(f"{name} {text.replace(' · ', ' ')}")
     val = record["val"]
     metrics = [metric for head in HEADS for metric in head.metrics if metric.name in val]
     if metrics:
@@ -211,27 +211,28 @@ def mini_epoch_line(record: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def rehearsal_text(found: Rehearsal, *, run: Path) -> str:
+def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
     """What a run would take."""
-    minis = counted(found.mini_epochs, "mini-epoch")
-    room = f"{show_bytes(found.free_bytes)} are free" + ("" if found.fits else ": NOT ENOUGH")
+    minis = counted(rehearsal.mini_epochs, "mini-epoch")
+    room = f"{show_bytes(rehearsal.free_bytes)} are free" + ("" if rehearsal.fits else ": NOT ENOUGH")
     return "\n".join(
         [
-            f"would train {counted(found.parameters, 'parameter')} on {counted(found.positions, 'position')}, "
-            f"{counted(found.epoch_samples, 'sample')} an epoch",
-            f"{counted(found.samples, 'sample')} in {counted(found.steps, 'step')} and {minis}, "
-            f"{found.validations:,} of them validated on {counted(found.val_samples, 'position')}",
-            f"checkpoints in {escaped(run)}: {found.checkpoints:,} of {show_bytes(found.checkpoint_bytes)}; {room}",
-            f"measured {found.samples_per_s:,.0f} samples/s, {found.val_samples_per_s:,.0f} in validation; time: about "
-            + display.duration(found.seconds),
+            f"would train {counted(rehearsal.parameters, 'parameter')} on {counted(rehearsal.positions, 'position')}, "
+            f"{counted(rehearsal.epoch_samples, 'sample')} an epoch",
+            f"{counted(rehearsal.samples, 'sample')} in {counted(rehearsal.steps, 'step')} and {minis}, "
+            f"{rehearsal.validations:,} of them validated on {counted(rehearsal.val_samples, 'position')}",
+            f"checkpoints in {escaped(run)}: {rehearsal.checkpoints:,} of "
+            f"{show_bytes(rehearsal.checkpoint_bytes)}; {room}",
+            f"measured {rehearsal.samples_per_s:,.0f} samples/s, {rehearsal.val_samples_per_s:,.0f} in validation; "
+            "time: about " + display.duration(rehearsal.seconds),
         ]
     )
 
 
-def overfit_line(found: Overfit) -> str:
+def overfit_line(reached: Overfit) -> str:
     """How well a batch is known after some steps."""
-    parts = [f"step {found.steps:>4}", f"loss {found.val['loss']:.4f}"]
-    return " · ".join([*parts, *(_known(head, found.val) for head in recorded(found.val))])
+    parts = [f"step {reached.steps:>4}", f"loss {reached.val['loss']:.4f}"]
+    return " · ".join([*parts, *(_known(head, reached.val) for head in recorded(reached.val))])
 
 
 def _known(head: Head, val: Mapping[str, Any]) -> str:

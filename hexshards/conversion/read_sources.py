@@ -132,16 +132,16 @@ def _check_optional(positions: Positions, *, where: str) -> None:
             _check_visits(positions, column, where=where, fix=fix)
         beyond = np.argwhere(~kind.within(column))
         if len(beyond):
-            found = f"position {beyond[0][0]} has {kind.name} {column[tuple(beyond[0])]}, {kind.bounds}"
-            raise DataError(found, where=where, fix=fix)
+            problem = f"position {beyond[0][0]} has {kind.name} {column[tuple(beyond[0])]}, {kind.bounds}"
+            raise DataError(problem, where=where, fix=fix)
 
 
 def _check_visits(positions: Positions, visits: NDArray[np.uint16], *, where: str, fix: str) -> None:
     taken = taken_cells(positions.planes().reshape(len(positions), -1) == 1)
-    for reason, bad, found in visit_rules(visits, taken):
+    for reason, bad, finding in visit_rules(visits, taken):
         if bad.any():
             row = int(bad.argmax())
-            raise DataError(f"position {row} has {reason} ({found(row)})", where=where, fix=fix)
+            raise DataError(f"position {row} has {reason} ({finding(row)})", where=where, fix=fix)
 
 
 def positions_without_move(positions: Positions) -> int:

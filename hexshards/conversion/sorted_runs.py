@@ -127,7 +127,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         rows = np.flatnonzero(member)
         _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")], marked)
     save_arrays(_sketch(stem), sketch(*_known_games(filled)))
-    rejects = [{"file": read.file.name, **reject._asdict()} for read in reads for reject in read.rejects]
+    rejects = [reject_entry(read.file.name, reject) for read in reads for reject in read.rejects]
     if rejects:
         write_whole(_rejects(stem), "".join(json.dumps(line) + "\n" for line in rejects).encode())
     spill = Spill(
@@ -292,6 +292,11 @@ def find_spill(stem: Path) -> Spill | None:
     entry |= {name: tuple(entry[name]) for name in ("sources", "reject_places")}
     entry["optional"] = tuple(column_of(each) for each in entry.get("optional", ()))
     return Spill(**entry)
+
+
+def reject_entry(file: str, reject: Reject) -> dict[str, str]:
+    """A line of rejects.jsonl."""
+    return {"file": file, "place": reject.place, "reason": reject.reason, "found": reject.finding}
 
 
 def reject_lines(spill: Spill) -> bytes:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.read_sources import read_each
-from hexshards.conversion.sorted_runs import ReadFile, Spill, find_spill, reject_lines, write_spill
+from hexshards.conversion.sorted_runs import ReadFile, Spill, find_spill, reject_entry, reject_lines, write_spill
 from hexshards.conversion.sources import Input, source_name
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, InputRejected, printable
-from hexshards.game.positions import Positions
+from hexshards.game.positions import Positions, Reject
 from hexshards.storage.files import publishing
 from hexshards.units import counted, plural
 
@@ -214,7 +214,7 @@ def _write_down(spills: Sequence[Spill], refusals: Sequence[Refusal], rejects: P
         return
     with publishing(rejects) as file:
         for refusal in refusals:
-            line = {"file": refusal.path, "place": "file", "reason": "refused", "found": refusal.problem}
+            line = reject_entry(refusal.path, Reject("file", "refused", refusal.problem))
             file.write(json.dumps(line).encode() + b"\n")
         for spill in spills:
             file.write(reject_lines(spill))

@@ -35,12 +35,12 @@ class Blocks:
         if not names:
             return [{} for _ in blocks]
         homes = np.searchsorted(self.first, blocks, side="right") - 1
-        found: dict[int, Columns | DataError] = {}
+        by_block: dict[int, Columns | DataError] = {}
         for home in np.unique(homes):
             members = blocks[homes == home]
             read = self._read_shard(self.shards[home], (members - self.first[home]).tolist(), names)
-            found.update(zip(members.tolist(), read, strict=True))
-        return [found[int(block)] for block in blocks]
+            by_block.update(zip(members.tolist(), read, strict=True))
+        return [by_block[int(block)] for block in blocks]
 
     def _read_shard(self, shard: Shard, numbers: Sequence[int], names: Sequence[str]) -> list[Columns | DataError]:
         """Blocks of one shard, which is opened once, or once more when it was only a damaged copy."""

@@ -38,17 +38,17 @@ class Filter:
     @classmethod
     def parse(cls, text: str) -> Filter:
         """The filter that ``column=value`` conditions between commas describe. Raises ValueError for other text."""
-        found: dict[str, str] = {}
+        conditions: dict[str, str] = {}
         for condition in filter(None, (part.strip() for part in text.split(","))):
             column, _, value = (part.strip() for part in condition.partition("="))
             known = column in (*FILTERABLE, "source") or THIRD_PARTY.fullmatch(column)
-            if not known or not value or column in found:
-                twice = " a second time" if column in found else ""
+            if not known or not value or column in conditions:
+                twice = " a second time" if column in conditions else ""
                 raise ValueError(f"where: {printable(condition)!r} is no condition{twice}. {_GRAMMAR}")
-            found[column] = value
-        files = found.pop("source", "")
-        names = [*(name for name in FILTERABLE if name in found), *sorted(found.keys() - {*FILTERABLE})]
-        ranges = tuple((name, *_range(name, found[name])) for name in names)
+            conditions[column] = value
+        files = conditions.pop("source", "")
+        names = [*(name for name in FILTERABLE if name in conditions), *sorted(conditions.keys() - {*FILTERABLE})]
+        ranges = tuple((name, *_range(name, conditions[name])) for name in names)
         return cls(ranges, tuple(sorted(filter(None, (name.strip() for name in files.split("|"))))))
 
     def __str__(self) -> str:
@@ -112,10 +112,10 @@ class Selection:
     def read(self, blocks: NDArray[np.int64], names: Sequence[str]) -> list[Columns | DataError]:
         """Columns of the rows that are used of some blocks, and ``place``, a number of its own for each position."""
         needed = tuple({*names, *self.where.columns})
-        found = zip(blocks.tolist(), self.blocks.read(blocks, needed), strict=True)
+        numbered = zip(blocks.tolist(), self.blocks.read(blocks, needed), strict=True)
         return [
             columns if isinstance(columns, DataError) else self._used(number, columns, names)
-            for number, columns in found
+            for number, columns in numbered
         ]
 
     def places(self, block: int) -> NDArray[np.int64]:
@@ -149,10 +149,10 @@ class Selection:
             raise ValueError(f"{self.home}: no source file matches {'|'.join(self.where.files)!r} (it has {names})")
         counts = []
         for first, end in pairwise(self.blocks.first.tolist()):
-            for found in self.blocks.read(np.arange(first, end), self.where.columns):
-                if isinstance(found, DataError):
-                    raise found
-                counts.append(np.count_nonzero(self.where.keeps(found, sources)))
+            for columns in self.blocks.read(np.arange(first, end), self.where.columns):
+                if isinstance(columns, DataError):
+                    raise columns
+                counts.append(np.count_nonzero(self.where.keeps(columns, sources)))
         return np.array(counts, dtype=np.int64)
 
 

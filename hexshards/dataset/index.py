@@ -179,13 +179,13 @@ def read_index(dataset: str | Path | Home) -> Index:
             data, apart = with_names_apart(data)
             head = msgspec.json.decode(data, type=Head)
     except (ValueError, RecursionError) as error:
-        found = printable(error, width=200)
-        raise DataError(f"is not the index of a dataset ({found})", where=path, fix=_REDO) from None
+        reason = printable(error, width=200)
+        raise DataError(f"is not the index of a dataset ({reason})", where=path, fix=_REDO) from None
     if head.version not in VERSIONS:
         fix = "Use the release of hexshards that wrote it, or convert again"
-        found = printable(head.version)
+        version = printable(head.version)
         raise DataError(
-            f"has format version {found}, this release reads {VERSIONS[0]} and {VERSIONS[1]}", where=path, fix=fix
+            f"has format version {version}, this release reads {VERSIONS[0]} and {VERSIONS[1]}", where=path, fix=fix
         )
     try:
         entry = msgspec.json.decode(data, type=Entry)
@@ -193,13 +193,15 @@ def read_index(dataset: str | Path | Home) -> Index:
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not well formed: {printable(error, width=300)}", where=path, fix=_REDO) from None
     if _version(index) != head.version:
-        found = f"has format version {head.version}, and what is in it is of version {_version(index)}"
-        raise DataError(found, where=path, fix=_REDO)
-    found = _fingerprint(index, counted=False) if entry.layout.counted is UNSET else index.fingerprint
-    if found != head.fingerprint:
+        problem = f"has format version {head.version}, and what is in it is of version {_version(index)}"
+        raise DataError(problem, where=path, fix=_REDO)
+    fingerprint = _fingerprint(index, counted=False) if entry.layout.counted is UNSET else index.fingerprint
+    if fingerprint != head.fingerprint:
         stated = printable(head.fingerprint, width=12)
         raise DataError(
-            f"was edited: its contents have the fingerprint {found[:12]}, it states {stated}", where=path, fix=_REDO
+            f"was edited: its contents have the fingerprint {fingerprint[:12]}, it states {stated}",
+            where=path,
+            fix=_REDO,
         )
     return index
 

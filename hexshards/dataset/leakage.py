@@ -43,8 +43,8 @@ def leakage(dataset: str | Path | Home, *, progress: Callable[[int, int], None] 
     """
     home, index = home_of(dataset), read_index(dataset)
     if len(index.splits) < 2:
-        found = f"has no validation positions to compare (only {', '.join(index.splits)})"
-        raise DataError(found, where=str(home), fix="Convert with --val-fraction")
+        problem = f"has no validation positions to compare (only {', '.join(index.splits)})"
+        raise DataError(problem, where=str(home), fix="Convert with --val-fraction")
     total, done = sum(split.positions for split in index.splits.values()), 0
     keys, plies = list[Words](), list[NDArray[np.int16]]()
     for positions in _read(home, index, "val"):
@@ -53,9 +53,9 @@ def leakage(dataset: str | Path | Home, *, progress: Callable[[int, int], None] 
     distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
     shown = np.zeros(len(distinct), dtype=bool)
     for positions in _read(home, index, "train"):
-        found_keys = _keys(positions, index)
-        at = np.minimum(np.searchsorted(distinct, found_keys), len(distinct) - 1)
-        shown[at[distinct[at] == found_keys]] = True
+        trained = _keys(positions, index)
+        at = np.minimum(np.searchsorted(distinct, trained), len(distinct) - 1)
+        shown[at[distinct[at] == trained]] = True
         done += len(positions)
         if progress:
             progress(done + len(place), total)
@@ -76,7 +76,7 @@ def _keys(positions: Positions, index: Index) -> Words:
 def _read(home: Home, index: Index, split: str) -> Iterator[Positions]:
     blocks, names = Blocks(home, index, split), tuple(index.layout.columns())
     for first in range(0, len(blocks), _TOGETHER):
-        for found in blocks.read(np.arange(first, min(first + _TOGETHER, len(blocks))), names):
-            if isinstance(found, DataError):
-                raise found
-            yield Positions.of(index.side, found, index.layout.optional)
+        for columns in blocks.read(np.arange(first, min(first + _TOGETHER, len(blocks))), names):
+            if isinstance(columns, DataError):
+                raise columns
+            yield Positions.of(index.side, columns, index.layout.optional)

@@ -178,13 +178,13 @@ def read_block(
     start = sum(shard.block_bytes[:number])
     there = max(0, file.seek(0, SEEK_END) - start)  # a size that is only claimed would be allocated
     if there < size:
-        found = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
-        raise DataError(found, where=where, fix=REPAIR)
+        problem = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
+        raise DataError(problem, where=where, fix=REPAIR)
     file.seek(start)
     data = file.read(size)
     if (crc := isal_zlib.crc32(data)) != shard.block_crc32[number]:
-        found = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
-        raise DataError(found, where=where, fix=REPAIR)
+        problem = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
+        raise DataError(problem, where=where, fix=REPAIR)
     members = _members(memoryview(data), where)
     rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
     kinds = layout.kinds
@@ -220,14 +220,14 @@ def stream_members(stream: BinaryIO, *, where: str) -> Iterator[tuple[str, bytes
         held = held * (name.partition(".")[0] == key) + len(head) + size
         key = name.partition(".")[0]
         if size < 0 or held > MAX_BLOCK_BYTES:
-            found = (
+            problem = (
                 f"has a member {printable(name)} of {counted(size, 'byte')}, and a block at most {MAX_BLOCK_BYTES:,}"
             )
-            raise DataError(found, where=where, fix=REPAIR)
+            raise DataError(problem, where=where, fix=REPAIR)
         data = _read(stream, size + -size % tarfile.BLOCKSIZE)
         if len(data) < size:
-            found = f"ends {counted(size - len(data), 'byte')} before its member {printable(name)} does"
-            raise DataError(found, where=where, fix=REPAIR)
+            problem = f"ends {counted(size - len(data), 'byte')} before its member {printable(name)} does"
+            raise DataError(problem, where=where, fix=REPAIR)
         if head[156:157] in (tarfile.REGTYPE, tarfile.AREGTYPE):
             yield name, data[:size]
     if not head:

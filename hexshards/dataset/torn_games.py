@@ -81,9 +81,9 @@ def _mark(known: Words, words: Words, marks: NDArray[np.bool_]) -> NDArray[np.bo
     if not len(known):
         return np.zeros(len(words), dtype=bool)
     place = np.minimum(np.searchsorted(known, words), len(known) - 1)
-    found = (known[place] == words) & (words != 0)
-    marks[place[found]] = True
-    return np.asarray(found)
+    hits = (known[place] == words) & (words != 0)
+    marks[place[hits]] = True
+    return np.asarray(hits)
 
 
 def _keys(positions: Positions) -> tuple[Words, Words]:
@@ -115,8 +115,8 @@ def _tables(side: int, turned: bool) -> Words:
     words = _words(side)[:, ::-1] if turned else _words(side)
     flat = np.concatenate([words.ravel(), np.zeros(-words.size % 8, dtype=np.uint64)]).reshape(-1, 8)
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(bool)
-    found = np.where(bits[None], flat[:, None, :], np.uint64(0))
-    return np.asarray(np.bitwise_xor.reduce(found, axis=2))
+    keys = np.where(bits[None], flat[:, None, :], np.uint64(0))
+    return np.asarray(np.bitwise_xor.reduce(keys, axis=2))
 
 
 def _hashes(stones: NDArray[np.uint8], side: int, *, turned: bool = False) -> Words:

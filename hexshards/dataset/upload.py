@@ -104,10 +104,10 @@ class _Target:
         # what a person's line is slow at must not look like a stall
         limit = {"timeout": self.spec.stall_s * (1 + size / self.spec.chunk_bytes)} if self.system.async_impl else {}
         self._try(path.name, self.system.put_file, str(path), f"{self.path}/{path.name}", **limit)
-        if (found := self._size(path.name)) != size:
+        if (stored := self._size(path.name)) != size:
             fix = "Give the same command again"
             raise DataError(
-                f"{counted(size, 'byte', verb='was/were')} sent, {found} are there",
+                f"{counted(size, 'byte', verb='was/were')} sent, {stored} are there",
                 where=self._where(path.name),
                 fix=fix,
             )

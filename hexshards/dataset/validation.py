@@ -47,8 +47,8 @@ def check_numbers(
             continue
         beyond = np.argwhere(~(((column >= low) & (column <= high)) | (np.isnan(column) & kind.may_be_nan)))[0]
         allowed = f"at least {low:g}" if high == np.inf else f"{low:g} to {high:.12g}"
-        found = f"row {beyond[0]} holds {column[tuple(beyond)]:.10g}, where it must be {allowed}"
-        raise DataError(found, where=f"{where}, {name}", fix=_FIX)
+        problem = f"row {beyond[0]} holds {column[tuple(beyond)]:.10g}, where it must be {allowed}"
+        raise DataError(problem, where=f"{where}, {name}", fix=_FIX)
 
 
 Look = Callable[[NDArray[np.uint8], int], bool]
@@ -68,8 +68,8 @@ def check_stones(stones_PW: NDArray[np.uint8], *, side: int, where: str) -> None
         return
     behind = stones_PW[:, -1] & np.uint8((1 << (-2 * side * side % 8)) - 1)
     if behind.any():
-        found = f"row {behind.argmax()} has bits behind its last cell that should be 0"
-        raise DataError(found, where=f"{where}, stones", fix=_FIX)
+        problem = f"row {behind.argmax()} has bits behind its last cell that should be 0"
+        raise DataError(problem, where=f"{where}, stones", fix=_FIX)
     for first in range(0, len(stones_PW), _ROWS_AT_ONCE):
         twice = _twice(stones_PW[first : first + _ROWS_AT_ONCE], side)
         if twice.max(initial=0):

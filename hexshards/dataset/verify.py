@@ -52,26 +52,26 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
     """
     home, index = home_of(dataset), read_index(dataset)
     total = sum(split.positions for split in index.splits.values())
-    found_in: dict[str, list[DataError]] = {name: [] for name in index.splits}
+    problems_of: dict[str, list[DataError]] = {name: [] for name in index.splits}
     games: dict[str, Words] = {}
     torn = TornGames()
     done = 0
     for name in sorted(index.splits, reverse=True):  # val is remembered, train compared with it
-        split, problems, tally = index.splits[name], found_in[name], _Tally(index)
+        split, problems, tally = index.splits[name], problems_of[name], _Tally(index)
         for shard in split.shards:
-            for found in _look_into(home, shard, index):
-                if isinstance(found, DataError):
-                    problems.append(found)
+            for block in _look_into(home, shard, index):
+                if isinstance(block, DataError):
+                    problems.append(block)
                 else:
-                    tally.add(found)
-                    torn.add(name, found)
+                    tally.add(block)
+                    torn.add(name, block)
             done += shard.positions
             if progress:
                 progress(done, total)
         games[name] = tally.games
         if not problems:
             problems += tally.differences(split, where=f"{home}, split {name}")
-    problems = [problem for found in found_in.values() for problem in found]
+    problems = [problem for each in problems_of.values() for problem in each]
     problems += _straddling(games, home) or ([] if problems else _torn(torn, home))
     splits = index.splits.values()
     return Verification(
@@ -102,9 +102,9 @@ def _look_at(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator
     damaged = (size := file.seek(0, os.SEEK_END)) != shard.size_bytes
     if damaged:
         yield DataError(f"holds {counted(size, 'byte')}, the index says {shard.size_bytes:,}", where=where, fix=REPAIR)
-    for found in _blocks(file, shard, index, where):
-        damaged |= isinstance(found, DataError)
-        yield found
+    for block in _blocks(file, shard, index, where):
+        damaged |= isinstance(block, DataError)
+        yield block
     if digest != shard.sha256 and not damaged:
         yield DataError("differs from the index after its last block", where=where, fix=REPAIR)
 
@@ -114,8 +114,10 @@ def _blocks(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[
     names = list(layout.columns())
     for number in range(len(shard.block_bytes)):
         try:
-            found = read_block(file, shard, number, layout=layout, sources=len(index.sources), names=names, where=where)
-            positions = Positions.of(layout.side, found, layout.optional)
+            columns = read_block(
+                file, shard, number, layout=layout, sources=len(index.sources), names=names, where=where
+            )
+            positions = Positions.of(layout.side, columns, layout.optional)
             _check_columns(positions, index, where=f"{where}, block {number:06d}")
             yield positions
         except DataError as error:
@@ -144,8 +146,8 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
     )
     _, rejects = admit(draft)
     if rejects:
-        place, reason, found = rejects[0]
-        raise DataError(f"{place}: {reason} ({found})", where=where, fix=REPAIR)
+        place, reason, finding = rejects[0]
+        raise DataError(f"{place}: {reason} ({finding})", where=where, fix=REPAIR)
 
 
 class _Tally:
@@ -179,13 +181,13 @@ def _straddling(games: dict[str, Words], home: Home) -> list[DataError]:
     both = np.intersect1d(train, val)
     if not len(both):
         return []
-    found = f"{counted(len(both), 'game', verb='is/are')} in both train and val"
-    return [DataError(found, where=str(home), fix=_LEAKS)]
+    problem = f"{counted(len(both), 'game', verb='is/are')} in both train and val"
+    return [DataError(problem, where=str(home), fix=_LEAKS)]
 
 
 def _torn(torn: TornGames, home: Home) -> list[DataError]:
     if not torn.count:
         return []
     number = counted(torn.count, "position", verb="is/are")
-    found = f"{number} in one split and the rest of the same game, by the boards and under another name, in the other"
-    return [DataError(found, where=str(home), fix=_LEAKS)]
+    problem = f"{number} in one split and the rest of the same game, by the boards and under another name, in the other"
+    return [DataError(problem, where=str(home), fix=_LEAKS)]

@@ -245,14 +245,14 @@ def known_optional(name: str) -> Column | None:
 
 def in_order(columns: Iterable[Column]) -> tuple[Column, ...]:
     """Optional columns, each once, in the order in which a block stores them. Raises ValueError for two of one name."""
-    found: dict[str, Column] = {}
+    by_name: dict[str, Column] = {}
     for column in columns:
-        other = found.setdefault(column.name, column)
+        other = by_name.setdefault(column.name, column)
         if other != column:
             raise ValueError(f"column {column.name} is declared twice: {_told(other)}, and {_told(column)}")
     names = [column.name for column in OPTIONAL]
     return tuple(
-        sorted(found.values(), key=lambda each: (names.index(each.name) if each.name in names else 99, each.name))
+        sorted(by_name.values(), key=lambda each: (names.index(each.name) if each.name in names else 99, each.name))
     )
 
 

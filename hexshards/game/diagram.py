@@ -115,7 +115,7 @@ def _stones(planes: NDArray[Any]) -> NDArray[np.int64]:
 
 def last_moves(positions: Positions) -> NDArray[np.int64]:
     """The cell of the last stone of each position, -1 where the position before it is not among them: (P,)."""
-    found = np.full(len(positions), NO_POLICY)
+    moves = np.full(len(positions), NO_POLICY)
     order = np.lexsort((positions.ply, positions.game, positions.source))
     before, after = order[:-1], order[1:]
     follows = (positions.source[before] == positions.source[after]) & (positions.game[before] == positions.game[after])
@@ -124,8 +124,8 @@ def last_moves(positions: Positions) -> NDArray[np.int64]:
     added = positions.stones[before] ^ positions.stones[after]
     one = np.bitwise_count(added).sum(axis=1) == 1
     bits = np.unpackbits(added[one], axis=1).argmax(axis=1)
-    found[after[one]] = bits % positions.side**2
-    return found
+    moves[after[one]] = bits % positions.side**2
+    return moves
 
 
 def connecting_path(stones: NDArray[np.int64], side: int) -> tuple[int, ...]:

@@ -115,8 +115,8 @@ class Positions:
             return self
         held, dropped = self.columns(), {each.name for each in self.optional}
         kept = {each.name for each in optional}
-        found = {name: column for name, column in held.items() if name not in dropped or name in kept}
-        return Positions.of(self.side, found, optional)
+        columns = {name: column for name, column in held.items() if name not in dropped or name in kept}
+        return Positions.of(self.side, columns, optional)
 
     def _shapes(self) -> Fields:
         return fields_of(self.declared, self.side)
@@ -183,7 +183,7 @@ class Reject(NamedTuple):
     """Where in the file, e.g. ``example 6``, counted from 0."""
     reason: str
     """What kind of fault; rejects are counted by it."""
-    found: str
+    finding: str
     """What stood there."""
 
 
@@ -227,8 +227,8 @@ def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     sound = np.asarray(~faults.any(axis=0))
     rejects = []
     for row in np.flatnonzero(~sound).tolist():
-        reason, _, found = rules[first[row]]
-        rejects.append(Reject(draft.places[row], reason, str(found(row))))
+        reason, _, finding = rules[first[row]]
+        rejects.append(Reject(draft.places[row], reason, str(finding(row))))
     kept = Positions(
         side=draft.side,
         stones=packed[sound],

@@ -56,16 +56,16 @@ class ExtraColumns:
         """The columns of rows by their names, on the device where the rows are, each row in its symmetry."""
         bytes_BE = _tensor(as_bytes(rows.columns))
         symmetry = _tensor(rows.symmetry).long()
-        found, start = {}, 0
+        turned, start = {}, 0
         for each in self.columns:
             shape = each.shape(self.side)
             end = start + each.dtype.itemsize * prod(shape)
             # a copy: a row's bytes need not begin where its numbers could
             numbers = bytes_BE[:, start:end].clone(memory_format=torch.contiguous_format)
             column = numbers.view(_TYPES[each.dtype.str[1:]]).reshape(len(bytes_BE), *shape)
-            found[each.name] = self._turned(_unsigned(column, each), each, symmetry)
+            turned[each.name] = self._turned(_unsigned(column, each), each, symmetry)
             start = end
-        return found
+        return turned
 
     def _turned(self, column: torch.Tensor, kind: Column, symmetry: torch.Tensor) -> torch.Tensor:
         if kind.symmetry == "colours swap":

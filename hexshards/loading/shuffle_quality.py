@@ -36,7 +36,7 @@ class Measure:
     """One figure, what a uniform shuffle gives, and how far beyond it is in standard deviations; None: not judged."""
 
     name: str
-    found: float
+    measured: float
     uniform: float
     deviations: float | None = None
 
@@ -147,14 +147,14 @@ class _Tally:
         spread = float(np.square(np.array(self.sums) / size - mean).sum())
         yield Measure(
             name="mean value of a batch, standard deviation",
-            found=math.sqrt(spread / self.batches),
+            measured=math.sqrt(spread / self.batches),
             uniform=math.sqrt(of_one),
             deviations=_deviations(spread, of_one * self.batches, 2 * of_one**2 * self.batches),
         )
         neighbours = (self.products / (total - 1) - mean**2) / variance
         yield Measure(
             name="serial correlation of the value",
-            found=neighbours,
+            measured=neighbours,
             uniform=-1 / total,
             deviations=abs(neighbours + 1 / total) * math.sqrt(total),
         )
@@ -186,12 +186,12 @@ class _Classes:
         mean, variance = _pairs_by_chance(sizes, times, size, total)
         yield Measure(
             name=f"pairs of the same {name.rstrip('s')} per batch",
-            found=self.pairs / batches,
+            measured=self.pairs / batches,
             uniform=mean / batches,
             deviations=_deviations(self.pairs, mean, variance),
         )
         distinct = sum(count * (1 - _absent(each, size, total)) for each, count in zip(sizes, times, strict=True))
-        yield Measure(name=f"{name} per batch", found=self.distinct / batches, uniform=distinct)
+        yield Measure(name=f"{name} per batch", measured=self.distinct / batches, uniform=distinct)
 
     def _merge(self) -> None:
         if not self.waiting:
@@ -243,7 +243,7 @@ def _copies(observed: int, batches: int, size: int, positions: int) -> Measure:
     uniform = 6 * positions * (size - 1) / (4 * positions - 1)
     return Measure(
         name='copies of a position per batch, augment="all"',
-        found=observed / batches,
+        measured=observed / batches,
         uniform=uniform / batches,
         deviations=_deviations(observed, uniform, uniform),
     )

@@ -81,17 +81,17 @@ class Windows:
 
     def mix(self, number: int, into: Columns) -> Mixed:
         """Window ``number``, its rows in arrays of the right size that are given, or in fresh ones."""
-        found = self.read(number, (*COLUMNS, *self._besides), into)
+        window = self.read(number, (*COLUMNS, *self._besides), into)
         if self.extra:
-            found.columns["columns"] = self.extra.packed(found.columns)
+            window.columns["columns"] = self.extra.packed(window.columns)
         for name, column in into.items():
-            if found.columns[name] is not column:
-                column[...] = found.columns[name]
-        columns = {**found.columns, **into}
+            if window.columns[name] is not column:
+                column[...] = window.columns[name]
+        columns = {**window.columns, **into}
         rows = rows_of({name: columns[name] for name in self.columns})
-        return Mixed(rows, found.damage, found.lost)
+        return Mixed(rows, window.damage, window.lost)
 
-    def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> Found:
+    def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> WindowColumns:
         """Any columns of window ``number``, and those of DERIVED, in the order in which its rows are delivered.
 
         A column for which there is an array ``into`` which it fits is written there.
@@ -102,7 +102,7 @@ class Windows:
             return self._shuffled(window, names, into)
         runs = [self._shuffled(run, names, NOWHERE) for run in window.runs]
         rows = mixture.sequence(window, spec=self.spec)
-        return Found(
+        return WindowColumns(
             {name: self._taken(name, [run.columns[name] for run in runs], rows, into) for name in (*names, *DERIVED)},
             tuple(error for run in runs for error in run.damage),
             sum(run.lost for run in runs),
@@ -116,16 +116,16 @@ class Windows:
             for shard in np.unique(np.searchsorted(blocks.first, run.blocks, side="right") - 1):
                 yield blocks.home, blocks.shards[shard]
 
-    def _shuffled(self, window: Window, names: Sequence[str], into: Columns) -> Found:
+    def _shuffled(self, window: Window, names: Sequence[str], into: Columns) -> WindowColumns:
         """Rows of one dataset."""
         selection = self.selections[window.dataset]
         held = selection.index.layout.kinds
         lacking, names = [n for n in names if n not in held], tuple(name for name in names if name in held)
-        found = selection.read(window.blocks, names)
-        damage = tuple(block for block in found if isinstance(block, DataError))
-        blocks = self._without_gaps(selection, window, found)
+        read = selection.read(window.blocks, names)
+        damage = tuple(block for block in read if isinstance(block, DataError))
+        blocks = self._without_gaps(selection, window, read)
         sizes = selection.block_rows[window.blocks]
-        lost = sum(int(size) for block, size in zip(found, sizes, strict=True) if isinstance(block, DataError))
+        lost = sum(int(size) for block, size in zip(read, sizes, strict=True) if isinstance(block, DataError))
         count = int(sizes.sum()) if window.count is None else window.count
         rows = order.window_rows(window, count, spec=self.spec)
         if window.skip:
@@ -138,7 +138,7 @@ class Windows:
         if self.rules and "weight" in names:
             columns["weight"] = weighted(columns, self.rules, selection.index.sources)
         columns["symmetry"] = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
-        return Found(columns, damage, lost)
+        return WindowColumns(columns, damage, lost)
 
     def _taken(self, name: str, parts: Sequence[NDArray[Any]], rows: NDArray[np.int64], into: Columns) -> NDArray[Any]:
         """Rows of a column whose parts lie one after another."""
@@ -156,15 +156,13 @@ class Windows:
             return np.take(whole, rows, axis=0)
         return np.take(whole, rows, axis=0, out=out, mode="clip")
 
-    def _without_gaps(
-        self, selection: Selection, window: Window, found: Sequence[Columns | DataError]
-    ) -> list[Columns]:
+    def _without_gaps(self, selection: Selection, window: Window, read: Sequence[Columns | DataError]) -> list[Columns]:
         """The blocks, with rows of the sound ones in the place of those that could not be read.
 
         A window keeps its length, so that batches, steps and states do not depend on which rank met the damage.
         """
-        sound = [block for block in found if not isinstance(block, DataError)]
-        damage = [block for block in found if isinstance(block, DataError)]
+        sound = [block for block in read if not isinstance(block, DataError)]
+        damage = [block for block in read if isinstance(block, DataError)]
         lasting = [error for error in damage if isinstance(error, Unreachable) or self.spec.on_error == "raise"]
         if lasting or (damage and not sound):
             raise (lasting or damage)[0]
@@ -172,7 +170,7 @@ class Windows:
             return sound
         joined = {name: np.concatenate([block[name] for block in sound]) for name in sound[0]}
         whole, taken = list[Columns](), 0
-        for number, block in zip(window.blocks.tolist(), found, strict=True):
+        for number, block in zip(window.blocks.tolist(), read, strict=True):
             if isinstance(block, DataError):
                 size = int(selection.block_rows[number])
                 rows = np.arange(taken, taken + size) % len(joined["place"])
@@ -184,7 +182,7 @@ class Windows:
         return whole
 
 
-class Found(NamedTuple):
+class WindowColumns(NamedTuple):
     """Columns of a window, and as in Mixed what could not be read."""
 
     columns: dict[str, NDArray[Any]]
@@ -199,5 +197,5 @@ def first_positions(home: Home, index: Index, *, split: str, count: int) -> Posi
     shard = index.splits[split].shards[0]
     names, where = tuple(index.layout.columns()), home.where(shard.name)
     with open_shard(home, shard) as file:
-        found = read_block(file, shard, 0, layout=index.layout, sources=len(index.sources), names=names, where=where)
-    return Positions.of(index.side, {name: column[:count] for name, column in found.items()}, index.layout.optional)
+        columns = read_block(file, shard, 0, layout=index.layout, sources=len(index.sources), names=names, where=where)
+    return Positions.of(index.side, {name: column[:count] for name, column in columns.items()}, index.layout.optional)

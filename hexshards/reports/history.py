@@ -36,13 +36,13 @@ class History:
 
     def newest(self, path: str) -> Any:
         """What stands at a path in the newest record that has it; None where none does."""
-        found = (entry(record, path) for record in reversed(self.records))
-        return next((each for each in found if each is not None), None)
+        values = (entry(record, path) for record in reversed(self.records))
+        return next((each for each in values if each is not None), None)
 
     def table(self, path: str) -> dict[str, NDArray[np.float64]]:
         """The newest table of equally long columns of numbers at a path; empty where there is none."""
-        found = self.newest(path)
-        columns = {name: _numbers(part) for name, part in _mapping(found).items() if isinstance(part, list)}
+        newest = self.newest(path)
+        columns = {name: _numbers(part) for name, part in _mapping(newest).items() if isinstance(part, list)}
         return columns if len({len(part) for part in columns.values()}) == 1 else {}
 
 
@@ -88,8 +88,10 @@ def _record(line: str, where: str) -> Mapping[str, Any]:
     return record
 
 
-def _damaged(found: str, where: object) -> DataError:
-    return DataError(found, where=str(where), fix="Start the run again, which writes the log anew, or remove the line")
+def _damaged(problem: str, where: object) -> DataError:
+    return DataError(
+        problem, where=str(where), fix="Start the run again, which writes the log anew, or remove the line"
+    )
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -141,9 +141,9 @@ def _calibration(axes: Axes, histories: Sequence[History], colours: Sequence[str
     for history, colour in zip(histories, colours, strict=True):
         table = history.table("diagnosis.calibration")
         if {"said", "found", "positions"} <= table.keys():
-            said, found, positions = (table[name] for name in ("said", "found", "positions"))
-            axes.plot(said, found, color=colour, lw=1.2)
-            axes.scatter(said, found, color=colour, s=8 + 90 * positions / max(positions.sum(), 1), zorder=3)
+            said, won, positions = (table[name] for name in ("said", "found", "positions"))
+            axes.plot(said, won, color=colour, lw=1.2)
+            axes.scatter(said, won, color=colour, s=8 + 90 * positions / max(positions.sum(), 1), zorder=3)
     axes.set_xlabel("probability of RED that the network says")
     _name(axes, "Calibration of the value", "share that RED won", percent=True)
     axes.xaxis.set_major_formatter(axes.yaxis.get_major_formatter())

@@ -65,9 +65,9 @@ def _diagnosis(history: History) -> Iterator[str]:
         "value": "equivariance.value",
     }
     numbers = {name: history.column(f"diagnosis.{path}") for name, path in paths.items()}
-    found = [f"{name} {column[-1]:.3f}" for name, column in numbers.items() if np.isfinite(column[-1])]
-    if found:
-        yield "  " + " · ".join(found)
+    figures = [f"{name} {column[-1]:.3f}" for name, column in numbers.items() if np.isfinite(column[-1])]
+    if figures:
+        yield "  " + " · ".join(figures)
     if warning := history.newest("diagnosis.warning"):
         yield f"  warning: {printable(warning, width=300)}"
     hardest = history.newest("diagnosis.hardest")

@@ -172,8 +172,8 @@ def _from_a_worker(windows: Windows, count: int) -> float:
     """Nanoseconds per sample until a window that one worker made over and over has been seen by this process."""
     numbers = range(SETTLED + CROSSINGS)
     again = EpochPlan((windows.plan.windows[0],) * len(numbers), count * np.arange(len(numbers) + 1))
-    with closing(arriving(Windows(windows.selections, again, windows.spec), numbers, num_workers=1)) as found:
-        for number, window in enumerate(found, start=1):
+    with closing(arriving(Windows(windows.selections, again, windows.spec), numbers, num_workers=1)) as received:
+        for number, window in enumerate(received, start=1):
             for column in window.rows:
                 column.max()  # every page is looked at
             if number == SETTLED:
@@ -184,14 +184,14 @@ def _from_a_worker(windows: Windows, count: int) -> float:
 def _expand_ns(loader: Loader) -> float:
     """From packed rows to batches on the loader's device."""
     with closing(loader.packed()) as packed:
-        rows = [found for found, _ in zip(packed, range(EXPANDED), strict=False)]
+        rows = [part for part, _ in zip(packed, range(EXPANDED), strict=False)]
 
     def expand() -> None:
-        for batch in loader.batches_of(found for found in rows):
+        for batch in loader.batches_of(part for part in rows):
             last = batch
         last.value.cpu()  # a device is done when it answers
 
-    return _ns(expand, sum(len(found.value) for found in rows))
+    return _ns(expand, sum(len(part.value) for part in rows))
 
 
 def _ns(work: Callable[[], object], samples: int) -> float:

@@ -72,8 +72,8 @@ class Folder:
 
     def read(self, file: str) -> bytes:
         """A file, whole."""
-        with self._opened(file) as found:
-            data = found.read(INDEX_BYTES + 1)
+        with self._opened(file) as opened:
+            data = opened.read(INDEX_BYTES + 1)
         if len(data) > INDEX_BYTES:
             raise too_large(self.where(file))
         return data
@@ -86,8 +86,8 @@ class Folder:
         try:
             return open_regular(self.path / file)
         except NotRegular:
-            found, fix = "is no regular file", "Give a dataset of regular files"
-            raise DataError(found, where=self.where(file), fix=fix) from None
+            problem, fix = "is no regular file", "Give a dataset of regular files"
+            raise DataError(problem, where=self.where(file), fix=fix) from None
 
     def renewed(self, file: str, *, sha256: str) -> bool:
         """There is no other copy."""
@@ -186,8 +186,8 @@ def gunzipped(data: bytes, *, where: str) -> Iterator[bytes]:
     GUNZIP_FLOOR_BYTES + GUNZIP_RATIO * len(data).
     """
     if data[:2] != b"\x1f\x8b":
-        found = "is empty" if not data else f"is not gzip (begins with {data[:12]!r})"
-        raise DataError(found, where=where, fix="Fetch or make the file again, or leave it out")
+        problem = "is empty" if not data else f"is not gzip (begins with {data[:12]!r})"
+        raise DataError(problem, where=where, fix="Fetch or make the file again, or leave it out")
     limit = _gunzip_limit(data)
     size = at = 0
     while at < len(data):

@@ -97,8 +97,8 @@ def _filesystem(url: str, _process: int) -> tuple[Any, str]:
 
     try:
         # connections and event loops do not outlive a fork, and fsspec's own cache is one for each thread
-        found: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True, **_speaking(urlsplit(url).scheme))
-        return found
+        opened: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True, **_speaking(urlsplit(url).scheme))
+        return opened
     except ImportError as error:
         extra = EXTRAS[urlsplit(url).scheme]
         raise ValueError(f"{shown(url)}: {error}. `pip install 'hexshards[{extra}]'`") from None
@@ -223,12 +223,14 @@ class Remote:
 
             url = f"{path}/{file}"
             try:
-                found: bytes = sync(system.loop, _http_bytes, system, url, span, limit_bytes, timeout=self.spec.stall_s)
+                fetched: bytes = sync(
+                    system.loop, _http_bytes, system, url, span, limit_bytes, timeout=self.spec.stall_s
+                )
             except _Longer:
                 if span:
                     raise
                 raise too_large(self.where(file)) from None
-            return found
+            return fetched
         start, end = span or (0, limit_bytes + 1)
         data: bytes = system.cat_file(f"{path}/{file}", start=start, end=end, **self._limited(system))
         return data
@@ -236,8 +238,8 @@ class Remote:
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
         """The copy in the cache, fetched if it is not there. Raises FileNotFoundError, or Unreachable."""
         while True:
-            if found := self.cache.open(sha256, size_bytes=size_bytes):
-                return found
+            if cached := self.cache.open(sha256, size_bytes=size_bytes):
+                return cached
             # it may leave the cache again before it is opened, where many processes share a small one
             self._fetch(file, size_bytes, sha256, give_up_s=self.spec.give_up_s)
 
@@ -270,10 +272,10 @@ class Remote:
         """Download until the checksum is right."""
         while True:
             self._download(part, file, size_bytes, patience)
-            if (found := part.sha256()) == sha256:
+            if (received := part.sha256()) == sha256:
                 return
             part.restart()
-            patience.failed(f"its SHA-256 is {found[:12]}..., the index says {sha256[:12]}...")
+            patience.failed(f"its SHA-256 is {received[:12]}..., the index says {sha256[:12]}...")
 
     def _download(self, part: Part, file: str, size_bytes: int, patience: Patience) -> None:
         """Append what is still missing, a request at a time."""

@@ -94,9 +94,9 @@ class SweepSpec:
 
     def combination(self, number: int) -> dict[str, Any]:
         """A combination of a grid by its number; the last option changes fastest."""
-        found = {}
+        options = {}
         for name, values in reversed([*self.search.items()]):
             assert isinstance(values, tuple)
             number, place = divmod(number, len(values))
-            found[name] = values[place]
-        return found
+            options[name] = values[place]
+        return options

@@ -41,13 +41,13 @@ def read_sweep(config: str | Path | Mapping[str, Any]) -> SweepSpec:
         return _parsed(config)
     try:
         with open(config, "rb") as file:
-            found = tomllib.load(file)
+            given = tomllib.load(file)
     except FileNotFoundError:
         raise ValueError(f"{config}: no such file. docs/sweep.md shows one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{config}: is not TOML ({printable(error)})") from None
     try:
-        return _parsed(found)
+        return _parsed(given)
     except ValueError as error:
         raise ValueError(f"{config}: {error}") from None
 

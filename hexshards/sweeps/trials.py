@@ -79,11 +79,11 @@ class Trials:
         while not self.interrupted:
             with _quiet():
                 fail_stale_trials(self._study)
-            found = self._study.get_trials(deepcopy=False)
-            if len(_first(found)) < self._most or any(each.state is TrialState.WAITING for each in found):
+            trials = self._study.get_trials(deepcopy=False)
+            if len(_first(trials)) < self._most or any(each.state is TrialState.WAITING for each in trials):
                 if (ended := self._one(hooks)) is not None:
                     yield ended
-            elif any(each.state is TrialState.RUNNING for each in found):
+            elif any(each.state is TrialState.RUNNING for each in trials):
                 time.sleep(_WAIT_S)
             else:
                 return

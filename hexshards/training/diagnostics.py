@@ -72,12 +72,12 @@ class Diagnosis:
         selection = Selection(self._home, self._index, "val", where=Filter(), limit=self._limit)
         parts = []
         for block in np.flatnonzero(selection.block_rows):
-            (found,) = selection.read(np.array([block]), _COLUMNS)
-            if not isinstance(found, DataError):
+            (columns,) = selection.read(np.array([block]), _COLUMNS)
+            if not isinstance(columns, DataError):
                 # a copy: a slice would keep the whole block
-                parts.append({name: found[name].copy() for name in _COLUMNS})
+                parts.append({name: columns[name].copy() for name in _COLUMNS})
             elif not self._skip:
-                raise found
+                raise columns
         if not parts:
             raise DataError("no validation position can be read", where=str(self._home), fix="Run `hexshards verify`")
         return {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
@@ -165,21 +165,23 @@ def _scored(trainer: Trainer, rows: Packed, side: int) -> Scores:
     batch = expand(rows, side=side)
     answers = {name: part.cpu() for name, part in trainer.answer(batch.board).items()}
     targets = targets_of(trainer.heads, batch)
-    found = losses(trainer.heads, answers, targets)
+    row_losses = losses(trainer.heads, answers, targets)
     logits_BC, target_B = answers[POLICY.name], batch.policy.argmax(dim=1)
     likely_B = logits_BC.softmax(dim=1).gather(1, target_B[:, None])[:, 0]
     facts = (target_B, likely_B, logits_BC.argmax(dim=1), red_probability(trainer.heads, answers))
     by_head = {
-        head.name: _head_scores(head, answers[head.name], targets[head.name], found[head.name])
+        head.name: _head_scores(head, answers[head.name], targets[head.name], row_losses[head.name])
         for head in trainer.heads
     }
     return Scores(by_head, *(part.numpy() for part in facts))
 
 
-def _head_scores(head: Head, answer: Tensor, target: Target, found: RowLosses) -> HeadScores:
+def _head_scores(head: Head, answer: Tensor, target: Target, row_losses: RowLosses) -> HeadScores:
     known_B = torch.ones(len(answer), dtype=torch.bool) if target.known_B is None else target.known_B
     measured = zip(head.metrics[:1], head.measured(answer, target.wanted), strict=False)
-    return HeadScores(found.loss_B.numpy(), known_B.numpy(), {metric.name: each.numpy() for metric, each in measured})
+    return HeadScores(
+        row_losses.loss_B.numpy(), known_B.numpy(), {metric.name: each.numpy() for metric, each in measured}
+    )
 
 
 def grouped(group_P: NDArray[Any], by_head: Mapping[str, HeadScores]) -> dict[str, list[float | None]]:
@@ -208,12 +210,10 @@ def calibration(red_P: NDArray[Any], value_P: NDArray[Any]) -> dict[str, Any]:
     """
     bin_P = np.minimum((red_P * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     bins = np.unique(bin_P).tolist()
-    said, found = (
-        [float(np.mean(part[bin_P == each], dtype=np.float64)) for each in bins] for part in (red_P, value_P)
-    )
+    said, won = ([float(np.mean(part[bin_P == each], dtype=np.float64)) for each in bins] for part in (red_P, value_P))
     counts = [int((bin_P == each).sum()) for each in bins]
-    apart = sum(n * abs(s - f) for n, s, f in zip(counts, said, found, strict=True)) / len(red_P)
-    table = {"positions": counts, "said": [*map(_short, said)], "found": [*map(_short, found)]}
+    apart = sum(n * abs(s - f) for n, s, f in zip(counts, said, won, strict=True)) / len(red_P)
+    table = {"positions": counts, "said": [*map(_short, said)], "found": [*map(_short, won)]}
     return {"expected_error": _short(apart), **table}
 
 
@@ -225,7 +225,7 @@ def equivariance(trainer: Trainer, rows: Packed, *, side: int) -> dict[str, floa
     difference in the probability that RED wins.
     """
     apart = [_turned(trainer, part, side) for part in _parts(rows)]
-    policy, value = (np.concatenate(found) for found in zip(*apart, strict=True))
+    policy, value = (np.concatenate(answers) for answers in zip(*apart, strict=True))
     return {"positions": len(rows.value), "policy": _mean(policy), "value": _mean(value)}
 
 
@@ -250,11 +250,11 @@ def _back(trainer: Trainer, board: Tensor, symmetry: int, side: int) -> tuple[Te
 def memory(train: Mapping[str, Any], val: Mapping[str, Any]) -> dict[str, Any]:
     """How much lower the value loss is in training, and a warning where it looks as if games were learned by heart."""
     known, unseen = train.get("value_loss", math.nan), val.get("value_loss", math.nan)
-    found = {"value_gap": _short(unseen - known)}
+    record = {"value_gap": _short(unseen - known)}
     if not (unseen > MEMORY_RATIO * known and unseen - known > MEMORY_GAP):
-        return found
+        return record
     says = f"value loss {known:.3f} in training, {unseen:.3f} in validation: this looks like games learned by heart"
-    return {**found, "warning": f"{says}. Train on more games, fewer epochs, or fewer positions of each game"}
+    return {**record, "warning": f"{says}. Train on more games, fewer epochs, or fewer positions of each game"}
 
 
 def _parts(rows: Packed) -> Iterator[Packed]:

@@ -125,5 +125,5 @@ def _told_when_lost() -> Iterator[None]:
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         rank, size = rank_and_size()
-        found = f"process {rank} of {size} lost another, which ended or did not answer ({error})"
-        raise ConnectionError(f"{found}. Look for the first error among their messages") from error
+        problem = f"process {rank} of {size} lost another, which ended or did not answer ({error})"
+        raise ConnectionError(f"{problem}. Look for the first error among their messages") from error

@@ -78,9 +78,9 @@ class GrowingDataset:
 
     def grown(self, fingerprint: str, before: TrainLoader, /) -> Loader:
         """A loader of the dataset with that fingerprint, at the epoch at which another one is."""
-        found = self._open(Earlier(self._home, self._path(fingerprint)))
-        found.set_epoch(int(before.state_dict()["epoch"]))
-        return found
+        loader = self._open(Earlier(self._home, self._path(fingerprint)))
+        loader.set_epoch(int(before.state_dict()["epoch"]))
+        return loader
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> Loader:
         """A loader of the dataset as a checkpoint knows it."""
@@ -109,8 +109,8 @@ class GrowingDataset:
         path = self._path(fingerprint)
         known = path.exists() and read_index(Earlier(self._home, path))
         if not known or known.fingerprint != fingerprint or not extends(index, known):
-            found = f"was made on dataset {printable(fingerprint)}, not on {index.fingerprint}"
-            raise DataError(found, where=where, fix="Train on the same dataset, or use another run folder")
+            problem = f"was made on dataset {printable(fingerprint)}, not on {index.fingerprint}"
+            raise DataError(problem, where=where, fix="Train on the same dataset, or use another run folder")
 
 
 def extends(index: Index, earlier: Index) -> bool:

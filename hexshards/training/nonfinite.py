@@ -34,7 +34,7 @@ def write_suspect(batch: Any, folder: Path) -> str:
     positions, rejects = admit(draft)
     if rejects:
         first = rejects[0]
-        return f"its batch holds what is no position: {first.place}, {first.reason} ({first.found})"
+        return f"its batch holds what is no position: {first.place}, {first.reason} ({first.finding})"
     _write(positions, folder)
     return f"its batch: `hexshards show {folder} -n {len(positions)}`, or {folder / TEXT}"
 

@@ -196,6 +196,6 @@ class MiniEpochOrchestrator:
         seen = "its batch is not known"
         if batch is not None:
             seen = write_suspect(batch, folder.suspect(team.rank, team.size))
-        found = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}; {seen}"
+        problem = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}; {seen}"
         fix = "Lower the learning rate, and start again to go on from the newest checkpoint"
-        return DataError(found, where=str(folder.path), fix=fix)
+        return DataError(problem, where=str(folder.path), fix=fix)

@@ -36,17 +36,17 @@ class Overfit:
         )
 
 
-def overfit(spec: TrainSpec, *, tell: Callable[[Overfit], None] = lambda found: None) -> Overfit:
+def overfit(spec: TrainSpec, *, tell: Callable[[Overfit], None] = lambda reached: None) -> Overfit:
     """Take steps on the run's first batch until it is learned; write nothing.
 
     The learning rate is constant and the positions are shown as they are; all else is as ``spec`` says.
     """
     trainer, loader, _ = parts_of(replace(spec, schedule="constant", warmup_samples=0, augment="none"))
     batch = next(iter(loader))
-    found = Overfit(steps=0, val=dict(trainer.validate([batch])))
-    tell(found)
-    while not found.learned and found.steps < STEPS:
+    reached = Overfit(steps=0, val=dict(trainer.validate([batch])))
+    tell(reached)
+    while not reached.learned and reached.steps < STEPS:
         trainer.train_on_batches([batch] * TOLD_STEPS)
-        found = Overfit(steps=found.steps + TOLD_STEPS, val=dict(trainer.validate([batch])))
-        tell(found)
-    return found
+        reached = Overfit(steps=reached.steps + TOLD_STEPS, val=dict(trainer.validate([batch])))
+        tell(reached)
+    return reached

@@ -122,12 +122,12 @@ class BatchStream:
             raise self._miscounted(f"the loader goes on after {counted(len(self.loader), 'batch')}")
         self._open = self._resumed_from = None
 
-    def _miscounted(self, found: str) -> Exception:
+    def _miscounted(self, problem: str) -> Exception:
         if self._resumed_from is None:
-            return RuntimeError(found)
+            return RuntimeError(problem)
         fix = "Use another checkpoint, or another run folder"
         return DataError(
-            f"counts other batches than its loader's state: {found}", where=str(self._resumed_from), fix=fix
+            f"counts other batches than its loader's state: {problem}", where=str(self._resumed_from), fix=fix
         )
 
     def _next(self) -> BatchLike | None:

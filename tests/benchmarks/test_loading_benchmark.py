@@ -18,7 +18,7 @@ from harness import proof  # noqa: E402
 from harness.contestants import ALL, apart, source_of  # noqa: E402
 from harness.environments import Unavailable, python_of  # noqa: E402
 from harness.rows import Shuffled, expand, expand_one, plain  # noqa: E402
-from loading import Found, table  # noqa: E402
+from loading import Results, table  # noqa: E402
 
 HERE = [system for system in ALL if system.samples and not apart(system)]
 
@@ -30,14 +30,14 @@ from harness import proof, trial
 for name in sys.argv[4:]:
     folder = f"{sys.argv[3]}/{name}"
     trial.Path(folder).mkdir()
-    found = []
+    proofs = []
     for workers in "0", "2":
         try:
             stored = trial.prepare(name, sys.argv[2], folder)["positions"] if workers == "0" else stored
-            found.append(trial.prove(name, sys.argv[2], folder, workers, "1")["proved"])
+            proofs.append(trial.prove(name, sys.argv[2], folder, workers, "1")["proved"])
         except proof.Unsound as error:
-            found.append(str(error))
-    print(json.dumps({"name": name, "stored": stored, "proved": found}))
+            proofs.append(str(error))
+    print(json.dumps({"name": name, "stored": stored, "proved": proofs}))
 """
 
 
@@ -60,7 +60,7 @@ def proofs(source, tmp_path_factory):
         [sys.executable, "-W", "ignore", "-c", PROVE_EACH, *arguments], capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 0, ended.stderr
-    return {found["name"]: found for found in map(json.loads, ended.stdout.splitlines())}
+    return {proof["name"]: proof for proof in map(json.loads, ended.stdout.splitlines())}
 
 
 @pytest.mark.parametrize("system", HERE, ids=lambda system: system.name)
@@ -176,8 +176,8 @@ def test_a_peer_that_cannot_be_installed_is_in_the_table_with_the_reason(tmp_pat
     with pytest.raises(Unavailable, match=r"cannot be installed: .*nowhere\.whl") as caught:
         python_of("peer", cache=tmp_path, needs=needs)
     system = next(filter(apart, ALL))
-    found = Found(contestants=[], reasons={system.name: str(caught.value)})
-    shown = table(found, [system], batch=256, workers=[0, 2], memory=False)
+    results = Results(contestants=[], reasons={system.name: str(caught.value)})
+    shown = table(results, [system], batch=256, workers=[0, 2], memory=False)
     assert f"| {system.title} | not measured: cannot be installed" in shown
 
 

@@ -59,8 +59,8 @@ def test_synth_convert_info_verify_show_and_train_do_the_whole_job(tmp_path):
 
 
 def test_show_draws_the_board_that_the_dataset_holds(tmp_path):
-    (example,) = found = examples(1)[7:8]
-    write_examples(tmp_path / "in" / "one_processed.pkl.gz", found)
+    (example,) = entries = examples(1)[7:8]
+    write_examples(tmp_path / "in" / "one_processed.pkl.gz", entries)
     call("convert", tmp_path / "in", "--out", tmp_path / "data", "--val-fraction", 0)
     head, letters, *rows = call("show", tmp_path / "data").stdout.rstrip().splitlines()
     assert head.startswith("synth line 1, ply 7, RED to move, value ")
@@ -108,8 +108,8 @@ def test_a_damaged_dataset_ends_with_1_and_every_problem(data):
         f"{data / 'val-000000.tar'}, block 000000",
     ]
     assert all(line.endswith(REPAIR) for line in lines)
-    found = json.loads(call("verify", data, "--json", code=1).stdout)
-    assert found["problems"] == lines
+    verification = json.loads(call("verify", data, "--json", code=1).stdout)
+    assert verification["problems"] == lines
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

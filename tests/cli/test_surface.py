@@ -57,10 +57,10 @@ def help_of(*command):
 
 
 def test_the_commands_their_options_and_defaults_are_those_users_know():
-    found = {
+    surface = {
         name: [taken(each) for each in command.params if each.name != "help"] for name, command in COMMANDS.items()
     }
-    assert found == {name: options.split("; ") for name, options in SURFACE.items()}
+    assert surface == {name: options.split("; ") for name, options in SURFACE.items()}
 
 
 @pytest.mark.parametrize("command", SURFACE)

@@ -78,9 +78,11 @@ def test_no_number_is_cut_and_no_time_left_is_nothing_while_work_is_left(tmp_pat
 
         train(tmp_path, val_loader=Validation().batches, hooks=[view, look])
     bars = [line for line in seen if "\u2501" in line]
-    found = [re.search(r" ([\d,]+)/([\d,]+) +(\d+:\d\d:\d\d|-:--:--)$", line) for line in bars if "saving" not in line]
-    assert None not in found
-    assert {each[3] for each in found if each[1] != each[2]} & {"0:00:00"} == set()
+    matches = [
+        re.search(r" ([\d,]+)/([\d,]+) +(\d+:\d\d:\d\d|-:--:--)$", line) for line in bars if "saving" not in line
+    ]
+    assert None not in matches
+    assert {each[3] for each in matches if each[1] != each[2]} & {"0:00:00"} == set()
     for name in ("mini-epoch 2", "epoch 2 of 2", "run", "validating batches", "looking closer, saving"):
         assert any(line.startswith(name) for line in bars), name
     assert any(re.search(r"best \d\.\d{4}$", line) for line in seen)
@@ -152,14 +154,14 @@ def test_a_rehearsal_counts_what_the_run_then_does(data, tmp_path, monkeypatch, 
     monkeypatch.setattr("hexshards.training.dry_run.MEASURED_S", 0.1)
     counts = {"mini_epoch_samples": mini, "epochs": epochs, "val_every": val_every, "keep_last": 2}
     spec = TrainSpec(data=data, run=tmp_path / "run", **counts, **TINY)
-    found = rehearse(spec)
+    rehearsal = rehearse(spec)
     assert not spec.run.exists()
     expected = slow_counts(1117, 50, mini, epochs, val_every)
-    assert (found.steps, found.mini_epochs, found.validations) == expected
-    assert (found.samples, found.epoch_samples, found.val_samples) == (epochs * 1117, 1117, 192)
-    assert found.checkpoints == min(found.mini_epochs, 2)
-    assert found.fits
-    assert 0 < found.seconds < 1e6
+    assert (rehearsal.steps, rehearsal.mini_epochs, rehearsal.validations) == expected
+    assert (rehearsal.samples, rehearsal.epoch_samples, rehearsal.val_samples) == (epochs * 1117, 1117, 192)
+    assert rehearsal.checkpoints == min(rehearsal.mini_epochs, 2)
+    assert rehearsal.fits
+    assert 0 < rehearsal.seconds < 1e6
 
 
 def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
@@ -168,9 +170,9 @@ def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
     told = call(data, "--run", tmp_path / "other", "--dry-run")
     assert not (tmp_path / "other").exists()
     assert "would train " in told and "in 23 steps and 1 mini-epoch," in told
-    found = rehearse(TrainSpec(data=data, run=tmp_path, **TINY))
+    rehearsal = rehearse(TrainSpec(data=data, run=tmp_path, **TINY))
     # a run's place, its record and random state, 11 KB, come on top
-    assert 0 < path.stat().st_size - found.checkpoint_bytes < 15_000
+    assert 0 < path.stat().st_size - rehearsal.checkpoint_bytes < 15_000
 
 
 def test_a_batch_is_learned_by_heart_or_the_command_fails(data, tmp_path):
@@ -196,8 +198,8 @@ def test_tensorboard_has_each_mini_epoch_once_after_a_restart_too(data, tmp_path
     options = [data, "--run", tmp_path, "--mini-epoch-samples", 300, "--tensorboard"]
     for epochs in (1, 2):
         call(*options, "--epochs", epochs)
-    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    curve = [(event.step, event.value) for event in found.Scalars("val/loss")]
+    curve = [(event.step, event.value) for event in events.Scalars("val/loss")]
     assert curve == [(each["samples_seen"], pytest.approx(each["val"]["loss"])) for each in records]
-    assert "samples_per_s" in found.Tags()["scalars"]
+    assert "samples_per_s" in events.Tags()["scalars"]

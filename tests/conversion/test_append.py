@@ -38,8 +38,8 @@ def data(first, tmp_path):
 
 
 def games_of(folder, split):
-    found, names = columns_of(folder, split), read_index(folder).sources
-    return {(names[source], game) for source, game in zip(found["source"], found["game"], strict=True)}
+    columns, names = columns_of(folder, split), read_index(folder).sources
+    return {(names[source], game) for source, game in zip(columns["source"], columns["game"], strict=True)}
 
 
 def positions_of(folder, split):
@@ -233,8 +233,8 @@ def test_rejects_of_what_is_added_do_not_replace_those_of_before(tmp_path):
     with pytest.raises(InputRejected, match="1 example was rejected"):
         convert(tmp_path / "two_processed.pkl.gz", out=out, append=True)
     convert(tmp_path / "two_processed.pkl.gz", out=out, append=True, max_rejects=1)
-    found = {name: data for name, data in files_of(out).items() if name.startswith("rejects")}
-    assert {name: json.loads(data)["file"] for name, data in found.items()} == {
+    rejects = {name: data for name, data in files_of(out).items() if name.startswith("rejects")}
+    assert {name: json.loads(data)["file"] for name, data in rejects.items()} == {
         "rejects.jsonl": "one_processed.pkl.gz",
         "rejects-1.jsonl": "two_processed.pkl.gz",
     }

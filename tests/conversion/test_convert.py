@@ -42,9 +42,11 @@ def data(sources, tmp_path_factory):
 
 def games_of(folder, split):
     """File and line of every game of a split."""
-    found, names = columns_of(folder, split), read_index(folder).sources
+    columns, names = columns_of(folder, split), read_index(folder).sources
     return (
-        {(names[source], game) for source, game in zip(found["source"], found["game"], strict=True)} if found else set()
+        {(names[source], game) for source, game in zip(columns["source"], columns["game"], strict=True)}
+        if columns
+        else set()
     )
 
 
@@ -68,9 +70,9 @@ def rows_slowly(number, games=20):
 
 def rows_in(folder, split):
     """The same of a dataset."""
-    found, names = columns_of(folder, split), read_index(folder).sources
-    columns = [found[name].tolist() for name in ("game", "ply", "player", "plies", "value", "policy")]
-    return list(zip([names[n] for n in found["source"]], *columns, map(bytes, found["stones"]), strict=True))
+    stored, names = columns_of(folder, split), read_index(folder).sources
+    columns = [stored[name].tolist() for name in ("game", "ply", "player", "plies", "value", "policy")]
+    return list(zip([names[n] for n in stored["source"]], *columns, map(bytes, stored["stones"]), strict=True))
 
 
 def keys_slowly(path, count):
@@ -138,10 +140,10 @@ def test_keys_that_crowd_together_are_cut_like_any_others(spoiled, tmp_path, bit
         keyed += zip(keys.tolist(), rows["stones"].tolist(), rows["game"].tolist(), strict=True)
         np.save(path, keys)
     convert(spoiled, out=tmp_path / "out", **CUT, max_rejects=1)
-    found = columns_of(tmp_path / "out", "train")
+    columns = columns_of(tmp_path / "out", "train")
     keyed.sort()
-    assert found["stones"].tolist() == [stones for _, stones, _ in keyed]
-    assert found["game"].tolist() == [game for _, _, game in keyed]
+    assert columns["stones"].tolist() == [stones for _, stones, _ in keyed]
+    assert columns["game"].tolist() == [game for _, _, game in keyed]
     counts = [shard.positions for shard in read_index(tmp_path / "out").splits["train"].shards]
     assert counts[:-1] == [96] * (len(keyed) // 96)
 
@@ -543,13 +545,13 @@ def test_many_small_files_are_spilled_together_and_make_the_shards_that_they_mak
 
 @pytest.mark.parametrize("stated", [True, False], ids=["length of the game stated", "not stated"])
 def test_positions_without_policy_in_the_middle_of_a_game_are_counted_by_file_and_in_all(tmp_path, stated):
-    found = examples(4)
-    first = next(number for number, example in enumerate(found) if example["metadata"]["position_in_game"] == 3)
-    for number in (first, first + 1, len(found) - 2):
-        found[number]["policy"] = None
-    for example in () if stated else found:
+    entries = examples(4)
+    first = next(number for number, example in enumerate(entries) if example["metadata"]["position_in_game"] == 3)
+    for number in (first, first + 1, len(entries) - 2):
+        entries[number]["policy"] = None
+    for example in () if stated else entries:
         del example["metadata"]["total_positions"]
-    write_examples(tmp_path / "in" / "a_processed.pkl.gz", found)
+    write_examples(tmp_path / "in" / "a_processed.pkl.gz", entries)
     write_examples(tmp_path / "in" / "b_processed.pkl.gz", examples(4, seed=1))
     report = convert(tmp_path / "in", out=tmp_path / "out", **{**CUT, "val_fraction": 0})
     assert "3 positions have no policy although the game goes on: kept, for the value alone" in report.notes

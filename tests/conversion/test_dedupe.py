@@ -50,15 +50,15 @@ def turned(board, policy):
 
 def merged_slowly(folder, split, dedupe):
     """Every different board of a split, as bytes: mean value, mean policy, count."""
-    found = defaultdict(list)
+    by_board = defaultdict(list)
     for board, policy, value in samples_of(folder, split):
         if dedupe == "symmetric":
             ways = [(board, policy), turned(board, policy)]
             # the dataset keeps the way whose packed stones come first
             board, policy = min(ways, key=lambda way: np.packbits(way[0][:2].ravel().astype(bool)).tobytes())
-        found[board.astype(np.float32).tobytes()].append((policy, value))
+        by_board[board.astype(np.float32).tobytes()].append((policy, value))
     means = {}
-    for board, samples in found.items():
+    for board, samples in by_board.items():
         policies = [policy for policy, _ in samples if policy.any()]
         policy = np.mean(policies, axis=0) if policies else np.zeros((SIDE, SIDE))
         means[board] = (np.mean([value for _, value in samples]), policy, len(samples))
@@ -121,8 +121,8 @@ def test_one_position_many_times_is_one_shard_of_one_position(tmp_path):
     report = convert(
         many, out=tmp_path / "out", dedupe="positions", val_fraction=0, shard_positions=16, block_positions=8
     )
-    found = columns_of(tmp_path / "out", "train")
-    assert found["count"].max() == found["count"][found["ply"] == 0][0] == 200
+    columns = columns_of(tmp_path / "out", "train")
+    assert columns["count"].max() == columns["count"][columns["ply"] == 0][0] == 200
     assert verify(tmp_path / "out").problems == ()
     assert all(shard.positions for shard in report.index.splits["train"].shards)
 
@@ -130,8 +130,8 @@ def test_one_position_many_times_is_one_shard_of_one_position(tmp_path):
 @pytest.mark.parametrize("held", [1, 7, 100, 10**6])
 @pytest.mark.parametrize("pieces", [1, 5])
 def test_merging_is_the_same_however_much_is_held_at_once(plain, held, pieces):
-    found = {name: column for name, column in columns_of(plain, "train").items()}
-    positions = Positions(side=SIDE, **found)
+    columns = {name: column for name, column in columns_of(plain, "train").items()}
+    positions = Positions(side=SIDE, **columns)
     keys = stone_keys(positions.stones, seed=0)
     parts = [(positions.take(slice(piece, None, pieces)), keys[piece::pieces]) for piece in range(pieces)]
     first = merged([(positions, keys)], side=SIDE, held=10**9)
@@ -190,18 +190,18 @@ def baked(sources, tmp_path_factory):
 def test_baked_shards_hold_every_position_in_all_four_symmetries(plain, baked):
     for split in ("train", "val"):
         expected = Counter(shown for sample in samples_of(plain, split) for shown in images(*sample))
-        found = Counter(images(*sample)[0] for sample in samples_of(baked, split))
-        assert found == expected
+        stored = Counter(images(*sample)[0] for sample in samples_of(baked, split))
+        assert stored == expected
     assert verify(baked).problems == ()
 
 
 def test_the_four_images_of_a_position_lie_anywhere(baked):
-    found = columns_of(baked, "train")
+    columns = columns_of(baked, "train")
     places = defaultdict(list)
-    for place, key in enumerate(zip(*(found[name].tolist() for name in ("source", "game", "ply")), strict=True)):
+    for place, key in enumerate(zip(*(columns[name].tolist() for name in ("source", "game", "ply")), strict=True)):
         places[key].append(place)
     gaps = np.concatenate([np.diff(each) for each in places.values()])
-    total = len(found["ply"])
+    total = len(columns["ply"])
     assert all(len(each) == 4 for each in places.values())
     # four places drawn at random among n lie n / 5 apart in the mean
     assert 0.9 * total / 5 < gaps.mean() < 1.1 * total / 5

@@ -21,9 +21,9 @@ def write_games(path, games):
     return path
 
 
-def write_examples(path, found, *, source="games.trmph"):
+def write_examples(path, entries, *, source="games.trmph"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_processed(path, found, source_file=source, games=40)
+    write_processed(path, entries, source_file=source, games=40)
     return path
 
 
@@ -41,13 +41,13 @@ def turned(game):
 
 def rows_of(folder):
     """Every position, with the name of its game, as often as the dataset has it."""
-    found, names = Counter(), read_index(folder).sources
+    rows, names = Counter(), read_index(folder).sources
     for split in read_index(folder).splits:
         columns = columns_of(folder, split)
         del columns["plies"]
         names_P = [names[source] for source in columns.pop("source")]
-        found.update(zip(names_P, *([row.tobytes() for row in columns[name]] for name in sorted(columns)), strict=True))
-    return found
+        rows.update(zip(names_P, *([row.tobytes() for row in columns[name]] for name in sorted(columns)), strict=True))
+    return rows
 
 
 def shards_of(folder):
@@ -64,9 +64,9 @@ def ways(games, tmp_path_factory):
     """The same games three times: as records, processed, and those shuffled inside the folder of the processed ones."""
     folder = tmp_path_factory.mktemp("ways")
     write_games(folder / "trmph" / "games.trmph", games)
-    found = examples(games)
-    write_examples(folder / "processed" / "games_processed.pkl.gz", found)
-    mixed = [found[row] for row in np.random.default_rng(0).permutation(len(found))]
+    entries = examples(games)
+    write_examples(folder / "processed" / "games_processed.pkl.gz", entries)
+    mixed = [entries[row] for row in np.random.default_rng(0).permutation(len(entries))]
     for part in range(2):
         write_examples(folder / "processed" / "shuffled" / f"shuffled_{part:04}.pkl.gz", mixed[part::2], source="")
     return folder
@@ -135,9 +135,9 @@ def test_games_of_the_same_moves_and_result_under_other_names_are_kept_once(game
     fragments = [each for each in examples(games[:12], source="a.trmph") if each["metadata"]["position_in_game"] % 2]
     write_examples(tmp_path / "in" / "shuffled.pkl.gz", fragments, source="")
     report = convert([known, processed], out=tmp_path / "out", dedupe="games", **CUT)
-    found = read_index(tmp_path / "out").splits
+    splits = read_index(tmp_path / "out").splits
     distinct = {frozenset((game.moves, turned(game).moves)) for game in games[:15]}
-    assert sum(split.games for split in found.values()) == len(distinct) == 15
+    assert sum(split.games for split in splits.values()) == len(distinct) == 15
     assert report.positions == sum(len(game.moves) + 1 for game in games[:15])
     assert any("8 whole games among them under other names" in note for note in report.notes)
 
@@ -161,13 +161,13 @@ def test_games_that_share_a_name_or_their_beginning_are_all_kept(games, tmp_path
 
 
 def test_a_position_whose_move_is_missing_gives_way_and_one_of_another_move_or_result_stays(games, tmp_path):
-    found = examples(games[:1])
-    write_examples(tmp_path / "in" / "games_processed.pkl.gz", found)
-    missing = [each | {"policy": None} for each in found[2:4]]
-    other = [each | {"policy": np.roll(each["policy"], 1)} for each in found[:1]]
+    entries = examples(games[:1])
+    write_examples(tmp_path / "in" / "games_processed.pkl.gz", entries)
+    missing = [each | {"policy": None} for each in entries[2:4]]
+    other = [each | {"policy": np.roll(each["policy"], 1)} for each in entries[:1]]
     write_examples(tmp_path / "in" / "more.pkl.gz", [*missing, *other], source="")
     report = convert(tmp_path / "in", out=tmp_path / "out", dedupe="games", **CUT)
-    assert report.positions == len(found) + 1
+    assert report.positions == len(entries) + 1
 
 
 def test_positions_that_name_no_game_all_stay(games, tmp_path):
@@ -202,16 +202,16 @@ def test_real_games_by_all_three_ways_are_kept_once(real, tmp_path):
     others = [real / "processed" / "wolve13_05_processed.pkl.gz", real / "shuffled" / "shuffled_0000.pkl.gz"]
     convert(trmph, out=tmp_path / "trmph")
     convert([*trmph, *others], out=tmp_path / "once", dedupe="games")
-    found = rows_without_tier(tmp_path / "once")
-    mine = {row: count for row, count in found.items() if row[0] in ("wolve13_00", "wolve13_05")}
-    assert mine == rows_without_tier(tmp_path / "trmph") and set(found.values()) == {1}
+    rows = rows_without_tier(tmp_path / "once")
+    mine = {row: count for row, count in rows.items() if row[0] in ("wolve13_00", "wolve13_05")}
+    assert mine == rows_without_tier(tmp_path / "trmph") and set(rows.values()) == {1}
 
 
 def rows_without_tier(folder):
-    found, names = Counter(), read_index(folder).sources
+    rows, names = Counter(), read_index(folder).sources
     for split in read_index(folder).splits:
         columns = columns_of(folder, split)
         names_P = [names[source] for source in columns["source"]]
         kept = [columns[name] for name in ("game", "ply", "policy", "stones", "value")]
-        found.update(zip(names_P, *([row.tobytes() for row in column] for column in kept), strict=True))
-    return found
+        rows.update(zip(names_P, *([row.tobytes() for row in column] for column in kept), strict=True))
+    return rows

@@ -27,7 +27,7 @@ def folder(tmp_path):
     return tmp_path / "games"
 
 
-def found(*sources):
+def inputs_in(*sources):
     return [file.path.name for file in discover(sources).inputs]
 
 
@@ -37,8 +37,8 @@ def found(*sources):
 def test_a_linked_folder_is_searched_like_any_other_and_a_circle_of_links_ends(folder):
     (folder / "more").symlink_to(folder.parent / "elsewhere")
     (folder / "circle").symlink_to(folder)
-    assert found(folder) == ["c.trmph", "a.trmph", "b.trmph"]
-    assert found(f"{folder}/*") == found(folder), "a folder that a pattern matches is searched, as from a shell"
+    assert inputs_in(folder) == ["c.trmph", "a.trmph", "b.trmph"]
+    assert inputs_in(f"{folder}/*") == inputs_in(folder), "a folder that a pattern matches is searched, as from a shell"
 
 
 @pytest.mark.parametrize("target", ["nowhere", "broken.trmph"], ids=["to nothing", "to itself"])
@@ -118,7 +118,7 @@ def test_of_links_alone_the_smallest_name_counts_whichever_is_given_first(folder
     for name in ("y.trmph", "x.trmph", "z.trmph"):
         (folder.parent / name).symlink_to(folder.parent / "elsewhere" / "c.trmph")
     for names in permutations(["y.trmph", "x.trmph", "z.trmph"]):
-        assert found(*(folder.parent / name for name in names)) == ["x.trmph"]
+        assert inputs_in(*(folder.parent / name for name in names)) == ["x.trmph"]
 
 
 def test_what_was_read_under_another_name_of_the_file_is_not_taken_for_it(folder):
@@ -147,7 +147,7 @@ def test_what_is_passed_over_in_a_folder_is_listed_with_what_to_do(folder):
         f"passed over {folder}/e.pkl, {folder}/g.PKL: it is not compressed: run gzip on it",
         "passed over 3 files of no known format (.md 2, without ending 1)",
     ]
-    assert found(folder) == ["a.trmph", "b.trmph"]
+    assert inputs_in(folder) == ["a.trmph", "b.trmph"]
     assert sorted(discover(folder).passed_over) == sorted(sentences)
     assert set(sentences) <= set(estimate(folder, out=folder.parent / "out").notes)
     assert set(sentences) <= set(convert(folder, out=folder.parent / "out").notes)

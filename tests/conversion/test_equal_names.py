@@ -74,9 +74,9 @@ def test_of_copies_the_smallest_name_counts_in_whichever_folder_and_order(runs, 
     for folder, name in zip(folders, ("zebra", "ant"), strict=True):
         (tmp_path / folder).mkdir()
         shutil.copy(runs[0] / "games.trmph", tmp_path / folder / f"{name}.trmph")
-    found = [tmp_path / folder for folder in folders]
-    there = convert([*found, runs[1]], out=tmp_path / "there")
-    back = convert([runs[1], *found[::-1]], out=tmp_path / "back")
+    copies = [tmp_path / folder for folder in folders]
+    there = convert([*copies, runs[1]], out=tmp_path / "there")
+    back = convert([runs[1], *copies[::-1]], out=tmp_path / "back")
     assert set(there.index.sources) == {"ant", "games"}
     assert there.repeated == back.repeated == (str(tmp_path / folders[0] / "zebra.trmph"),)
     assert shards_of(tmp_path / "there") == shards_of(tmp_path / "back")

@@ -45,7 +45,7 @@ def die(_):
 
 def pids_in(folder, *, count):
     """What so many sleepers wrote."""
-    return wait_for(lambda: len(found := [int(path.name) for path in folder.iterdir()]) == count and found)
+    return wait_for(lambda: len(pids := [int(path.name) for path in folder.iterdir()]) == count and pids)
 
 
 def runs(pid):

@@ -3,7 +3,7 @@ import json
 import pytest
 from helpers.cli import call
 
-from hexshards.cli.display import SHOWN_FOLDERS, found_text
+from hexshards.cli.display import SHOWN_FOLDERS, folders_text
 from hexshards.conversion.convert import convert
 from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "processed"
 
 
-FOUND = """\
+FOLDERS = """\
 found 2 processed, 1 trmph files in 2 folders:
   processed: 1 processed, 1 trmph files
   processed/deep/shuffled: 1 processed file, inside processed
@@ -41,13 +41,13 @@ def test_what_was_found_where_is_told_before_anything_is_read(folder, tmp_path):
         progress=lambda now: told.append(now.files_done),
     )
     (folders, passed_over), done = told[0], told[1]
-    assert found_text(folders) + "\n" == FOUND and done == 0
+    assert folders_text(folders) + "\n" == FOLDERS and done == 0
     assert [".md 1" in sentence for sentence in passed_over] == [True]
 
 
 def test_the_command_tells_a_person_on_stderr_and_a_program_in_its_object(folder):
-    assert call("convert", "processed", "--out", "out").stderr.startswith(FOUND + "passed over 1 file")
-    assert call("convert", "processed", "--out", "dry", "--dry-run").stdout.startswith(FOUND)
+    assert call("convert", "processed", "--out", "out").stderr.startswith(FOLDERS + "passed over 1 file")
+    assert call("convert", "processed", "--out", "dry", "--dry-run").stdout.startswith(FOLDERS)
     told = call("convert", "processed", "--out", "other", "--json")
     (outer, inner), dry = (
         json.loads(told.stdout)["folders"],
@@ -62,17 +62,17 @@ def test_of_many_folders_those_with_the_most_files_are_named_and_the_others_coun
     inputs = [
         Input(tmp_path / f"{folder:02}" / f"{n}.trmph", "trmph") for folder in range(20) for n in range(folder + 1)
     ]
-    lines = found_text(source_folders(inputs)).splitlines()
+    lines = folders_text(source_folders(inputs)).splitlines()
     assert len(lines) == SHOWN_FOLDERS + 1 and "20 folders" in lines[0] and "13 more folders" in lines[-1]
     assert "/19: 20 trmph files" in lines[1]
 
 
 def test_a_folder_is_inside_the_nearest_that_has_files_itself(tmp_path):
     names = ("a/x", "a/b/c/x", "a/b/c/d/x", "ab/x")
-    found = source_folders([Input(tmp_path / name, "trmph") for name in names])
-    around = [each.inside.removeprefix(f"{tmp_path}/") for each in found]
+    listed = source_folders([Input(tmp_path / name, "trmph") for name in names])
+    around = [each.inside.removeprefix(f"{tmp_path}/") for each in listed]
     assert around == ["", "a", "a/b/c", ""]
 
 
 def test_a_folder_whose_name_holds_escapes_is_told_as_text():
-    assert "\x1b" not in found_text([SourceFolder("/in\x1b[2J", {"trmph": 1}, "/\x1b[1m")])
+    assert "\x1b" not in folders_text([SourceFolder("/in\x1b[2J", {"trmph": 1}, "/\x1b[1m")])

@@ -63,15 +63,15 @@ def shown(positions):
 
 def test_a_third_partys_column_comes_out_of_dataset_verify_show_and_filter(tmp_path, rated):
     convert(rated_file(tmp_path), out=tmp_path / "data", **CUT)
-    index, found = read_index(tmp_path / "data"), columns_of(tmp_path / "data", "train")
+    index, columns = read_index(tmp_path / "data"), columns_of(tmp_path / "data", "train")
     assert index.layout.optional == (STRENGTH,)
     assert json.loads((tmp_path / "data" / "index.json").read_text())["version"] == 2
-    assert found["x_strength"].tolist() == shown(found).tolist()
+    assert columns["x_strength"].tolist() == shown(columns).tolist()
     assert verify(tmp_path / "data").problems == ()
     said = CliRunner().invoke(app, ["show", str(tmp_path / "data"), "-n", "1"]).output
-    assert f"x_strength {found['x_strength'][0]:g}" in said
+    assert f"x_strength {columns['x_strength'][0]:g}" in said
     selection = Selection(home_of(tmp_path / "data"), index, "train", where=Filter.parse("x_strength=55.5..100"))
-    assert selection.positions == ((found["x_strength"] >= 55.5) & (found["x_strength"] <= 100)).sum() > 0
+    assert selection.positions == ((columns["x_strength"] >= 55.5) & (columns["x_strength"] <= 100)).sum() > 0
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -107,26 +107,26 @@ def test_equal_positions_have_the_mean_of_what_they_say(tmp_path, rated):
 
 
 def weighted(count=6):
-    found = examples(count)
-    for number, example in enumerate(found):
+    entries = examples(count)
+    for number, example in enumerate(entries):
         if number % 3:
             example |= {"weight": 0.5 * (number % 5), "search_value": (number % 11) / 10}
-    return found
+    return entries
 
 
 def test_weights_of_a_processed_file_are_kept_and_missing_ones_are_the_default(tmp_path):
-    found = weighted()
-    path = write_examples(tmp_path / "a_processed.pkl.gz", found)
+    entries = weighted()
+    path = write_examples(tmp_path / "a_processed.pkl.gz", entries)
     convert(path, out=tmp_path / "data", **{**CUT, "val_fraction": 0.0})
     stated = {
         (e["metadata"]["game_id"][1], e["metadata"]["position_in_game"]): (
             np.float32(e.get("weight", 1)),
             np.float32(e.get("search_value", np.nan)),
         )
-        for e in found
+        for e in entries
     }
     columns = columns_of(tmp_path / "data", "train")
-    assert len(columns["ply"]) == len(found)
+    assert len(columns["ply"]) == len(entries)
     for game, ply, *said in zip(*(columns[n] for n in ("game", "ply", "weight", "search_value")), strict=True):
         np.testing.assert_array_equal(said, stated[int(game), int(ply)])
     assert "policy_weight" not in columns
@@ -145,9 +145,9 @@ def test_weights_of_a_processed_file_are_kept_and_missing_ones_are_the_default(t
     ],
 )
 def test_what_is_no_weight_is_rejected_in_words(tmp_path, name, value, reason):
-    found = examples(2)
-    found[3][name] = value
-    path = write_examples(tmp_path / "a_processed.pkl.gz", found)
+    entries = examples(2)
+    entries[3][name] = value
+    path = write_examples(tmp_path / "a_processed.pkl.gz", entries)
     with pytest.raises(InputRejected, match=rf"1 example was rejected \({reason}: 1\)"):
         convert(path, out=tmp_path / "data", **CUT)
 

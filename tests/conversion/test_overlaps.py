@@ -51,9 +51,9 @@ def test_of_one_file_nothing_is_told(folder, tmp_path):
 def test_a_sketch_is_bounded_and_still_tells_about_how_many():
     one, other = sketch_of(4000, 20), sketch_of(1000, 20)
     assert len(one) <= MAX_ROWS + 1
-    found = overlap([one, other])
-    assert not found.exact
-    assert 850 < found.games < 1150 and found.positions == pytest.approx(20 * found.games, rel=0.01)
+    shared = overlap([one, other])
+    assert not shared.exact
+    assert 850 < shared.games < 1150 and shared.positions == pytest.approx(20 * shared.games, rel=0.01)
     assert overlap([one]).positions == 0
 
 
@@ -77,5 +77,5 @@ def test_sketches_of_many_shards_are_smaller_and_tell_what_is_held_already():
     held, ours = sketch_of(4000, 20), sketch_of(1000, 20)
     small = sketch(np.repeat(np.arange(4000, dtype=np.uint64), 2), np.zeros((8000, 8), np.uint8), of=16 * MAX_SKETCHES)
     assert len(small) <= MAX_ROWS // 16 + 1
-    found = overlap_with([held, held], [ours])
-    assert 850 < found.games < 1150 and found.positions == pytest.approx(20 * found.games, rel=0.01)
+    shared = overlap_with([held, held], [ours])
+    assert 850 < shared.games < 1150 and shared.positions == pytest.approx(20 * shared.games, rel=0.01)

@@ -114,10 +114,10 @@ def test_a_frame_inside_an_opcode_is_what_the_opcode_holds():
         except DataError as error:
             assert outcome(cut) == str(error)
         else:
-            found = load_records(whole, where="a", key="board")
-            same += not isinstance(found["examples"][-1], SimilarDicts)
+            loaded = load_records(whole, where="a", key="board")
+            same += not isinstance(loaded["examples"][-1], SimilarDicts)
             assert len(plain["examples"]) == sum(
-                len(e) if isinstance(e, SimilarDicts) else 1 for e in found["examples"]
+                len(e) if isinstance(e, SimilarDicts) else 1 for e in loaded["examples"]
             )
     assert same
 
@@ -140,9 +140,9 @@ def test_nearly_all_examples_of_a_file_are_found_alike():
     every = examples(side=13, games=30)
     data = pickle.dumps({"examples": every, "source_file": "x"}, 4)
     assert len(data) > 5 << 20  # more than is looked through at once
-    found = load_records(Unframed(pieces(data, 1 << 16), expected_bytes=len(data)), where="a", key="board")["examples"]
-    assert sum(len(e) if isinstance(e, SimilarDicts) else 1 for e in found) == len(every)
-    assert sum(not isinstance(e, SimilarDicts) for e in found) < 40
+    loaded = load_records(Unframed(pieces(data, 1 << 16), expected_bytes=len(data)), where="a", key="board")["examples"]
+    assert sum(len(e) if isinstance(e, SimilarDicts) else 1 for e in loaded) == len(every)
+    assert sum(not isinstance(e, SimilarDicts) for e in loaded) < 40
 
 
 @pytest.mark.parametrize("games", [1, 3])

@@ -56,25 +56,25 @@ def as_numpy(array):
     return flat.reshape(array.shape, order="F" if array.fortran else "C")
 
 
-def assert_same(found, expected):
+def assert_same(loaded, expected):
     """Equal in structure, type and value, an Array standing for NumPy's arrays and a Member for an Enum."""
     if isinstance(expected, (np.ndarray, np.generic)):
-        assert isinstance(found, Array)
+        assert isinstance(loaded, Array)
         # NumPy may turn the bytes of an array round as it loads it
-        one, other = (a.astype(a.dtype.newbyteorder("=")) for a in (as_numpy(found), np.asarray(expected)))
+        one, other = (a.astype(a.dtype.newbyteorder("=")) for a in (as_numpy(loaded), np.asarray(expected)))
         np.testing.assert_array_equal(one, other, strict=True)
     elif isinstance(expected, Enum):
-        assert found == Member(type(expected).__name__, expected.value)
+        assert loaded == Member(type(expected).__name__, expected.value)
     elif isinstance(expected, dict):
-        assert list(found) == list(expected)
+        assert list(loaded) == list(expected)
         for key, value in expected.items():
-            assert_same(found[key], value)
+            assert_same(loaded[key], value)
     elif isinstance(expected, (list, tuple)):
-        assert type(found) is type(expected) and len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
+        assert type(loaded) is type(expected) and len(loaded) == len(expected)
+        for one, other in zip(loaded, expected, strict=True):
             assert_same(one, other)
     else:
-        assert type(found) is type(expected) and repr(found) == repr(expected)
+        assert type(loaded) is type(expected) and repr(loaded) == repr(expected)
 
 
 @pytest.fixture
@@ -306,8 +306,8 @@ PICKLED_TYPES = {"O": "O8"}
 )
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_of_an_array_of_anything_but_numbers_only_the_type_is_known(array, protocol):
-    found, after = loads(pickle.dumps((array, 1), protocol), where="here")
-    assert (found.dtype[1:3], found.data, found.shape, found.numeric, after) == (
+    loaded, after = loads(pickle.dumps((array, 1), protocol), where="here")
+    assert (loaded.dtype[1:3], loaded.data, loaded.shape, loaded.numeric, after) == (
         PICKLED_TYPES.get(array.dtype.char, array.dtype.str[1:3]),
         b"",
         (),

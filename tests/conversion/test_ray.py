@@ -72,14 +72,14 @@ def runner(two_workers, tmp_path):
 
 def working():
     """Processes that run a task at this moment, by Ray's name for them."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if path.read_bytes().startswith(b"ray::_work"):
-                found.append(int(path.parent.name))
+                pids.append(int(path.parent.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return pids
 
 
 def wait_for(happened):

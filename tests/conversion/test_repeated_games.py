@@ -47,7 +47,7 @@ def files(tmp_path):
     return files
 
 
-def found_in(folder, spec):
+def repeats_in(folder, spec):
     inputs = discover([folder]).inputs
     (folder.parent / "scratch").mkdir()
     jobs = [((file,), folder.parent / "scratch" / file.path.name) for file in inputs]
@@ -57,13 +57,13 @@ def found_in(folder, spec):
 
 
 def test_the_games_left_out_are_those_a_slow_walk_over_all_files_finds(files, tmp_path):
-    told, count = found_in(tmp_path / "in", ConvertSpec())
+    told, count = repeats_in(tmp_path / "in", ConvertSpec())
     skipped = {(file.path.name, line) for file in told for line in file.skip}
     assert skipped == slow_repeats(files) and count == len(skipped) > 10
 
 
 def test_each_kept_repeat_names_the_first_game_like_it(files, tmp_path):
-    told, _ = found_in(tmp_path / "in", ConvertSpec(keep_duplicates=True))
+    told, _ = repeats_in(tmp_path / "in", ConvertSpec(keep_duplicates=True))
     repeats = {(file.path.name, twin.game): twin for file in told for twin in file.twins}
     assert set(repeats) == slow_repeats(files)
     for (name, line), twin in repeats.items():

@@ -52,8 +52,8 @@ def big(tmp_path_factory):
     folder = tmp_path_factory.mktemp("big")
     files = write(folder / "in", games=2000, side=6, games_per_file=100, format="trmph")
     convert(files, out=folder / "data", val_fraction=0, shard_positions=8192, block_positions=512, keep_duplicates=True)
-    found = columns_of(folder / "data", "train")
-    return np.lexsort([found["ply"], found["game"], found["source"]]).argsort(), found
+    columns = columns_of(folder / "data", "train")
+    return np.lexsort([columns["ply"], columns["game"], columns["source"]]).argsort(), columns
 
 
 def test_every_place_of_the_source_is_equally_likely_at_every_place_of_the_dataset(big):
@@ -66,13 +66,13 @@ def test_every_place_of_the_source_is_equally_likely_at_every_place_of_the_datas
 
 
 def test_what_follows_a_position_says_nothing_about_where_it_came_from(big):
-    was, found = big
+    was, columns = big
     total = len(was)
     counts = np.zeros((20, 20))
     np.add.at(counts, (was[:-1] * 20 // total, was[1:] * 20 // total), 1)
     assert abs(excess(counts, (total - 1) / 400)) < 4
     # neighbours of one game come by chance alone: about 30 positions of 60,000 share a game
-    pairs = (found["source"] * 1000 + found["game"]).astype(np.int64)
+    pairs = (columns["source"] * 1000 + columns["game"]).astype(np.int64)
     assert (pairs[1:] == pairs[:-1]).sum() < 80
 
 
@@ -81,8 +81,8 @@ def test_over_many_seeds_each_position_comes_to_every_place(tmp_path):
     counts = None
     for seed in range(100):
         convert(file, out=tmp_path / "out", val_fraction=0, seed=seed)
-        found = columns_of(tmp_path / "out", "train")
-        row = found["game"] * 100 + found["ply"]
+        columns = columns_of(tmp_path / "out", "train")
+        row = columns["game"] * 100 + columns["ply"]
         place = np.searchsorted(np.sort(row), row)
         counts = np.zeros((len(row), 5)) if counts is None else counts
         counts[place, np.arange(len(row)) * 5 // len(row)] += 1
@@ -202,8 +202,8 @@ def test_thousands_of_files_need_few_temporary_ones_and_fewer_open_ones(tmp_path
         keys.append(np.random.Philox(np.random.SeedSequence(0, spawn_key=(0, *words))).random_raw(file.positions))
         names.append([file.name.removesuffix(".trmph")] * file.positions)
     expected = np.array([*chain(*names)])[np.argsort(np.concatenate(keys))]
-    found = columns_of(tmp_path / "out", "train")
-    assert np.array(report.index.sources)[found["source"]].tolist() == expected.tolist()
+    columns = columns_of(tmp_path / "out", "train")
+    assert np.array(report.index.sources)[columns["source"]].tolist() == expected.tolist()
 
 
 def test_games_are_counted_range_by_range(tmp_path):
@@ -232,8 +232,8 @@ def test_a_dry_run_tells_what_comes_and_writes_nothing(sources, tmp_path):
     assert not any(tmp_path.iterdir())
     for words in ("read 6 files", "positions", "1 shard", "of scratch", "are free", "memory:", "time: about"):
         assert words in ended.stdout
-    found = estimate(sources, out=out)
-    assert estimate_text(found).splitlines()[0] == ended.stdout.splitlines()[0]
+    expected = estimate(sources, out=out)
+    assert estimate_text(expected).splitlines()[0] == ended.stdout.splitlines()[0]
     scratch = 0
 
     def watch(_):
@@ -241,11 +241,11 @@ def test_a_dry_run_tells_what_comes_and_writes_nothing(sources, tmp_path):
         scratch = max(scratch, sum(path.stat().st_size for path in (tmp_path / "out" / ".partial").glob("*.npy")))
 
     report = convert(sources, out=tmp_path / "out", progress=watch)
-    assert found.files == 6
-    assert 0.9 < found.positions / report.positions < 1.1
-    assert 0.7 < found.dataset_bytes / report.shard_bytes < 1.3
-    assert 0.9 * scratch < found.scratch_bytes < 1.5 * scratch
-    assert found.shards == -(-found.positions // CONVERT.shard_positions)
+    assert expected.files == 6
+    assert 0.9 < expected.positions / report.positions < 1.1
+    assert 0.7 < expected.dataset_bytes / report.shard_bytes < 1.3
+    assert 0.9 * scratch < expected.scratch_bytes < 1.5 * scratch
+    assert expected.shards == -(-expected.positions // CONVERT.shard_positions)
 
 
 def test_a_dry_run_of_an_addition_leaves_out_what_is_there(sources, tmp_path):

@@ -29,17 +29,17 @@ WHOLE = {**CUT, "val_fraction": 0.0}
 
 def searched(count=6, *, dtype=np.float32, seed=0):
     """Examples, all but the last of each game with counts of a search; and these by game and ply."""
-    found = examples(count)
-    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in found])
+    entries = examples(count)
+    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in entries])
     counts = search(free, simulations=40, seed=seed)
     said = {}
-    for example, mine in zip(found, counts, strict=True):
+    for example, mine in zip(entries, counts, strict=True):
         meta = example["metadata"]
         ends = example["policy"] is None
         if not ends:
             example["visits"] = mine.astype(dtype)
         said[meta["game_id"][1], meta["position_in_game"]] = mine * (not ends)
-    return found, said
+    return entries, said
 
 
 def counts_of(visits):
@@ -51,8 +51,8 @@ def counts_of(visits):
     return counts
 
 
-def converted(folder, found, **options):
-    path = write_examples(folder / "a_processed.pkl.gz", found)
+def converted(folder, entries, **options):
+    path = write_examples(folder / "a_processed.pkl.gz", entries)
     convert(path, out=folder / "data", **{**WHOLE, **options})
     return folder / "data"
 
@@ -66,18 +66,18 @@ def assert_kept(folder, said):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16])
 def test_counts_of_a_processed_file_are_kept_as_they_are(tmp_path, dtype):
-    found, said = searched(dtype=dtype)
-    folder = converted(tmp_path, found)
+    entries, said = searched(dtype=dtype)
+    folder = converted(tmp_path, entries)
     assert_kept(folder, said)
     assert verify(folder).problems == ()
     assert [each.name for each in read_index(folder).layout.optional] == ["visits"]
 
 
 def test_examples_that_are_read_one_by_one_give_the_same(tmp_path):
-    found, said = searched()
-    for example in found:
+    entries, said = searched()
+    for example in entries:
         example["weight"] = 1  # a whole number is looked at by itself
-    assert_kept(converted(tmp_path, found), said)
+    assert_kept(converted(tmp_path, entries), said)
 
 
 def test_show_names_the_moves_and_their_counts(tmp_path):
@@ -91,10 +91,10 @@ def test_show_names_the_moves_and_their_counts(tmp_path):
 
 @pytest.mark.parametrize("dedupe", ["positions", "symmetric"])
 def test_counts_of_equal_positions_are_added_up(tmp_path, dedupe):
-    found, _ = searched(12)
-    folder = converted(tmp_path, found, dedupe=dedupe)
+    entries, _ = searched(12)
+    folder = converted(tmp_path, entries, dedupe=dedupe)
     expected = {}
-    for example in found:
+    for example in entries:
         counts = example.get("visits", np.zeros(CELLS)).astype(int)
         stones = example["board"].astype(np.uint8).reshape(2, CELLS)
         turned = stones[:, ::-1]
@@ -103,15 +103,15 @@ def test_counts_of_equal_positions_are_added_up(tmp_path, dedupe):
         key = np.packbits(stones).tobytes()
         expected[key] = expected.get(key, 0) + counts
     columns = columns_of(folder, "train")
-    assert len(columns["stones"]) == len(expected) < len(found)
+    assert len(columns["stones"]) == len(expected) < len(entries)
     for stones, counts in zip(columns["stones"], counts_of(columns["visits"]), strict=True):
         assert counts.tolist() == expected[stones.tobytes()].tolist()
     assert verify(folder).problems == ()
 
 
 def test_baked_symmetries_move_the_cells(tmp_path):
-    found, said = searched(2)
-    folder = converted(tmp_path, found, bake_symmetries=True)
+    entries, said = searched(2)
+    folder = converted(tmp_path, entries, bake_symmetries=True)
     columns = columns_of(folder, "train")
     shown = {}
     for game, ply, counts in zip(columns["game"], columns["ply"], counts_of(columns["visits"]), strict=True):
@@ -145,17 +145,17 @@ def _occupied(example):
 )
 @pytest.mark.parametrize("others", [True, False])
 def test_what_are_no_counts_is_rejected_in_words(tmp_path, visits, reason, others):
-    found = searched(2)[0] if others else examples(2)
-    found[3]["visits"] = visits(found[3])
+    entries = searched(2)[0] if others else examples(2)
+    entries[3]["visits"] = visits(entries[3])
     with pytest.raises(InputRejected, match=rf"1 example was rejected \({reason}: 1\)"):
-        converted(tmp_path, found)
+        converted(tmp_path, entries)
 
 
 def test_more_moves_than_there_is_room_for_are_rejected(tmp_path):
-    found = examples(1, side=7)
-    found[0]["visits"] = np.arange(49, dtype=np.float32)
+    entries = examples(1, side=7)
+    entries[0]["visits"] = np.arange(49, dtype=np.float32)
     with pytest.raises(InputRejected, match=rf"visits of more than {MAX_VISITED} moves: keep the most visited: 1"):
-        converted(tmp_path, found)
+        converted(tmp_path, entries)
 
 
 def _beyond(column):

@@ -304,8 +304,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "reason", "found"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_rejects_its_example_alone_with_place_reason_and_finding(tmp_path, spoil, reason, found):
+@pytest.mark.parametrize(("spoil", "reason", "finding"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_rejects_its_example_alone_with_place_reason_and_finding(tmp_path, spoil, reason, finding):
     examples = one_game()
     spoil(examples[ODD])
     positions, rejects, _ = read(tmp_path, examples)
@@ -313,8 +313,8 @@ def test_a_fault_rejects_its_example_alone_with_place_reason_and_finding(tmp_pat
     (reject,) = rejects
     assert reject.place == f"example {ODD}"
     assert re.fullmatch(reason, reject.reason)
-    assert re.search(found, reject.found)
-    assert len(reject.found) < 200
+    assert re.search(finding, reject.finding)
+    assert len(reject.finding) < 200
 
 
 @pytest.mark.parametrize(
@@ -691,14 +691,14 @@ def test_a_damaged_pickle_is_refused_or_read_as_the_plain_data_that_it_is(damage
     whole = outcome(data)
     assert whole[1] == [] and whole == outcome_slowly(data, enums)
     random = np.random.Generator(np.random.Philox(protocol))
-    found = set()
+    outcomes = set()
     for _ in range(60):
         damaged = damage(data, random)
         read = outcome(damaged)
         assert read == outcome_slowly(damaged, enums)
-        found.add("refused" if read == "refused" else "rejects" if read[1] else "other" if read != whole else "same")
-    assert "refused" in found
-    assert found & {"rejects", "other"} or damage in (bytes_left_out, bytes_repeated)
+        outcomes.add("refused" if read == "refused" else "rejects" if read[1] else "other" if read != whole else "same")
+    assert "refused" in outcomes
+    assert outcomes & {"rejects", "other"} or damage in (bytes_left_out, bytes_repeated)
 
 
 READ_ALL = """
@@ -714,7 +714,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
         for chunk in ProcessedFiles().read(path.read_bytes(), name=path.name, where=path.name):
             kept += len(chunk.positions)
-            rejects += [[reject.place, reject.reason, reject.found] for reject in chunk.rejects]
+            rejects += [[reject.place, reject.reason, reject.finding] for reject in chunk.rejects]
         outcomes[path.name] = {"kept": kept, "rejects": rejects, "refusal": ""}
     except DataError as error:
         outcomes[path.name] = {"kept": 0, "rejects": [], "refusal": str(error)}

@@ -37,9 +37,9 @@ def join(lines):
 
 
 def read(data, *, spec=ALL, name="games_07.trmph", skip=()):
-    """Positions, rejects as (line, reason, found), and the last chunk."""
+    """Positions, rejects as (line, reason, finding), and the last chunk."""
     chunks = list(TrmphFiles().read(data, name=name, where=name, spec=spec, skip=skip))
-    rejects = [(int(r.place.removeprefix("line ")), r.reason, r.found) for chunk in chunks for r in chunk.rejects]
+    rejects = [(int(r.place.removeprefix("line ")), r.reason, r.finding) for chunk in chunks for r in chunk.rejects]
     return concat([chunk.positions for chunk in chunks]), rejects, chunks[-1]
 
 
@@ -210,8 +210,8 @@ def test_sound_and_corrupted_lines_are_read_as_a_slow_twin_reads_them(selector, 
     lines = lines_of([games[at] for at in np.argsort(words).tolist()])
     data = join(corrupted(lines, seed=len(selector)))
     expected, rejects = slow_read(data, spec=spec)
-    positions, found, _ = read(data, spec=spec)
-    assert reasons(found) == rejects
+    positions, listed, _ = read(data, spec=spec)
+    assert reasons(listed) == rejects
     columns = ("policy", "player", "value", "game", "ply", "plies")
     boards = [board.tobytes() for board in positions.planes()]
     assert list(zip(boards, *(getattr(positions, c).tolist() for c in columns), strict=True)) == expected
@@ -375,10 +375,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_line_is_rejected_with_its_place_and_the_games_around_it_are_kept(fault):
-    line, reason, found = FAULTS[fault]
+    line, reason, finding = FAULTS[fault]
     first, last = lines_of(play(2, side=5))
     positions, rejects, _ = read(join([first, line, last]))
-    assert rejects == [(2, reason, found)]
+    assert rejects == [(2, reason, finding)]
     assert games_kept(positions) == [1, 3]
 
 
@@ -412,8 +412,8 @@ def test_a_file_of_blanks_and_comments_holds_no_games_and_says_so(data):
     ("line", "reason"), [(b"#20,a1b2 b", "side outside 3 to 19"), (b"#5,a1b2", "no winner"), (b"#5,a1Z b", "move that")]
 )
 def test_a_file_of_one_faulty_game_is_not_refused_but_has_a_reject(line, reason):
-    positions, ((place, found, _),), _ = read(b"# a comment\n" + line + b"\n")
-    assert (len(positions), place) == (0, 2) and found.startswith(reason)
+    positions, ((place, given, _),), _ = read(b"# a comment\n" + line + b"\n")
+    assert (len(positions), place) == (0, 2) and given.startswith(reason)
 
 
 def test_a_file_with_a_game_and_far_more_lines_that_are_none_is_refused(monkeypatch):
@@ -459,10 +459,10 @@ N = 2_000_000
 game = b"#3,a1b1a2b2a3 b\\n"
 try:
     chunks = list(TrmphFiles().read(game + {make} + b"\\n" + game, name="a", where="a"))
-    found = sum(len(chunk.positions) for chunk in chunks)
+    answer = sum(len(chunk.positions) for chunk in chunks)
 except DataError as error:
-    found = error.problem
-print(json.dumps(found))
+    answer = error.problem
+print(json.dumps(answer))
 """
     assert small_machine(source) in (12, 0, "has 100,001 lines that are no games (line 2: not a game, x)")
 
@@ -504,8 +504,8 @@ def test_a_file_named_gz_that_is_not_gzip_is_refused():
 def test_the_three_names_of_such_files_lead_to_this_converter(tmp_path):
     for name in ("a.trmph", "b.trmph.gz", "c.txt", "d.bin"):
         (tmp_path / name).write_bytes(b"")
-    found = {file.path.name: file.format for file in discover([tmp_path, tmp_path / "*.txt"]).inputs}
-    assert found == {"a.trmph": "trmph", "b.trmph.gz": "trmph", "c.txt": "trmph"}
+    format_of = {file.path.name: file.format for file in discover([tmp_path, tmp_path / "*.txt"]).inputs}
+    assert format_of == {"a.trmph": "trmph", "b.trmph.gz": "trmph", "c.txt": "trmph"}
     assert "c.txt" not in {file.path.name for file in discover([tmp_path]).inputs}, "folders hold other texts"
     assert isinstance(formats()["trmph"], TrmphFiles)
 
@@ -611,9 +611,9 @@ def turned(game):
 
 
 def games(data, *, spec=ALL):
-    found = TrmphFiles().games(data, name="a.trmph", where="a.trmph", spec=spec)
-    assert found.keys.dtype == np.uint64 and found.keys.shape == (len(found.games), 2)
-    return [tuple(key) for key in found.keys.tolist()], found.games.tolist()
+    listed = TrmphFiles().games(data, name="a.trmph", where="a.trmph", spec=spec)
+    assert listed.keys.dtype == np.uint64 and listed.keys.shape == (len(listed.games), 2)
+    return [tuple(key) for key in listed.keys.tolist()], listed.games.tolist()
 
 
 @pytest.mark.parametrize("side", [3, 4, 13, 19])
@@ -715,13 +715,13 @@ def test_small_files_that_are_read_together_give_what_each_gives_alone(spec):
     ]
     assert len({len(each) for each in map(str, together)}) > 10  # not all alike
     listed = list(converter.games_each(iter(files), spec=spec))
-    for file, found in zip(files, listed, strict=True):
+    for file, games in zip(files, listed, strict=True):
         one = alone(lambda f=file: converter.games(f.data, name=f.name, where=f.where, spec=spec))
         if isinstance(one, DataError):
-            assert str(found) == str(one)
+            assert str(games) == str(one)
         else:
-            assert found.keys.tolist() == one.keys.tolist() and found.games.tolist() == one.games.tolist()
-            assert found.keys.dtype == one.keys.dtype and found.games.dtype == one.games.dtype
+            assert games.keys.tolist() == one.keys.tolist() and games.games.tolist() == one.games.tolist()
+            assert games.keys.dtype == one.keys.dtype and games.games.dtype == one.games.dtype
 
 
 def test_few_games_are_held_when_files_are_read_together(monkeypatch):

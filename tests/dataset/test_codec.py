@@ -33,9 +33,9 @@ SMALL = np.array([[1, 2], [3, 4], [5, 6]], dtype="<i2")
 def test_every_column_comes_back_bit_for_bit(soft, rows, codec):
     for dtype, shape in columns(13, soft=soft).values():
         column = random_column(dtype, (rows, *shape))
-        found = decoded(encode(column, codec=codec), column, codec)
-        assert (found.dtype, found.shape, found.tobytes()) == (column.dtype, column.shape, column.tobytes())
-        assert not found.flags.writeable
+        back = decoded(encode(column, codec=codec), column, codec)
+        assert (back.dtype, back.shape, back.tobytes()) == (column.dtype, column.shape, column.tobytes())
+        assert not back.flags.writeable
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -123,9 +123,9 @@ def test_a_flipped_bit_gives_a_column_of_the_same_kind_or_a_data_error(codec):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         try:
-            found = decoded(bytes(damaged), SMALL, codec)
+            back = decoded(bytes(damaged), SMALL, codec)
         except DataError:
             refused += 1
         else:
-            assert (found.dtype, found.shape) == (SMALL.dtype, SMALL.shape)
+            assert (back.dtype, back.shape) == (SMALL.dtype, SMALL.shape)
     assert refused >= 8 * 128 if codec == "none" else refused > 0

@@ -18,10 +18,10 @@ def data(tmp_path_factory):
     """A dataset of three files whose positions have tiers 0 to 3."""
     folder = tmp_path_factory.mktemp("selection")
     for seed, name in enumerate("abc"):
-        found = examples(20, seed=seed, source=name)
-        for row, example in enumerate(found):
+        entries = examples(20, seed=seed, source=name)
+        for row, example in enumerate(entries):
             example["metadata"]["value_sample_tier"] = row % 4
-        write_examples(folder / "processed" / f"{name}_processed.pkl.gz", found)
+        write_examples(folder / "processed" / f"{name}_processed.pkl.gz", entries)
     convert(folder / "processed", out=folder / "data", **CUT)
     return folder / "data"
 
@@ -199,10 +199,10 @@ def test_a_limit_below_one_is_refused(data):
 def test_a_fingerprint_tells_orders_apart_and_nothing_else(data):
     changed = [{}, {"seed": 8}, {"augment": "random"}, {"window_blocks": 4}, {"group_shards": 3}, {"shuffle": False}]
     changed += [{"where": "ply=4..12"}, {"positions": 100}, {"split": "val"}, {"augment": "all"}]
-    found = [open_loader(data, **options).fingerprint(epoch) for options in changed for epoch in (0, 1)]
-    assert len(set(found)) == len(found)
+    fingerprints = [open_loader(data, **options).fingerprint(epoch) for options in changed for epoch in (0, 1)]
+    assert len(set(fingerprints)) == len(fingerprints)
     same = [{"num_workers": 2}, {"batch_size": 5}, {"rank": 1, "world_size": 2}, {"drop_last": True}]
-    assert {open_loader(data, **options).fingerprint(0) for options in same} == {found[0]}
+    assert {open_loader(data, **options).fingerprint(0) for options in same} == {fingerprints[0]}
 
 
 def test_the_fingerprint_of_version_1_stays(data):

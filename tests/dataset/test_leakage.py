@@ -41,18 +41,18 @@ def by_hand(folder):
 
 
 def test_what_leaks_is_what_training_shows_in_some_symmetry(data):
-    found = leakage(data)
-    assert (found.validation, found.leaked) == by_hand(data)
-    assert found.leaked[0] == found.validation[0] > 0
-    assert 0 < sum(found.leaked) < sum(found.validation)
+    measured = leakage(data)
+    assert (measured.validation, measured.leaked) == by_hand(data)
+    assert measured.leaked[0] == measured.validation[0] > 0
+    assert 0 < sum(measured.leaked) < sum(measured.validation)
 
 
 def test_a_dataset_that_shows_all_symmetries_leaks_the_same_share(data, tmp_path):
     source = processed(tmp_path / "processed", games=120)
     convert(source, out=tmp_path / "baked", bake_symmetries=True, **CUT)
-    found, plain = leakage(tmp_path / "baked"), leakage(data)
-    assert (found.validation, found.leaked) == by_hand(tmp_path / "baked")
-    assert found.leaked == tuple(4 * count for count in plain.leaked)
+    baked, plain = leakage(tmp_path / "baked"), leakage(data)
+    assert (baked.validation, baked.leaked) == by_hand(tmp_path / "baked")
+    assert baked.leaked == tuple(4 * count for count in plain.leaked)
 
 
 def test_progress_ends_with_every_position(data):
@@ -69,9 +69,12 @@ def test_without_validation_positions_the_error_says_so(tmp_path):
 def test_verify_tells_what_leaks_by_ply(data):
     told = CliRunner().invoke(app, ["verify", str(data), "--leakage"])
     assert told.exit_code == 0, told.output
-    found = leakage(data)
-    assert f"training shows too: {sum(found.leaked):,} of {sum(found.validation):,} (" in told.stdout
-    assert f"0 stones: {found.leaked[0]} of {found.leaked[0]} (100.0%)" in told.stdout
+    measured = leakage(data)
+    assert f"training shows too: {sum(measured.leaked):,} of {sum(measured.validation):,} (" in told.stdout
+    assert f"0 stones: {measured.leaked[0]} of {measured.leaked[0]} (100.0%)" in told.stdout
     asked = CliRunner().invoke(app, ["verify", str(data), "--leakage", "--json"])
-    assert json.loads(asked.stdout)["leakage"] == {"validation": list(found.validation), "leaked": list(found.leaked)}
+    assert json.loads(asked.stdout)["leakage"] == {
+        "validation": list(measured.validation),
+        "leaked": list(measured.leaked),
+    }
     assert "leakage" not in json.loads(CliRunner().invoke(app, ["verify", str(data), "--json"]).stdout)

@@ -60,10 +60,10 @@ def read(data, shard, number, layout, names=COLUMNS):
 def test_blocks_come_back_bit_for_bit_in_any_order(tmp_path, soft, codec):
     path, shard, layout, blocks = written(tmp_path, codec=codec, soft=soft)
     for number in (2, 0, 1, 1):
-        found = read(path.read_bytes(), shard, number, layout)
-        assert list(found) == list(COLUMNS)
+        columns = read(path.read_bytes(), shard, number, layout)
+        assert list(columns) == list(COLUMNS)
         for name, column in blocks[number].columns().items():
-            np.testing.assert_array_equal(found[name], column, strict=True)
+            np.testing.assert_array_equal(columns[name], column, strict=True)
 
 
 def test_merged_positions_keep_their_counts(tmp_path):
@@ -72,16 +72,16 @@ def test_merged_positions_keep_their_counts(tmp_path):
     block = Positions(side=SIDE, **plain.columns(), count=np.array([1, 7, 2**32 - 1, 3], dtype=np.uint32))
     path = tmp_path / "train-000000.tar"
     shard = write_shard(path, [block], layout=layout)
-    found = read(path.read_bytes(), shard, 0, layout, names=(*COLUMNS, "count"))
+    columns = read(path.read_bytes(), shard, 0, layout, names=(*COLUMNS, "count"))
     expected = {name: column.tolist() for name, column in block.columns().items()}
-    assert {name: column.tolist() for name, column in found.items()} == expected
+    assert {name: column.tolist() for name, column in columns.items()} == expected
 
 
 def test_only_the_columns_asked_for_are_read(tmp_path):
     path, shard, layout, blocks = written(tmp_path, codec="zstd")
-    found = read(path.read_bytes(), shard, 1, layout, names=("value", "stones"))
-    assert list(found) == ["value", "stones"]
-    np.testing.assert_array_equal(found["value"], blocks[1].value)
+    columns = read(path.read_bytes(), shard, 1, layout, names=("value", "stones"))
+    assert list(columns) == ["value", "stones"]
+    np.testing.assert_array_equal(columns["value"], blocks[1].value)
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("none", ".npy"), ("zstd", ".npy.zst")])

@@ -28,9 +28,9 @@ def rename(example, split):
     example["metadata"] = {**example["metadata"], "source_file": f"{name}.trmph"}
 
 
-def converted(folder, found, **options):
+def converted(folder, entries, **options):
     # many files' games in a file, as a shuffled one has: none of its names contradicts the others
-    write_examples(folder / "shuffled_0000.pkl.gz", found)
+    write_examples(folder / "shuffled_0000.pkl.gz", entries)
     convert(folder / "shuffled_0000.pkl.gz", out=folder / "out", val_fraction=VAL, block_positions=64, **options)
     return folder / "out"
 
@@ -39,10 +39,10 @@ def slow_torn(out):
     """Positions of side 5 that are torn off their games, by walking sets of boards."""
     boards, moves, late = {}, {}, {}
     for split in ("train", "val"):
-        found = columns_of(out, split)
-        planes = [planes_of(stones) for stones in found["stones"]]
+        columns = columns_of(out, split)
+        planes = [planes_of(stones) for stones in columns["stones"]]
         keep = [row for row in range(len(planes)) if planes[row].sum() >= 5]
-        late[split] = [(key(planes[row]), after(planes[row], found, row)) for row in keep]
+        late[split] = [(key(planes[row]), after(planes[row], columns, row)) for row in keep]
         boards[split] = {board for board, _ in late[split]}
         moves[split] = {board for _, board in late[split]}
     count = 0
@@ -57,42 +57,42 @@ def key(planes):
     return min(planes.tobytes(), np.ascontiguousarray(planes[:, ::-1, ::-1]).tobytes())
 
 
-def after(planes, found, row):
-    move = int(found["policy"][row])
+def after(planes, columns, row):
+    move = int(columns["policy"][row])
     if move < 0:
         return None
     planes = planes.copy()
-    planes[int(found["player"][row]), move // 5, move % 5] = 1
+    planes[int(columns["player"][row]), move // 5, move % 5] = 1
     return key(planes)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("last", [False, True], ids=["in the middle", "at the end"])
 def test_one_position_that_another_name_puts_into_the_other_split_is_found(tmp_path, split, last):
-    found = examples(40)
-    mine = [example for example in found if is_in(split, example)]
+    entries = examples(40)
+    mine = [example for example in entries if is_in(split, example)]
     torn = next(e for e in mine if (e["policy"] is None) == last and e["metadata"]["position_in_game"] >= 8)
     rename(torn, "val" if split == "train" else "train")
-    out = converted(tmp_path, found)
+    out = converted(tmp_path, entries)
     assert slow_torn(out) == 1
     (problem,) = verify(out).problems
     assert "1 position is in one split and the rest of the same game" in str(problem)
 
 
 def test_as_many_are_found_as_a_slow_walk_over_all_boards_finds(tmp_path):
-    found = examples(60)
-    for example in found[::11]:
+    entries = examples(60)
+    for example in entries[::11]:
         rename(example, "train" if is_in("val", example) else "val")
-    out = converted(tmp_path, found)
+    out = converted(tmp_path, entries)
     (problem,) = verify(out).problems
     assert f"{slow_torn(out)} positions are in one split" in str(problem) and slow_torn(out) > 20
 
 
 @pytest.mark.parametrize("options", [{}, {"bake_symmetries": True}, {"dedupe": "positions"}, {"dedupe": "symmetric"}])
 def test_whole_repeats_of_games_in_both_splits_are_not_torn(tmp_path, options):
-    found = examples(40)
-    again = [example | {"metadata": dict(example["metadata"])} for example in found]
+    entries = examples(40)
+    again = [example | {"metadata": dict(example["metadata"])} for example in entries]
     for example in again:
         rename(example, "train" if is_in("val", example) else "val")
-    out = converted(tmp_path, found + again, **options)
+    out = converted(tmp_path, entries + again, **options)
     assert verify(out).problems == ()

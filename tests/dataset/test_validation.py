@@ -221,21 +221,21 @@ def spoilt(sound, folder, what, *, block=2):
     return folder
 
 
-def found(what, block=2):
+def complaint(what, block=2):
     return rf"train-000000\.tar, block 00000{block}, {ILLEGAL[what][0]}: row 3 "
 
 
 @pytest.mark.parametrize("what", ILLEGAL)
 def test_verify_reports_an_illegal_column_by_file_block_and_row(sound, tmp_path, what):
     (problem,) = hexshards.verify(spoilt(sound, tmp_path / "data", what)).problems
-    assert re.search(found(what), str(problem))
+    assert re.search(complaint(what), str(problem))
     assert str(problem).isprintable() and str(problem).endswith("or convert again")
 
 
 @pytest.mark.parametrize("what", READ_BY_LOADERS)
 def test_a_loader_raises_at_an_illegal_column_or_skips_its_block(sound, tmp_path, what):
     data = spoilt(sound, tmp_path / "data", what)
-    with pytest.raises(DataError, match=found(what)):
+    with pytest.raises(DataError, match=complaint(what)):
         list(open_loader(data))
     loader, whole = open_loader(data, on_error="skip"), open_loader(sound)
     for _ in range(2):  # in the second epoch as well, whatever is remembered of the first
@@ -248,7 +248,7 @@ def test_a_loader_raises_at_an_illegal_column_or_skips_its_block(sound, tmp_path
 def test_workers_raise_and_skip_alike(sound, tmp_path):
     what = "a move beyond the board"
     data = spoilt(sound, tmp_path / "data", what)
-    with pytest.raises(DataError, match=found(what)):
+    with pytest.raises(DataError, match=complaint(what)):
         list(open_loader(data, num_workers=1))
     loader = open_loader(data, num_workers=1, on_error="skip")
     given = [batch.board for batch in loader]
@@ -286,7 +286,7 @@ def test_whoever_reads_a_block_names_what_it_may_not_hold(sound, tmp_path, reade
     if reader == "a mixture":
         shutil.copytree(sound, tmp_path / "other")
     data = spoilt(sound, tmp_path / "data", what)
-    with pytest.raises(DataError, match=found(what)):
+    with pytest.raises(DataError, match=complaint(what)):
         read(data)
 
 
@@ -294,7 +294,7 @@ def test_show_names_what_a_block_may_not_hold(sound, tmp_path):
     data = spoilt(sound, tmp_path / "data", "a source that is not listed", block=0)
     shown = CliRunner().invoke(app, ["show", str(data)])
     assert shown.exit_code == 1
-    assert re.search(found("a source that is not listed", block=0), shown.stderr)
+    assert re.search(complaint("a source that is not listed", block=0), shown.stderr)
     assert len(shown.stderr.splitlines()) == 1
 
 
@@ -305,12 +305,12 @@ def member(name, data=b"", *, size=None, kind=tarfile.REGTYPE, link=""):
     """A member as bytes; ``size`` is what its header claims."""
     head = tarfile.TarInfo(name)
     head.size, head.type, head.linkname = len(data), kind, link
-    found = bytearray(head.tobuf(tarfile.GNU_FORMAT))
+    complaint = bytearray(head.tobuf(tarfile.GNU_FORMAT))
     if size is not None:
-        found[124:136] = size
-        found[148:156] = b" " * 8
-        found[148:156] = b"%06o\0 " % sum(found[:512])
-    return bytes(found) + data + bytes(-len(data) % 512)
+        complaint[124:136] = size
+        complaint[148:156] = b" " * 8
+        complaint[148:156] = b"%06o\0 " % sum(complaint[:512])
+    return bytes(complaint) + data + bytes(-len(data) % 512)
 
 
 TARS = {

@@ -31,9 +31,9 @@ def problems_of(folder):
 
 
 def flip(path, at):
-    found = bytearray(path.read_bytes())
-    found[at] ^= 1
-    path.write_bytes(found)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
 
 
 def with_train(index, **changes):
@@ -80,10 +80,10 @@ def rewrite_first_shard(folder, blocks):
 
 
 def test_a_sound_dataset_has_no_problems_and_is_counted(sound):
-    found = verify(sound)
-    assert found.problems == ()
-    assert (found.positions, found.games) == (1117 + 192, 60)
-    assert (found.shards, found.blocks) == (12 + 2, 70 + 12)
+    verification = verify(sound)
+    assert verification.problems == ()
+    assert (verification.positions, verification.games) == (1117 + 192, 60)
+    assert (verification.shards, verification.blocks) == (12 + 2, 70 + 12)
 
 
 def test_progress_ends_with_all_positions(sound):
@@ -123,8 +123,8 @@ def test_damage_in_several_places_is_reported_for_each(data):
     flip(data / "train-000001.tar", 600)
     flip(data / "train-000004.tar", 600)
     flip(data / "val-000000.tar", 600)
-    found = problems_of(data)
-    assert [problem.split(":")[0].rsplit("/", 1)[-1] for problem in found] == [
+    problems = problems_of(data)
+    assert [problem.split(":")[0].rsplit("/", 1)[-1] for problem in problems] == [
         "train-000001.tar, block 000000",
         "train-000004.tar, block 000000",
         "val-000000.tar, block 000000",
@@ -209,9 +209,9 @@ def test_an_index_without_one_of_the_shards_is_found(data):
     index = read_index(data)
     *others, last = index.splits["train"].shards
     with_train(index, shards=tuple(others), **fewer(index.splits["train"], last.positions)).write(data)
-    found = problems_of(data)
-    assert found
-    assert all(problem.startswith(f"{data}, split train: ") for problem in found)
+    problems = problems_of(data)
+    assert problems
+    assert all(problem.startswith(f"{data}, split train: ") for problem in problems)
 
 
 def test_a_shard_of_more_positions_than_the_index_says_is_found(data):
@@ -288,7 +288,7 @@ def _wrong_ply(column):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "found"),
+    ("spoil", "finding"),
     [
         (_two_stones, ", stones: row 3 has two stones on cell 0"),
         (_stray_bits, ", stones: row 3 has bits behind its last cell that should be 0"),
@@ -301,7 +301,7 @@ def _wrong_ply(column):
     ],
     ids=lambda value: value.__name__[1:] if callable(value) else "",
 )
-def test_a_column_that_cannot_be_is_found_and_named_by_file_and_block(data, spoil, found):
+def test_a_column_that_cannot_be_is_found_and_named_by_file_and_block(data, spoil, finding):
     blocks = positions_of(data, read_index(data))
     spoiled = {name: column.copy() for name, column in blocks[2].columns().items()}
     spoil(spoiled)
@@ -309,7 +309,7 @@ def test_a_column_that_cannot_be_is_found_and_named_by_file_and_block(data, spoi
     rewrite_first_shard(data, blocks)
     (problem,) = problems_of(data)
     assert problem.startswith(f"{data / 'train-000000.tar'}, block 000002")
-    assert found in problem
+    assert finding in problem
 
 
 def test_a_member_that_is_another_column_is_found(data):
@@ -318,9 +318,9 @@ def test_a_member_that_is_another_column_is_found(data):
     layout = Layout(side=5, soft=False, codec="none", block_positions=CUT["block_positions"])
     shard = write_shard(data / "train-000000.tar", blocks, layout=layout)
     with_train(index, shards=(shard, *index.splits["train"].shards[1:])).write(data)
-    found = problems_of(data)
-    assert len(found) == 6
-    assert found[0].startswith(f"{data / 'train-000000.tar'}, block 000000: has no member 000000.stones.npy.zst")
+    problems = problems_of(data)
+    assert len(problems) == 6
+    assert problems[0].startswith(f"{data / 'train-000000.tar'}, block 000000: has no member 000000.stones.npy.zst")
 
 
 def test_where_there_is_no_dataset_the_error_says_how_to_make_one(tmp_path):

@@ -100,21 +100,21 @@ def refilled(random: Random, files: Files, entry: dict[str, Any], told: list[str
     start, size = sum(shard["block_bytes"][:number]), shard["block_bytes"][number]
     data = files[shard["name"]]
     with tarfile.open(fileobj=io.BytesIO(data[start : start + size])) as tar:
-        found = [(each.name, tar.extractfile(each).read()) for each in tar]  # type: ignore[union-attr]
-    which = random.randrange(len(found))
-    name, column = found[which]
+        members = [(each.name, tar.extractfile(each).read()) for each in tar]  # type: ignore[union-attr]
+    which = random.randrange(len(members))
+    name, column = members[which]
     new, how = spoiled(random, column, packed=name.endswith(".zst"))
     match random.randrange(12):
         case 0:
-            found, how = found[:which] + found[which + 1 :], "is missing"
+            members, how = members[:which] + members[which + 1 :], "is missing"
         case 1:
-            found, how = [*found, (name, new)], "is there twice"
+            members, how = [*members, (name, new)], "is there twice"
         case 2:
-            to = random.choice(["../outside", "x" * 99, "000000.", "\xe9.npy", found[0][0]])
-            found[which], how = (to, column), f"is called {to!r}"
+            to = random.choice(["../outside", "x" * 99, "000000.", "\xe9.npy", members[0][0]])
+            members[which], how = (to, column), f"is called {to!r}"
         case _:
-            found[which] = (name, new)
-    block = b"".join(member(*each) for each in found)
+            members[which] = (name, new)
+    block = b"".join(member(*each) for each in members)
     if random.random() < 0.1:
         place = random.randrange(len(block))
         block, how = block[:place] + random.randbytes(3) + block[place + 3 :], f"has other bytes at {place}"

@@ -60,8 +60,8 @@ class Hang(BaseException):
 class Unclean(Exception):
     """No exception, and yet not what it should be."""
 
-    def __init__(self, kind: str, found: object) -> None:
-        super().__init__(f"{kind}: {str(found)[:200]!r}")
+    def __init__(self, kind: str, finding: object) -> None:
+        super().__init__(f"{kind}: {str(finding)[:200]!r}")
         self.kind = kind
 
 
@@ -138,20 +138,20 @@ def fuzz(about: str, prepare: Callable[[], Case]) -> None:
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    case, found, start, number = prepare(), dict[str, int](), time.monotonic(), given.first
+    case, findings, start, number = prepare(), dict[str, int](), time.monotonic(), given.first
     with suppress(Exception):
         case(Random("warm"), [])  # loads what the cases need
     limit_memory()
     signal.signal(signal.SIGPROF, _too_long)
     while time.monotonic() - start < 60 * given.minutes if given.minutes else number < given.first + given.cases:
-        if kind := tried(case, Random(f"{given.seed} {number}"), f"--seed {given.seed} --first {number}", found):
-            found[kind] = found.get(kind, 0) + 1
+        if kind := tried(case, Random(f"{given.seed} {number}"), f"--seed {given.seed} --first {number}", findings):
+            findings[kind] = findings.get(kind, 0) + 1
         number += 1
     done = f"{number - given.first:,} cases in {time.monotonic() - start:,.0f} s"
-    print(f"{done}: {len(found)} kinds of findings")
-    for kind, count in found.items():
+    print(f"{done}: {len(findings)} kinds of findings")
+    for kind, count in findings.items():
         print(f"{count:>7,} {kind}")
-    sys.exit(bool(found))
+    sys.exit(bool(findings))
 
 
 def tried(case: Case, random: Random, name: str, known: dict[str, int]) -> str:

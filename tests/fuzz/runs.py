@@ -57,8 +57,8 @@ def saved(random: Random, path: Path, told: list[str]) -> None:
     """Put something else into a checkpoint."""
     state = torch.load(path, weights_only=True)
     # what the small loader's state may hold is that loader's own affair
-    found = [each for each in places(state) if each[:1] != ("loader_state",)]
-    where, new = random.choice(found), random.choice([*VALUES, *TENSORS])
+    paths = [each for each in places(state) if each[:1] != ("loader_state",)]
+    where, new = random.choice(paths), random.choice([*VALUES, *TENSORS])
     seal(path, put(state, where, new))
     told.append(f"{'.'.join(map(str, where))} = {shown(new)}")
 

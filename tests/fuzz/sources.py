@@ -107,7 +107,7 @@ def read(converter: ProcessedFiles | TrmphFiles, data: bytes, name: str) -> None
     try:
         for chunk in converter.read(data, name=name, where=name):
             assert all(len(column) == len(chunk.positions) for column in chunk.positions.columns().values())
-            assert all(reject.place.isprintable() and reject.found.isprintable() for reject in chunk.rejects)
+            assert all(reject.place.isprintable() and reject.finding.isprintable() for reject in chunk.rejects)
     except DataError as error:
         assert str(error).isprintable() and len(str(error)) < 2_000
 

@@ -16,8 +16,8 @@ README = Path(__file__).parents[2] / "README.md"
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("counted", [False, True])
 def test_names_dtypes_and_order_are_those_of_the_first_release(soft, counted):
-    found = [(each.name, each.dtype.str, each.shape(5)) for each in declared(soft=soft, counted=counted)]
-    assert found == [
+    listed = [(each.name, each.dtype.str, each.shape(5)) for each in declared(soft=soft, counted=counted)]
+    assert listed == [
         ("stones", "|u1", (7,)),
         ("policy", "<f2", (25,)) if soft else ("policy", "<i2", ()),
         ("player", "|u1", ()),

@@ -196,14 +196,14 @@ def seven_stones():
     return {**row, "player": 1, "ply": 7, "plies": 8}
 
 
-def assert_same_positions(found, expected):
-    assert found.side == expected.side
+def assert_same_positions(given, expected):
+    assert given.side == expected.side
     for name, column in expected.columns().items():
-        np.testing.assert_array_equal(getattr(found, name), column, err_msg=name, strict=True)
+        np.testing.assert_array_equal(getattr(given, name), column, err_msg=name, strict=True)
 
 
-@pytest.mark.parametrize(("spoil", "reason", "found"), FAULTS)
-def test_a_fault_rejects_its_row_alone_with_place_reason_and_finding(spoil, reason, found):
+@pytest.mark.parametrize(("spoil", "reason", "finding"), FAULTS)
+def test_a_fault_rejects_its_row_alone_with_place_reason_and_finding(spoil, reason, finding):
     rows = [seven_stones() for _ in range(5)]
     for number, row in enumerate(rows):
         row["game"] = number
@@ -212,7 +212,7 @@ def test_a_fault_rejects_its_row_alone_with_place_reason_and_finding(spoil, reas
     kept, rejects = admit(draft_of(3, rows))
     assert kept.game.tolist() == [0, 1, 2, 4]
     assert [(reject.place, reject.reason) for reject in rejects] == [("example 3", reason)]
-    assert rejects[0].found.startswith(found)
+    assert rejects[0].finding.startswith(finding)
 
 
 @pytest.mark.parametrize("factor", [1 - 0.0009, 1 + 0.0009])
@@ -291,9 +291,9 @@ def test_the_rows_that_are_kept_are_those_a_look_at_every_cell_finds_no_fault_in
     draft = draft_of(side, rows)
     kept, rejects = admit(draft)
     faults = [faults_slowly(row) for row in rows]
-    sound = [number for number, found in enumerate(faults) if not found]
+    sound = [number for number, fault in enumerate(faults) if not fault]
     assert 200 < len(sound) < 800
-    assert [reject.place for reject in rejects] == [f"example {i}" for i, found in enumerate(faults) if found]
+    assert [reject.place for reject in rejects] == [f"example {i}" for i, fault in enumerate(faults) if fault]
     for reject in rejects:
         assert reject.reason in faults[int(reject.place.split()[1])]
     expected = [rows[number] for number in sound]

@@ -85,7 +85,7 @@ def test_what_no_search_can_have_visited_is_named(place, value, reason):
     taken[2, 7] = True
     assert not any(bad.any() for _, bad, _ in visit_rules(visits, taken))
     visits[place] = value
-    named = [(name, bad.tolist(), found(place[0])) for name, bad, found in visit_rules(visits, taken) if bad.any()]
+    named = [(name, bad.tolist(), finding(place[0])) for name, bad, finding in visit_rules(visits, taken) if bad.any()]
     assert named[0][:2] == (reason, [row == place[0] for row in range(3)])
     assert named[0][2]
 

@@ -19,7 +19,7 @@ def processes():
 
 def wait_for(happened, *, wait_s=60.0):
     end = time.monotonic() + wait_s
-    while not (found := happened()):
+    while not (answer := happened()):
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.001)
-    return found
+    return answer

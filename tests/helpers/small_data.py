@@ -41,24 +41,24 @@ def examples(count, *, seed=0, source="synth", side=SIDE):
     )
 
 
-def write_examples(path, found):
+def write_examples(path, entries):
     path.parent.mkdir(parents=True, exist_ok=True)
-    games = max(1, sum(example["metadata"]["position_in_game"] == 0 for example in found))
-    write_processed(path, found, source_file=f"{path.name.split('_')[0]}.trmph", games=games)
+    games = max(1, sum(example["metadata"]["position_in_game"] == 0 for example in entries))
+    write_processed(path, entries, source_file=f"{path.name.split('_')[0]}.trmph", games=games)
     return path
 
 
 def columns_of(folder, split):
     """Every column of a split in the order of the dataset, read with tarfile and numpy alone."""
-    found = defaultdict(list)
+    parts_by_name = defaultdict(list)
     for path in sorted(folder.glob(f"{split}-*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
                 data = tar.extractfile(member).read()
                 if member.name.endswith(".zst"):
                     data = zstandard.ZstdDecompressor().decompress(data)
-                found[member.name.split(".")[1]].append(np.load(io.BytesIO(data)))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+                parts_by_name[member.name.split(".")[1]].append(np.load(io.BytesIO(data)))
+    return {name: np.concatenate(parts) for name, parts in parts_by_name.items()}
 
 
 def files_of(folder):
@@ -74,17 +74,20 @@ def planes_of(column, side=SIDE):
 
 def samples_of(folder, split, side=SIDE):
     """Every position of a split as float32 (board, policy, value), unaugmented, in the order of the dataset."""
-    found = columns_of(folder, split)
-    for row in range(len(found["value"])):
+    columns = columns_of(folder, split)
+    for row in range(len(columns["value"])):
         board = np.concatenate(
-            [planes_of(found["stones"][row], side), np.full((1, side, side), found["player"][row], dtype=np.float32)]
+            [
+                planes_of(columns["stones"][row], side),
+                np.full((1, side, side), columns["player"][row], dtype=np.float32),
+            ]
         )
         policy = np.zeros((side, side), dtype=np.float32)
-        if found["policy"].ndim == 2:
-            policy[...] = found["policy"][row].reshape(side, side)
-        elif found["policy"][row] >= 0:
-            policy[divmod(int(found["policy"][row]), side)] = 1
-        yield board, policy, np.float32(found["value"][row])
+        if columns["policy"].ndim == 2:
+            policy[...] = columns["policy"][row].reshape(side, side)
+        elif columns["policy"][row] >= 0:
+            policy[divmod(int(columns["policy"][row]), side)] = 1
+        yield board, policy, np.float32(columns["value"][row])
 
 
 def images(board, policy, value):

@@ -130,13 +130,13 @@ class _Handler(BaseHTTPRequestHandler):
         bucket = self.server.root / parts.path.strip("/")
         prefix = unquote(asked.get("prefix", ""))
         keys = sorted(str(path.relative_to(bucket)) for path in bucket.rglob("*") if path.is_file())
-        found = "".join(
+        entries = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{(bucket / key).stat().st_size}</Size>"
             "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
             for key in keys
             if key.startswith(prefix)
         )
-        self.status(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode())
+        self.status(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode())
 
     def status(self, code, data=b""):
         self.send_response(code)

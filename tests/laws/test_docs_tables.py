@@ -32,5 +32,5 @@ def test_a_table_that_is_not_as_the_options_are_is_written_anew():
 
 
 def test_every_option_class_has_its_table():
-    marked = {found[3] for found in tables.MARKED.finditer((DOCS / "options.md").read_text(encoding="utf-8"))}
+    marked = {match[3] for match in tables.MARKED.finditer((DOCS / "options.md").read_text(encoding="utf-8"))}
     assert marked == {"ConvertSpec", "WorkSpec", "LoaderSpec", "TrainSpec", "SynthSpec", "RemoteSpec"}

@@ -42,9 +42,9 @@ def copy(data, tmp_path):
 def flip(folder, name, block):
     """Turn one bit of a block over."""
     (shard,) = [shard for shard in hexshards.read_index(folder).splits["train"].shards if shard.name == name]
-    found = bytearray((folder / name).read_bytes())
-    found[sum(shard.block_bytes[:block]) + 700] ^= 1
-    (folder / name).write_bytes(found)
+    data = bytearray((folder / name).read_bytes())
+    data[sum(shard.block_bytes[:block]) + 700] ^= 1
+    (folder / name).write_bytes(data)
 
 
 def cut(folder, name):
@@ -182,7 +182,9 @@ def group_of(process):
 
 def children_of(process):
     """The workers, once both are there."""
-    return wait_for(lambda: found if len(found := [p for p in group_of(process) if p != process.pid]) == 2 else None)
+    return wait_for(
+        lambda: children if len(children := [p for p in group_of(process) if p != process.pid]) == 2 else None
+    )
 
 
 @posix

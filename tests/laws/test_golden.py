@@ -56,10 +56,10 @@ def test_every_golden_row_is_made_bit_for_bit(real, name, spread):
         mine = np.flatnonzero(golden["source"] == source)
         batch = spread(rows_of(real, source, golden["example"][mine], golden["aug"][mine]))
         for row, board, policy, value in zip(mine.tolist(), *(part.numpy() for part in batch), strict=True):
-            for column, found in (("board", board), ("policy", policy), ("value", value)):
+            for column, made in (("board", board), ("policy", policy), ("value", value)):
                 expected = golden[column][row]
-                assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-                assert found.tobytes() == expected.tobytes(), f"{name} row {row}: {column}"
+                assert (made.dtype, made.shape) == (expected.dtype, expected.shape)
+                assert made.tobytes() == expected.tobytes(), f"{name} row {row}: {column}"
             compared += 1
     assert compared == ROWS[name]
 

@@ -118,13 +118,13 @@ def test_batches_do_not_change_while_they_are_held_and_the_card_is_busy(hard):
 def test_another_stream_may_use_a_batch_it_was_handed(hard):
     if DEVICE != "cuda":
         pytest.skip("streams are CUDA's")
-    found, stream = [], torch.cuda.Stream()
+    copies, stream = [], torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for batch in hexshards.loader(hard, device=DEVICE, batch_size=32):
             torch.cuda._sleep(200_000)
-            found.append(tuple(part * 1 for part in batch))
+            copies.append(tuple(part * 1 for part in batch))
     stream.synchronize()
-    assert_same(found, hexshards.loader(hard, batch_size=32))
+    assert_same(copies, hexshards.loader(hard, batch_size=32))
 
 
 def trained(data, run, **options):

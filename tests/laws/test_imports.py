@@ -97,7 +97,7 @@ def ours(path: Path) -> set[str]:
 
 def importers_of(name: str) -> set[str]:
     files = [*FILES, *CONVERTERS.glob("*.py")]
-    return {path.name for path in files if name in {found.split(".")[0] for found in imports_of(path)}}
+    return {path.name for path in files if name in {imported.split(".")[0] for imported in imports_of(path)}}
 
 
 def test_every_package_has_one_rank():
@@ -116,8 +116,8 @@ def test_no_modules_import_each_other_in_a_circle():
     modules = {module_of(path): path for path in FILES}
     edges = {}
     for name, path in modules.items():
-        found = {full if full in modules else full.rpartition(".")[0] for full in imports_of(path)}
-        edges[name] = found & set(modules) - {name}
+        imported = {full if full in modules else full.rpartition(".")[0] for full in imports_of(path)}
+        edges[name] = imported & set(modules) - {name}
     graphlib.TopologicalSorter(edges).prepare()
 
 
@@ -207,7 +207,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 def test_in_a_checkout_the_converters_beside_the_package_are_found(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "hexshards", ignore=shutil.ignore_patterns("__pycache__", "converters"))
     shutil.copytree(CONVERTERS, tmp_path / "converters", ignore=shutil.ignore_patterns("__pycache__"))
-    source = "import hexshards.converters.trmph as found; print(found.__file__)"
+    source = "from hexshards.converters import trmph; print(trmph.__file__)"
     # Python's own finders alone: that of an editable installation would help
     own = "import sys; sys.meta_path = [each for each in sys.meta_path if each.__module__.startswith('_frozen')]"
     command = [sys.executable, "-c", f"{own}; {source}"]

@@ -20,8 +20,8 @@ def plan(*, epoch=0, **options):
     return order.plan_epoch(SHARD_BLOCKS, BLOCK_ROWS, epoch=epoch, spec=spec)
 
 
-def blocks_of(found):
-    return np.concatenate([window.blocks for window in found.windows]).tolist()
+def blocks_of(plan):
+    return np.concatenate([window.blocks for window in plan.windows]).tolist()
 
 
 def window(*, epoch=0, pass_=0, number=0):
@@ -71,8 +71,8 @@ def test_the_rows_of_a_window_are_those_of_version_1():
     ],
 )
 def test_the_symmetries_are_those_of_version_1(augment, shown):
-    found = order.symmetries(np.arange(12), window(epoch=1, pass_=2), augment=augment, seed=7)
-    assert found.tolist() == shown
+    symmetries = order.symmetries(np.arange(12), window(epoch=1, pass_=2), augment=augment, seed=7)
+    assert symmetries.tolist() == shown
 
 
 def test_the_split_is_that_of_version_1():
@@ -102,8 +102,8 @@ def test_a_permutation_too_long_for_its_words_is_refused():
 
 def test_another_seed_or_path_gives_another_permutation():
     paths = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
-    found = [tuple(rng.permutation(50, seed, *path)) for seed in (0, 1, 2) for path in paths]
-    assert len(set(found)) == len(found)
+    permutations = [tuple(rng.permutation(50, seed, *path)) for seed in (0, 1, 2) for path in paths]
+    assert len(set(permutations)) == len(permutations)
 
 
 def test_every_place_is_equally_likely_for_every_number():
@@ -128,20 +128,20 @@ def test_an_epoch_holds_every_block_once():
 
 
 def test_each_pass_of_augment_all_holds_every_block_once_in_an_order_of_its_own():
-    found = plan(augment="all")
-    passes = [tuple(b for w in found.windows if w.pass_ == pass_ for b in w.blocks.tolist()) for pass_ in range(4)]
+    epoch = plan(augment="all")
+    passes = [tuple(b for w in epoch.windows if w.pass_ == pass_ for b in w.blocks.tolist()) for pass_ in range(4)]
     assert all(sorted(blocks) == list(range(26)) for blocks in passes)
     assert len(set(passes)) == 4
-    assert found.starts[-1] == 4 * BLOCK_ROWS.sum()
+    assert epoch.starts[-1] == 4 * BLOCK_ROWS.sum()
 
 
 def test_the_plan_says_where_each_window_begins():
-    found = plan()
-    sizes = [BLOCK_ROWS[window.blocks].sum() for window in found.windows]
-    assert found.starts.tolist() == [sum(sizes[:number]) for number in range(len(sizes) + 1)]
-    for sample in range(int(found.starts[-1])):
-        number = found.window_at(sample)
-        assert found.starts[number] <= sample < found.starts[number + 1]
+    epoch = plan()
+    sizes = [BLOCK_ROWS[window.blocks].sum() for window in epoch.windows]
+    assert epoch.starts.tolist() == [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+    for sample in range(int(epoch.starts[-1])):
+        number = epoch.window_at(sample)
+        assert epoch.starts[number] <= sample < epoch.starts[number + 1]
 
 
 def test_a_window_never_mixes_two_groups_of_shards():
@@ -160,8 +160,8 @@ def test_a_window_never_mixes_two_groups_of_shards():
 
 
 def test_shuffled_epochs_differ_and_equal_ones_are_equal():
-    found = [tuple(blocks_of(plan(seed=seed, epoch=epoch))) for seed in (1, 2, 3) for epoch in (0, 1, 2)]
-    assert len(set(found)) == len(found)
+    orders = [tuple(blocks_of(plan(seed=seed, epoch=epoch))) for seed in (1, 2, 3) for epoch in (0, 1, 2)]
+    assert len(set(orders)) == len(orders)
     assert blocks_of(plan(seed=2, epoch=1)) == blocks_of(plan(seed=2, epoch=1))
 
 
@@ -172,16 +172,16 @@ def test_seed_1_epoch_1_is_not_seed_2_epoch_0():
 
 
 def test_without_shuffle_the_order_is_that_of_the_dataset():
-    found = plan(shuffle=False, epoch=5)
-    assert blocks_of(found) == list(range(26))
-    rows = order.window_rows(found.windows[1], 30, spec=LoaderSpec(shuffle=False))
+    unshuffled = plan(shuffle=False, epoch=5)
+    assert blocks_of(unshuffled) == list(range(26))
+    rows = order.window_rows(unshuffled.windows[1], 30, spec=LoaderSpec(shuffle=False))
     assert rows.tolist() == list(range(30))
 
 
 def test_the_rows_of_every_window_have_an_order_of_their_own():
     windows = [window(epoch=e, pass_=p, number=n) for e in range(3) for p in range(2) for n in range(3)]
-    found = [tuple(order.window_rows(each, 64, spec=LoaderSpec(seed=1))) for each in windows]
-    assert len(set(found)) == len(found)
+    orders = [tuple(order.window_rows(each, 64, spec=LoaderSpec(seed=1))) for each in windows]
+    assert len(set(orders)) == len(orders)
 
 
 # symmetries ---------------------------------------------------------------------------------------------------------
@@ -209,9 +209,9 @@ def test_four_passes_of_all_show_each_position_in_each_symmetry_once():
 
 def test_a_symmetry_belongs_to_the_position_and_not_to_its_window():
     positions = np.array([5, 17, 5_000_000_000])
-    found = [order.symmetries(positions, window(number=n), augment="random", seed=3).tolist() for n in range(3)]
+    symmetries = [order.symmetries(positions, window(number=n), augment="random", seed=3).tolist() for n in range(3)]
     turned = order.symmetries(positions[::-1], window(), augment="random", seed=3).tolist()
-    assert found[0] == found[1] == found[2] == turned[::-1]
+    assert symmetries[0] == symmetries[1] == symmetries[2] == turned[::-1]
 
 
 # the split ----------------------------------------------------------------------------------------------------------

@@ -28,11 +28,11 @@ def test_all_processes_have_the_same_weights_and_tell_the_same(answers, what):
         assert_equal(answer[what], answers[0][what])
 
 
-def assert_close(found: dict[str, Any], expected: dict[str, Any], *, within: float) -> None:
+def assert_close(ours: dict[str, Any], expected: dict[str, Any], *, within: float) -> None:
     # a batch is counted once, but those of a validation are shared
-    assert found["train"] == pytest.approx(expected["train"], rel=within)
-    assert found["val"] == pytest.approx(expected["val"], rel=within)
-    assert torch.allclose(found["weights"], expected["weights"], rtol=100 * within, atol=within)
+    assert ours["train"] == pytest.approx(expected["train"], rel=within)
+    assert ours["val"] == pytest.approx(expected["val"], rel=within)
+    assert torch.allclose(ours["weights"], expected["weights"], rtol=100 * within, atol=within)
 
 
 def test_processes_take_the_steps_of_one_that_sees_all_rows(answers):
@@ -40,12 +40,12 @@ def test_processes_take_the_steps_of_one_that_sees_all_rows(answers):
 
 
 def test_with_batch_norm_processes_are_the_parts_of_a_batch(answers):
-    found = answers[0]["norms"]
+    together = answers[0]["norms"]
     parts = trained(TwoHeadedResNet, WHOLE, accumulate=PROCESSES, optimizer="sgd")
-    assert found["train"] == pytest.approx(parts["train"], rel=1e-5)
-    assert torch.allclose(found["weights"], parts["weights"], rtol=1e-4, atol=1e-6)
+    assert together["train"] == pytest.approx(parts["train"], rel=1e-5)
+    assert torch.allclose(together["weights"], parts["weights"], rtol=1e-4, atol=1e-6)
     whole = trained(TwoHeadedResNet, WHOLE, optimizer="sgd")
-    assert found["train"]["loss"] == pytest.approx(whole["train"]["loss"], rel=0.05)
+    assert together["train"]["loss"] == pytest.approx(whole["train"]["loss"], rel=0.05)
 
 
 def test_processes_that_go_on_from_a_state_are_those_that_never_stopped(answers):
@@ -90,9 +90,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 def assert_same_log(run: Path, expected: Path) -> None:
-    found, wanted = log_of(run), log_of(expected)
-    assert len(found) == len(wanted) == 8
-    for ours, theirs in zip(found, wanted, strict=True):
+    log, wanted = log_of(run), log_of(expected)
+    assert len(log) == len(wanted) == 8
+    for ours, theirs in zip(log, wanted, strict=True):
         for part in ("train", "val"):
             assert ours.pop(part) == pytest.approx(theirs.pop(part), rel=1e-5)
         assert ours == pytest.approx(theirs, rel=1e-9)

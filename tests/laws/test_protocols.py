@@ -178,15 +178,15 @@ by_epoch = dict(dirpath=folder / "epochs", every_n_epochs=1, save_on_train_epoch
 whole = fit(data, folder, saves=[save(**by_step), save(**by_epoch)])
 assert [epoch for epoch, _ in whole.seen] == 12 * [0] + 12 * [1] + 12 * [2], "an epoch has other batches"
 assert len({digest for _, digest in whole.seen}) == 36, "an epoch was shown twice"
-found = sorted(folder.glob("*/*.ckpt"))
-assert len(found) == 9, found
-for number, path in enumerate(found):
+checkpoints = sorted(folder.glob("*/*.ckpt"))
+assert len(checkpoints) == 9, checkpoints
+for number, path in enumerate(checkpoints):
     at = int(path.stem.partition("=")[2])
     again = fit(data, folder, resume=path, num_workers=number % 2)
     assert again.seen == whole.seen[at:], f"{path} went on with other batches"
     for one, other in zip(again.parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other), f"{path} ended with other weights"
-print("resumed", len(found))
+print("resumed", len(checkpoints))
 """
 
 

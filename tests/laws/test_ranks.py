@@ -85,21 +85,21 @@ def run_ranks():
             asked |= {"options": options, "state": state, "batches": batches}
             launcher.stdin.write(json.dumps(asked) + "\n")
             launcher.stdin.flush()
-            found = json.loads(launcher.stdout.readline())
-            assert len({each["length"] for each in found}) == 1
-            return list(zip(*(each["told"] for each in found), strict=True))
+            ranks = json.loads(launcher.stdout.readline())
+            assert len({each["length"] for each in ranks}) == 1
+            return list(zip(*(each["told"] for each in ranks), strict=True))
 
         yield run
         launcher.stdin.close()
         assert launcher.wait(timeout=60) == 0
 
 
-def global_batches(found):
+def global_batches(by_rank):
     """The rows of each global batch, the ranks' slices one after another; and that the ranks agree where they are."""
-    for each in found:
+    for each in by_rank:
         assert len({json.dumps(state) for _, state, _ in each}) == 1
         assert {total for _, _, total in each} == {sum(len(rows) for rows, _, _ in each)}
-    return [[row for rows, _, _ in each for row in rows] for each in found]
+    return [[row for rows, _, _ in each for row in rows] for each in by_rank]
 
 
 def alone(folder, **options):
@@ -111,8 +111,8 @@ def alone(folder, **options):
 def test_processes_that_talk_see_the_batches_of_one_slice_by_slice(data, run_ranks, world_size):
     # 24 samples in a global batch, whatever the number of ranks, and one worker in each second case
     options = {"augment": "random", "num_workers": world_size % 2}
-    found = run_ranks(data, world_size, batch_size=24 // world_size, **options)
-    assert global_batches(found) == alone(data, batch_size=24, augment="random")
+    by_rank = run_ranks(data, world_size, batch_size=24 // world_size, **options)
+    assert global_batches(by_rank) == alone(data, batch_size=24, augment="random")
 
 
 def test_processes_go_on_from_what_others_left_three_times_in_an_epoch(data, run_ranks):
@@ -140,13 +140,13 @@ def test_ranks_share_every_batch_evenly_or_the_loader_says_why_not(data, world_s
             Loader(data, LoaderSpec(**options), rank=0, world_size=world_size)
         return
     loaders = [Loader(data, LoaderSpec(**options), rank=rank, world_size=world_size) for rank in range(world_size)]
-    found = [[len(batch.value) for batch in loader] for loader in loaders]
-    assert {len(sizes) for sizes in found} == {len(loaders[0])}
-    for sizes in zip(*found, strict=True):
+    sizes_by_rank = [[len(batch.value) for batch in loader] for loader in loaders]
+    assert {len(sizes) for sizes in sizes_by_rank} == {len(loaders[0])}
+    for sizes in zip(*sizes_by_rank, strict=True):
         assert max(sizes) - min(sizes) <= 1
         assert min(sizes) >= 1
         assert max(sizes) <= batch_size
-    assert sum(map(sum, found)) == (positions - last if drop_last else positions)
+    assert sum(map(sum, sizes_by_rank)) == (positions - last if drop_last else positions)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of two cores
@@ -171,5 +171,5 @@ def test_a_dataset_smaller_than_the_ranks_is_refused_and_any_other_is_shared(tmp
         with pytest.raises(ValueError, match=r"has 3 positions, not one full batch of 8\. Lower batch_size"):
             opened(0, batch_size=1, drop_last=True)
         return
-    found = [row for rank in range(world_size) for batch in opened(rank) for row in rows_of(batch)]
-    assert sorted(found) == sorted(images(*sample)[0] for sample in samples_of(tmp_path / "data", "train"))
+    seen = [row for rank in range(world_size) for batch in opened(rank) for row in rows_of(batch)]
+    assert sorted(seen) == sorted(images(*sample)[0] for sample in samples_of(tmp_path / "data", "train"))

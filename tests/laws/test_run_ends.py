@@ -373,14 +373,14 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_written_down_and_shown(tmp_pa
     shown = CliRunner().invoke(app, ["show", str(suspect), "-n", "50"])
     assert shown.exit_code == 0
     assert shown.stdout.count("to move, value") == 50
-    found = next(iter(loader(suspect, batch_size=50, shuffle=False, augment="none")))
-    ours, theirs = rows_of(found), rows_of(expected)
+    written = next(iter(loader(suspect, batch_size=50, shuffle=False, augment="none")))
+    ours, theirs = rows_of(written), rows_of(expected)
     # those that were shown with their colours swapped are turned back
     same = [a == b for a, b in zip(ours, theirs, strict=True)]
     assert same == [bool(board[2, 0, 0] == board[0].sum() - board[1].sum()) for board in expected.board]
     lines = (suspect / "positions.txt").read_text().splitlines()
     assert len(lines) == 50
-    for line, board in zip(lines, found.board, strict=True):
+    for line, board in zip(lines, written.board, strict=True):
         text = line.removeprefix("#5,").split(" ")[0]
         cells = [(int(text[i + 1]) - 1, ord(text[i]) - ord("a")) for i in range(0, len(text), 2)]
         assert sorted(cells[::2]) == [tuple(cell) for cell in board[0].nonzero().tolist()]

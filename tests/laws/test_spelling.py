@@ -54,12 +54,12 @@ diagnose = 0
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("spelling") / HOSTILE
+    made = tmp_path_factory.mktemp("spelling") / HOSTILE
     try:
-        found.mkdir()
+        made.mkdir()
     except OSError:
         pytest.skip("this filesystem takes no names that are not UTF-8, so what they do is NOT CHECKED")
-    return found
+    return made
 
 
 def said(encoding, commands):
@@ -113,8 +113,8 @@ def everything_said(folder):
     return dict(zip(commands, said("ascii", commands.values()), strict=True))
 
 
-def assert_one_line_each(found):
-    for name, (out, err) in found.items():
+def assert_one_line_each(told_by):
+    for name, (out, err) in told_by.items():
         assert "Traceback" not in out + err, name
         assert "\x1b" not in out + err, name
         for line in () if name.endswith("JSON") else (out + err).splitlines():
@@ -144,11 +144,11 @@ def test_results_for_programs_stay_json_and_name_the_folder_as_it_is(folder, eve
 def test_what_a_terminal_cannot_show_is_spelled_out(folder, everything_said, encoding, empty, lowest):
     commands = everything(folder)
     some = ["info", "show", "plot", "a file that is damaged", "no option"]
-    found = dict(zip(some, said(encoding, [commands[name] for name in some]), strict=True))
-    assert_one_line_each(found)
-    assert lowest in found["plot"][0].splitlines()[1]
+    told_by = dict(zip(some, said(encoding, [commands[name] for name in some]), strict=True))
+    assert_one_line_each(told_by)
+    assert lowest in told_by["plot"][0].splitlines()[1]
     # a board keeps its shape
-    there = found["show"][0]
+    there = told_by["show"][0]
     assert empty in there
     assert there.replace(empty, ".") == everything_said["show"][0]
 

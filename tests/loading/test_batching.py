@@ -163,12 +163,12 @@ def test_a_loader_leaves_no_thread_however_it_is_left(data, num_workers):
     assert multiprocessing.active_children() == []
 
 
-def _in_a_child(batches, data, found):
+def _in_a_child(batches, data, queue):
     try:
         list(batches)
     except RuntimeError as error:
-        found.put(str(error))
-    found.put(len(list(open_loader(data))))
+        queue.put(str(error))
+    queue.put(len(list(open_loader(data))))
 
 
 def test_a_process_that_forks_in_the_middle_of_an_epoch_does_not_hang(data):
@@ -176,16 +176,16 @@ def test_a_process_that_forks_in_the_middle_of_an_epoch_does_not_hang(data):
     next(batches)
     assert alive()
     context = multiprocessing.get_context("fork")
-    found = context.SimpleQueue()
+    queue = context.SimpleQueue()
     with warnings.catch_warnings():
         # Python 3.12 warns of every fork beside threads
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = context.Process(target=_in_a_child, args=(batches, data, found))
+        child = context.Process(target=_in_a_child, args=(batches, data, queue))
         child.start()
     child.join(60)
     assert child.exitcode == 0
-    assert "begun before the process forked" in found.get()
-    assert found.get() == len(open_loader(data)) == 1 + len(list(batches))
+    assert "begun before the process forked" in queue.get()
+    assert queue.get() == len(open_loader(data)) == 1 + len(list(batches))
 
 
 # packed and on a device ---------------------------------------------------------------------------------------------

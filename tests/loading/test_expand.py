@@ -101,9 +101,9 @@ def expand_slowly(rows, side):
     return board, policy, value
 
 
-def assert_same_bits(found, expected):
-    assert isinstance(found, Batch)
-    for name, one, other in zip(Batch._fields, found, expected, strict=True):
+def assert_same_bits(made, expected):
+    assert isinstance(made, Batch)
+    for name, one, other in zip(Batch._fields, made, expected, strict=True):
         one, other = np.asarray(one), np.asarray(other)
         assert (one.dtype, one.shape) == (np.float32, other.shape), name
         assert one.tobytes() == np.ascontiguousarray(other).tobytes(), name

@@ -20,10 +20,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weighted(tmp_path_factory):
-    folder, found = tmp_path_factory.mktemp("weighted"), examples(12)
-    for number, example in enumerate(found):
+    folder, entries = tmp_path_factory.mktemp("weighted"), examples(12)
+    for number, example in enumerate(entries):
         example |= {"weight": float(number % 4), "search_value": (number % 11) / 10}
-    path = write_examples(folder / "a_processed.pkl.gz", found)
+    path = write_examples(folder / "a_processed.pkl.gz", entries)
     convert(path, out=folder / "data", shard_positions=96, block_positions=16, val_fraction=0.0)
     return folder / "data"
 
@@ -34,11 +34,11 @@ OPTIONS = {"batch_size": 32, "shuffle": False}
 def test_columns_that_are_asked_for_come_as_a_fourth_part_in_the_order_of_the_rows(weighted):
     loader = hexshards.loader(weighted, columns=("weight", "plies_left", "generation"), augment="none", **OPTIONS)
     batches, held = list(loader), columns_of(weighted, "train")
-    found = {name: np.concatenate([batch.columns[name].numpy() for batch in batches]) for name in batches[0].columns}
-    assert list(found) == ["weight", "plies_left", "generation"]
-    assert found["weight"].tolist() == held["weight"].tolist()
-    assert found["plies_left"].tolist() == (held["plies"] - held["ply"]).tolist()
-    assert set(found["generation"].tolist()) == {-1}
+    columns = {name: np.concatenate([batch.columns[name].numpy() for batch in batches]) for name in batches[0].columns}
+    assert list(columns) == ["weight", "plies_left", "generation"]
+    assert columns["weight"].tolist() == held["weight"].tolist()
+    assert columns["plies_left"].tolist() == (held["plies"] - held["ply"]).tolist()
+    assert set(columns["generation"].tolist()) == {-1}
 
 
 def test_what_a_search_said_is_shown_in_the_symmetry_of_its_row(weighted):
@@ -82,10 +82,10 @@ def test_batches_are_the_same_with_and_without_other_columns(data, workers):
 def test_weights_by_rule_multiply_the_column(weighted):
     rules = "ply=10..:2, tier=0:0.5, ply=3, tier=0..1:7"
     ruled = hexshards.loader(weighted, weights=rules, augment="none", **OPTIONS)
-    found, held = np.concatenate([b.columns["weight"].numpy() for b in ruled]), columns_of(weighted, "train")
+    weights, held = np.concatenate([b.columns["weight"].numpy() for b in ruled]), columns_of(weighted, "train")
     expected = held["weight"] * np.where(held["ply"] >= 10, 2, 1) * np.where(held["tier"] == 0, 0.5, 1)
     expected *= np.where((held["ply"] == 3) & (held["tier"] >= 0) & (held["tier"] <= 1), 7, 1)
-    assert found.tolist() == expected.tolist()
+    assert weights.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(

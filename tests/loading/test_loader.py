@@ -425,9 +425,9 @@ def test_a_flipped_bit_stops_the_loader_and_names_shard_and_block(copy, num_work
     loader = open_loader(copy, num_workers=num_workers)
     shard = loader.index.splits["train"].shards[3]
     path = copy / shard.name
-    found = bytearray(path.read_bytes())
-    found[sum(shard.block_bytes[:4]) + 700] ^= 1
-    path.write_bytes(found)
+    data = bytearray(path.read_bytes())
+    data[sum(shard.block_bytes[:4]) + 700] ^= 1
+    path.write_bytes(data)
     with pytest.raises(DataError, match=r"train-000003\.tar, block 000004: checksum is .* Fetch this shard") as caught:
         list(loader)
     assert caught.value.where == f"{path}, block 000004"
@@ -491,15 +491,15 @@ def test_a_batch_is_the_callers_own(data):
 
 
 def test_batches_hold_what_the_other_columns_say(data):
-    found = columns_of(data, "val")
+    columns = columns_of(data, "val")
     loader = open_loader(data, split="val", shuffle=False, augment="none", batch_size=1000)
     (batch,) = loader
-    assert batch.board.shape == (len(found["ply"]), 3, 5, 5)
-    assert batch.policy.shape == (len(found["ply"]), 25)
-    assert batch.value.shape == (len(found["ply"]), 1)
+    assert batch.board.shape == (len(columns["ply"]), 3, 5, 5)
+    assert batch.policy.shape == (len(columns["ply"]), 25)
+    assert batch.value.shape == (len(columns["ply"]), 1)
     assert {part.dtype for part in batch} == {torch.float32}
-    assert batch.board[:, :2].sum(dim=(1, 2, 3)).int().tolist() == found["ply"].tolist()
-    assert torch.equal(batch.board[:, 2, 0, 0], torch.from_numpy(found["ply"] % 2).float())
+    assert batch.board[:, :2].sum(dim=(1, 2, 3)).int().tolist() == columns["ply"].tolist()
+    assert torch.equal(batch.board[:, 2, 0, 0], torch.from_numpy(columns["ply"] % 2).float())
 
 
 def test_a_plain_training_loop_learns(data):

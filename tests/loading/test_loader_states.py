@@ -30,9 +30,9 @@ BATCH = 16
 @pytest.fixture(scope="module")
 def loaders(tmp_path_factory):
     first, second = (dataset(tmp_path_factory.mktemp("states"), games=12, seed=seed) for seed in (1, 2))
-    found = {way: Loader(first, LoaderSpec(batch_size=BATCH, seed=3, **options)) for way, options in WAYS.items()}
-    found["mix"] = Loader({str(first): 0.7, str(second): 0.3}, LoaderSpec(batch_size=BATCH, seed=3, **WAYS["mix"]))
-    return found
+    opened = {way: Loader(first, LoaderSpec(batch_size=BATCH, seed=3, **options)) for way, options in WAYS.items()}
+    opened["mix"] = Loader({str(first): 0.7, str(second): 0.3}, LoaderSpec(batch_size=BATCH, seed=3, **WAYS["mix"]))
+    return opened
 
 
 def could_write(loader, state):

@@ -24,8 +24,8 @@ def folders(tmp_path_factory):
     made = []
     for name, games, rest in (("A", 60, 0), ("B", 25, 1)):
         folder = tmp_path_factory.mktemp(name)
-        found = examples(games, seed=games, source=name)
-        kept = [example for example in found if example["metadata"]["position_in_game"] % 2 == rest]
+        entries = examples(games, seed=games, source=name)
+        kept = [example for example in entries if example["metadata"]["position_in_game"] % 2 == rest]
         write_examples(folder / "processed" / f"{name}_processed.pkl.gz", kept)
         # the file says how many games it holds, and no longer holds their empty boards
         convert(folder / "processed", out=folder / name, max_rejects=1, **{**CUT, "val_fraction": 0})
@@ -162,11 +162,11 @@ def test_a_mix_resumes_anywhere_with_other_workers_and_ranks(folders, augment):
 
 def test_epochs_differ_and_equal_ones_are_equal(folders):
     first = mix(folders)
-    found = [epochs(first, 1)[0] for _ in range(3)]
-    assert found[0] != found[1] != found[2]
+    orders = [epochs(first, 1)[0] for _ in range(3)]
+    assert orders[0] != orders[1] != orders[2]
     again = mix(folders)
     again.set_epoch(1)
-    assert epochs(again, 1)[0] == found[1]
+    assert epochs(again, 1)[0] == orders[1]
     prints = {mix(folders, seed=seed).fingerprint(epoch) for seed in (7, 8) for epoch in (0, 1)}
     assert len(prints) == 4
     assert mix(folders, num_workers=2, batch_size=5).fingerprint(1) in prints
@@ -215,14 +215,14 @@ def test_what_a_mix_uses_is_told_before_it_is_used(folders, sizes):
 
 
 def test_moves_and_distributions_mix_into_distributions(folders, tmp_path):
-    found = examples(20, seed=3, source="soft")
-    for example in found:
+    entries = examples(20, seed=3, source="soft")
+    for example in entries:
         if example["policy"] is not None:
             free = np.flatnonzero(example["board"].sum(axis=0).ravel() == 0)
             policy = np.zeros(25, dtype=np.float32)
             policy[free] = 1 / len(free)
             example["policy"] = policy
-    write_examples(tmp_path / "processed" / "soft_processed.pkl.gz", found)
+    write_examples(tmp_path / "processed" / "soft_processed.pkl.gz", entries)
     convert(tmp_path / "processed", out=tmp_path / "soft", **{**CUT, "val_fraction": 0})
     loader = mix([folders[0], tmp_path / "soft"], weights=(1, 1), augment="random")
     policies = torch.cat([batch.policy for batch in loader])

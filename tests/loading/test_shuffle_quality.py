@@ -33,9 +33,9 @@ def data(tmp_path_factory):
 def unshuffled(data, tmp_path_factory):
     """The same positions game by game, as if conversion had not shuffled them."""
     folder = shutil.copytree(data, tmp_path_factory.mktemp("unshuffled") / "data")
-    index, found = read_index(folder), columns_of(folder, "train")
-    by_game = np.lexsort((found["ply"], found["game"], found["source"]))
-    positions = Positions(side=5, **found).take(by_game)
+    index, columns = read_index(folder), columns_of(folder, "train")
+    by_game = np.lexsort((columns["ply"], columns["game"], columns["source"]))
+    positions = Positions(side=5, **columns).take(by_game)
     shards = []
     for shard in index.splits["train"].shards:
         blocks = [positions.take(slice(at, min(at + 48, shard.positions))) for at in range(0, shard.positions, 48)]
@@ -47,19 +47,19 @@ def unshuffled(data, tmp_path_factory):
 
 
 def measured(folder, **options):
-    found = mixing(folder, LoaderSpec(**{"batch_size": 128, **options}))
-    return found, {measure.name.split(",")[0]: measure for measure in found.measures}
+    quality = mixing(folder, LoaderSpec(**{"batch_size": 128, **options}))
+    return quality, {measure.name.split(",")[0]: measure for measure in quality.measures}
 
 
 def test_the_default_window_is_not_told_from_a_uniform_shuffle(data):
     assert (LOADER.window_blocks, LOADER.shuffle) == (16, True)
     deviations = []
     for seed in (0, 1, 2):
-        found, measures = measured(data, seed=seed)
-        assert found.sound
+        quality, measures = measured(data, seed=seed)
+        assert quality.sound
         judged = [each.deviations for name, each in measures.items() if "copies" not in name]
         deviations += [each for each in judged if each is not None]
-        assert measures["games per batch"].found == pytest.approx(measures["games per batch"].uniform, rel=0.01)
+        assert measures["games per batch"].measured == pytest.approx(measures["games per batch"].uniform, rel=0.01)
     # twelve figures of uniform shuffles: all within three deviations, and not all on one side
     assert len(deviations) == 12
     assert max(map(abs, deviations)) < 3
@@ -68,26 +68,26 @@ def test_the_default_window_is_not_told_from_a_uniform_shuffle(data):
 
 @pytest.mark.parametrize("options", [{"shuffle": False}, {"window_blocks": 1}, {"window_blocks": 4}])
 def test_a_bad_shuffle_is_caught(unshuffled, options):
-    found, measures = measured(unshuffled, **options)
-    assert not found.sound
+    quality, measures = measured(unshuffled, **options)
+    assert not quality.sound
     pairs = measures["pairs of the same game per batch"]
     assert pairs.bad
-    assert pairs.found > 2 * pairs.uniform
-    assert measures["games per batch"].found < measures["games per batch"].uniform
+    assert pairs.measured > 2 * pairs.uniform
+    assert measures["games per batch"].measured < measures["games per batch"].uniform
     assert measures["mean value of a batch"].bad
     assert measures["serial correlation of the value"].bad
 
 
 def test_a_window_over_everything_mends_what_conversion_did_not_do(unshuffled):
-    found, _ = measured(unshuffled, window_blocks=1000, group_shards=1000)
-    assert found.sound
+    quality, _ = measured(unshuffled, window_blocks=1000, group_shards=1000)
+    assert quality.sound
 
 
 def test_a_position_is_in_a_batch_with_a_copy_of_itself_less_often_than_by_chance(data):
     _, measures = measured(data)
     copies = measures["copies of a position per batch"]
     # only a batch that holds the end of one pass and the beginning of the next can hold two images of a position
-    assert copies.found < copies.uniform / 10
+    assert copies.measured < copies.uniform / 10
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": "all"}, {"where": "ply=3..", "drop_last": True}])
@@ -103,7 +103,7 @@ def test_the_meter_looks_at_the_batches_that_the_loader_delivers(data, options):
 
 
 def test_the_figures_are_those_that_one_counts_by_hand(data):
-    found, measures = measured(data)
+    quality, measures = measured(data)
     loader = Loader(data, LoaderSpec(batch_size=128, augment="none", drop_last=True))
     pairs, games, files, values = 0, 0, 0, []
     for batch in stream(loader, ("source", "game", "value"), epoch=0):
@@ -112,16 +112,16 @@ def test_the_figures_are_those_that_one_counts_by_hand(data):
         games += len(counts)
         files += len(set(batch["source"].tolist()))
         values.append(batch["value"].astype(float))
-    assert found.batches == len(values) == len(loader)
-    assert measures["pairs of the same game per batch"].found == pairs / len(values)
-    assert measures["games per batch"].found == games / len(values)
-    assert measures["source files per batch"].found == files / len(values)
+    assert quality.batches == len(values) == len(loader)
+    assert measures["pairs of the same game per batch"].measured == pairs / len(values)
+    assert measures["games per batch"].measured == games / len(values)
+    assert measures["source files per batch"].measured == files / len(values)
     spread = np.std([value.mean() for value in values])
-    assert measures["mean value of a batch"].found == pytest.approx(spread)
+    assert measures["mean value of a batch"].measured == pytest.approx(spread)
     one = np.concatenate(values)
     centred = one - one.mean()
     serial = (centred[1:] * centred[:-1]).mean() / centred.var()
-    assert measures["serial correlation of the value"].found == pytest.approx(serial, abs=1e-3)
+    assert measures["serial correlation of the value"].measured == pytest.approx(serial, abs=1e-3)
 
 
 # what chance gives, against all shuffles of a few positions ---------------------------------------------------------

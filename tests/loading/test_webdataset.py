@@ -34,15 +34,15 @@ def joined(samples):
 
 
 def assert_all_there(samples, folder, split="train"):
-    keys, found = joined(samples)
+    keys, delivered = joined(samples)
     index = hexshards.read_index(folder)
     shards = index.splits[split].shards
     assert keys == [(shard.name, f"{block:06d}") for shard in shards for block in range(len(shard.block_bytes))]
     expected = columns_of(folder, split)
-    assert found.keys() == expected.keys()
+    assert delivered.keys() == expected.keys()
     for name, column in expected.items():
-        assert found[name].dtype == column.dtype
-        assert np.array_equal(found[name], column)
+        assert delivered[name].dtype == column.dtype
+        assert np.array_equal(delivered[name], column)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

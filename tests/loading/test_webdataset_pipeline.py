@@ -86,22 +86,22 @@ def test_positions_are_mixed_over_the_buffer_and_not_beyond_it(data):
     small = given(hexshards.pipeline(urls(data["zstd"])[:4], batch_size=32, augment="none", buffer_positions=64))
     large = given(hexshards.pipeline(urls(data["zstd"])[:4], batch_size=32, augment="none", buffer_positions=10_000))
 
-    def neighbours(found):
+    def neighbours(order):
         """How many positions come right after the one they follow in the dataset."""
-        return sum(places[one] + 1 == places[two] for one, two in pairwise(found))
+        return sum(places[one] + 1 == places[two] for one, two in pairwise(order))
 
     assert neighbours(alone) > 900
     assert neighbours(large) < neighbours(small) < 60
 
 
 def test_random_symmetries_show_every_position_once_and_all_four_alike(data):
-    shown, found = Counter(), Counter()
+    shown, seen = Counter(), Counter()
     for batch in opened(data["zstd"], augment="random"):
         for board, policy, value in zip(*(part.numpy() for part in batch), strict=True):
             forms = images(board, policy.reshape(5, 5), value[0])
-            found[min(forms)] += 1
+            seen[min(forms)] += 1
             shown[forms.index(min(forms))] += 1
-    assert found == Counter(min(images(*sample)) for sample in samples_of(data["zstd"], "train"))
+    assert seen == Counter(min(images(*sample)) for sample in samples_of(data["zstd"], "train"))
     # of 1,117 each symmetry shows 279, give or take five standard deviations of 14
     assert all(abs(count - 1117 / 4) < 75 for count in shown.values())
 
@@ -158,22 +158,22 @@ def test_pipes_and_http_are_read_as_webdataset_reads_them(data, rows, index):
     folder = data["zstd"]
     with serving(folder.parent) as server:
         for prefix in (f"pipe:cat {folder}", f"{server.url}/data"):
-            found = hexshards.pipeline(
+            samples = hexshards.pipeline(
                 [f"{prefix}/{path.name}" for path in sorted(folder.glob("train-*.tar"))],
                 batch_size=32,
                 augment="none",
                 index=index and folder,
             )
-            assert Counter(given(found)) == rows
+            assert Counter(given(samples)) == rows
 
 
 # damage -------------------------------------------------------------------------------------------------------------
 
 
 def flip(path, at):
-    found = bytearray(path.read_bytes())
-    found[at] ^= 1
-    path.write_bytes(found)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
 
 
 def test_a_flipped_bit_is_found_by_the_index_beside_the_shards(copy):
@@ -198,9 +198,9 @@ def test_a_shard_cut_between_blocks_is_found_though_tar_hides_it(copy, blocks):
 def test_a_block_that_is_not_there_is_missed_without_an_index_too(copy):
     shard = hexshards.read_index(copy).splits["train"].shards[3]
     (copy / "index.json").unlink()
-    found = (copy / shard.name).read_bytes()
+    whole = (copy / shard.name).read_bytes()
     start, end = sum(shard.block_bytes[:2]), sum(shard.block_bytes[:3])
-    (copy / shard.name).write_bytes(found[:start] + found[end:])
+    (copy / shard.name).write_bytes(whole[:start] + whole[end:])
     with pytest.raises(DataError, match=r"train-000003\.tar, block 000002: is missing, 000003 comes next"):
         list(opened(copy))
 

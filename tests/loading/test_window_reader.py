@@ -59,8 +59,8 @@ def same(some, others):
 def as_read(data, asked):
     """Every window as Windows.read makes it, in fresh memory, one after another."""
     windows = Epochs(data, asked).windows(0)
-    found = [windows.read(number, Packed._fields).columns for number in range(len(windows))]
-    return [Packed(**{name: columns[name] for name in Packed._fields}) for columns in found]
+    read = [windows.read(number, Packed._fields).columns for number in range(len(windows))]
+    return [Packed(**{name: columns[name] for name in Packed._fields}) for columns in read]
 
 
 # windows in slots ---------------------------------------------------------------------------------------------------
@@ -69,11 +69,11 @@ def as_read(data, asked):
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_windows_arrive_in_slots_as_they_are_read_elsewhere_and_no_slot_is_missed(data, num_workers, lent):
     loader = Loader(data, spec(num_workers=num_workers))
-    found = [copied(rows) for rows in loader.packed()]
+    received = [copied(rows) for rows in loader.packed()]
     whole = as_read(data, loader.spec)
     assert len(lent) == len(whole) >= 35 and None not in lent
     assert same(
-        [Packed(*(np.concatenate(parts) for parts in zip(*found, strict=True)))],
+        [Packed(*(np.concatenate(parts) for parts in zip(*received, strict=True)))],
         [Packed(*(np.concatenate(parts) for parts in zip(*whole, strict=True)))],
     )
 
@@ -202,9 +202,9 @@ class Odd(OSError):
 
 
 def test_an_error_that_cannot_be_sent_is_sent_as_its_words():
-    found = sendable(Odd("disk", "gone"))
-    assert type(found) is OSError
-    assert str(found) == "disk gone"
+    sent = sendable(Odd("disk", "gone"))
+    assert type(sent) is OSError
+    assert str(sent) == "disk gone"
 
 
 # slots --------------------------------------------------------------------------------------------------------------

@@ -36,22 +36,22 @@ def short(monkeypatch):
 def test_every_stage_and_every_number_of_workers_is_measured(data):
     model = TrainSpec(data=data, run=Path(), batch_size=32, channels=4, blocks=1)
     steps = []
-    found = measure_throughput(
+    measured = measure_throughput(
         data, LoaderSpec(batch_size=32), model=model, progress=lambda done, total: steps.append((done, total))
     )
-    assert list(found.stages) == STAGES
-    assert all(ns >= 0 for ns in found.stages.values())
-    assert found.stages["read"] > 0 and found.stages["expand"] > 0
-    assert [run.workers for run in found.runs][:2] == [0, 1]
-    assert all(run.samples_per_s > 0 and run.first_batch_s > 0 and run.wait_ns >= 0 for run in found.runs)
-    assert found.model_samples_per_s > 0
+    assert list(measured.stages) == STAGES
+    assert all(ns >= 0 for ns in measured.stages.values())
+    assert measured.stages["read"] > 0 and measured.stages["expand"] > 0
+    assert [run.workers for run in measured.runs][:2] == [0, 1]
+    assert all(run.samples_per_s > 0 and run.first_batch_s > 0 and run.wait_ns >= 0 for run in measured.runs)
+    assert measured.model_samples_per_s > 0
     assert steps == [(done, steps[-1][1]) for done in range(1, len(steps))] + [(steps[-1][1],) * 2]
 
 
 RUNS = tuple(
     LoaderTiming(workers=n, samples_per_s=rate, first_batch_s=0.1, wait_ns=1.0) for n, rate in ((0, 100), (1, 300))
 )
-FOUND = Throughput(
+THROUGHPUT = Throughput(
     positions=9,
     side=5,
     batch_size=30,
@@ -74,9 +74,9 @@ FOUND = Throughput(
     ],
 )
 def test_the_verdict_follows_from_what_was_measured(model, bound, workers, says):
-    found = replace(FOUND, model_samples_per_s=model)
-    assert (found.bound, found.workers) == (bound, workers)
-    text = throughput_text(found)
+    measured = replace(THROUGHPUT, model_samples_per_s=model)
+    assert (measured.bound, measured.workers) == (bound, workers)
+    text = throughput_text(measured)
     assert says in text
     assert text.endswith(f"train with --num-workers {workers}")
 
@@ -87,9 +87,9 @@ def test_the_command_prints_the_figures_or_one_object(data):
     assert shown.exit_code == 0, shown.output
     assert "nanoseconds: read" in shown.output and "bound" in shown.output.lower()
     printed = CliRunner().invoke(app, [*given, "--json"])
-    found = json.loads(printed.stdout)
-    assert found["bound"] in ("loader", "compute") and found["workers"] in (0, 1, 2, 4, 8)
-    assert list(found["stages"]) == STAGES
+    measured = json.loads(printed.stdout)
+    assert measured["bound"] in ("loader", "compute") and measured["workers"] in (0, 1, 2, 4, 8)
+    assert list(measured["stages"]) == STAGES
 
 
 def test_the_model_is_measured_with_the_threads_that_training_would_take_or_is_told_to(data, monkeypatch):

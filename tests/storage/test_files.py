@@ -32,7 +32,7 @@ def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path, old
         file.write(b"half of the ne")
         file.flush()
         raise failure
-    assert [found.read_bytes() for found in tmp_path.iterdir()] == ([] if old is None else [old])
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == ([] if old is None else [old])
 
 
 def test_publish_replaces_the_whole_file(tmp_path):

@@ -194,14 +194,14 @@ def test_a_copy_that_was_damaged_in_the_cache_is_fetched_again(data, expected, s
     stream(opened(server, spec))
     shard = shards_of(data)[3]
     path = spec.cache / f"{shard.sha256}.tar"
-    found = bytearray(path.read_bytes())
-    found[700] ^= 1
-    path.write_bytes(found)
+    copy = bytearray(path.read_bytes())
+    copy[700] ^= 1
+    path.write_bytes(copy)
     server.asked.clear()
     if through == "reading":
         home = home_of(f"{server.url}/data", spec=spec)
         with home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256) as file:
-            assert file.read() == found
+            assert file.read() == copy
     assert stream(opened(server, spec)) == expected
     assert len(server.asked_for(shard.name)) == 3
     assert path.read_bytes() == (data / shard.name).read_bytes()

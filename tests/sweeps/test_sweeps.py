@@ -95,17 +95,17 @@ def test_two_processes_share_a_grid_and_try_each_combination_once(data, tmp_path
     config = toml(tmp_path / "sweep.toml", GRID)
     both = [started(data, tmp_path / "out", config) for _ in range(2)]
     try:
-        found = [ended(process) for process in both]
+        told = [ended(process) for process in both]
     finally:
         for process in both:
             process.kill()
-    assert found[0] == found[1]
-    tried = [(trial["options"]["learning_rate"], trial["options"]["batch_size"]) for trial in found[0]["trials"]]
+    assert told[0] == told[1]
+    tried = [(trial["options"]["learning_rate"], trial["options"]["batch_size"]) for trial in told[0]["trials"]]
     assert sorted(tried) == sorted(product(*GRID["search"].values()))
-    assert {trial["state"] for trial in found[0]["trials"]} == {"complete"}
-    values = [trial["value"] for trial in found[0]["trials"]]
+    assert {trial["state"] for trial in told[0]["trials"]} == {"complete"}
+    values = [trial["value"] for trial in told[0]["trials"]]
     assert values == sorted(values)
-    for trial in found[0]["trials"]:
+    for trial in told[0]["trials"]:
         assert min(line["val"]["loss"] for line in lines_of(tmp_path / trial["run"])) == trial["value"]
         assert trial["samples"] == 600
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
@@ -153,15 +153,15 @@ def test_an_interrupted_sweep_goes_on_when_called_again(data, tmp_path):
     assert [trial.state for trial in first.trials] == ["waiting"]
     assert "give the same command again" in sweep_text(first)
     told = []
-    found = hexshards.sweep(data, config, out=tmp_path / "out", on_trial=told.append)
-    assert not found.interrupted
-    assert sorted((trial.number, trial.state, trial.samples) for trial in found.trials) == [
+    sweep = hexshards.sweep(data, config, out=tmp_path / "out", on_trial=told.append)
+    assert not sweep.interrupted
+    assert sorted((trial.number, trial.state, trial.samples) for trial in sweep.trials) == [
         (0, "complete", 600),
         (2, "complete", 600),
     ]
     assert {trial.number for trial in told} == {0, 2}
     straight = hexshards.sweep(data, config, out=tmp_path / "straight")
-    assert [trial.value for trial in straight.trials] == [trial.value for trial in found.trials]
+    assert [trial.value for trial in straight.trials] == [trial.value for trial in sweep.trials]
 
 
 def test_a_trial_that_is_worse_than_the_median_ends_between_mini_epochs(data, tmp_path, monkeypatch):
@@ -171,17 +171,17 @@ def test_a_trial_that_is_worse_than_the_median_ends_between_mini_epochs(data, tm
         "search": {"learning_rate": [0.01, 1e-12]},
         "fixed": {**TINY, "epochs": 2, "mini_epoch_samples": 300},
     }
-    found = hexshards.sweep(data, config, out=tmp_path / "out")
-    good, bad = found.trials
+    sweep = hexshards.sweep(data, config, out=tmp_path / "out")
+    good, bad = sweep.trials
     assert (good.state, good.mini_epochs, good.samples) == ("complete", 8, 2234)
     assert (bad.state, bad.mini_epochs, bad.samples) == ("pruned", 2, 600 + 2 * (-300 % 64))
-    assert found.best is good
+    assert sweep.best is good
     # what was pruned is an ordinary run as well
-    assert len(lines_of(found.folder(bad))) == 2
-    text = sweep_text(found)
+    assert len(lines_of(sweep.folder(bad))) == 2
+    text = sweep_text(sweep)
     assert text.splitlines()[0].split() == ["trial", "val.loss", "state", "mini-epochs", "samples", "learning_rate"]
-    assert f"best: trial {good.number}, run {found.folder(good)}" in text
-    curves, by_rate = sweep_figure(found).axes
+    assert f"best: trial {good.number}, run {sweep.folder(good)}" in text
+    curves, by_rate = sweep_figure(sweep).axes
     assert len(curves.lines) == 2
     assert sorted(float(line.get_xdata()[0]) for line in by_rate.lines) == [1e-12, 0.01]
 
@@ -197,12 +197,12 @@ def test_more_trials_are_asked_for_later_and_ranges_keep_to_their_bounds(data, t
         | {"positions": 300, "best_by": "val.value_accuracy"},
     }
     assert len(hexshards.sweep(data, config, out=tmp_path / "out").trials) == 2
-    found = hexshards.sweep(data, config, out=tmp_path / "out", trials=4)
-    assert len(found.trials) == 4
-    for trial in found.trials:
+    sweep = hexshards.sweep(data, config, out=tmp_path / "out", trials=4)
+    assert len(sweep.trials) == 4
+    for trial in sweep.trials:
         assert 1e-3 <= trial.options["learning_rate"] <= 1e-2
         assert trial.options["channels"] in (2, 4, 6)
-    values = [trial.value for trial in found.trials]
+    values = [trial.value for trial in sweep.trials]
     assert values == sorted(values, reverse=True)  # an accuracy: higher is better
     with pytest.raises(ValueError, match="was begun with another dataset, search or fixed options"):
         hexshards.sweep(data, {**config, "fixed": {**config["fixed"], "seed": 9}}, out=tmp_path / "out")
@@ -210,10 +210,10 @@ def test_more_trials_are_asked_for_later_and_ranges_keep_to_their_bounds(data, t
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on(data, tmp_path):
     config = {**GRID, "search": {"schedule": ["step", "constant"]}}
-    found = hexshards.sweep(data, config, out=tmp_path / "out")
-    assert [trial.state for trial in found.trials] == ["complete", "failed"]
-    assert "schedule step needs schedule_samples" in (found.trials[1].error or "")
-    assert "trial 0 failed: ValueError: schedule step needs" in sweep_text(found)
+    sweep = hexshards.sweep(data, config, out=tmp_path / "out")
+    assert [trial.state for trial in sweep.trials] == ["complete", "failed"]
+    assert "schedule step needs schedule_samples" in (sweep.trials[1].error or "")
+    assert "trial 0 failed: ValueError: schedule step needs" in sweep_text(sweep)
 
 
 def test_a_metric_that_no_record_has_fails_every_trial_and_ends_with_1(data, tmp_path):
@@ -253,8 +253,10 @@ def test_a_file_is_read_into_ranges_and_choices_of_the_options_kinds(tmp_path):
 
 def test_a_grid_counts_through_all_combinations():
     spec = SweepSpec(search={"seed": (1, 2), "optimizer": ("adamw", "sgd"), "epochs": (1, 2, 3)}, sampler="grid")
-    found = [tuple(spec.combination(number)[name] for name in spec.search) for number in range(spec.combinations)]
-    assert found == list(product((1, 2), ("adamw", "sgd"), (1, 2, 3)))
+    combinations = [
+        tuple(spec.combination(number)[name] for name in spec.search) for number in range(spec.combinations)
+    ]
+    assert combinations == list(product((1, 2), ("adamw", "sgd"), (1, 2, 3)))
 
 
 @pytest.mark.parametrize(

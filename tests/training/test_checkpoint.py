@@ -112,17 +112,17 @@ def test_a_file_cut_at_any_length_is_noticed(good):
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "finding"),
     [
         (b"", "is empty"),
         (b"PK\x03\x04 and no more", "ends without its checksum"),
         (b"hello, world", "begins with b'hello, w'"),
     ],
 )
-def test_the_error_names_the_file_what_was_found_and_what_to_do(tmp_path, data, found):
+def test_the_error_names_the_file_what_was_found_and_what_to_do(tmp_path, data, finding):
     path = tmp_path / "checkpoint_epoch0001_mini0001.pt"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=found) as error:
+    with pytest.raises(DataError, match=finding) as error:
         checkpoint_file.read(path)
     assert str(path) in str(error.value) and "Remove it" in str(error.value)
 

@@ -67,12 +67,12 @@ def answers(model, board):
 
 def counted(trainer, data):
     """What is to be known of each validation position, one after another."""
-    found = columns_of(data, "val")
+    columns = columns_of(data, "val")
     for row, (board, policy, value) in enumerate(samples_of(data, "val")):
         likely, red = answers(trainer.model, board)
         target = int(policy.argmax()) if policy.any() else None
         yield {
-            **{name: int(found[name][row]) for name in ("ply", "plies", "player", "source", "game")},
+            **{name: int(columns[name][row]) for name in ("ply", "plies", "player", "source", "game")},
             "target": target,
             "move": max(range(SIDE**2), key=likely.__getitem__),
             "policy_loss": 0.0 if target is None else -math.log(likely[target]),
@@ -97,9 +97,9 @@ def mean(numbers):
 
 @pytest.mark.parametrize(("table", "column"), [("by_ply", "ply"), ("by_length", "plies"), ("by_player", "player")])
 def test_losses_and_accuracies_by_group_are_those_of_a_slow_count(trainer, data, tmp_path, slow, table, column):
-    found = diagnosed(trainer, data, tmp_path)[table]
+    diagnosis = diagnosed(trainer, data, tmp_path)[table]
     groups = sorted({position[column] for position in slow})  # at side 5 a group is one ply
-    assert found["from"] == groups
+    assert diagnosis["from"] == groups
     assert len(groups) > 1
     for at, group in enumerate(groups):
         rows = [position for position in slow if position[column] == group]
@@ -112,29 +112,29 @@ def test_losses_and_accuracies_by_group_are_those_of_a_slow_count(trainer, data,
             "value_accuracy": mean(position["right"] for position in rows),
         }
         for name, value in expected.items():
-            assert found[name][at] == (None if value is None else pytest.approx(value, rel=1e-4)), (name, group)
+            assert diagnosis[name][at] == (None if value is None else pytest.approx(value, rel=1e-4)), (name, group)
 
 
 def test_groups_of_plies_are_wider_on_larger_boards(tmp_path):
     folder = dataset(tmp_path, side=9, games=12)
     torch.manual_seed(0)
-    found = diagnosed(Trainer(TwoHeadedResNet(channels=2, blocks=1)), folder, tmp_path)["by_ply"]
+    by_ply = diagnosed(Trainer(TwoHeadedResNet(channels=2, blocks=1)), folder, tmp_path)["by_ply"]
     plies = columns_of(folder, "val")["ply"]
-    assert found["from"] == sorted({int(ply) // 5 * 5 for ply in plies})
-    assert found["positions"] == [int((plies // 5 * 5 == group).sum()) for group in found["from"]]
+    assert by_ply["from"] == sorted({int(ply) // 5 * 5 for ply in plies})
+    assert by_ply["positions"] == [int((plies // 5 * 5 == group).sum()) for group in by_ply["from"]]
 
 
 def test_calibration_compares_what_is_said_with_what_comes_true(trainer, data, tmp_path, slow):
-    found = diagnosed(trainer, data, tmp_path)["calibration"]
+    diagnosis = diagnosed(trainer, data, tmp_path)["calibration"]
     bins = {}
     for position in slow:
         bins.setdefault(min(int(position["red"] * 10), 9), []).append((position["red"], position["value"]))
     rows = [bins[number] for number in sorted(bins)]
-    assert found["positions"] == [len(row) for row in rows]
-    assert found["said"] == pytest.approx([mean(red for red, _ in row) for row in rows], rel=1e-4)
-    assert found["found"] == pytest.approx([mean(value for _, value in row) for row in rows], rel=1e-4)
+    assert diagnosis["positions"] == [len(row) for row in rows]
+    assert diagnosis["said"] == pytest.approx([mean(red for red, _ in row) for row in rows], rel=1e-4)
+    assert diagnosis["found"] == pytest.approx([mean(value for _, value in row) for row in rows], rel=1e-4)
     apart = [abs(mean(red for red, _ in row) - mean(value for _, value in row)) * len(row) for row in rows]
-    assert found["expected_error"] == pytest.approx(sum(apart) / len(slow), rel=1e-3)
+    assert diagnosis["expected_error"] == pytest.approx(sum(apart) / len(slow), rel=1e-3)
 
 
 def turned(board):
@@ -155,9 +155,9 @@ def test_equivariance_is_how_far_answers_move_in_the_other_symmetries(trainer, d
             value.append(abs((1 - red if swaps else red) - position["red"]))
             if position["target"] is not None:
                 policy.append(sum(abs(a - b) for a, b in zip(back, position["likely"], strict=True)) / 2)
-    found = diagnosed(trainer, data, tmp_path)["equivariance"]
-    assert found == pytest.approx({"positions": 192, "policy": mean(policy), "value": mean(value)}, rel=1e-3)
-    assert found["value"] > 0
+    diagnosis = diagnosed(trainer, data, tmp_path)["equivariance"]
+    assert diagnosis == pytest.approx({"positions": 192, "policy": mean(policy), "value": mean(value)}, rel=1e-3)
+    assert diagnosis["value"] > 0
 
 
 class Fair(nn.Module):
@@ -173,15 +173,15 @@ class Fair(nn.Module):
 
 
 def test_a_network_that_treats_all_symmetries_alike_has_no_equivariance_error(data, tmp_path):
-    found = diagnosed(Trainer(Fair()), data, tmp_path)["equivariance"]
-    assert (found["policy"], found["value"]) == (pytest.approx(0, abs=1e-6), 0)
+    diagnosis = diagnosed(Trainer(Fair()), data, tmp_path)["equivariance"]
+    assert (diagnosis["policy"], diagnosis["value"]) == (pytest.approx(0, abs=1e-6), 0)
 
 
 def test_the_hardest_positions_are_named_by_file_and_line(trainer, data, tmp_path, slow):
-    found = diagnosed(trainer, data, tmp_path)["hardest"]
+    diagnosis = diagnosed(trainer, data, tmp_path)["hardest"]
     loss = [0.15 * position["policy_loss"] + 0.85 * position["value_loss"] for position in slow]
     rows = sorted(range(len(slow)), key=lambda row: -loss[row])[:8]
-    for entry, row in zip(found, rows, strict=True):
+    for entry, row in zip(diagnosis, rows, strict=True):
         position = slow[row]
         assert entry["loss"] == pytest.approx(loss[row], rel=1e-4)
         assert (entry["ply"], entry["line"]) == (position["ply"], position["game"])
@@ -201,14 +201,14 @@ def test_control_characters_in_the_name_of_a_source_do_not_reach_the_record(trai
     hostile = tuple(f"\x1b[2J{name}" for name in val_loader.index.sources)
     object.__setattr__(val_loader.index, "sources", hostile)
     event = validated(trainer, val_loader, tmp_path)
-    found = Diagnosis(trainer, val_loader, positions=50)(event)["diagnosis"]["hardest"]
-    assert all("\x1b" not in entry["source"] and "[2J" in entry["source"] for entry in found)
+    hardest = Diagnosis(trainer, val_loader, positions=50)(event)["diagnosis"]["hardest"]
+    assert all("\x1b" not in entry["source"] and "[2J" in entry["source"] for entry in hardest)
 
 
 def test_fewer_positions_are_the_same_each_time_and_of_every_shard(trainer, data, tmp_path):
-    found = diagnosed(trainer, data, tmp_path, positions=40)
-    assert found == diagnosed(trainer, data, tmp_path, positions=40)
-    assert found["positions"] == sum(found["by_player"]["positions"]) == 40
+    diagnosis = diagnosed(trainer, data, tmp_path, positions=40)
+    assert diagnosis == diagnosed(trainer, data, tmp_path, positions=40)
+    assert diagnosis["positions"] == sum(diagnosis["by_player"]["positions"]) == 40
 
 
 def test_no_more_is_looked_at_than_validation_sees(trainer, data, tmp_path):
@@ -231,9 +231,9 @@ def test_damage_is_an_error_unless_it_may_be_skipped(trainer, data, tmp_path):
     [(0.03, 0.24, True), (0.30, 0.36, False), (0.60, 0.69, False), (0.01, 0.05, False), (0.24, 0.03, False)],
 )
 def test_a_gap_in_value_loss_that_only_memory_explains_is_warned_of(known, unseen, warned):
-    found = memory({"value_loss": known}, {"value_loss": unseen})
-    assert found["value_gap"] == pytest.approx(unseen - known)
-    assert ("warning" in found) == warned
+    diagnosis = memory({"value_loss": known}, {"value_loss": unseen})
+    assert diagnosis["value_gap"] == pytest.approx(unseen - known)
+    assert ("warning" in diagnosis) == warned
 
 
 def test_other_ranks_and_other_events_are_passed_over(trainer, data, tmp_path):

@@ -78,9 +78,9 @@ def test_the_network_of_hex_ai_is_trained_on_the_squared_error_of_its_probabilit
         by_hand.zero_grad()
         (0.15 * moves + 0.85 * mean).backward()
         by_hand.step()
-        found = ours.train_on_batches([batch])
-        assert found["value_loss"] == pytest.approx(mean.item(), rel=1e-6)
-        assert found["policy_loss"] == pytest.approx(moves.item(), rel=1e-6)
+        means = ours.train_on_batches([batch])
+        assert means["value_loss"] == pytest.approx(mean.item(), rel=1e-6)
+        assert means["policy_loss"] == pytest.approx(moves.item(), rel=1e-6)
     for name, weight in theirs.state_dict().items():
         assert torch.allclose(model.state_dict()[name], weight, rtol=1e-4, atol=1e-6), name
 

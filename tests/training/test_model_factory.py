@@ -54,8 +54,8 @@ def made(**options: Any) -> nn.Module:
 
 
 def same(ours: nn.Module, theirs: nn.Module | dict[str, Tensor]) -> bool:
-    found, expected = ours.state_dict(), theirs if isinstance(theirs, dict) else theirs.state_dict()
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    mine, expected = ours.state_dict(), theirs if isinstance(theirs, dict) else theirs.state_dict()
+    return mine.keys() == expected.keys() and all(torch.equal(mine[name], expected[name]) for name in expected)
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_a_network_may_answer_a_dict_with_the_names_of_heads_in_place_of_a_tuple
     source += "        policy, value = super().forward(board)\n        return {'value': value, 'policy': policy}\n"
     Path(f"{mine}.py").write_text(MINE + source)
     batch = Batch(BOARDS, torch.zeros(4, 25), torch.zeros(4, 1))
-    found = [Trainer(made(model=f"{mine}:{name}")).validate([batch]) for name in ("Named", "Mine")]
-    assert found[0] == found[1]
+    validated = [Trainer(made(model=f"{mine}:{name}")).validate([batch]) for name in ("Named", "Mine")]
+    assert validated[0] == validated[1]
 
 
 class Bounded(nn.Module):
@@ -320,6 +320,6 @@ def test_weights_to_begin_with_come_from_regular_files_that_do_not_inflate(tmp_p
     os.mkfifo(pipe)
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(64 << 20))
-    for path, found in ((pipe, "no regular file"), (bomb, "holds compressed records")):
-        with pytest.raises(DataError, match=found):
+    for path, finding in ((pipe, "no regular file"), (bomb, "holds compressed records")):
+        with pytest.raises(DataError, match=finding):
             network(TrainSpec(data="d", run=Path("r"), channels=4, blocks=1, init_from=path), side=5)

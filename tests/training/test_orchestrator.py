@@ -322,8 +322,8 @@ class NumPyTrainer(Trainer):
         return {name: np.float64(value) for name, value in super().train_on_batches(batches).items()}
 
     def validate(self, loader):
-        found = {name: np.mean([value]) for name, value in super().validate(loader).items()}
-        return {**found, "each": [np.float32(1), float("nan")], "tensor": torch.tensor(3.0), "count": np.int64(4)}
+        means = {name: np.mean([value]) for name, value in super().validate(loader).items()}
+        return {**means, "each": [np.float32(1), float("nan")], "tensor": torch.tensor(3.0), "count": np.int64(4)}
 
     def state_dict(self):
         draws = np.random.Generator(np.random.MT19937(5))
@@ -636,17 +636,17 @@ def test_a_checkpoint_that_could_not_be_read_is_no_damaged_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "finding"),
     [
         ({"train_loader": SmallLoader(fingerprint="def")}, "dataset abc, not on def"),
         ({"mini_epoch_samples": 10}, "mini_epoch_samples was 9, is 10"),
         ({"options": {"seed": 4}}, "seed was None, is 4"),
     ],
 )
-def test_another_dataset_or_other_options_are_refused_and_nothing_is_touched(tmp_path, changes, found):
+def test_another_dataset_or_other_options_are_refused_and_nothing_is_touched(tmp_path, changes, finding):
     train(tmp_path, num_epochs=1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    with pytest.raises(DataError, match=found):
+    with pytest.raises(DataError, match=finding):
         train(tmp_path, **changes)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 

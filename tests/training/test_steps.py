@@ -52,9 +52,9 @@ def saved(trainer: Trainer) -> bytes:
 
 
 def gone_on(trainer: Trainer, data: bytes) -> Trainer:
-    found = torch.load(io.BytesIO(data), weights_only=True)
-    trainer.load_state_dict(found["state"])
-    torch.set_rng_state(found["random"])
+    saved = torch.load(io.BytesIO(data), weights_only=True)
+    trainer.load_state_dict(saved["state"])
+    torch.set_rng_state(saved["random"])
     return trainer
 
 
@@ -156,9 +156,9 @@ def test_a_state_without_what_a_trainer_keeps_is_refused():
 def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(parts):
     # the first rows have no policy target, so parts have different numbers of them, and one has none
     whole, cut = made(Bare, optimizer="sgd"), made(Bare, optimizer="sgd", accumulate=parts)
-    found, expected = cut.train_on_batches(BATCHES), whole.train_on_batches(BATCHES)
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert (found["batches"], found["policy_samples"]) == (8, 31)
+    means, expected = cut.train_on_batches(BATCHES), whole.train_on_batches(BATCHES)
+    assert means == pytest.approx(expected, rel=1e-6)
+    assert (means["batches"], means["policy_samples"]) == (8, 31)
     assert torch.allclose(weights(cut.model), weights(whole.model), rtol=1e-5, atol=1e-7)
 
 
@@ -166,8 +166,8 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_the_slow_twin():
     trainer, sample = made(Bare, optimizer="sgd", momentum=0.0, weight_decay=0.0, accumulate=3), BATCHES[0]
     twin = copy.deepcopy(trainer.model)
     heads = trainer.heads
-    found = losses(heads, answers_by_head(heads, twin(sample.board)), targets_of(heads, sample))
-    (0.15 * found["policy"].mean() + 0.85 * found["value"].mean()).backward()
+    row_losses = losses(heads, answers_by_head(heads, twin(sample.board)), targets_of(heads, sample))
+    (0.15 * row_losses["policy"].mean() + 0.85 * row_losses["value"].mean()).backward()
     expected = weights(twin) - 1e-2 * torch.cat([weight.grad.flatten() for weight in twin.parameters()])
     trainer.train_on_batches([sample])
     assert torch.allclose(weights(trainer.model), expected, rtol=1e-6, atol=1e-8)
@@ -208,10 +208,10 @@ def test_the_average_is_that_of_the_slow_twin_and_is_validated_too():
             assert torch.allclose(kept[name].double(), value, rtol=1e-5, atol=1e-6), name
     twin = made()
     twin.model.load_state_dict(kept)
-    found, alone = trainer.validate(BATCHES), twin.validate(BATCHES)
-    assert {name.removeprefix("ema_"): found[name] for name in found if name.startswith("ema_")} == alone
+    means, alone = trainer.validate(BATCHES), twin.validate(BATCHES)
+    assert {name.removeprefix("ema_"): means[name] for name in means if name.startswith("ema_")} == alone
     plain.model.load_state_dict(trainer.model.state_dict())
-    assert {name: value for name, value in found.items() if not name.startswith("ema_")} == plain.validate(BATCHES)
+    assert {name: value for name, value in means.items() if not name.startswith("ema_")} == plain.validate(BATCHES)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -241,8 +241,8 @@ def test_float16_passes_over_a_step_that_overflows_and_lowers_its_scale():
 def test_channels_last_changes_where_numbers_lie_and_not_what_they_are():
     ordinary, other = made(Bare), made(Bare, channels_last=True)
     assert other.model.see[0].weight.is_contiguous(memory_format=torch.channels_last)
-    found, expected = (trainer.train_on_batches(BATCHES[:1]) for trainer in (other, ordinary))
-    assert found == pytest.approx(expected, rel=1e-5)
+    means, expected = (trainer.train_on_batches(BATCHES[:1]) for trainer in (other, ordinary))
+    assert means == pytest.approx(expected, rel=1e-5)
 
 
 # --- losses that are no numbers ---

@@ -15,12 +15,12 @@ def taken(stream, leave=lambda: False, done=lambda: None):
 
 
 def whole_run(stream, mini_epochs):
-    found = []
+    mini_epoch_batches = []
     for _ in range(mini_epochs):
         stream.begin_mini_epoch()
-        found.append(taken(stream))
+        mini_epoch_batches.append(taken(stream))
         stream.cursor = stream.plan.after_mini_epoch(stream.cursor, stream.loader)
-    return found
+    return mini_epoch_batches
 
 
 def test_a_mini_epoch_ends_with_its_samples_or_with_the_epoch():

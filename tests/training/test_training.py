@@ -56,8 +56,8 @@ def slow_losses(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[floa
 
 
 def means(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    found = losses(HEADS, answers_by_head(HEADS, (logits, value_logit)), targets_of(HEADS, batch))
-    return found["policy"].mean(), found["value"].mean()
+    row_losses = losses(HEADS, answers_by_head(HEADS, (logits, value_logit)), targets_of(HEADS, batch))
+    return row_losses["policy"].mean(), row_losses["value"].mean()
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -65,8 +65,8 @@ def means(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[Tensor, Te
 def test_the_losses_are_those_of_the_slow_twin(soft, without_policy):
     batch = some_batch(8, soft=soft, without_policy=without_policy)
     logits, value_logit = 3 * torch.randn(8, 25), 3 * torch.randn(8, 1)
-    found = [mean.item() for mean in means(logits, value_logit, batch)]
-    assert found == pytest.approx(slow_losses(logits, value_logit, batch))
+    computed = [mean.item() for mean in means(logits, value_logit, batch)]
+    assert computed == pytest.approx(slow_losses(logits, value_logit, batch))
 
 
 def test_a_position_without_a_policy_target_does_not_touch_the_policy_loss():

@@ -74,8 +74,8 @@ def place_in_run(path: Path) -> tuple[int, int, bool] | None:
 
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by name; a folder that does not exist holds none."""
-    found = [(at, path) for path in folder.glob("checkpoint_*.pt") if (at := place_in_run(path))]
-    return [path for _, path in sorted(found, reverse=True)]
+    placed = [(at, path) for path in folder.glob("checkpoint_*.pt") if (at := place_in_run(path))]
+    return [path for _, path in sorted(placed, reverse=True)]
 
 
 def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, Any]) -> None:
@@ -110,8 +110,8 @@ def read(path: Path) -> dict[str, Any]:
                 raise _refused(problem, path)
             state = _loaded(file, path)
     except OSError as error:
-        found = f"cannot be read ({error.strerror})"
-        raise Unopened(found, where=str(path), fix="Make it readable, or put back a good copy") from None
+        fix = "Make it readable, or put back a good copy"
+        raise Unopened(f"cannot be read ({error.strerror})", where=str(path), fix=fix) from None
     if not isinstance(state, dict) or type(state.get("format")) is not int:
         raise _refused("is no checkpoint of hexshards", path)
     if state["format"] in (FORMAT, WITH_ARRAYS) and (problem := problem_of(state)):
@@ -167,16 +167,16 @@ def trainer_state(state: Mapping[str, Any]) -> dict[str, Any]:
 def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, Any], where: Path) -> None:
     """Raise DataError unless a checkpoint's run had this dataset and these options, free ones excepted."""
     if state["format"] not in (FORMAT, WITH_ARRAYS):
-        found = f"has format {state['format']}, this program reads {FORMAT} and {WITH_ARRAYS}"
+        problem = f"has format {state['format']}, this program reads {FORMAT} and {WITH_ARRAYS}"
         raise DataError(
-            found, where=str(where), fix="Use the version of hexshards that wrote it, or another run folder"
+            problem, where=str(where), fix="Use the version of hexshards that wrote it, or another run folder"
         )
     if state["dataset"] != dataset:
-        found = f"was made on dataset {printable(state['dataset'])}, not on {printable(dataset)}"
-        raise DataError(found, where=str(where), fix="Train on the same dataset, or use another run folder")
+        problem = f"was made on dataset {printable(state['dataset'])}, not on {printable(dataset)}"
+        raise DataError(problem, where=str(where), fix="Train on the same dataset, or use another run folder")
     if differing := _differences(state["options"], options):
-        found = f"was made with other options: {'; '.join(differing)}"
-        raise DataError(found, where=str(where), fix="Use the same options, or another run folder")
+        problem = f"was made with other options: {'; '.join(differing)}"
+        raise DataError(problem, where=str(where), fix="Use the same options, or another run folder")
 
 
 def random_state() -> dict[str, Any]:
@@ -223,8 +223,8 @@ def _cuda_in_use() -> bool:
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        found = f"a checkpoint needs {show_bytes(needed)}, {show_bytes(free)} are free; those before it are whole"
-        raise OSError(errno.ENOSPC, found, str(folder))
+        problem = f"a checkpoint needs {show_bytes(needed)}, {show_bytes(free)} are free; those before it are whole"
+        raise OSError(errno.ENOSPC, problem, str(folder))
 
 
 def _sealed(data: bytes) -> bytes:
@@ -280,5 +280,5 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
     ]
 
 
-def _refused(found: str, path: Path) -> DataError:
-    return DataError(found, where=str(path), fix="Remove it, or put back a good copy")
+def _refused(problem: str, path: Path) -> DataError:
+    return DataError(problem, where=str(path), fix="Remove it, or put back a good copy")

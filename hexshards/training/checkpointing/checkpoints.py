@@ -69,10 +69,12 @@ class Checkpoints:
         self.newest = self.resumed_from = None
         if self.writes:
             self.folder.remove_leftovers()
-        found = self.folder.find(self.resume, self._reader, on_damage=notice) if self.writes else None
+        newest = self.folder.find(self.resume, self._reader, on_damage=notice) if self.writes else None
         state = RunState()
-        if path := self._team.same(str(found[0]) if found else None):
-            state = self._restored(Path(path), found[1] if found else checkpoint_file.read(Path(path)), trainer, stream)
+        if path := self._team.same(str(newest[0]) if newest else None):
+            state = self._restored(
+                Path(path), newest[1] if newest else checkpoint_file.read(Path(path)), trainer, stream
+            )
         if self.writes:
             until = (state.cursor.epoch, state.cursor.mini_epoch)
             self.folder.go_on(until=until, last=state.record, best=state.standing.checkpoint)
@@ -127,9 +129,9 @@ class Checkpoints:
             stream.loader.load_state_dict(saved["loader_state"])
             checkpoint_file.set_random_states(saved["random_state"], self._team)
         except Exception as error:  # a trainer of anybody's own may raise anything for a state that is not its own
-            found = f"does not fit this run ({printable(error, width=300)})"
+            problem = f"does not fit this run ({printable(error, width=300)})"
             fix = "Use the model and trainer that wrote it, or another run folder"
-            raise DataError(found, where=str(path), fix=fix) from error
+            raise DataError(problem, where=str(path), fix=fix) from error
         self._watch.restart(before_s=standing["used_s"])
         self.resumed_from = self.newest = path
         return RunState(

@@ -51,8 +51,8 @@ def plain_state(value: Any, *, what: str) -> tuple[Any, list[list[str | int]]]:
     Tensors stay as they are, arrays become tensors of the same bytes. Raises NotPlain, which names ``what`` and the
     place in it.
     """
-    found = _Plain(what, keep_arrays=True)
-    return found.of(value, ()), [list(path) for path in found.arrays]
+    plain = _Plain(what, keep_arrays=True)
+    return plain.of(value, ()), [list(path) for path in plain.arrays]
 
 
 def with_arrays(state: Any, paths: Sequence[Sequence[str | int]]) -> Any:
@@ -124,11 +124,11 @@ class _Plain:
         return tensor
 
     def _mapping(self, value: Mapping[Any, Any], path: KeyPath) -> dict[Any, Any]:
-        found = OrderedDict() if self.keep_arrays and isinstance(value, OrderedDict) else {}
+        plain = OrderedDict() if self.keep_arrays and isinstance(value, OrderedDict) else {}
         for key, part in value.items():
             name = self._leaf(key, (*path, _printed(key))) if self.keep_arrays else str(self._leaf(key, path))
-            found[name] = self.of(part, (*path, name))
-        return found
+            plain[name] = self.of(part, (*path, name))
+        return plain
 
     def _other(self, value: Any, path: KeyPath) -> Any:
         match value:
@@ -144,10 +144,10 @@ class _Plain:
                 return str(value)
         raise self._refused(_kind(value), path)
 
-    def _refused(self, found: str, path: KeyPath) -> NotPlain:
+    def _refused(self, value: str, path: KeyPath) -> NotPlain:
         place = ".".join(map(str, path)) or "its top"
         takes = "numbers, text, None, lists and dicts" + (", tensors and NumPy arrays" if self.keep_arrays else "")
-        return NotPlain(f"{self.what} holds {found} at {place}, which could not be read back. Give {takes} instead")
+        return NotPlain(f"{self.what} holds {value} at {place}, which could not be read back. Give {takes} instead")
 
 
 def _kind(value: object) -> str:

@@ -57,8 +57,8 @@ class RunFolder:
         """
         present = checkpoint_file.newest_first(self.checkpoints)
         if resume == "never" and present:
-            found = f"already holds {counted(len(present), 'checkpoint')}"
-            raise DataError(found, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
+            problem = f"already holds {counted(len(present), 'checkpoint')}"
+            raise DataError(problem, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
         if resume not in RESUMES:
             return Path(resume), reader.take(Path(resume))
         damage: list[DataError] = []
@@ -96,9 +96,11 @@ class RunFolder:
         here = (counters["epoch"], counters["mini_epoch"], bool(counters["finished"]))
         present = checkpoint_file.newest_first(self.checkpoints)
         if newer := [other for other in present if (checkpoint_file.place_in_run(other) or here) > here]:
-            found = f"{counted(len(newer), 'checkpoint', verb='is/are')} newer than {path.name}, up to {newer[0].name}"
+            problem = (
+                f"{counted(len(newer), 'checkpoint', verb='is/are')} newer than {path.name}, up to {newer[0].name}"
+            )
             fix = "Move them away first, or use another run folder"
-            raise DataError(found, where=str(self.checkpoints), fix=fix)
+            raise DataError(problem, where=str(self.checkpoints), fix=fix)
 
     def go_on(self, *, until: tuple[int, int], last: Mapping[str, Any], best: str | None) -> None:
         """Bring log and ``best.pt`` to where a checkpoint stands: see MetricsLog.cut."""

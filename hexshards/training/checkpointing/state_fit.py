@@ -93,9 +93,9 @@ def _check_names(given: Any, fresh: Any, name: str) -> None:
     _check(not says, name, " and ".join(says))
 
 
-def _check(holds: bool, name: str, found: str) -> None:
+def _check(holds: bool, name: str, problem: str) -> None:
     if not holds:
-        raise ValueError(f"{name} {found}")
+        raise ValueError(f"{name} {problem}")
 
 
 def with_own_flags(given: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

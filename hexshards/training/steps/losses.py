@@ -73,11 +73,11 @@ def targets_of(heads: Sequence[Head], batch: Samples) -> dict[str, Target]:
     return {head.name: head.target(batch) for head in heads}
 
 
-def loss_sums(heads: Sequence[Head], found: Mapping[str, RowLosses]) -> BatchSums:
+def loss_sums(heads: Sequence[Head], row_losses: Mapping[str, RowLosses]) -> BatchSums:
     """What some rows add to the running sums, in the dtype of ``wide``; no gradient."""
-    rows: dict[str, Tensor] = {ALL_ROWS: torch.ones_like(found[heads[0].name].loss_B)}
+    rows: dict[str, Tensor] = {ALL_ROWS: torch.ones_like(row_losses[heads[0].name].loss_B)}
     for head in heads:
-        losses_B, known_B = found[head.name]
+        losses_B, known_B = row_losses[head.name]
         rows |= {head.loss_name: losses_B} if known_B is None else {head.counted: known_B, head.loss_name: losses_B}
     return {name: part.detach().to(wide(part.device)).sum() for name, part in rows.items()}
 
@@ -132,11 +132,11 @@ class Sums:
 
     def metrics(self) -> dict[str, float]:
         """Means over the rows that count; NaN over none."""
-        sums, found = self.by_name(), dict[str, float]()
+        sums, means = self.by_name(), dict[str, float]()
         for head in self._heads:
             rows = sums[head.counted]
-            found |= {each.name: sums[each.name] / rows if rows else math.nan for each in head.metrics}
-        return found
+            means |= {each.name: sums[each.name] / rows if rows else math.nan for each in head.metrics}
+        return means
 
     def by_name(self) -> dict[str, float]:
         """The sums, by their names."""

@@ -88,11 +88,11 @@ def _try(model: nn.Module, side: int) -> None:
     expected = [(TRIED_ROWS, head.width(side)) for head in HEADS]
     if isinstance(answer, Mapping):
         answer = [answer.get(head.name) for head in HEADS]
-    found = [_shape(part) for part in answer] if isinstance(answer, (tuple, list)) else _shape(answer)
-    if found != expected:
+    shapes = [_shape(part) for part in answer] if isinstance(answer, (tuple, list)) else _shape(answer)
+    if shapes != expected:
         raise ValueError(
             f"given boards of shape {tuple(board.shape)}, the model must answer (policy_logits, value_logit) of shapes "
-            f"{expected}; it answers {found}"
+            f"{expected}; it answers {shapes}"
         )
 
 
@@ -119,8 +119,10 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     ]
     problems += _told("has of another shape", shapes)
     if problems:
-        found = f"its weights are of another network: it {'; it '.join(problems)}"
-        raise DataError(found, where=str(path), fix="Build the network they were trained in, or leave out --init-from")
+        problem = f"its weights are of another network: it {'; it '.join(problems)}"
+        raise DataError(
+            problem, where=str(path), fix="Build the network they were trained in, or leave out --init-from"
+        )
     model.load_state_dict(weights)
 
 
@@ -133,8 +135,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path), fix="Name a checkpoint") from None
     except Exception as error:  # torch.load raises a dozen kinds for what it does not take
-        found = f"torch.load takes nothing but weights, and this for none ({printable(error)})"
-        raise DataError(found, where=str(path), fix="Save the network's state_dict() alone, and name that") from error
+        refusal = f"torch.load takes nothing but weights, and this for none ({printable(error)})"
+        raise DataError(refusal, where=str(path), fix="Save the network's state_dict() alone, and name that") from error
     if problem:
         raise DataError(problem, where=str(path), fix="Name a checkpoint, or a file that torch.save wrote")
     for name in ("model_state_dict", "state_dict"):

@@ -184,8 +184,8 @@ class Trainer:
         counts = {name: self._count(target, rows) for name, target in sample.targets.items()}
         self.optimizer.zero_grad()
         parts = sample.parts(self.spec.accumulate)
-        found = [self._backward(part, counts, last=part is parts[-1]) for part in parts]
-        sums = total(found, self.team)
+        part_sums = [self._backward(part, counts, last=part is parts[-1]) for part in parts]
+        sums = total(part_sums, self.team)
         self._newest.add(self._weighted({head.name: sums[head.loss_name] for head in self.heads}, counts))
         self.scheduler.advance(rows)
         self._move_weights()
@@ -198,11 +198,11 @@ class Trainer:
     def _backward(self, part: _Sample, counts: Mapping[str, int | Tensor], *, last: bool) -> BatchSums:
         """Add the part's gradients, of its share in the mean over all processes' rows; its sums."""
         with self._alone(unless=last):
-            found = losses(self.heads, self._answers(self._net, part.board), part.targets)
-            loss = self._weighted({name: each.loss_B.sum() for name, each in found.items()}, counts)
+            row_losses = losses(self.heads, self._answers(self._net, part.board), part.targets)
+            loss = self._weighted({name: each.loss_B.sum() for name, each in row_losses.items()}, counts)
             # DistributedDataParallel takes the mean over processes, where the sum is wanted
             self.scaler.scale(loss * self.team.size).backward()  # type: ignore[no-untyped-call]
-        return loss_sums(self.heads, found)
+        return loss_sums(self.heads, row_losses)
 
     def _weighted(self, sums: Mapping[str, Tensor], counts: Mapping[str, int | Tensor]) -> Tensor:
         means = [head.weight * (sums[head.name] / counts[head.name]) for head in self.heads]
@@ -243,8 +243,8 @@ class Trainer:
 
     def _score(self, net: nn.Module, sample: _Sample, sums: Sums) -> None:
         answers = self._answers(net, sample.board)
-        found = loss_sums(self.heads, losses(self.heads, answers, sample.targets))
-        sums.add_batch(found | metric_sums(self.heads, answers, sample.targets))
+        batch_sums = loss_sums(self.heads, losses(self.heads, answers, sample.targets))
+        sums.add_batch(batch_sums | metric_sums(self.heads, answers, sample.targets))
 
     def _validation(self, sums: Sums) -> dict[str, float]:
         total = sums.over(self.team)

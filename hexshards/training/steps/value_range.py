@@ -72,9 +72,9 @@ def seen_range(model: nn.Module, board_B3SS: Tensor) -> Range:
 
 def check_output(model: nn.Module, board_B3SS: Tensor, output: ValueOutput, *, name: str) -> None:
     """Raise ValueError for a network whose value is not what ``value_output`` says."""
-    found = seen_range(model, board_B3SS)
-    if found.contradicts(output):
-        right = found.output
+    seen = seen_range(model, board_B3SS)
+    if seen.contradicts(output):
+        right = seen.output
         raise ValueError(
             f"{name} answers a value that {_SHOWS[right]}, which value_output {output} would train wrong without a "
             f"word: give value_output {right} (--value-output {right})"

@@ -80,7 +80,7 @@ def weights_of(path: Path) -> dict[str, float]:
 
 def streams_of(dataset: Path, name: str) -> dict[str, object]:
     """What the version's loader makes of a dataset: two epochs by digest; a state in the second, and what follows."""
-    found: dict[str, object] = {}
+    streams: dict[str, object] = {}
     for stream, options in STREAMS.items():
         if name == "baked5":
             options = {**options, "augment": "none"}
@@ -92,8 +92,8 @@ def streams_of(dataset: Path, name: str) -> dict[str, object]:
         begun = digest(islice(passing, 1))
         state = loader.state_dict()
         rest = digest(passing)
-        found[stream] = {"options": options, "epoch0": epochs[0], "begun": begun, "state": state, "rest": rest}
-    return found
+        streams[stream] = {"options": options, "epoch0": epochs[0], "begun": begun, "state": state, "rest": rest}
+    return streams
 
 
 def stop_within_a_mini_epoch(event: object) -> None:
