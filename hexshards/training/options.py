@@ -215,9 +215,16 @@ class TrainSpec(StepSpec):
         panel=NETWORK,
         shapes="weights",
     )
+    model_args: str = option(
+        "",
+        "What the factory of --model is called with, as a call has it: resnet18,dropout_prob=0.1.",
+        panel=NETWORK,
+        shapes="weights",
+    )
     init_from: Path | None = option(
         None,
-        "Begin with the weights in this checkpoint or state_dict, and nothing else of it.",
+        "Begin with the weights in this checkpoint or state_dict, hex_ai's epoch3_mini4.pt.gz too, and nothing else of "
+        "it.",
         panel=NETWORK,
         shapes="weights",
     )

@@ -19,7 +19,7 @@ from hexshards.errors import DataError
 from hexshards.loading.expand import Batch
 from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.steps.model import TwoHeadedResNet
-from hexshards.training.steps.model_factory import network
+from hexshards.training.steps.model_factory import arguments, network
 from hexshards.training.steps.trainer import Trainer
 from hexshards.training.steps.value_range import Range, check_output, seen_range
 
@@ -296,6 +296,47 @@ def test_weights_of_another_network_are_refused_in_words(tmp_path):
     torch.save({}, tmp_path / "empty.pt")
     with pytest.raises(DataError, match=r"it lacks policy\.0\.weight.* and \d+ more"):
         made(init_from=tmp_path / "empty.pt")
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "kwargs"),
+    [
+        ("", [], {}),
+        ("resnet18", ["resnet18"], {}),
+        ("resnet18, dropout_prob=0.1,", ["resnet18"], {"dropout_prob": 0.1}),
+        ("res-net/18, '1', 1, widths=[8, 16], pair=False", ["res-net/18", "1", 1], {"widths": [8, 16], "pair": False}),
+        ("__import__('os').abort()", ["__import__('os').abort()"], {}),
+    ],
+)
+def test_arguments_of_a_factory_are_read_as_a_call_has_them_and_nothing_in_them_runs(given, args, kwargs):
+    assert arguments(given) == (args, kwargs)
+
+
+@pytest.mark.parametrize("given", ["a b", "x=1, x=2", "*a", "**a", "1)(2", ")", "1) + f(2", "(" * 5_000])
+def test_what_is_no_arguments_is_refused_in_words(given):
+    with pytest.raises(ValueError, match=r"^model_args must be arguments, such as resnet18"):
+        arguments(given)
+
+
+def test_a_factory_is_called_with_its_arguments():
+    model = network(
+        spec(model="helpers.small_hex_ai:create_model", model_args="resnet18,dropout_prob=0.25", value_weight=0.0),
+        side=13,
+    )
+    assert model.dropout.p == 0.25
+    with pytest.raises(ValueError, match=r"fails when it is called with model_args vgg: unknown model type: vgg"):
+        made(model="helpers.small_hex_ai:create_model", model_args="vgg")
+    with pytest.raises(ValueError, match=r"fails when it is called without arguments \(give some with model_args\)"):
+        made(model="torch.nn:Linear")
+    with pytest.raises(ValueError, match=r"model_args 'resnet18' are for a model of your own: name it with model"):
+        made(model_args="resnet18")
+
+
+def test_the_refusal_of_hex_ais_network_proposes_its_loss_too():
+    with pytest.raises(
+        ValueError, match=r"give value_output tanh \(--value-output tanh\); hex_ai's loss is value_loss mse"
+    ):
+        network(spec(model="helpers.small_hex_ai:create_model", model_args="resnet18"), side=13)
 
 
 class Payload:

@@ -5,6 +5,7 @@ The seed's weights depend on nothing drawn before, and leave torch's random stat
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import sys
 from collections.abc import Mapping
@@ -15,14 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import DataError, printable
-from hexshards.storage.files import inflating, open_regular
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.heads import HEADS
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
 from hexshards.training.steps.value_range import ROWS, check_output
-
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before the names of weights."""
+from hexshards.training.steps.weights_file import bare, read_weights
 
 TRIED_ROWS = 2
 """Boards in the batch that a network is tried on."""
@@ -53,11 +51,18 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
 
 def _made(spec: TrainSpec) -> nn.Module:
     if spec.model:
-        return _yours(spec.model, folder=str(spec.absolute("")))
+        return yours(spec.model, spec.model_args, folder=str(spec.absolute("")))
+    if spec.model_args:
+        raise ValueError(f"model_args {printable(spec.model_args)!r} are for a model of your own: name it with model")
     return TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks)
 
 
-def _yours(name: str, *, folder: str) -> nn.Module:
+def yours(name: str, given: str = "", *, folder: str) -> nn.Module:
+    """What the factory ``package.module:factory`` returns, called with the arguments that ``given`` says.
+
+    Python looks for it in a folder too. Raises ValueError where there is no network.
+    """
+    args, kwargs = arguments(given)
     # as `python -m` does; the command `hexshards` does not
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -66,12 +71,35 @@ def _yours(name: str, *, folder: str) -> nn.Module:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"model {name} cannot be found: {error}. Name it as package.module:factory") from error
     try:
-        model = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+        model = factory(*args, **kwargs) if callable(factory) and not isinstance(factory, nn.Module) else factory
     except Exception as error:
-        raise ValueError(f"model {name} fails when it is called without arguments: {printable(error)}") from error
+        called = f"with model_args {given}" if given else "without arguments (give some with model_args)"
+        raise ValueError(f"model {name} fails when it is called {called}: {printable(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name} is a {type(model).__name__}, not a torch.nn.Module. Name what makes one")
     return model
+
+
+def arguments(given: str) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments as a call has them: ``resnet18, dropout_prob=0.1``. What is no number, list or the like is text."""
+    source = f"f({given}\n)"
+    try:
+        call = ast.parse(source, mode="eval").body
+        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        args = [_literal(each, source) for each in call.args if not isinstance(each, ast.Starred)]
+        kwargs = {each.arg: _literal(each.value, source) for each in call.keywords if each.arg}
+        assert (len(args), len(kwargs)) == (len(call.args), len(call.keywords))
+    except (SyntaxError, ValueError, AssertionError, RecursionError, MemoryError):
+        example = "resnet18,dropout_prob=0.1"
+        raise ValueError(f"model_args must be arguments, such as {example}, got {printable(given)}") from None
+    return args, kwargs
+
+
+def _literal(node: ast.expr, source: str) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.get_source_segment(source, node)
 
 
 @torch.no_grad()
@@ -107,9 +135,9 @@ def _shape(part: object) -> object:
 
 def _load_weights(model: nn.Module, path: Path) -> None:
     """Put a file's weights into a model; all of them must fit. Raises DataError."""
-    weights, wanted = _weights(path), model.state_dict()
+    weights, wanted = read_weights(path), model.state_dict()
     if weights.keys() != wanted.keys():
-        weights = {_bare(name): part for name, part in weights.items()}
+        weights = {bare(name): part for name, part in weights.items()}
     problems = _told("lacks", sorted(wanted.keys() - weights.keys()))
     problems += _told("has unknown", sorted(weights.keys() - wanted.keys()))
     shapes = [
@@ -124,32 +152,6 @@ def _load_weights(model: nn.Module, path: Path) -> None:
             problem, where=str(path), fix="Build the network they were trained in, or leave out --init-from"
         )
     model.load_state_dict(weights)
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    """The state_dict in a file, or under ``model_state_dict`` or ``state_dict`` in it."""
-    try:
-        with open_regular(path) as file:
-            problem = inflating(file) if file.peek(2)[:2] == b"PK" else None
-            loaded: Any = None if problem else torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path), fix="Name a checkpoint") from None
-    except Exception as error:  # torch.load raises a dozen kinds for what it does not take
-        refusal = f"torch.load takes nothing but weights, and this for none ({printable(error)})"
-        raise DataError(refusal, where=str(path), fix="Save the network's state_dict() alone, and name that") from error
-    if problem:
-        raise DataError(problem, where=str(path), fix="Name a checkpoint, or a file that torch.save wrote")
-    for name in ("model_state_dict", "state_dict"):
-        loaded = loaded.get(name, loaded) if isinstance(loaded, Mapping) else loaded
-    if not isinstance(loaded, Mapping) or not all(isinstance(part, Tensor) for part in loaded.values()):
-        raise DataError("holds no state_dict", where=str(path), fix="Name a checkpoint or a file with a state_dict")
-    return {str(name): part for name, part in loaded.items()}
-
-
-def _bare(name: str) -> str:
-    while wrapper := next((each for each in WRAPPERS if name.startswith(each)), ""):
-        name = name.removeprefix(wrapper)
-    return name
 
 
 def _told(says: str, names: list[str]) -> list[str]:

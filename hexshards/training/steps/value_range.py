@@ -75,9 +75,10 @@ def check_output(model: nn.Module, board_B3SS: Tensor, output: ValueOutput, *, n
     seen = seen_range(model, board_B3SS)
     if seen.contradicts(output):
         right = seen.output
+        also = "; hex_ai's loss is value_loss mse (--value-loss mse)" if right == "tanh" else ""
         raise ValueError(
             f"{name} answers a value that {_SHOWS[right]}, which value_output {output} would train wrong without a "
-            f"word: give value_output {right} (--value-output {right})"
+            f"word: give value_output {right} (--value-output {right}){also}"
         )
 
 
