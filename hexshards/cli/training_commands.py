@@ -62,16 +62,16 @@ def _train(spec: TrainSpec, *, tensorboard: bool) -> None:
     from hexshards.training.distributed import joined
     from hexshards.training.tensorboard_log import TensorBoardLog
 
-    with joined() as team:
-        speaks = team.rank == 0
+    with joined() as process_group:
+        speaks = process_group.rank == 0
         logs = [TensorBoardLog()] if tensorboard and speaks else []
         with TrainingView() if speaks else nullcontext() as view:
             outcome = runs.train(spec, hooks=[*([view] if view else []), *logs])
         if speaks:
             display.say(outcome.summary())
-        team.any(False)  # torchrun ends all when one has ended with 130: not before everything is said
+        process_group.any(False)  # torchrun ends all when one has ended with 130: not before everything is said
     code = INTERRUPTED if outcome.interrupted else 0
-    if team.size > 1:
+    if process_group.size > 1:
         _leave(code)
     raise typer.Exit(code)
 

@@ -40,9 +40,9 @@ PROGRESS_INTERVAL_S = 0.1
 class Events:
     """The hooks of a run, and what they are told."""
 
-    def __init__(self, run: Run, hooks: Sequence[Hook], *, watch: Stopwatch, team: ProcessGroup) -> None:
+    def __init__(self, run: Run, hooks: Sequence[Hook], *, watch: Stopwatch, process_group: ProcessGroup) -> None:
         self._run, self._hooks = run, Listeners(hooks)
-        self._watch, self._team = watch, team
+        self._watch, self._process_group = watch, process_group
         self.begin()
 
     def begin(self) -> None:
@@ -51,7 +51,7 @@ class Events:
 
     def started(self, state: RunState, checkpoints: Checkpoints, stream: BatchStream) -> None:
         """The run stands where its checkpoint left it."""
-        history = self._team.same(checkpoints.folder.log.records() if checkpoints.writes else None)
+        history = self._process_group.same(checkpoints.folder.log.records() if checkpoints.writes else None)
         self._hooks.tell(
             RunStarted(
                 run=self._run,

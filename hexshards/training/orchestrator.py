@@ -56,7 +56,7 @@ class MiniEpochOrchestrator:
         hooks: Sequence[Hook] = (),
         settings: RunSettings = DEFAULT,
     ) -> None:
-        by_batches, team = settings.mini_epoch_batches, settings.team
+        by_batches, process_group = settings.mini_epoch_batches, settings.process_group
         if mini_epoch_samples is None and by_batches is None:
             mini_epoch_samples = TRAIN.mini_epoch_samples
         limits = Limits(epochs=num_epochs, samples=settings.max_samples, time_s=settings.max_time_s)
@@ -70,7 +70,7 @@ class MiniEpochOrchestrator:
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": by_batches}
         options = plain_names(settings.options, what="options") | sizes
         self.trainer, self.val_loader, self.settings, self.watch = trainer, val_loader, settings, Stopwatch()
-        shared: dict[str, Any] = {"watch": self.watch, "team": team}
+        shared: dict[str, Any] = {"watch": self.watch, "process_group": process_group}
         self.stop = Stop(plan, settings.early, **shared)
         resume: dict[str, Any] = {"resume": settings.resume, "reader": settings.reader}
         self.checkpoints = Checkpoints(run, settings.retention, options=options, **resume, **shared)
@@ -81,10 +81,12 @@ class MiniEpochOrchestrator:
             val_loader=val_loader,
             options=options,
             stop=self.stop.because,
-            rank=team.rank,
+            rank=process_group.rank,
         )
         self.events = Events(seen, hooks, **shared)
-        self.stream = BatchStream(train_loader, plan, supply=settings.supply, on_growth=self.events.grown, **shared)
+        self.stream = BatchStream(
+            train_loader, plan, growing_data=settings.growing_data, on_growth=self.events.grown, **shared
+        )
 
     def run(self) -> Outcome:
         """Train to the end, or to the first SIGINT, SIGTERM or SIGHUP, which finishes the batch and saves the state.
@@ -191,11 +193,11 @@ class MiniEpochOrchestrator:
 
     def _with_its_batch(self, error: NonFiniteLoss) -> DataError:
         """The batch whose loss is not finite is written out; the checkpoint before it is the newest."""
-        cursor, folder, team = self.stream.cursor, self.checkpoints.folder, self.settings.team
+        cursor, folder, process_group = self.stream.cursor, self.checkpoints.folder, self.settings.process_group
         batch = None if error.batches_ago is None else self.stream.recent(error.batches_ago)
         seen = "its batch is not known"
         if batch is not None:
-            seen = write_suspect(batch, folder.suspect(team.rank, team.size))
+            seen = write_suspect(batch, folder.suspect(process_group.rank, process_group.size))
         problem = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}; {seen}"
         fix = "Lower the learning rate, and start again to go on from the newest checkpoint"
         return DataError(problem, where=str(folder.path), fix=fix)

@@ -51,16 +51,16 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     """
     check_main_guard()
     device = chosen_device(spec.device)
-    with joined() as team, workers.named(), _same_kernels():
-        if team.size > 1 and device == "cuda":
-            device = f"cuda:{team.local_rank}"
+    with joined() as process_group, workers.named(), _same_kernels():
+        if process_group.size > 1 and device == "cuda":
+            device = f"cuda:{process_group.local_rank}"
             torch.cuda.set_device(device)
         # what a network draws while it trains, such as dropout, is another thing in each process
-        torch.manual_seed(int(raw(1, spec.seed, TRAINING, team.rank)[0]) >> 1)
+        torch.manual_seed(int(raw(1, spec.seed, TRAINING, process_group.rank)[0]) >> 1)
         reader = checkpoint_file.Reader()
-        threads = _threads(spec, team, reader)
+        threads = _threads(spec, process_group, reader)
         with computing(threads):
-            return _orchestrator(replace(spec, threads=threads), hooks, device, team, reader).run()
+            return _orchestrator(replace(spec, threads=threads), hooks, device, process_group, reader).run()
 
 
 @contextmanager
@@ -79,11 +79,11 @@ def usual_threads() -> int:
     return min(torch.get_num_threads(), usable_cores())
 
 
-def _threads(spec: TrainSpec, team: ProcessGroup, reader: checkpoint_file.Reader) -> int:
+def _threads(spec: TrainSpec, process_group: ProcessGroup, reader: checkpoint_file.Reader) -> int:
     """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
     # looked up by rank 0 alone, so that all compute alike
-    begun = _recorded_threads(spec, reader) if team.rank == 0 and spec.threads is None else None
-    return spec.threads or team.same(begun) or usual_threads()
+    begun = _recorded_threads(spec, reader) if process_group.rank == 0 and spec.threads is None else None
+    return spec.threads or process_group.same(begun) or usual_threads()
 
 
 def _recorded_threads(spec: TrainSpec, reader: checkpoint_file.Reader) -> int | None:
@@ -112,15 +112,17 @@ def _same_kernels() -> Iterator[None]:
 
 
 def _orchestrator(
-    spec: TrainSpec, hooks: Sequence[Hook], device: str, team: ProcessGroup, reader: checkpoint_file.Reader
+    spec: TrainSpec, hooks: Sequence[Hook], device: str, process_group: ProcessGroup, reader: checkpoint_file.Reader
 ) -> MiniEpochOrchestrator:
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
     came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
-    growth = GrowingDataset(came_down, run, lambda home: _loader(spec, home, split="train", device=device, team=team))
-    train_loader = _loader(spec, data, split="train", device=device, team=team)
+    growth = GrowingDataset(
+        came_down, run, lambda home: _loader(spec, home, split="train", device=device, process_group=process_group)
+    )
+    train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
     growth.put_aside(train_loader.index)
-    val_loader = _val_loader(spec, growth, train_loader, device=device, team=team)
-    trainer = _trainer(spec, train_loader, device, team)
+    val_loader = _val_loader(spec, growth, train_loader, device=device, process_group=process_group)
+    trainer = _trainer(spec, train_loader, device, process_group)
     diagnoses = [Diagnosis(trainer, val_loader, positions=spec.diagnose)] if val_loader and spec.diagnose else []
     return MiniEpochOrchestrator(
         trainer,
@@ -138,19 +140,19 @@ def _orchestrator(
             val_every=spec.val_every,
             early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
             retention=Retention(last=spec.keep_last, every=spec.keep_every),
-            options=_options(spec, team),
+            options=_options(spec, process_group),
             resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
-            team=team,
-            supply=None if spec.mix else growth,
+            process_group=process_group,
+            growing_data=None if spec.mix else growth,
             reader=reader,
         ),
     )
 
 
-def _options(spec: TrainSpec, team: ProcessGroup) -> dict[str, int | float | str | bool]:
+def _options(spec: TrainSpec, process_group: ProcessGroup) -> dict[str, int | float | str | bool]:
     """What a checkpoint records: the batch of all processes, so that their number may change."""
     recorded = {name: value for name, value in as_recorded(spec).items() if name != "batch_size"}
-    return {**recorded, "global_batch_size": spec.batch_size * team.size}
+    return {**recorded, "global_batch_size": spec.batch_size * process_group.size}
 
 
 def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
@@ -158,16 +160,18 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
 
     This process computes with the run's threads from then on.
     """
-    device, team = chosen_device(spec.device), ProcessGroup()
-    torch.set_num_threads(_threads(spec, team, checkpoint_file.Reader()))
+    device, process_group = chosen_device(spec.device), ProcessGroup()
+    torch.set_num_threads(_threads(spec, process_group, checkpoint_file.Reader()))
     data = _located(spec, spec.data)
-    train_loader = _loader(spec, data, split="train", device=device, team=team)
+    train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
     has_val = "val" in train_loader.index.splits
-    val_loader = _loader(spec, data, split="val", device=device, team=team) if has_val else None
-    return _trainer(spec, train_loader, device, team), train_loader, val_loader
+    val_loader = _loader(spec, data, split="val", device=device, process_group=process_group) if has_val else None
+    return _trainer(spec, train_loader, device, process_group), train_loader, val_loader
 
 
-def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, team: ProcessGroup) -> Loader:
+def _loader(
+    spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, process_group: ProcessGroup
+) -> Loader:
     training = split == "train"
     return loader(
         _mix(spec) if training and spec.mix else data,
@@ -185,8 +189,8 @@ def _loader(spec: TrainSpec, data: str | Path | Home, *, split: str, device: str
         device=device,
         cache=_cache(spec),
         # all processes see all of a validation, and deal its batches out among them
-        rank=team.rank if training else 0,
-        world_size=team.size if training else 1,
+        rank=process_group.rank if training else 0,
+        world_size=process_group.size if training else 1,
     )
 
 
@@ -208,17 +212,19 @@ def _located(spec: TrainSpec, dataset: str | Path) -> str | Path:
 
 
 def _val_loader(
-    spec: TrainSpec, growth: GrowingDataset, train_loader: Loader, *, device: str, team: ProcessGroup
+    spec: TrainSpec, growth: GrowingDataset, train_loader: Loader, *, device: str, process_group: ProcessGroup
 ) -> Loader | None:
     if "val" not in train_loader.index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
     begun = bool(newest_first(RunFolder(spec.absolute(spec.run)).checkpoints))
-    return _loader(spec, growth.first("validation", anew=not begun), split="val", device=device, team=team)
+    return _loader(
+        spec, growth.first("validation", anew=not begun), split="val", device=device, process_group=process_group
+    )
 
 
-def _trainer(spec: TrainSpec, train_loader: Loader, device: str, team: ProcessGroup) -> Trainer:
+def _trainer(spec: TrainSpec, train_loader: Loader, device: str, process_group: ProcessGroup) -> Trainer:
     if not spec.schedule_samples:
         planned = spec.epochs * train_loader.samples
         spec = replace(spec, schedule_samples=min(planned, spec.max_samples or planned))
-    return Trainer(network(spec, side=train_loader.index.side), spec, device=device, team=team)
+    return Trainer(network(spec, side=train_loader.index.side), spec, device=device, process_group=process_group)

@@ -37,8 +37,8 @@ class RunSettings:
     options that may change then."""
     resume: str | Path = TRAIN.resume
     """``auto``: from the newest good checkpoint; ``never``; or the path of a checkpoint."""
-    team: ProcessGroup = field(default_factory=ProcessGroup)
-    supply: GrowingData | None = None
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
+    growing_data: GrowingData | None = None
     """Finds the dataset again when it has grown."""
     reader: Reader = field(default_factory=Reader)
     """Reads the checkpoint to go on from; whoever looked into it before the run gives the one that did."""

@@ -19,9 +19,11 @@ from hexshards.units import counted
 class Stop:
     """What ends a run, and why."""
 
-    def __init__(self, plan: MiniEpochPlan, early: EarlyStopping, *, watch: Stopwatch, team: ProcessGroup) -> None:
+    def __init__(
+        self, plan: MiniEpochPlan, early: EarlyStopping, *, watch: Stopwatch, process_group: ProcessGroup
+    ) -> None:
         self.plan, self.early = plan, early
-        self._watch, self._team = watch, team
+        self._watch, self._process_group = watch, process_group
         self.begin()
 
     def begin(self) -> None:
@@ -46,8 +48,8 @@ class Stop:
             self.because(f"{counted(limits.samples, 'sample', verb='was/were')} the limit")
         if self.time_up or (limits.time_s is not None and self._watch.used_s() >= limits.time_s):
             self.because("the time is used up")
-        if self._team.any(self.reason is not None):
-            self.reason = self._team.same(self.reason) or "another process asked for it"
+        if self._process_group.any(self.reason is not None):
+            self.reason = self._process_group.same(self.reason) or "another process asked for it"
         return self.reason is not None or self.all_trained(cursor) or self.signalled
 
     def all_trained(self, cursor: Cursor) -> bool:
@@ -58,17 +60,17 @@ class Stop:
         """Between two batches: save where that is asked for; whether to leave the mini-epoch here."""
         signals, most = self.signals, self.plan.limits.time_s
         late = most is not None and self._watch.used_s() + self._watch.closing_s >= most
-        if not self._team.any(signals.asked or signals.save_asked or late):
+        if not self._process_group.any(signals.asked or signals.save_asked or late):
             return False
-        if self._team.any(signals.save_asked):
+        if self._process_group.any(signals.save_asked):
             signals.save_asked = False
             save()
         if self.heard():
             save()
-        self.time_up = not self.signalled and self._team.any(late)
+        self.time_up = not self.signalled and self._process_group.any(late)
         return self.signalled or self.time_up
 
     def heard(self) -> bool:
         """Whether a signal asked one of the ranks to stop."""
-        self.signalled = self._team.any(self.signals.asked)
+        self.signalled = self._process_group.any(self.signals.asked)
         return self.signalled

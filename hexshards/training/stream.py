@@ -29,12 +29,13 @@ class BatchStream:
         plan: MiniEpochPlan,
         *,
         watch: Stopwatch,
-        team: ProcessGroup,
-        supply: GrowingData | None = None,
+        process_group: ProcessGroup,
+        growing_data: GrowingData | None = None,
         on_growth: Callable[[int, int], None],
     ) -> None:
         self.loader, self.plan = loader, plan
-        self._watch, self._team, self._growing, self._on_growth = watch, team, supply, on_growth
+        self._watch, self._process_group = watch, process_group
+        self._growing_data, self._on_growth = growing_data, on_growth
         self.begin(Cursor())
 
     def begin(self, cursor: Cursor, *, resumed_from: Path | None = None) -> None:
@@ -93,8 +94,8 @@ class BatchStream:
 
     def back_to(self, fingerprint: str, *, where: Path) -> None:
         """Stand on the dataset as a checkpoint knows it: one that grew is gone on with, to the end of the epoch."""
-        if self._growing is not None and fingerprint != self.loader.index.fingerprint:
-            self.loader = self._growing.as_it_was(fingerprint, where=where)
+        if self._growing_data is not None and fingerprint != self.loader.index.fingerprint:
+            self.loader = self._growing_data.as_it_was(fingerprint, where=where)
 
     def recent(self, ago: int) -> Any | None:
         """A batch by how many came after it, read again; the stream is at an end then."""
@@ -107,14 +108,14 @@ class BatchStream:
 
     def _grow(self) -> None:
         """Go on with the dataset as it is now, at the beginning of an epoch; tell how many samples it has more."""
-        if self._growing is None:
+        if self._growing_data is None:
             return
         before = self.loader
         # rank 0 looks, so that all see the same
-        newest = self._growing.newest(before.index.fingerprint) if self._team.rank == 0 else None
-        newest = self._team.same(newest)
+        newest = self._growing_data.newest(before.index.fingerprint) if self._process_group.rank == 0 else None
+        newest = self._process_group.same(newest)
         if newest != before.index.fingerprint:
-            self.loader = self._growing.grown(newest, before)
+            self.loader = self._growing_data.grown(newest, before)
             self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
 
     def _close_epoch(self) -> None:

@@ -90,7 +90,7 @@ def plan(
 
 
 def stream_of(loader: Any, path: MiniEpochPlan | None = None, **more: Any) -> BatchStream:
-    parts = {"watch": Stopwatch(), "team": ProcessGroup(), "on_growth": lambda more, epoch: None, **more}
+    parts = {"watch": Stopwatch(), "process_group": ProcessGroup(), "on_growth": lambda more, epoch: None, **more}
     return BatchStream(loader, path or plan(), **parts)
 
 
@@ -102,5 +102,5 @@ def checkpoints_of(run: Path, *, resume: str | Path = "auto", last: int | None =
         resume=resume,
         reader=checkpoint_file.Reader(),
         watch=Stopwatch(),
-        team=ProcessGroup(),
+        process_group=ProcessGroup(),
     )

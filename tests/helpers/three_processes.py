@@ -65,21 +65,21 @@ def trained(kind: type[nn.Module], batches: list[Batch], **options: Any) -> dict
     return {"train": metrics, "weights": weights(trainer.model), "val": trainer.validate(WHOLE)}
 
 
-def talk(team: ProcessGroup) -> dict[str, Any]:
-    flags = [False, team.rank == 2, True]
-    mine = {"rank": team.rank, "word": "Größe" * (team.rank + 1), "none": None, "list": [0.1, 2]}
+def talk(process_group: ProcessGroup) -> dict[str, Any]:
+    flags = [False, process_group.rank == 2, True]
+    mine = {"rank": process_group.rank, "word": "Größe" * (process_group.rank + 1), "none": None, "list": [0.1, 2]}
     return {
-        "place": [team.rank, team.size, team.local_rank],
-        "any": [team.any(flag) for flag in flags],
-        "sum": team.sum([team.rank, 0.25, (2.0**53, 2.0, 2.0)[team.rank]]),
-        "add": team.add(torch.tensor([1.0, 10.0 * team.rank])).tolist(),
-        "same": team.same(mine),
-        "gather": [part.tolist() for part in team.gather(torch.tensor([team.rank, 7]))],
+        "place": [process_group.rank, process_group.size, process_group.local_rank],
+        "any": [process_group.any(flag) for flag in flags],
+        "sum": process_group.sum([process_group.rank, 0.25, (2.0**53, 2.0, 2.0)[process_group.rank]]),
+        "add": process_group.add(torch.tensor([1.0, 10.0 * process_group.rank])).tolist(),
+        "same": process_group.same(mine),
+        "gather": [part.tolist() for part in process_group.gather(torch.tensor([process_group.rank, 7]))],
     }
 
 
-def mine(whole: Batch, team: ProcessGroup) -> Batch:
-    low, high = (len(whole.value) * rank // team.size for rank in (team.rank, team.rank + 1))
+def mine(whole: Batch, process_group: ProcessGroup) -> Batch:
+    low, high = (len(whole.value) * rank // process_group.size for rank in (process_group.rank, process_group.rank + 1))
     return Batch(*(column[low:high] for column in whole))
 
 
@@ -99,9 +99,9 @@ def straight_and_gone_on(batches: list[Batch]) -> dict[str, Any]:
     return {"straight": straight, "gone on": gone_on, "drawn": drawn.tolist()}
 
 
-def spoiled(batches: list[Batch], team: ProcessGroup) -> list[int]:
+def spoiled(batches: list[Batch], process_group: ProcessGroup) -> list[int]:
     """How many batches were asked for, and how many ago the bad one was."""
-    if team.rank == 1:
+    if process_group.rank == 1:
         batches[2].board[:, 0, 0, 0] = float("nan")
     asked = 0
 
@@ -118,13 +118,13 @@ def spoiled(batches: list[Batch], team: ProcessGroup) -> list[int]:
     raise AssertionError("nothing was told")
 
 
-def train(team: ProcessGroup) -> dict[str, Any]:
-    batches = [mine(whole, team) for whole in WHOLE]
+def train(process_group: ProcessGroup) -> dict[str, Any]:
+    batches = [mine(whole, process_group) for whole in WHOLE]
     return {
         "bare": trained(Bare, batches, optimizer="sgd"),
         "norms": trained(TwoHeadedResNet, batches, optimizer="sgd"),
         **straight_and_gone_on(batches),
-        "spoiled": spoiled([Batch(*(column.clone() for column in each)) for each in batches], team),
+        "spoiled": spoiled([Batch(*(column.clone() for column in each)) for each in batches], process_group),
     }
 
 
@@ -135,13 +135,13 @@ def main(folder: Path) -> None:
     path = folder / f"{os.environ['RANK']}.pt"
     answer: dict[str, Any] = {}
     try:
-        with joined() as team:
-            answer = talk(team) | train(team)
+        with joined() as process_group:
+            answer = talk(process_group) | train(process_group)
             torch.save(answer, path)
-            team.any(False)
-            if team.rank == PROCESSES - 1:
+            process_group.any(False)
+            if process_group.rank == PROCESSES - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            team.any(False)
+            process_group.any(False)
     except ConnectionError as error:
         torch.save({**answer, "error": str(error)}, path)
 

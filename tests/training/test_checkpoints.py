@@ -146,7 +146,7 @@ def test_the_best_weights_are_given_back(tmp_path):
 
 def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
     checkpoints = checkpoints_of(tmp_path)
-    checkpoints._team = ProcessGroup(rank=1)
+    checkpoints._process_group = ProcessGroup(rank=1)
     state = RunState(cursor=AFTER_ONE, record=record_of(checkpoints, AFTER_ONE))
     path = checkpoints.save(state, PlainTrainer(2), stream_of(PlainLoader(10)), finished=True)
     checkpoints.retain(state)

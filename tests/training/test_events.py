@@ -40,7 +40,7 @@ def events_of(*hooks, folder=Path("run"), val_loader=(1, 2, 3), watch=None):
         options={},
         stop=lambda reason: None,
     )
-    return Events(run, hooks, watch=watch or Clock(), team=ProcessGroup())
+    return Events(run, hooks, watch=watch or Clock(), process_group=ProcessGroup())
 
 
 def test_a_run_that_begins_tells_what_it_will_count(tmp_path, told):
@@ -110,7 +110,7 @@ def test_a_record_says_where_and_what_and_how_fast():
 
 def test_the_outcome_counts_whole_mini_epochs_and_keeps_the_notices(tmp_path, told):
     events, checkpoints = events_of(told.append), checkpoints_of(tmp_path)
-    stop = Stop(plan(), EarlyStopping(), watch=Clock(), team=ProcessGroup())
+    stop = Stop(plan(), EarlyStopping(), watch=Clock(), process_group=ProcessGroup())
     events.saved(tmp_path / "partial.pt", {})
     events.saved(tmp_path / "whole.pt", {"epoch": 2})
     events.grown(1, 2)
@@ -123,7 +123,7 @@ def test_the_outcome_counts_whole_mini_epochs_and_keeps_the_notices(tmp_path, to
 
 
 def test_a_run_that_a_signal_ended_before_its_last_epoch_was_interrupted(tmp_path):
-    stop = Stop(plan(), EarlyStopping(), watch=Clock(), team=ProcessGroup())
+    stop = Stop(plan(), EarlyStopping(), watch=Clock(), process_group=ProcessGroup())
     stop.signals.asked = True
     stop.heard()
     outcome = events_of().ended(STATE, stop, checkpoints_of(tmp_path))

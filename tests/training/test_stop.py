@@ -22,7 +22,9 @@ class Clock(Stopwatch):
 
 
 def stop_of(early=None, *, max_samples=None, **limits):
-    return Stop(plan(most_samples=max_samples, **limits), early or EarlyStopping(), watch=Clock(), team=ProcessGroup())
+    return Stop(
+        plan(most_samples=max_samples, **limits), early or EarlyStopping(), watch=Clock(), process_group=ProcessGroup()
+    )
 
 
 def due(stop, cursor=None, standing=None):

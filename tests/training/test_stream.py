@@ -84,8 +84,8 @@ def test_the_newest_batches_are_found_again():
 def test_a_dataset_that_grew_is_gone_on_with_where_an_epoch_begins_and_told():
     small, large, told = PlainLoader(8), PlainLoader(12, fingerprint="grown"), []
     large.epoch = 1
-    supply = SimpleNamespace(newest=lambda _: "grown", grown=lambda *_: large)
-    stream = stream_of(small, plan(), supply=supply, on_growth=lambda *what: told.append(what))
+    grown = SimpleNamespace(newest=lambda _: "grown", grown=lambda *_: large)
+    stream = stream_of(small, plan(), growing_data=grown, on_growth=lambda *what: told.append(what))
     assert whole_run(stream, 2) == [[(0, 0), (0, 1)], [(1, 0), (1, 1)]]
     assert (stream.loader, told) == (large, [(4, 2)])
 

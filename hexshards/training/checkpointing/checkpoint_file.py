@@ -185,17 +185,17 @@ def random_state() -> dict[str, Any]:
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def random_states(team: ProcessGroup) -> dict[str, Any]:
-    """The random state of each process of a team, by rank."""
+def random_states(process_group: ProcessGroup) -> dict[str, Any]:
+    """The random state of each process of a group, by rank."""
     mine = random_state()
-    cpu, cuda = team.gather(mine["cpu"]), [team.gather(each) for each in mine["cuda"]]
-    return {"ranks": [{"cpu": cpu[rank], "cuda": [each[rank] for each in cuda]} for rank in range(team.size)]}
+    cpu, cuda = process_group.gather(mine["cpu"]), [process_group.gather(each) for each in mine["cuda"]]
+    return {"ranks": [{"cpu": cpu[rank], "cuda": [each[rank] for each in cuda]} for rank in range(process_group.size)]}
 
 
-def set_random_states(states: Mapping[str, Any], team: ProcessGroup) -> None:
-    """Put this process back to its own; one that the team did not have then goes on with what it has."""
-    if team.rank < len(states["ranks"]):
-        set_random_state(states["ranks"][team.rank])
+def set_random_states(states: Mapping[str, Any], process_group: ProcessGroup) -> None:
+    """Put this process back to its own; one that the group did not have then goes on with what it has."""
+    if process_group.rank < len(states["ranks"]):
+        set_random_state(states["ranks"][process_group.rank])
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:

@@ -47,18 +47,18 @@ class Checkpoints:
         resume: str | Path,
         reader: checkpoint_file.Reader,
         watch: Stopwatch,
-        team: ProcessGroup,
+        process_group: ProcessGroup,
     ) -> None:
         self.folder, self.options = RunFolder(run, retention), options
         self.resume = resume if resume in RESUMES else Path(resume).absolute()
-        self._reader, self._watch, self._team = reader, watch, team
+        self._reader, self._watch, self._process_group = reader, watch, process_group
         self.newest: Path | None = None
         self.resumed_from: Path | None = None
 
     @property
     def writes(self) -> bool:
         """Whether this process is the one that writes."""
-        return self._team.rank == 0
+        return self._process_group.rank == 0
 
     def locked(self) -> AbstractContextManager[None]:
         """The folder, for this process alone. Raises FileExistsError when it is in use."""
@@ -71,7 +71,7 @@ class Checkpoints:
             self.folder.remove_leftovers()
         newest = self.folder.find(self.resume, self._reader, on_damage=notice) if self.writes else None
         state = RunState()
-        if path := self._team.same(str(newest[0]) if newest else None):
+        if path := self._process_group.same(str(newest[0]) if newest else None):
             state = self._restored(
                 Path(path), newest[1] if newest else checkpoint_file.read(Path(path)), trainer, stream
             )
@@ -95,13 +95,13 @@ class Checkpoints:
             "counters": asdict(cursor) | {"finished": finished},
             "standing": asdict(state.standing) | {"used_s": self._watch.used_s()},
             "loader_state": stream.loader.state_dict(),
-            "random_state": checkpoint_file.random_states(self._team),
+            "random_state": checkpoint_file.random_states(self._process_group),
             "metrics": dict(state.record) if finished else partial,
         }
         if self.writes:
             checkpoint_file.write(path, parts, trainer_state=trainer_state)
             checkpoint_file.read(path)  # older ones are given up for it
-        self._team.any(False)  # nobody leaves while rank 0 writes: torchrun would end it with them
+        self._process_group.any(False)  # nobody leaves while rank 0 writes: torchrun would end it with them
         self.newest = path
         return path
 
@@ -127,7 +127,7 @@ class Checkpoints:
         try:
             trainer.load_state_dict(checkpoint_file.trainer_state(saved))
             stream.loader.load_state_dict(saved["loader_state"])
-            checkpoint_file.set_random_states(saved["random_state"], self._team)
+            checkpoint_file.set_random_states(saved["random_state"], self._process_group)
         except Exception as error:  # a trainer of anybody's own may raise anything for a state that is not its own
             problem = f"does not fit this run ({printable(error, width=300)})"
             fix = "Use the model and trainer that wrote it, or another run folder"

@@ -92,10 +92,10 @@ def metric_sums(heads: Sequence[Head], answers: Mapping[str, Tensor], targets: M
     return sums
 
 
-def total(parts: Sequence[BatchSums], team: ProcessGroup) -> BatchSums:
-    """The sums of a batch that went through the network in parts, in all processes of a team."""
+def total(parts: Sequence[BatchSums], process_group: ProcessGroup) -> BatchSums:
+    """The sums of a batch that went through the network in parts, in all processes of a group."""
     stacked = torch.stack([torch.stack([*part.values()]) for part in parts]).sum(dim=0)
-    return dict(zip(parts[0], team.add(stacked).unbind(), strict=True))
+    return dict(zip(parts[0], process_group.add(stacked).unbind(), strict=True))
 
 
 class Sums:
@@ -117,9 +117,9 @@ class Sums:
         zero = torch.zeros_like(self._total[0])
         self._total += torch.stack([zero + 1, *(sums.get(name, zero) for name in self.names[1:])])
 
-    def over(self, team: ProcessGroup) -> Sums:
-        """The sums over all processes of a team."""
-        added = dict(zip(self.names, team.add(self._total).tolist(), strict=True))
+    def over(self, process_group: ProcessGroup) -> Sums:
+        """The sums over all processes of a group."""
+        added = dict(zip(self.names, process_group.add(self._total).tolist(), strict=True))
         return Sums(self._total.device, self._heads, added)
 
     def losses(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Trainer: turns batches into better weights, and knows nothing of epochs, mini-epochs or files.
 
-Several processes that train together (``team``) take the steps of one that sees all their rows.
+Several processes that train together (``process_group``) take the steps of one that sees all their rows.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Trainer:
     The model answers as the value what ``spec.value_output`` says; one that is seen to answer another thing, as a
     logit after a tanh, is refused at the first batch with ValueError, unless ``value_weight`` is 0.
 
-    team: the processes that train together, by default those of torch.distributed's process group. Their batches
-    are the parts of one: each step, and each metric, is that of all rows, but for batch norm, whose statistics are of
-    a process's own rows, and those kept are rank 0's.
+    process_group: the processes that train together, by default those of torch.distributed's. Their batches are the
+    parts of one: each step, and each metric, is that of all rows, but for batch norm, whose statistics are of a
+    process's own rows, and those kept are rank 0's. team: its name in version 0.1.
     """
 
     @checked
@@ -62,16 +62,18 @@ class Trainer:
         spec: StepSpec = STEP,
         *,
         device: str | torch.device = "cpu",
+        process_group: ProcessGroup | None = None,
         team: ProcessGroup | None = None,
     ) -> None:
-        self.spec, self.device, self.team = spec, usable_device(device), here() if team is None else team
+        self.spec, self.device = spec, usable_device(device)
+        self.process_group = process_group or team or here()
         self.heads = heads_of(spec)
         self._layout = torch.channels_last if spec.channels_last else torch.preserve_format
         self.model = model.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, spec)
         self.scheduler = Schedule(self.optimizer, spec)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "float16")
-        self._ddp = _shared(model, self.device) if self.team.size > 1 else None
+        self._ddp = _shared(model, self.device) if self.process_group.size > 1 else None
         self._settled = self._ddp is None
         self._net = torch.compile(self._ddp or model) if spec.compile else self._ddp or model
         self.average = _average(model, spec.ema) if spec.ema else None
@@ -108,11 +110,11 @@ class Trainer:
         """
         nets = {"": self.model} if self.average is None else {"": self.model, "ema_": self.average.module}
         for net in nets.values():
-            self.team.share(net.buffers())
+            self.process_group.share(net.buffers())
         sums = {name: Sums(self.device, self.heads) for name in nets}
         with _evaluating(self.model):
             for number, batch in enumerate(loader):
-                if number % self.team.size == self.team.rank:
+                if number % self.process_group.size == self.process_group.rank:
                     sample = self._sample(batch)
                     for name, net in nets.items():
                         self._score(net, sample, sums[name])
@@ -130,7 +132,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for torch's random state.
 
-        It fits any number of processes; rank 0's is that of the team. Raises NonFiniteLoss rather than hand out
+        It fits any number of processes; rank 0's is that of the group. Raises NonFiniteLoss rather than hand out
         weights that are no numbers.
         """
         self._newest.look()
@@ -180,12 +182,12 @@ class Trainer:
         sample = self._sample(batch)
         if not self._settled:
             self._settle(sample.board[:1])
-        rows = int(self.team.sum([len(sample.board)])[0])
+        rows = int(self.process_group.sum([len(sample.board)])[0])
         counts = {name: self._count(target, rows) for name, target in sample.targets.items()}
         self.optimizer.zero_grad()
         parts = sample.parts(self.spec.accumulate)
         part_sums = [self._backward(part, counts, last=part is parts[-1]) for part in parts]
-        sums = total(part_sums, self.team)
+        sums = total(part_sums, self.process_group)
         self._newest.add(self._weighted({head.name: sums[head.loss_name] for head in self.heads}, counts))
         self.scheduler.advance(rows)
         self._move_weights()
@@ -193,7 +195,7 @@ class Trainer:
 
     def _count(self, target: Target, rows: int) -> int | Tensor:
         """Rows of all processes that have a target, at least 1."""
-        return rows if target.known_B is None else self.team.add(target.known_B.sum()).clamp(min=1)
+        return rows if target.known_B is None else self.process_group.add(target.known_B.sum()).clamp(min=1)
 
     def _backward(self, part: _Sample, counts: Mapping[str, int | Tensor], *, last: bool) -> BatchSums:
         """Add the part's gradients, of its share in the mean over all processes' rows; its sums."""
@@ -201,7 +203,7 @@ class Trainer:
             row_losses = losses(self.heads, self._answers(self._net, part.board), part.targets)
             loss = self._weighted({name: each.loss_B.sum() for name, each in row_losses.items()}, counts)
             # DistributedDataParallel takes the mean over processes, where the sum is wanted
-            self.scaler.scale(loss * self.team.size).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss * self.process_group.size).backward()  # type: ignore[no-untyped-call]
         return loss_sums(self.heads, row_losses)
 
     def _weighted(self, sums: Mapping[str, Tensor], counts: Mapping[str, int | Tensor]) -> Tensor:
@@ -247,7 +249,7 @@ class Trainer:
         sums.add_batch(batch_sums | metric_sums(self.heads, answers, sample.targets))
 
     def _validation(self, sums: Sums) -> dict[str, float]:
-        total = sums.over(self.team)
+        total = sums.over(self.process_group)
         return total.losses() | total.metrics()
 
     def _sample(self, batch: Samples) -> _Sample:
