@@ -108,7 +108,7 @@ def test_a_game_is_one_game_in_whatever_files_its_rows_lie(tmp_path):
     index = hexshards.read_index(tmp_path / "data")
     assert sum(split.games for split in index.splits.values()) == 6
     assert index.sources == ("katahex-4d",)
-    assert hexshards.verify(tmp_path / "data").ok
+    assert not hexshards.verify(tmp_path / "data").problems
 
 
 def test_a_row_without_a_policy_or_a_winner():
