@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from contextlib import closing
 from math import prod
@@ -21,6 +22,15 @@ BLOCKS_AT_ONCE = 64
 """Blocks that are read before they are sent on: 27 MB with the defaults, at side 13."""
 
 
+_WANTS_MEMORY = re.compile(r"out of memory|allocate memory|enough memory|buffer size|size calculation overflowed", re.I)
+"""What torch says on CUDA and MPS, on the CPU, on Windows, of a buffer beyond what Metal has, and of more than 2^63."""
+
+
+def wants_memory(error: RuntimeError) -> bool:
+    """Whether torch had too little memory. It has a class for that on CUDA alone; elsewhere only its words tell."""
+    return _WANTS_MEMORY.search(str(error)) is not None
+
+
 class Resident:
     """The columns that samples are made of, of a whole split, a row for each place: 50 bytes of memory at side 13.
 
@@ -38,7 +48,9 @@ class Resident:
                 name: torch.empty((rows, *shape), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)
                 for name, (dtype, shape) in kinds.items()
             }
-        except RuntimeError:  # torch's for want of memory, on every device
+        except RuntimeError as error:
+            if not wants_memory(error):
+                raise
             size = show_bytes(rows * sum(dtype.itemsize * prod(shape) for dtype, shape in kinds.values()))
             raise ValueError(f"resident would keep {size} on {device}, which has too little memory") from None
         for first in range(0, len(blocks), BLOCKS_AT_ONCE):

@@ -16,6 +16,7 @@ from helpers.small_data import dataset
 from hexshards.errors import DataError
 from hexshards.loading.batching import BUFFERS, RowBuffer, compiled, on_cpu, on_device
 from hexshards.loading.buffers import Buffers
+from hexshards.loading.device_cache import wants_memory
 from hexshards.loading.expand import Packed, expand
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
@@ -332,3 +333,28 @@ def test_a_split_that_no_device_has_room_for_is_refused_before_it_is_read(data, 
     monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(ValueError, match=r"resident would keep .* on cpu, which has too little memory"):
         next(iter(open_loader(data, resident=True)))
+
+
+def test_what_is_no_want_of_memory_is_told_as_it_is(data, monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, **options: empty((-1, *shape[1:]), **options))
+    with pytest.raises(RuntimeError, match="negative dimension"):
+        next(iter(open_loader(data, resident=True)))
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("CUDA out of memory. Tried to allocate 820.31 GiB. GPU 0 has a total capacity of 79.11 GiB", True),
+        ("MPS backend out of memory (MPS allocated: 1.10 GB, max allowed: 9.07 GB)", True),
+        ("Invalid buffer size: 820.31 GiB", True),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 880803840000 bytes. Error code 12", True),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 880803840000 bytes.", True),
+        ("Storage size calculation overflowed with sizes=[4611686018427387904, 1024]", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("CUDA driver initialization failed, you might not have a CUDA gpu.", False),
+        ("Could not run 'aten::empty.memory_format' with arguments from the 'MPS' backend", False),
+    ],
+)
+def test_torch_wants_memory_where_it_says_so(said, wanted):
+    assert wants_memory(RuntimeError(said)) == wanted
