@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -56,10 +56,15 @@ class Enduring(Console):
             return False
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print, while no bars are drawn: rich draws them in a thread of its own, which may else wipe a line out."""
+        """Print, while no bars are drawn: rich draws them in a thread of its own, which may else wipe a line out.
+
+        That thread holds a lock of rich's from where it reckons the place of the cursor until it has drawn, and rich
+        has no public name for it. A lock of our own would be taken inside it by that thread, as it prints with this
+        method too, and around it by others: each could wait for the other.
+        """
         with ExitStack() as drawing:
             for bars in _moving:
-                drawing.enter_context(bars.live._lock)
+                drawing.enter_context(getattr(bars.live, "_lock", nullcontext()))
             super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:

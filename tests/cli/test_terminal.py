@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 
 import pyte
 import pytest
@@ -106,3 +107,21 @@ def test_colours_that_are_asked_for_make_no_terminal_of_a_file(data, tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "FORCE_COLOR": "1"})
     assert "\x1b" not in ended.stdout + ended.stderr
     assert len(ended.stderr.splitlines()) <= 1
+
+
+def test_a_line_waits_until_bars_are_drawn(monkeypatch):
+    # rich's own lock has no public name: where a release of rich has another one, this is the first to know
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    sent = Terminal()
+    monkeypatch.setattr(display, "err", display.Enduring(file=sent, width=80))
+    with display.bar() as bars:
+        with bars.live._lock:
+            line = threading.Thread(target=display.warn, args=("a line",))
+            line.start()
+            line.join(0.1)
+            assert line.is_alive() and "a line" not in sent.getvalue()
+        line.join(60)
+        assert "a line" in sent.getvalue()
