@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hexshards.conversion.overlaps import sketch
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.dataset.index import Index
-from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.dataset.shard import Shard, open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.game.columns import UNKNOWN
 from hexshards.rng import Words
@@ -38,12 +38,9 @@ def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Ind
         return
     keys, known, boards = list[Words](), list[Words](), list[NDArray[np.uint8]]()
     names = ("source", "game", "stones") if sketched else ("source", "game")
-    where = str(folder / shard.name)
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            columns = read_block(
-                file, shard, number, layout=index.layout, sources=len(index.sources), names=names, where=where
-            )
+            columns = file.read_block(number, layout=index.layout, sources=len(index.sources), names=names)
             words = game_keys(index.sources, columns["source"], columns["game"])
             keys.append(np.unique(words))
             if sketched:

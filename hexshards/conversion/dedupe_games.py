@@ -20,7 +20,7 @@ from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, changes, moves, position_keys
 from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
 from hexshards.dataset.index import SPLITS, Index
-from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.dataset.shard import Shard, open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Positions
@@ -165,18 +165,10 @@ def _split(flags: NDArray[np.bool_], parts: Sequence[slice]) -> Iterator[NDArray
 
 def note_held(shard: Shard, *, folder: Path, scratch: Path, index: Index, spec: ConvertSpec) -> None:
     """Note the positions of a shard that is there already, as they would be keyed if they came again."""
-    parts = list[NDArray[Any]]()
+    parts, names = list[NDArray[Any]](), tuple(index.layout.columns())
     with open_shard(Folder(folder), shard) as file:
         for number in range(len(shard.block_bytes)):
-            columns = read_block(
-                file,
-                shard,
-                number,
-                layout=index.layout,
-                sources=len(index.sources),
-                names=tuple(index.layout.columns()),
-                where=str(folder / shard.name),
-            )
+            columns = file.read_block(number, layout=index.layout, sources=len(index.sources), names=names)
             positions = Positions.of(index.side, columns, index.layout.optional)
             positions = positions.take(np.flatnonzero(positions.game != UNKNOWN))
             parts += [_noted(image(positions, turn), turn, index, spec) for turn in images_of(spec)]

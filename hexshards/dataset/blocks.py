@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.dataset.index import Index
-from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.dataset.shard import OpenShard, Shard, open_shard
 from hexshards.errors import DataError, or_refusal
 from hexshards.storage.files import Home
 
@@ -55,22 +55,13 @@ class Blocks:
         if isinstance(file, DataError):
             return [file] * len(numbers)
         with file:
-            return [self._block(file, shard, number, names) for number in numbers]
+            return [self._block(file, number, names) for number in numbers]
 
-    def _block(self, file: BinaryIO, shard: Shard, number: int, names: Sequence[str]) -> Columns | DataError:
-        # looking for stones on one another takes ten times as long as all else that is checked, so it is done once
-        place = shard.name, number
-        columns = or_refusal(
-            read_block,
-            file,
-            shard,
-            number,
-            layout=self.layout,
-            sources=self.sources,
-            names=names,
-            where=self.home.where(shard.name),
-            again=place in self._sound_stones,
-        )
+    def _block(self, file: OpenShard, number: int, names: Sequence[str]) -> Columns | DataError:
+        # stones are looked at once: at side 13 that takes as long as all else that is checked
+        place, layout = (file.shard.name, number), self.layout
+        again = place in self._sound_stones
+        columns = or_refusal(file.read_block, number, layout=layout, sources=self.sources, names=names, again=again)
         if not isinstance(columns, DataError) and "stones" in columns:
             self._sound_stones.add(place)
         return columns

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
@@ -149,50 +150,67 @@ def block_crc32(members: Mapping[str, bytes]) -> int:
     return crc
 
 
-def open_shard(home: Home, shard: Shard) -> BinaryIO:
+class OpenShard:
+    """A shard that is read from. Where each of its blocks begins is reckoned once."""
+
+    def __init__(self, file: BinaryIO, shard: Shard, *, where: str) -> None:
+        self.file, self.shard, self.where = file, shard, where
+        self._starts = tuple(accumulate(shard.block_bytes, initial=0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.file.close()
+
+    def read_block(
+        self, number: int, *, layout: Layout, sources: int, names: Sequence[str], again: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """The columns ``names`` of one block; ``sources``: how many the index lists.
+
+        ``again``: the stones were sound when they were last read, and the checksum says that they are the same.
+        Raises DataError naming shard, block and, where a column is damaged or holds what cannot be, the column.
+        """
+        shard, where = self.shard, f"{self.where}, block {number:06d}"
+        members = _members(memoryview(self._bytes(number, where)), where)
+        rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
+        kinds = layout.kinds
+        columns = {name: _column(members, kinds[name], number, rows, layout, where) for name in names}
+        check_numbers(columns, kinds, side=layout.side, sources=sources, where=where)
+        if "stones" in columns and not again:
+            check_stones(columns["stones"], side=layout.side, where=where)
+        return columns
+
+    def _bytes(self, number: int, where: str) -> bytes:
+        """The bytes of a block, as its checksum says they are."""
+        size, crc32 = self.shard.block_bytes[number], self.shard.block_crc32[number]
+        there = self.size_from(number)  # a size that is only claimed would be allocated
+        if there < size:
+            problem = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
+            raise DataError(problem, where=where, fix=REPAIR)
+        data = self.unchecked(number)
+        if (crc := isal_zlib.crc32(data)) != crc32:
+            problem = f"checksum is {crc:08x}, the index says {crc32:08x}"
+            raise DataError(problem, where=where, fix=REPAIR)
+        return data
+
+    def unchecked(self, number: int) -> bytes:
+        """The bytes of a block as they lie there."""
+        self.file.seek(self._starts[number])
+        return self.file.read(self.shard.block_bytes[number])
+
+    def size_from(self, number: int) -> int:
+        """How many bytes the file has from where a block begins."""
+        return max(0, self.file.seek(0, SEEK_END) - self._starts[number])
+
+
+def open_shard(home: Home, shard: Shard) -> OpenShard:
     """A shard, to be read from. Raises DataError when it is missing."""
+    where = home.where(shard.name)
     try:
-        return home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256)
+        return OpenShard(home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256), shard, where=where)
     except FileNotFoundError:
-        raise DataError("the shard is missing", where=home.where(shard.name), fix=REPAIR) from None
-
-
-def read_block(
-    file: BinaryIO,
-    shard: Shard,
-    number: int,
-    *,
-    layout: Layout,
-    sources: int,
-    names: Sequence[str],
-    where: str,
-    again: bool = False,
-) -> dict[str, NDArray[Any]]:
-    """The columns ``names`` of one block of an open shard; ``sources``: how many the index lists.
-
-    ``again``: the stones were sound when they were last read, and the checksum says that they are the same.
-    Raises DataError naming shard, block and, where a column is damaged or holds what cannot be, the column.
-    """
-    where = f"{where}, block {number:06d}"
-    size = shard.block_bytes[number]
-    start = sum(shard.block_bytes[:number])
-    there = max(0, file.seek(0, SEEK_END) - start)  # a size that is only claimed would be allocated
-    if there < size:
-        problem = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
-        raise DataError(problem, where=where, fix=REPAIR)
-    file.seek(start)
-    data = file.read(size)
-    if (crc := isal_zlib.crc32(data)) != shard.block_crc32[number]:
-        problem = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
-        raise DataError(problem, where=where, fix=REPAIR)
-    members = _members(memoryview(data), where)
-    rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
-    kinds = layout.kinds
-    columns = {name: _column(members, kinds[name], number, rows, layout, where) for name in names}
-    check_numbers(columns, kinds, side=layout.side, sources=sources, where=where)
-    if "stones" in columns and not again:
-        check_stones(columns["stones"], side=layout.side, where=where)
-    return columns
+        raise DataError("the shard is missing", where=where, fix=REPAIR) from None
 
 
 def _column(

@@ -6,17 +6,15 @@ Games are compared by their names, and by what is on their boards (hexshards.dat
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from hexshards.arguments import checked
 from hexshards.dataset.index import Counts, Index, Split, read_index
-from hexshards.dataset.shard import REPAIR, Shard, open_shard, read_block
+from hexshards.dataset.shard import REPAIR, OpenShard, Shard, open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
 from hexshards.errors import DataError
@@ -85,40 +83,42 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
 
 def _look_into(home: Home, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
     """The sound blocks of a shard, and a problem for each of the others; the shard's own where no block tells it."""
-    where = home.where(shard.name)
     try:
         with open_shard(home, shard) as file:
-            yield from _look_at(file, shard, index, where)
+            yield from _look_at(file, index)
     except DataError as error:
         yield error
 
 
-def _look_at(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[Positions | DataError]:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it asks for readinto too
+def _look_at(file: OpenShard, index: Index) -> Iterator[Positions | DataError]:
+    shard, where = file.shard, file.where
+    digest = hashlib.file_digest(file.file, "sha256").hexdigest()  # type: ignore[arg-type]  # it asks for readinto too
     others = {other.sha256: other.name for split in index.splits.values() for other in split.shards}
     if digest != shard.sha256 and digest in others:
         yield DataError(f"holds the contents of {others[digest]}", where=where, fix="Give the files back their names")
         return
-    damaged = (size := file.seek(0, os.SEEK_END)) != shard.size_bytes
+    damaged = (size := file.size_from(0)) != shard.size_bytes
     if damaged:
         yield DataError(f"holds {counted(size, 'byte')}, the index says {shard.size_bytes:,}", where=where, fix=REPAIR)
-    for block in _blocks(file, shard, index, where):
+    for block in _blocks(file, index):
         damaged |= isinstance(block, DataError)
         yield block
     if digest != shard.sha256 and not damaged:
         yield DataError("differs from the index after its last block", where=where, fix=REPAIR)
 
 
-def _blocks(file: BinaryIO, shard: Shard, index: Index, where: str) -> Iterator[Positions | DataError]:
-    layout = index.layout
+def _blocks(file: OpenShard, index: Index) -> Iterator[Positions | DataError]:
+    """The blocks that the file reaches; of those behind its end the first tells it."""
+    layout, beyond = index.layout, False
     names = list(layout.columns())
-    for number in range(len(shard.block_bytes)):
+    for number in range(len(file.shard.block_bytes)):
+        if beyond:
+            return
+        beyond = file.size_from(number) == 0
         try:
-            columns = read_block(
-                file, shard, number, layout=layout, sources=len(index.sources), names=names, where=where
-            )
+            columns = file.read_block(number, layout=layout, sources=len(index.sources), names=names)
             positions = Positions.of(layout.side, columns, layout.optional)
-            _check_columns(positions, index, where=f"{where}, block {number:06d}")
+            _check_columns(positions, index, where=f"{file.where}, block {number:06d}")
             yield positions
         except DataError as error:
             yield error

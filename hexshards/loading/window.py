@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Selection
 from hexshards.dataset.index import Index
-from hexshards.dataset.shard import Shard, open_shard, read_block
+from hexshards.dataset.shard import Shard, open_shard
 from hexshards.errors import DataError
 from hexshards.game.columns import declared
 from hexshards.game.positions import Positions, as_distributions
@@ -195,7 +195,7 @@ def first_positions(home: Home, index: Index, *, split: str, count: int) -> Posi
     if split not in index.splits:
         raise DataError(f"has no split {split!r}", where=str(home), fix=f"It has {', '.join(index.splits)}")
     shard = index.splits[split].shards[0]
-    names, where = tuple(index.layout.columns()), home.where(shard.name)
+    names = tuple(index.layout.columns())
     with open_shard(home, shard) as file:
-        columns = read_block(file, shard, 0, layout=index.layout, sources=len(index.sources), names=names, where=where)
+        columns = file.read_block(0, layout=index.layout, sources=len(index.sources), names=names)
     return Positions.of(index.side, {name: column[:count] for name, column in columns.items()}, index.layout.optional)

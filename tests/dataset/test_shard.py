@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hexshards.dataset.shard import Layout, read_block, write_shard
+from hexshards.dataset.shard import Layout, OpenShard, write_shard
 from hexshards.errors import DataError
 from hexshards.game.columns import columns
 from hexshards.game.positions import Positions
@@ -50,9 +50,8 @@ def written(folder, *, codec="none", soft=False, rows=(4, 4, 3), made=readable):
 
 
 def read(data, shard, number, layout, names=COLUMNS):
-    return read_block(
-        io.BytesIO(data), shard, number, layout=layout, sources=100, names=names, where="train-000000.tar"
-    )
+    file = OpenShard(io.BytesIO(data), shard, where="train-000000.tar")
+    return file.read_block(number, layout=layout, sources=100, names=names)
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])

@@ -9,11 +9,12 @@ import pytest
 from helpers.small_data import CUT, dataset
 
 from hexshards.dataset.index import Index, Split, read_index
-from hexshards.dataset.shard import REPAIR, Layout, read_block, write_shard
+from hexshards.dataset.shard import REPAIR, Layout, open_shard, write_shard
 from hexshards.dataset.verify import verify
 from hexshards.errors import DataError
 from hexshards.game.columns import columns
 from hexshards.game.positions import Positions
+from hexshards.storage.files import Folder
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +55,11 @@ def fewer(split, count):
 def positions_of(folder, index):
     """All positions of the first shard, a list with an entry per block."""
     shard, names = index.splits["train"].shards[0], tuple(columns(index.side, soft=False))
-    with open(folder / shard.name, "rb") as file:
+    with open_shard(Folder(folder), shard) as file:
         return [
             Positions(
                 side=index.side,
-                **read_block(
-                    file,
-                    shard,
-                    number,
-                    layout=index.layout,
-                    sources=len(index.sources),
-                    names=names,
-                    where=shard.name,
-                ),
+                **file.read_block(number, layout=index.layout, sources=len(index.sources), names=names),
             )
             for number in range(len(shard.block_bytes))
         ]
@@ -149,6 +142,25 @@ def test_a_shard_cut_between_two_blocks_is_found(data):
     size, block = problems_of(data)
     assert size.startswith(f"{path}: holds ")
     assert block.startswith(f"{path}, block 000005: ")
+
+
+def test_blocks_that_are_only_claimed_are_one_problem_and_not_one_each(data):
+    index, count = read_index(data), 20_000
+    split, rows = index.splits["train"], index.layout.block_positions
+    first = replace(
+        split.shards[0],
+        positions=count * rows,
+        size_bytes=count * 512 + 1024,
+        block_bytes=(512,) * count,
+        block_crc32=(0,) * count,
+    )
+    claimed = count * rows - split.shards[0].positions
+    plies = (split.plies[0] + claimed, *split.plies[1:])
+    with_train(index, shards=(first, *split.shards[1:]), plies=plies).write(data)
+    blocks = [problem for problem in problems_of(data) if ", block " in problem]
+    there = -(-(data / first.name).stat().st_size // 512)
+    assert len(blocks) == there + 1
+    assert blocks[-1].startswith(f"{data / first.name}, block {there:06d}: the file ends after 0 of the block's 512 ")
 
 
 def test_a_shard_with_something_appended_is_found(data):
