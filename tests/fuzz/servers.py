@@ -12,6 +12,8 @@ import gzip
 import shutil
 import tempfile
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,12 +23,17 @@ from helpers.small_data import dataset
 
 from fuzz.harness import Case, Random, Unclean, fuzz, refusal
 from hexshards.dataset.index import read_index
+from hexshards.dataset.shard import Shard
 from hexshards.dataset.verify import verify
+from hexshards.storage.files import Home
 from hexshards.storage.options import RemoteSpec
 from hexshards.storage.remote import INDEX_BYTES, home_of
 
-MEMORY_BYTES = INDEX_BYTES * 3 // 2
-"""That a case may take."""
+INDEX_MEMORY_BYTES = INDEX_BYTES * 3 // 2
+"""That reading the index may take: nothing says beforehand how large it is."""
+
+SHARD_MEMORY_BYTES = 64 << 20
+"""That reading a shard may take, whose size the index says: some 20 kB here, and pieces that a body is read in."""
 
 ENDLESS = 1 << 30
 """Where a body without end is cut."""
@@ -124,6 +131,25 @@ class Handler(BaseHTTPRequestHandler):
         """Silence."""
 
 
+@contextmanager
+def bounded(most: int, what: str) -> Iterator[None]:
+    """Raise Unclean where what is done takes more than so many bytes of memory, however it ends."""
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        yield
+    finally:
+        taken = tracemalloc.get_traced_memory()[1] - before
+        if taken > most:
+            raise Unclean("memory", f"{taken >> 20} MiB for {what}")
+
+
+def _compare(shard: Shard, home: Home, folder: Path) -> None:
+    with home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256) as file:
+        if file.read() != (folder / shard.name).read_bytes():
+            raise Unclean("other bytes", shard.name)
+
+
 def prepare(work: Path) -> Case:
     """A dataset and its server, and the case that reads it."""
     folder, cached = dataset(work, games=20), work / "cache"
@@ -137,24 +163,19 @@ def prepare(work: Path) -> Case:
     def case(random: Random, told: list[str]) -> None:
         shutil.rmtree(cached, ignore_errors=True)
         server.random, server.told, server.faults = random, told, random.choice([0.05, 0.3, 1])
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
         try:
-            index = read_index(home)
+            with bounded(INDEX_MEMORY_BYTES, "the index"):
+                index = read_index(home)
             for split in index.splits.values():
                 for shard in split.shards[:2]:
-                    with home.open(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256) as file:
-                        if file.read() != (folder / shard.name).read_bytes():
-                            raise Unclean("other bytes", shard.name)
+                    with bounded(SHARD_MEMORY_BYTES, shard.name):
+                        _compare(shard, home, folder)
             if sum(split.positions for split in index.splits.values()) != sound.positions:
                 raise Unclean("other positions", index.splits)
         except FileNotFoundError as error:
             assert str(error).isprintable()
         except Exception as error:
             refusal(error)
-        taken = tracemalloc.get_traced_memory()[1] - before
-        if taken > MEMORY_BYTES:
-            raise Unclean("memory", f"{taken >> 20} MiB")
 
     return case
 
