@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test quick check docs-tables bench bench-peers clean
+.PHONY: demo test quick check docs docs-serve docs-tables bench bench-peers clean
 
 demo: $(INSTALLED)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
 	rm -rf demo
@@ -23,8 +23,15 @@ check: $(INSTALLED)  ## lint, format, and types of the package as it is installe
 	rm -rf $(VENV)/package && $(BIN)/pip install -q --no-deps --target $(VENV)/package .
 	cd $(VENV) && MYPYPATH=package bin/mypy --config-file "$(CURDIR)/pyproject.toml" -p hexshards
 
-docs-tables: $(INSTALLED)  ## the tables of options in docs/, written from the options
+docs: $(VENV)/.docs  ## the docs as a site with search, in build/docs; every link and reference is checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+docs-serve: $(VENV)/.docs  ## the same at http://127.0.0.1:8000, built anew at every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-tables: $(INSTALLED)  ## the tables of options and commands in docs/, and its pictures
 	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/pictures.py
 
 bench: $(VENV)/.bench  ## loading and converting, against what this machine can do and what users do today
 	$(BIN)/python benchmarks/loading.py
@@ -35,6 +42,10 @@ bench-peers: $(VENV)/.bench  ## loading against all peers, each in an environmen
 
 $(VENV)/.bench: $(INSTALLED)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 # constraints.txt pins every version, so that two machines test the same thing

@@ -1,7 +1,7 @@
-"""Tables of options in docs/*.md are written from the options classes: ``python docs/tables.py``.
+"""Tables of options and commands in docs/*.md are written from the options classes: ``python docs/tables.py``.
 
-A page marks the place: ``<!-- options: package.module:Spec -->``, then a line ``<!-- end -->``. What stands between
-is written anew.
+A page marks the place: ``<!-- options: package.module:Spec -->`` or, for all commands, ``<!-- commands -->``, then a
+line ``<!-- end -->``. What stands between is written anew.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperOption
+
+from hexshards.cli.app import app
 from hexshards.options import About, about, options_in
 
 DOCS = Path(__file__).parent
 
 MARKED = re.compile(r"(<!-- options: ([\w.]+):(\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+
+COMMANDS = re.compile(r"(<!-- commands -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 CHANGES = {
     "bytes": "bytes",
@@ -34,7 +40,38 @@ CHANGES = {
 
 def written(page: str) -> str:
     """A page with its tables as the options are now."""
+    page = COMMANDS.sub(lambda marked: marked[1] + commands() + marked[2], page)
     return MARKED.sub(lambda marked: marked[1] + table(getattr(import_module(marked[2]), marked[3])) + marked[4], page)
+
+
+def commands() -> str:
+    """Every command: how it is called, what its help says, and what it takes."""
+    return "\n" + "".join(_command(name, each) for name, each in typer.main.get_command(app).commands.items())
+
+
+def _command(name: str, command: TyperCommand) -> str:
+    taken = [each for each in command.params if each.name != "help"]
+    arguments = " ".join(str(each.metavar or each.name) for each in taken if isinstance(each, TyperArgument))
+    needed = "".join(f" {each.opts[-1]} ..." for each in taken if isinstance(each, TyperOption) and each.required)
+    usage = f"hexshards {name} {arguments}".rstrip() + needed + " [OPTIONS]"
+    rows = [["", "Default", "Meaning"], ["---"] * 3, *map(_taken, taken)]
+    table = "".join(f"|{_joined(row)}|\n" for row in rows)
+    return f"## {name}\n\n`{usage}`\n\n{command.help}\n\n{table}\n"
+
+
+def _taken(each: Any) -> list[str]:
+    name = each.metavar if isinstance(each, TyperArgument) else "/".join([each.opts[-1], *each.secondary_opts])
+    return [f"`{name}`", _taken_default(each), _cell(each.help or "")]
+
+
+def _taken_default(each: Any) -> str:
+    if each.required:
+        return "must be given"
+    if isinstance(each.show_default, str):
+        return each.show_default
+    if isinstance(each.default, bool):
+        return "on" if each.default else "off"
+    return "none" if each.default in (None, "") else f"`{each.default}`"
 
 
 def table(spec: type) -> str:

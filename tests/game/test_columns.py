@@ -10,7 +10,7 @@ import pytest
 from hexshards.game import columns
 from hexshards.game.columns import COUNT, MOVE, OPTIONAL, SOFT, declared
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -31,8 +31,8 @@ def test_names_dtypes_and_order_are_those_of_the_first_release(soft, counted):
     ]
 
 
-def test_readme_names_every_required_column_with_its_dtype():
-    rows = [line.split("|")[1:3] for line in README.read_text().splitlines() if line.startswith("| ")]
+def test_the_page_on_formats_names_every_required_column_with_its_dtype():
+    rows = [line.split("|")[1:3] for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     table = {
         name: (re.findall(r"\bu?int\d+|\bfloat\d+", kinds), place)
         for names, kinds in rows

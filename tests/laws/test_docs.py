@@ -1,7 +1,9 @@
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,15 @@ BLOCKS = blocks_of(README)
 IN_DOCS = [
     pytest.param(language, text, id=f"{page.stem}-{number}")
     for page in sorted((ROOT / "docs").glob("*.md"))
+    if page.stem != "tour"
     for number, (language, text) in enumerate(blocks_of(page))
     if language in ("python", "console")
 ]
 """What the pages of docs/ show to be run here; ``sh`` is for other machines, such as a cluster's."""
+TOUR = blocks_of(ROOT / "docs" / "tour.md")
 
-# The blocks run in one folder, as a reader would follow them; only what needs a checkout is not run from here.
+# The blocks of README and of the tour run in one folder each, as a reader would follow them; only what needs a checkout
+# is not run from here.
 ELSEWHERE = {"make demo", "make test"}
 FIRST = (
     "hexshards synth --games 300 --side 9 --out processed",
@@ -31,10 +36,21 @@ FIRST = (
 )
 """What a reader of docs/ has done before."""
 
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+LINKED = [README, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
+    """A reader of README has files of his own."""
+    folder = tmp_path_factory.mktemp("readme")
+    assert run(["hexshards", "synth", "--games", "60", "--side", "7", "--out", "processed"], folder).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def touring(tmp_path_factory):
+    return tmp_path_factory.mktemp("tour")
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +67,13 @@ def run(command, folder):
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
 
+def commands_in(text):
+    lines = (line.removeprefix("$ ").split(" #")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
 def run_block(language, text, folder):
-    if language == "python":
-        commands = [[sys.executable, "-c", text]]
-    else:
-        lines = (line.removeprefix("$ ").split("#")[0].strip() for line in text.splitlines())
-        commands = [line.split() for line in lines if line]
+    commands = [[sys.executable, "-c", text]] if language == "python" else map(str.split, commands_in(text))
     for command in commands:
         result = run(command, folder)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
@@ -68,7 +85,12 @@ def test_every_block_of_the_readme_runs(number, folder):
     if language:
         run_block(language, text, folder)
     else:
-        assert {line.split("#")[0].strip() for line in text.splitlines()} <= ELSEWHERE
+        assert {line for line in commands_in(text) if not line.startswith("pip install")} <= ELSEWHERE
+
+
+@pytest.mark.parametrize("number", range(len(TOUR)))
+def test_every_block_of_the_tour_runs(number, touring):
+    run_block(*TOUR[number], touring)
 
 
 @pytest.mark.parametrize(("language", "text"), IN_DOCS)
@@ -76,8 +98,8 @@ def test_every_block_of_the_docs_runs(language, text, prepared):
     run_block(language, text, prepared)
 
 
-def test_readers_of_the_docs_have_done_what_the_readme_says():
-    assert all(f"$ {command}" in README.read_text(encoding="utf-8") for command in FIRST)
+def test_readers_of_the_docs_have_done_what_the_tour_says():
+    assert all(f"$ {command}" in (ROOT / "docs" / "tour.md").read_text(encoding="utf-8") for command in FIRST)
 
 
 def test_what_the_readme_does_not_run_is_what_ci_and_the_workflow_run():
@@ -87,10 +109,80 @@ def test_what_the_readme_does_not_run_is_what_ci_and_the_workflow_run():
     assert all(f"run: {command}" in workflow or f"\n{command}\n" in ci for command in ELSEWHERE)
 
 
-def test_the_commands_named_in_the_text_exist():
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+def test_commands_and_extras_that_a_page_names_exist(page):
     from typer.main import get_command
 
     from hexshards.cli.app import app
 
-    named = set(re.findall(r"`hexshards (\w+)", README.read_text(encoding="utf-8"))) - {"COMMAND"}
-    assert named <= set(get_command(app).commands)
+    text = page.read_text(encoding="utf-8")
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    assert set(re.findall(r"`hexshards ([a-z]+)\b", text)) <= set(get_command(app).commands)
+    named = re.findall(r"pip install '[a-z.]+\[([\w,]+)\]'", text)
+    listed = re.findall(r"other extras: ([a-z0-9 ]+)$", text, re.MULTILINE)
+    assert {extra for names in named for extra in names.split(",")} | {
+        e for each in listed for e in each.split()
+    } <= extras
+
+
+def test_the_readme_is_read_in_three_minutes():
+    assert len(README.read_text(encoding="utf-8").split()) <= 620
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_begins_with_who_needs_it_and_stands_in_index_and_site(page):
+    title, _, who = page.read_text(encoding="utf-8").splitlines()[:3]
+    assert title.startswith("# ") and who.startswith("*You need this page ")
+    assert re.search(rf"^ +- .*{page.name}$|^  - {page.name}$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert page.stem == "index" or f"({page.name})" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", text)
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors_of(target), f"{path}#{anchor}"
+
+
+def anchors_of(page):
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def recorded(name, pattern):
+    text = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
+    return [float(found.replace(",", "")) for found in re.findall(pattern, text)]
+
+
+def test_figures_of_the_readme_are_those_that_were_recorded():
+    rates = r"(?m)^\| {} \| ([\d,]+) \| ([\d,]+) \|"
+    text = (ROOT / "benchmarks" / "results" / "loading.md").read_text(encoding="utf-8").split("| batch 256 |")[0]
+    rows = re.findall(rates.format(r"(.*?)"), text)
+    best = {name: max(int(number.replace(",", "")) for number in numbers) for name, *numbers in rows}
+    ours = best["**hexshards**"]
+    others = {name: rate for name, rate in best.items() if "hexshards" not in name}
+    pickles = others["pickles, a sample at a time, as hex_ai"]
+    waiting = recorded("gpu", r"\| (?:float32|bfloat16) \| [\d,]+ \| [^|]+ \| ([\d.]+)%")
+    said = " ".join(README.read_text(encoding="utf-8").split())
+    for figure in (
+        f"{ours / 1e6:.1f} million samples a second",
+        f"{ours / max(others.values()):.1f} times the next best of {len(others)} other ways",
+        f"{ours / pickles:.0f} times pickles",
+        "{:.1f} bytes a position".format(*recorded("convert", r"Shards: ([\d.]+) bytes")),
+        "opens in {:.2f} s".format(*recorded("footprint", r"Opening 97,000,000 positions .*?: ([\d.]+) s")),
+        "{:.2f} times the rate".format(*recorded("convert", r"whole convert, 2 workers \| [\d,]+ \| ([\d.]+)")),
+        "within {:.0f} MiB".format(*recorded("scale", r"2026-11-25; memory allowed: (\d+) MiB")),
+        f"{min(waiting):.1f}% to {max(waiting):.1f}%",
+    ):
+        assert figure in said
+
+
+def test_pictures_are_what_make_docs_tables_draws():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    for name, drawn in pictures.pictures().items():
+        assert (pictures.PICTURES / name).read_text(encoding="utf-8") == drawn, f"{name}: run `make docs-tables`"
