@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import ParamSpec, TypeVar
 
@@ -103,6 +103,14 @@ def printable(text: object, *, width: int = 80) -> str:
     # cut first: a hostile name may be megabytes long
     clean = escaped(str(text)[: width + 1])
     return clean if len(clean) <= width else clean[: width - 1] + "…"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: which of the known ones may be meant; or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(names))
+    return f". Did you mean {' or '.join(map(printable, close))}?" if close else ""
 
 
 def without_secrets(text: str) -> str:

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-_UNITS = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
+_BINARY = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
+_UNITS = {**_BINARY, **{f"{unit}B": 1000**power for power, unit in enumerate("kMGT", start=1)}, "KB": 1000}
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?"
+"""200000, 200_000, 200,000, 1.5 and 2e5."""
+
+_LONGEST = 40
+"""No number needs more letters than this, and a hostile one may be megabytes long."""
 
 
 def parse_bytes(text: str | int, *, name: str = "memory") -> int:
-    """``512MiB``, ``1.5GiB`` or a number of bytes as a number. Raises ValueError for anything else."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]iB|B|)", str(text))
-    if not match or not float(match[1]):
+    """``512MiB``, ``1.5GiB``, ``2GB``, ``1e9`` or a number of bytes as a number. Raises ValueError for other text."""
+    match = re.fullmatch(rf"({_NUMBER}) ?([KMGT]iB|[kKMGT]B|B|)", _short(text))
+    if not match or not _number(match[1]):
         raise ValueError(f"{name} must be a size like 512MiB or 1GiB, got {text}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(_number(match[1]) * _UNITS[match[2]])
+
+
+def parse_count(text: str, *, name: str = "it") -> int:
+    """``200000``, ``200k``, ``1.5M``, ``1e6``, ``1_000_000`` or ``1,000,000`` as a number.
+
+    Raises ValueError for anything else.
+    """
+    match = re.fullmatch(rf"(-?)({_NUMBER}) ?([kKmMgGbB]?)", _short(text))
+    count = _number(match[2]) * _THOUSANDS[match[3].lower()] if match else Fraction(1, 2)
+    if not match or count.denominator != 1:
+        raise ValueError(f"{name} must be a whole number like 200000, 200k, 1.5M or 1e6, got {text}")
+    return int(count) * (-1 if match[1] else 1)
+
+
+def _short(text: str | int) -> str:
+    return str(text) if len(str(text)) <= _LONGEST else ""
+
+
+def _number(text: str) -> Fraction:
+    return Fraction(text.replace(",", "").replace("_", ""))
 
 
 def show_bytes(count: float) -> str:
     """A number of bytes in the largest unit that leaves at least one."""
-    unit = next(unit for unit in reversed(_UNITS) if count >= _UNITS[unit] or unit == "B")
-    return f"{count / _UNITS[unit]:.4g} {unit}" if unit != "B" else f"{count:.0f} B"
+    unit = next(unit for unit in reversed(_BINARY) if count >= _BINARY[unit] or unit == "B")
+    return f"{count / _BINARY[unit]:.4g} {unit}" if unit != "B" else f"{count:.0f} B"
 
 
 def duration_s(text: str) -> float:

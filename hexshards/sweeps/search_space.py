@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 from hexshards.arguments import fitted, hints_of
-from hexshards.errors import printable
+from hexshards.config_files import known, read_toml
 from hexshards.options import check_option, require
 from hexshards.sweeps.options import TRAIN_OPTIONS, Range, SweepSpec
 from hexshards.training.options import TrainSpec
@@ -39,13 +37,7 @@ def read_sweep(config: str | Path | Mapping[str, Any]) -> SweepSpec:
     """
     if isinstance(config, Mapping):
         return _parsed(config)
-    try:
-        with open(config, "rb") as file:
-            given = tomllib.load(file)
-    except FileNotFoundError:
-        raise ValueError(f"{config}: no such file. docs/sweep.md shows one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{config}: is not TOML ({printable(error)})") from None
+    given = read_toml(config, hint=". docs/sweep.md shows one")
     try:
         return _parsed(given)
     except ValueError as error:
@@ -53,9 +45,8 @@ def read_sweep(config: str | Path | Mapping[str, Any]) -> SweepSpec:
 
 
 def _parsed(config: Mapping[str, Any]) -> SweepSpec:
-    known = {each.name: each for each in fields(SweepSpec)}
     for name in config:
-        _known(name, list(known))
+        known(name, [each.name for each in fields(SweepSpec)])
     tables = {name: config.get(name, {}) for name in ("search", "fixed")}
     for name, table in tables.items():
         require(isinstance(table, Mapping), f"{name} must be a table, [{name}]")
@@ -75,7 +66,7 @@ def _part(name: str, part: Any) -> Range | tuple[Any, ...]:
 
 def _range(name: str, part: Mapping[str, Any]) -> Range:
     for word in part:
-        _known(word, ["low", "high", "log", "step"], of=f"{name}: a range has low, high, log and step, not ")
+        known(word, ["low", "high", "log", "step"], of=f"{name}: a range has low, high, log and step, not ")
     require({"low", "high"} <= part.keys(), f"{name}: a range needs low and high")
     low, high = (_value(name, part[word]) for word in ("low", "high"))
     numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in (low, high))
@@ -94,17 +85,10 @@ def _range(name: str, part: Mapping[str, Any]) -> Range:
 def _value(name: str, value: Any) -> Any:
     """A value as the option has it. Raises ValueError where its kind or bounds forbid it."""
     options = [name for name, each in TRAIN_OPTIONS.items() if each.searched != "no"]
-    _known(name, options, of="no option of `hexshards train` that can be searched: ")
+    known(name, options, of="no option of `hexshards train` that can be searched: ")
     kind = hints_of(TrainSpec)[name]
     value = fitted(value, kind, name=name)
     if float in (kind, *get_args(kind)) and type(value) is int:
         value = float(value)
     check_option(TrainSpec, name, value)
     return value
-
-
-def _known(name: str, names: list[str], *, of: str = "not known: ") -> None:
-    if name not in names:
-        close = get_close_matches(name.replace("-", "_"), names)
-        hint = f". Did you mean {' or '.join(close)}?" if close else f". There are {', '.join(names)}"
-        raise ValueError(f"{of}{printable(name)}{hint}")

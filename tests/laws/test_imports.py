@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CONVERTERS = ROOT / "converters"
 
 RANK = [
-    *("errors", "arguments", "units", "rng", "options", "signals", "main_guard", "cores"),
+    *("errors", "arguments", "units", "rng", "options", "config_files", "signals", "main_guard", "cores"),
     *(
         "drawing",
         "game",
@@ -91,7 +91,7 @@ def _run_time(node: ast.AST) -> Iterator[ast.AST]:
 
 def ours(path: Path) -> set[str]:
     """Packages, and modules beside them, that a file imports from; ``""`` for public names of hexshards itself."""
-    names = [name.split(".") for name in imports_of(path)]
+    names = [name.split(".") for name in imports_of(path) if name != "hexshards.__version__"]
     return {parts[1] if parts[1] in {*RANK, "converters"} else "" for parts in names if parts[0] == "hexshards"}
 
 

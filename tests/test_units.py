@@ -1,0 +1,45 @@
+"""Counts and sizes as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from hexshards.units import parse_bytes, parse_count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("200000", 200_000),
+        ("200_000", 200_000),
+        ("200,000", 200_000),
+        ("200k", 200_000),
+        ("0.2M", 200_000),
+        ("2e5", 200_000),
+        ("1b", 10**9),
+        ("-3", -3),
+        ("0", 0),
+    ],
+)
+def test_a_count_is_what_a_person_means(text, count):
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "k", "1.5", "1,00", "1__0", "0x10", "1 2", "1e", "nan", "1e-3", "²", "1" * 5_000])
+def test_what_is_no_whole_number_is_refused(text):
+    with pytest.raises(ValueError, match="--games must be a whole number like 200000, 200k, 1.5M or 1e6, got "):
+        parse_count(text, name="--games")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1GiB", 1 << 30), ("2GB", 2 * 10**9), ("1e9", 10**9), ("1_000", 1_000), ("64KB", 64_000), ("1.5 KiB", 1_536)],
+)
+def test_a_size_is_what_a_person_means(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["0", "1G", "many", "1gib", "-1", "1" * 5_000])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="must be a size like 512MiB or 1GiB"):
+        parse_bytes(text)
