@@ -26,6 +26,9 @@ MARKED = re.compile(r"(<!-- options: ([\w.]+):(\w+) -->\n).*?(<!-- end -->\n)", 
 
 COMMANDS = re.compile(r"(<!-- commands -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
+IN_ALL = ("help", "quiet", "verbose")
+"""What every command takes; the page says it once."""
+
 CHANGES = {
     "bytes": "bytes",
     "order": "order",
@@ -50,7 +53,7 @@ def commands() -> str:
 
 
 def _command(name: str, command: TyperCommand) -> str:
-    taken = [each for each in command.params if each.name != "help"]
+    taken = [each for each in command.params if each.name not in IN_ALL]
     arguments = " ".join(str(each.metavar or each.name) for each in taken if isinstance(each, TyperArgument))
     needed = "".join(f" {each.opts[-1]} ..." for each in taken if isinstance(each, TyperOption) and each.required)
     usage = f"hexshards {name} {arguments}".rstrip() + needed + " [OPTIONS]"

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import signal
+from typing import Annotated
 
 import typer
+from typer import Option
 
-from hexshards import signals
+from hexshards import __version__, signals
 from hexshards.cli import dataset_commands, training_commands
+from hexshards.cli.command import add_command
 from hexshards.cli.console import spell_what_cannot_be_encoded
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     help="Repack Hex training positions into WebDataset shards, look at them, and train on them in mini-epochs.\n\n"
     "First steps: `hexshards demo`, or `hexshards convert YOUR_FILES --out DIR` and "
     "`hexshards train DIR --run RUN`.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 input rejected, 130 interrupted (state saved).",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hexshards {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What all commands share; its help is the app's."""
+
 
 for command in (
     dataset_commands.convert,
@@ -33,7 +51,7 @@ for command in (
     dataset_commands.synth,
     training_commands.demo,
 ):
-    app.command()(command)
+    add_command(app, command)
 
 
 def main() -> None:

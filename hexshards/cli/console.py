@@ -114,12 +114,28 @@ def opened(dataset: str, cache: Path | None) -> Home:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Errors as one line on stderr and an exit code, where a traceback would not help."""
-    from hexshards.cli.display import warn
-
+def _traced(wanted: bool) -> Iterator[None]:
+    """Where in the program an error arose, for a person who asked."""
     try:
         yield
+    except Exception as error:
+        if wanted and not isinstance(error, typer.Exit):
+            from traceback import format_exc
+
+            from hexshards.cli.display import warn
+
+            warn(format_exc().rstrip())
+        raise
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors as one line on stderr and an exit code, where a traceback would not help."""
+    from hexshards.cli.display import verbose, warn
+
+    try:
+        with _traced(verbose()):
+            yield
     except InputRejected as error:
         warn(f"rejected: {escaped(error)}")
         raise typer.Exit(REJECTED) from None

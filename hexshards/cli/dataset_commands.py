@@ -81,7 +81,7 @@ def convert(
                 progress=progress,
                 announce=None
                 if as_json
-                else lambda folders, others: display.warn(display.folders_text(folders, others)),
+                else lambda folders, others: display.notice(display.folders_text(folders, others)),
                 **options,
             )
         display.say(display.json_line(_report(report)) if as_json else display.conversion_summary(report))

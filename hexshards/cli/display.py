@@ -94,11 +94,49 @@ err = Enduring(stderr=True, highlight=False, soft_wrap=True)
 _moving: list[Progress] = []
 """Bars that are on the screen."""
 
+listeners: list[Callable[[str], None]] = []
+"""Who hears every line that is said, shown or not: a run's log."""
+
+
+class _Manner:
+    """How much is said, by -q and -v."""
+
+    quiet = verbose = False
+
+
+_manner = _Manner()
+
+
+def be(*, quiet: bool, verbose: bool) -> None:
+    """Say less, or more, from now on."""
+    _manner.quiet, _manner.verbose = quiet, verbose and not quiet
+
+
+def verbose() -> bool:
+    """Whether a person asked for more than usual."""
+    return _manner.verbose
+
 
 def say(text: str) -> None:
     """Print a result of one or more lines. A name in it that may hold line breaks is escaped where it is put in."""
     # bars that move on the same terminal would write over what comes to it from elsewhere
     _print(err if out.is_terminal and any(not bars.disable for bars in _moving) else out, text)
+
+
+def notice(text: str) -> None:
+    """Print what is good to know, unless a person asked for silence."""
+    if _manner.quiet:
+        _told(_safe(text))
+    else:
+        _print(err, text)
+
+
+def progress(text: str) -> None:
+    """Print a line of what is under way as a result is printed, unless a person asked for silence."""
+    if _manner.quiet:
+        _told(_safe(text))
+    else:
+        say(text)
 
 
 def json_line(result: Any) -> str:
@@ -115,7 +153,14 @@ def warn(text: str) -> None:
 def _print(console: Console, text: str) -> None:
     # a terminal would break long lines anywhere; JSON, and what is no terminal, gets them whole
     whole = not console.is_terminal or text.startswith("{")
-    console.print(_safe(text), markup=False, soft_wrap=whole)
+    safe = _safe(text)
+    _told(safe)
+    console.print(safe, markup=False, soft_wrap=whole)
+
+
+def _told(safe: str) -> None:
+    for listener in listeners:
+        listener(safe)
 
 
 def _safe(text: str) -> str:
@@ -172,7 +217,8 @@ def bar(unit: str = "") -> Iterator[Bars]:
         *([TextColumn(unit)] if unit else []),
         _TimeLeft(whole),
     )
-    with Bars(*columns, console=err, transient=True, disable=not err.is_terminal, speed_estimate_period=120) as bars:
+    still = _manner.quiet or not err.is_terminal
+    with Bars(*columns, console=err, transient=True, disable=still, speed_estimate_period=120) as bars:
         _moving.append(bars)
         try:
             yield bars

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from hexshards.cli.command import from_file
 from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, shown, told
 from hexshards.errors import escaped
 from hexshards.sweeps.options import SweepSpec
@@ -32,6 +33,14 @@ def train(
         bool, Option("--overfit-batch", help="See whether the network learns one batch by heart, and stop.")
     ] = False,
     tensorboard: Annotated[bool, Option("--tensorboard", help="Write RUN/tensorboard as well.")] = False,
+    config: Annotated[
+        Path | None,
+        Option(
+            is_eager=True,
+            callback=from_file,
+            help="TOML file of options, as each run writes in RUN/config.toml; the command line wins.",
+        ),
+    ] = None,
     **options: Any,
 ) -> None:
     """Train a policy and value network on a dataset, in mini-epochs that each end with validation and a checkpoint.
@@ -46,7 +55,7 @@ def train(
         spec = TrainSpec(data=dataset, run=run, **options)
         if os.environ.get("RANK", "0") == "0":
             # torch takes seconds to load
-            display.warn(f"dataset {escaped(dataset)} · run {escaped(run)}")
+            display.notice(f"dataset {escaped(dataset)} · run {escaped(run)}")
         if dry_run:
             _rehearse(spec)
         elif overfit_batch:
@@ -57,6 +66,7 @@ def train(
 
 def _train(spec: TrainSpec, *, tensorboard: bool) -> None:
     from hexshards.cli import display
+    from hexshards.cli.run_log import RunLog
     from hexshards.cli.training_view import TrainingView
     from hexshards.training import run as runs
     from hexshards.training.distributed import joined
@@ -65,10 +75,12 @@ def _train(spec: TrainSpec, *, tensorboard: bool) -> None:
     with joined() as process_group:
         speaks = process_group.rank == 0
         logs = [TensorBoardLog()] if tensorboard and speaks else []
-        with TrainingView() if speaks else nullcontext() as view:
-            outcome = runs.train(spec, hooks=[*([view] if view else []), *logs])
-        if speaks:
-            display.say(outcome.summary())
+        with RunLog() if speaks else nullcontext() as log:
+            with TrainingView() if speaks else nullcontext() as view:
+                hooks = [hook for hook in (log, view, *logs) if hook is not None]
+                outcome = runs.train(spec, hooks=hooks)
+            if speaks:
+                display.say(outcome.summary())
         process_group.any(False)  # torchrun ends all when one has ended with 130: not before everything is said
     code = INTERRUPTED if outcome.interrupted else 0
     if process_group.size > 1:

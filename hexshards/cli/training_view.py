@@ -54,13 +54,13 @@ class TrainingView:
         match event:
             case RunStarted():
                 for line in self._begins(event):
-                    display.warn(line)
+                    display.notice(line)
                 self._begun_s, self._begun_samples = time.monotonic(), event.samples_seen
             case Progressed(progress=now) if not self._shown.disable:
                 self._move(now)
             case Progressed(progress=now) if time.monotonic() - self._told_s > PLAIN_INTERVAL_S:
                 self._told_s = time.monotonic()
-                display.warn(progress_line(now))
+                display.notice(progress_line(now))
             case Validating(batches_done=done, batches=count):
                 self._validating(done, count)
             case Saved(record=record):
@@ -84,7 +84,7 @@ class TrainingView:
             return
         self._told_s = time.monotonic()
         if self._mini_epochs:
-            display.say(mini_epoch_line(record))
+            display.progress(mini_epoch_line(record))
         if warning := record.get("diagnosis", {}).get("warning"):
             display.warn(f"warning: {escaped(warning)}")
 

@@ -35,6 +35,7 @@ from hexshards.training.hooks import Hook
 from hexshards.training.options import MOST_THREADS, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.records import Outcome
+from hexshards.training.run_config import RunConfig
 from hexshards.training.settings import RunSettings
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer
@@ -131,7 +132,7 @@ def _orchestrator(
         run=run,
         mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
         num_epochs=spec.epochs,
-        hooks=[*diagnoses, *hooks],
+        hooks=[RunConfig(spec, _mix(spec) if spec.mix else {}), *diagnoses, *hooks],
         settings=RunSettings(
             mini_epoch_batches=spec.mini_epoch_batches,
             cross_epochs=spec.cross_epochs,

@@ -22,7 +22,7 @@ SURFACE = {
     "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --cache; --json",
     "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
     "show": "DATASET; -n=3; --split=train; --svg; --cache",
-    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --optimizer=adamw; "
+    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --config; --optimizer=adamw; "
     "--learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; --clip-norm=0.0; --policy-weight=0.15; "
     "--value-weight=0.85; --value-loss=bce; --value-output=logit; --ema=0.0; --schedule=constant; "
     "--warmup-samples=20000; --schedule-samples=0; "
@@ -42,9 +42,13 @@ SURFACE = {
 A change here is a change for every user."""
 
 
+IN_ALL = ["--quiet", "--verbose"]
+"""What every command takes at its end."""
+
+
 def taken(parameter):
     """A parameter of a command as SURFACE has it."""
-    name = "/".join([parameter.opts[-1], *parameter.secondary_opts])
+    name = "/".join([parameter.opts[0], *parameter.secondary_opts])
     if parameter.required:
         return name.upper() if not name.startswith("-") else f"{name}!"
     return name if parameter.default is None or parameter.default is False else f"{name}={parameter.default}"
@@ -60,7 +64,7 @@ def test_the_commands_their_options_and_defaults_are_those_users_know():
     surface = {
         name: [taken(each) for each in command.params if each.name != "help"] for name, command in COMMANDS.items()
     }
-    assert surface == {name: options.split("; ") for name, options in SURFACE.items()}
+    assert surface == {name: [*options.split("; "), *IN_ALL] for name, options in SURFACE.items()}
 
 
 @pytest.mark.parametrize("command", SURFACE)

@@ -1,0 +1,141 @@
+"""The command line as people give it: counts, options from a file, little or much said, what a slip may have meant."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from helpers.cli import call
+from helpers.small_data import CUT, processed
+from typer.testing import CliRunner
+
+import hexshards
+from hexshards.cli.app import app
+from hexshards.conversion.convert import convert
+
+SMALL = ("--channels", 4, "--blocks", 1, "--batch-size", 64, "--warmup-samples", 0, "--diagnose", 0, "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("people")
+    convert(processed(folder / "files", games=30), out=folder / "data", **CUT)
+    return folder / "data"
+
+
+def text_of(result):
+    """What a person reads, without the lines of a box and its breaks."""
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def test_the_version_is_said():
+    assert call("--version").output == f"hexshards {hexshards.__version__}\n"
+
+
+def test_shells_complete_commands_and_options():
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert "--install-completion" in shown and "--show-completion" in shown
+
+
+@pytest.mark.parametrize("written", ["20", "0.02k", "2e1", "2_0"])
+def test_a_count_is_taken_as_people_write_it(written, tmp_path):
+    assert "20 games in" in call("synth", "--games", written, "--side", 4, "--out", tmp_path / "a").output
+    assert "20 games in" in call("synth", f"--games={written}", "--side=4", "--out", tmp_path / "b").output
+
+
+@pytest.mark.parametrize("written", ["twenty", "20x", "0.5", "1,00"])
+def test_what_is_no_count_is_refused_with_how_it_is_written(written, tmp_path):
+    found = call("synth", "--games", written, "--out", tmp_path, code=2)
+    assert f"--games must be a whole number like 200000, 200k, 1.5M or 1e6, got {written}" in text_of(found)
+
+
+def test_text_that_looks_like_a_count_stays_as_it_is(data, tmp_path):
+    found = call("info", "1e3", code=2)
+    assert "1e3" in found.output and "1000" not in found.output
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        (["trian"], "train"),
+        (["train", "x", "--run", "r", "--lerning-rate", "1"], "--learning-rate"),
+    ],
+)
+def test_a_slip_is_answered_with_what_may_be_meant(slip, meant):
+    assert meant in text_of(call(*slip, code=2))
+
+
+def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):
+    one, again = tmp_path / "one", tmp_path / "again"
+    monkeypatch.chdir(data.parent)
+    call("train", "data", "--run", one, *SMALL, "--max-samples", "0.2k", "--seed", 3)
+    config = tomllib.loads((one / "config.toml").read_text())
+    assert (config["data"], config["seed"], config["max_samples"]) == (str(data), 3, 200)
+    assert not {"run", "resume"} & config.keys()
+    monkeypatch.chdir(one)
+    call("train", "--config", "config.toml", "--run", again)
+    assert losses(one) == losses(again)
+
+
+def losses(run):
+    return [json.loads(line)["train"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_command_line_wins_over_the_file_of_options(data, tmp_path):
+    options = tmp_path / "options.toml"
+    options.write_text(f'data = "{data}"\nmax_samples = "0.1k"\nchannels = 4\nblocks = 1\nseed = 5\ndiagnose = 0\n')
+    call("train", "--config", options, "--run", tmp_path / "run", "--seed", 6, "--batch-size", 64, "--threads", 1)
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["seed"], config["channels"], config["max_samples"]) == (6, 4, 100)
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("lerning_rate = 1", "no option of `hexshards train`: lerning_rate. Did you mean learning_rate?"),
+        ("quiet = true", "no option of `hexshards train`: quiet"),
+        ("seed = [1]", "seed must be a number, a text, true or false"),
+        ('epochs = "many"', "epochs must be a whole number like"),
+        ("seed =", "is not TOML"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_of_options_that_is_wrong_is_refused_by_name(held, said, tmp_path):
+    options = tmp_path / "o.toml"
+    if held is not None:
+        options.write_text(held)
+    found = call("train", "--config", options, "--run", tmp_path / "run", code=2)
+    assert said.replace(" ", "") in text_of(found).replace(" ", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_quiet_leaves_the_result_and_the_log_has_every_line(data, tmp_path):
+    run = tmp_path / "run"
+    found = call("train", data, "--run", run, *SMALL, "--max-samples", 200, "-q")
+    assert found.output.startswith("ended after 256 samples")
+    log = (run / "log.txt").read_text()
+    assert f"hexshards {hexshards.__version__}: " in log and "mini-epoch 1" in log and "parameters" in log
+    assert "ended after 256 samples" in log
+    more = call("train", data, "--run", run, *SMALL, "--max-samples", 300)
+    assert "mini-epoch 2" in more.output
+    assert (run / "log.txt").read_text().startswith(log)
+
+
+def test_a_run_that_fails_has_its_error_in_the_log(data, tmp_path):
+    told = call("train", data, "--run", tmp_path, *SMALL, "--learning-rate", "1e30", code=1)
+    assert "Lower the learning rate" in told.output
+    assert "Lower the learning rate" in (tmp_path / "log.txt").read_text()
+
+
+def test_verbose_shows_where_an_error_arose(tmp_path):
+    assert "Traceback" not in call("info", tmp_path, code=2).output
+    assert "Traceback" in call("info", tmp_path, "-v", code=2).output
+
+
+def test_a_folder_that_another_run_uses_gets_no_lines_of_this_one(data, tmp_path):
+    from hexshards.training.checkpointing.run_folder import RunFolder
+
+    with RunFolder(tmp_path / "run").held():
+        call("train", data, "--run", tmp_path / "run", *SMALL, code=2)
+    assert not (tmp_path / "run" / "log.txt").exists() and not (tmp_path / "run" / "config.toml").exists()
