@@ -27,7 +27,7 @@ def test_a_count_is_what_a_person_means(text, count):
 
 @pytest.mark.parametrize("text", ["", "k", "1.5", "1,00", "1__0", "0x10", "1 2", "1e", "nan", "1e-3", "²", "1" * 5_000])
 def test_what_is_no_whole_number_is_refused(text):
-    with pytest.raises(ValueError, match="--games must be a whole number like 200000, 200k, 1.5M or 1e6, got "):
+    with pytest.raises(ValueError, match=r"--games must be a whole number like 200000, 200k, 1\.5M or 1e6, got "):
         parse_count(text, name="--games")
 
 

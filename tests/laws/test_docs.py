@@ -132,7 +132,7 @@ def test_the_readme_is_read_in_three_minutes():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_page_begins_with_who_needs_it_and_stands_in_index_and_site(page):
     title, _, who = page.read_text(encoding="utf-8").splitlines()[:3]
-    assert title.startswith("# ") and who.startswith("*You need this page ")
+    assert title.startswith("# ") and who.startswith(("*You need this page ", "For "))
     assert re.search(rf"^ +- .*{page.name}$|^  - {page.name}$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert page.stem == "index" or f"({page.name})" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
