@@ -22,10 +22,11 @@ from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.sources import Chunk, Games, source_name
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
-from hexshards.game.columns import Array, Column
+from hexshards.game.columns import VISITS, Array, Column
 from hexshards.game.game_filter import NOT_SAID, GameFilter, Players
 from hexshards.game.positions import Positions, Reject, no_positions
 from hexshards.game.records import NOBODY, GameRecords
+from hexshards.game.visits import Entries, visits_of
 from hexshards.units import counted
 
 CHUNK_GAMES = 512
@@ -275,6 +276,24 @@ def _with_extras(positions: Positions, games: list[Game]) -> Positions:
 
 def _plies(game: Game) -> int:
     return len(game.moves) - sum(move in (SWAP_PIECES, SWAP_SIDES) for move in game.moves[1:2])
+
+
+SHARES = 10_000
+"""Counts that a policy of shares becomes: the largest share is so many."""
+
+
+def visits_before(cells: NDArray[np.int64], counts: NDArray[np.float64], *, side: int) -> dict[Column, object] | None:
+    """What a position says of the visits of moves, or of their shares; None for what are none."""
+    fits = np.isfinite(counts).all() and (counts >= 0).all() and counts.any()
+    if not fits or (cells < 0).any() or (cells >= side * side).any():
+        return None
+    if (counts != np.rint(counts)).any():
+        counts = np.rint(counts / counts.max() * SHARES)
+    seen = counts > 0
+    if len(np.unique(cells[seen])) < seen.sum():
+        return None
+    entries = Entries(np.zeros(int(seen.sum()), dtype=np.int64), cells[seen], counts[seen])
+    return {VISITS: visits_of(entries, rows=1)[0]}
 
 
 def not_of_the_format(what: str, where: str) -> DataError:

@@ -9,6 +9,8 @@ KataGo and KataHex write GM[1] and, in the comment of a move, what the search sa
 White: ``C[0.95 0.05 0.00 v=28]``, win, loss and draw (``search_value``). After writeSgf in cpp/dataio/sgf.cpp and
 ValueTargets in trainingwrite.h of github.com/lightvector/KataGo.
 
+GM[hex] and GM[hex_11x11] are MiniZero's: see minizero.
+
 Parsed by sgfmill, which knows the grammar and nothing of Go's rules.
 """
 
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from hexshards.conversion.options import ConvertSpec
+from hexshards.converters import minizero
 from hexshards.converters.game_lists import (
     PASS,
     SWAP_PIECES,
@@ -32,6 +35,7 @@ from hexshards.converters.game_lists import (
     not_of_the_format,
     spelled,
 )
+from hexshards.converters.minizero import Node, node_text
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import OPTIONAL, Column
@@ -39,16 +43,20 @@ from hexshards.game.game_filter import Players
 from hexshards.game.positions import Reject
 from hexshards.storage.files import gunzip
 
-MAX_GAME_BYTES = 4 << 20
-"""A longer game is none: 361 moves with 10 kB of comments each."""
+MAX_GAME_BYTES = 1 << 20
+"""A longer game is none: 361 moves with 2.9 kB of comments each."""
 
 MAX_PARENTHESES = 1_000
 """More variations than that in one game are refused."""
+
+MAX_UNCLOSED = 20
+"""Games without an end in a file at most: to look for the end of one takes half a second."""
 
 _START = re.compile(rb"\(\s*;")
 _WORDS = {"swap-pieces": SWAP_PIECES, "swap": SWAP_PIECES, "swap-sides": SWAP_SIDES, "pass": PASS, "": PASS}
 _RESULT = re.compile(r"([BW])(?:\+(.*))?", re.IGNORECASE | re.DOTALL)
 _SEARCH = re.compile(r"\s*([01]?\.[0-9]+|[01])\s+([01]?\.[0-9]+|[01])\s+([01]?\.[0-9]+|[01])(?:\s+v=([0-9]+))?")
+_MINIZERO = re.compile(r"hex(_[0-9]+x[0-9]+)?")
 _RATING = re.compile(r"\s*([0-9]{1,5})")
 _SEARCH_VALUE = next(column for column in OPTIONAL if column.name == "search_value")
 
@@ -63,7 +71,7 @@ class _Sgf:
         grammar = _grammar(where)
         if data.startswith(b"\x1f\x8b"):
             data = gunzip(data, where=where)
-        number = at = 0
+        number = at = unclosed = 0
         while start := _START.search(data, at):
             number += 1
             place = f"game {number}"
@@ -71,6 +79,11 @@ class _Sgf:
             whole = _is_whole(tokens)
             at = start.start() + (end if whole else 2)
             if not whole:
+                unclosed += 1
+                if unclosed > MAX_UNCLOSED:
+                    raise not_of_the_format(
+                        f"has more than {MAX_UNCLOSED} games whose parentheses are not closed", where
+                    )
                 # what comes next may be a game again, and begins a line
                 following = re.compile(rb"\n\s*\(\s*;").search(data, at)
                 at = following.start() if following else len(data)
@@ -105,25 +118,26 @@ def _game(grammar: Any, text: bytes, place: str, number: int) -> Game | Reject |
     except ValueError as error:
         return Reject(place, "not a game", printable(str(error), width=120))
     root = nodes[0]
-    if (kind := _text(root, "GM")) not in ("", "11", "1"):
+    kind = node_text(root, "GM")
+    if kind not in ("", "11", "1") and not _MINIZERO.fullmatch(kind):
         return f"of another kind than Hex (GM[{printable(kind, width=10)}])"
-    side = re.fullmatch(r"([0-9]{1,3})(?::([0-9]{1,3}))?", _text(root, "SZ"))
+    side = re.fullmatch(r"([0-9]{1,3})(?::([0-9]{1,3}))?", node_text(root, "SZ"))
     if side is None or side[2] not in (None, side[1]):
-        return Reject(place, "no side of the board", printable(f"SZ[{_text(root, 'SZ')}]", width=40))
+        return Reject(place, "no side of the board", printable(f"SZ[{node_text(root, 'SZ')}]", width=40))
     if any(setup in node for node in nodes for setup in ("AB", "AW", "AE")):
         return "with stones that were set up"
-    return _of_nodes(nodes, int(side[1]), place, number)
+    return (minizero.game_of if _MINIZERO.fullmatch(kind) else _of_nodes)(nodes, int(side[1]), place, number)
 
 
-def _of_nodes(nodes: list[dict[str, list[bytes]]], side: int, place: str, number: int) -> Game | Reject | str:
+def _of_nodes(nodes: list[Node], side: int, place: str, number: int) -> Game | Reject | str:
     moves, colours, extras, resigned = list[str](), list[str](), list[float | None](), ""
     for node in nodes:
         colour = "B" if "B" in node else "W" if "W" in node else ""
         if not colour:
             continue
         if resigned or len(moves) > MAX_SIDE**2 + 1:
-            return Reject(place, "moves after the end", printable(_text(node, colour), width=20))
-        text = _text(node, colour).strip().lower()
+            return Reject(place, "moves after the end", printable(node_text(node, colour), width=20))
+        text = node_text(node, colour).strip().lower()
         if text == "resign":
             resigned = colour
             continue
@@ -132,7 +146,7 @@ def _of_nodes(nodes: list[dict[str, list[bytes]]], side: int, place: str, number
         extras.append(_search(node))
     if any(one == other for one, other in pairwise(colours)):
         return "in which a player moves twice"
-    result = _RESULT.match(_text(nodes[0], "RE").strip())
+    result = _RESULT.match(node_text(nodes[0], "RE").strip())
     winner = result[1].upper() if result else ({"B": "W", "W": "B"}.get(resigned, ""))
     ended: Ended = "resigned" if resigned else _ended(result[2] if result else None)
     first = colours[0] if colours else "B"
@@ -141,7 +155,7 @@ def _of_nodes(nodes: list[dict[str, list[bytes]]], side: int, place: str, number
     searched = (
         [] if swapped or all(each is None for each in extras) else [*(_of_red(each, first) for each in extras), {}]
     )
-    ratings = tuple(float(each[1]) for key in ("BR", "WR") if (each := _RATING.match(_text(nodes[0], key))))
+    ratings = tuple(float(each[1]) for key in ("BR", "WR") if (each := _RATING.match(node_text(nodes[0], key))))
     return Game(
         place=place,
         number=number,
@@ -168,9 +182,9 @@ def _move(text: str, side: int) -> str:
     return text
 
 
-def _search(node: dict[str, list[bytes]]) -> float | None:
+def _search(node: Node) -> float | None:
     """How likely White wins, as the comment of a move says; None where it says nothing."""
-    comment = _SEARCH.match(_text(node, "C"))
+    comment = _SEARCH.match(node_text(node, "C"))
     if comment is None:
         return None
     win, loss, draw = (float(each) for each in comment.groups()[:3])
@@ -181,10 +195,6 @@ def _of_red(white_wins: float | None, first: str) -> dict[Column, object]:
     if white_wins is None:
         return {}
     return {_SEARCH_VALUE: np.float32(white_wins if first == "B" else 1 - white_wins)}
-
-
-def _text(node: dict[str, list[bytes]], name: str) -> str:
-    return node.get(name, [b""])[0].decode(errors="replace")
 
 
 class SgfGames(GameLists):

@@ -12,6 +12,7 @@ from hexshards.conversion.discovery import discover
 from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.random_files import trmph_line
 from hexshards.converters.hexworld import HexWorldLinks
+from hexshards.converters.neurobenzene import NeurobenzeneGames
 from hexshards.converters.playhex import PlayHexGames
 from hexshards.converters.sgf import SgfGames
 from hexshards.converters.trmph import TrmphFiles
@@ -82,10 +83,37 @@ def trmph(games):
     return "".join(trmph_line(game) + "\n" for game in games).encode()
 
 
+def minizero(games):
+    """Odd games were swapped: the second move is the first one again."""
+    records = []
+    for number, game in enumerate(games):
+        moves, winner = with_swap(game) if number % 2 else (names(game), game.winner)
+        ids = [_id(move, game.side) for move in moves if move != "swap-pieces"]
+        ids = [ids[0], *ids] if number % 2 else ids
+        nodes = "".join(f";{'BW'[ply % 2]}[{move}]P[{move}:30]V[0.1]R[0]" for ply, move in enumerate(ids))
+        records.append(f"SelfPlay 1 2 (;GM[hex_5x5]RE[{1 - 2 * winner}.000000]SZ[{game.side}]{nodes})#")
+    return "\n".join(records).encode()
+
+
+def _id(move, side):
+    row, col = int(move[1:]) - 1, ord(move[0]) - ord("a")
+    return (side - 1 - col) * side + row
+
+
+def shf(games):
+    lines = [f"#{games[0].side} x {games[0].side} Hex"]
+    for game in games:
+        moves = " ".join(f"{'BW'[ply % 2]}[{move}]" for ply, move in enumerate(names(game)))
+        to_move = len(game.moves) % 2
+        lines.append(f"{moves} {1.0 if game.winner == to_move else -1.0}")
+    return "\n".join(lines).encode()
+
+
 FORMATS = {
     "playhex": (PlayHexGames, "playhex-games-2026-01-01.json", playhex),
     "hexworld": (HexWorldLinks, "games.hexworld", hexworld),
     "sgf": (SgfGames, "games.sgf", sgf),
+    "minizero": (SgfGames, "sgf_1.sgf", minizero),
     "hsgf": (SgfGames, "games.hsgf", lambda games: sgf(games, littlegolem=True)),
 }
 
@@ -101,6 +129,47 @@ def columns(positions):
     return {name: column.tolist() for name, column in positions.columns().items()}
 
 
+def test_games_of_neurobenzene_are_those_of_trmph():
+    data = shf(GAMES)
+    positions, rejects, notes = read(NeurobenzeneGames, data)
+    expected, _, _ = read(TrmphFiles, b"\n" + b"#\n" + trmph(GAMES))
+    assert columns(positions) == columns(expected) and not rejects and not notes
+
+
+@pytest.mark.parametrize("policy", ["a3 0.5; c2 0.25;", "a3:0.5;c2:0.25", " a3 0.5 ;c2 0.25"])
+def test_shares_of_neurobenzene_are_visits(policy):
+    data = f"# 3 x 3 Hex\nB[a1] W[c2][{policy}] -1.0\n".encode()
+    positions, _, _ = read(NeurobenzeneGames, data, spec=KEEP)
+    (visits,) = positions.optional.values()
+    assert visits[1, :, :3].tolist() == [[6, 5, 0], [10_000, 5_000, 0]]
+    assert (
+        not visits[0].any() and positions.value.tolist() == [1.0] * 3
+    )  # after two moves BLUE is to move, and has lost
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("B[a1] B[a2] 1.0", "a player moves twice"),
+        ("B[a1][] 1.0", "not a game"),
+        ("B[a1][a9 1] 1.0", "policy that is no list of moves and shares"),
+        ("B[a1][a2 x] 1.0", "policy that is no list of moves and shares"),
+        ("B[a1][a2 0] 1.0", "policy that is no list of moves and shares"),
+        ("B[a1]", "not a game"),
+        ("B[a1] 1.0 1.0", "not a game"),
+        ("B[z9] W[a1] 1.0", "move off the board"),
+        ("B[a1] W[b1] 0.3", "unfinished game"),
+    ],
+)
+def test_a_line_of_neurobenzene_that_is_none_is_named(line, reason):
+    assert read(NeurobenzeneGames, f"#3 x 3 Hex\n{line}".encode())[1] == [("line 2", reason)]
+
+
+def test_games_without_a_side_are_refused():
+    with pytest.raises(DataError, match="side of the board"):
+        read(NeurobenzeneGames, b"B[a1] 1.0")
+
+
 @pytest.mark.parametrize("selector", ["all", "final", "penultimate"])
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_game_gives_the_same_positions_whatever_format_it_comes_in(form, selector):
@@ -108,7 +177,7 @@ def test_a_game_gives_the_same_positions_whatever_format_it_comes_in(form, selec
     spec = dataclasses.replace(CONVERT, positions=selector)
     positions, rejects, notes = read(converter, written(GAMES), spec=spec)
     expected, _, _ = read(TrmphFiles, trmph(GAMES), spec=spec)
-    assert columns(positions) == columns(expected)
+    assert columns(positions.having(())) == columns(expected)
     assert not rejects and not notes
 
 
@@ -217,6 +286,36 @@ def test_what_a_search_said_is_a_column_seen_from_white():
     positions, _, _ = read(SgfGames, data)
     (value,) = positions.optional.values()
     assert value.tolist() == pytest.approx([0.275] * len(game.moves) + [np.nan], nan_ok=True)
+
+
+def test_visits_of_minizero_are_a_column():
+    """By hand, side 3: 0 is x = 0 at the bottom, the upper right corner here: c1; 5 is x = 2, y = 1: b3."""
+    data = b"(;GM[hex]RE[0]SZ[3];B[0]P[0:7,5:9,8:0];W[5]P[5:0.25,8:0.5])"
+    positions, rejects, _ = read(SgfGames, data, spec=dataclasses.replace(KEEP))
+    assert not len(positions) and rejects == [("game 1", "unfinished game")]
+    positions, _, _ = read(SgfGames, data.replace(b"RE[0]", b"RE[-1]"), spec=KEEP)
+    (visits,) = positions.optional.values()
+    assert [move_name(cell, side=3) for cell in positions.policy[:2].tolist()] == ["c1", "b3"]
+    assert visits[0, :, :3].tolist() == [[7, 2, 0], [9, 7, 0]]  # b3 most, then c1
+    assert visits[1, :, :3].tolist() == [[6, 7, 0], [10_000, 5_000, 0]]  # a3, then b3
+    assert not visits[2].any() and positions.value.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("policy", ["x", "0", "0:-1", "0:nan", "9:1", "0:1,0:2", "0:0", "0:1e999", "0:1,", ":1"])
+def test_visits_that_are_none_are_named(policy):
+    data = f"(;GM[hex]RE[1]SZ[3];B[0]P[{policy}])".encode()
+    assert read(SgfGames, data)[1] == [("game 1", "policy that is no list of moves and visits")]
+
+
+@pytest.mark.parametrize("move", ["9", "9999", "a1", "-1", ""])
+def test_a_move_of_minizero_beyond_the_board_is_named(move):
+    ((place, reason),) = read(SgfGames, f"(;GM[hex]RE[1]SZ[3];B[{move}])".encode())[1]
+    assert place == "game 1" and reason in ("move off the board", "move that is no number")
+
+
+def test_many_games_without_an_end_are_refused_at_once():
+    with pytest.raises(DataError, match="not closed"):
+        read(SgfGames, b"(;SZ[5]\n" * 200)
 
 
 def test_a_text_file_is_known_by_what_it_holds(tmp_path):
