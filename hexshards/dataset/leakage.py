@@ -48,12 +48,12 @@ def leakage(dataset: str | Path | Home, *, progress: Callable[[int, int], None] 
     total, done = sum(split.positions for split in index.splits.values()), 0
     keys, plies = list[Words](), list[NDArray[np.int16]]()
     for positions in _read(home, index, "val"):
-        keys.append(_keys(positions, index))
+        keys.append(board_keys(positions, index))
         plies.append(positions.ply)
     distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
     shown = np.zeros(len(distinct), dtype=bool)
     for positions in _read(home, index, "train"):
-        trained = _keys(positions, index)
+        trained = board_keys(positions, index)
         at = np.minimum(np.searchsorted(distinct, trained), len(distinct) - 1)
         shown[at[distinct[at] == trained]] = True
         done += len(positions)
@@ -67,7 +67,7 @@ def leakage(dataset: str | Path | Home, *, progress: Callable[[int, int], None] 
     )
 
 
-def _keys(positions: Positions, index: Index) -> Words:
+def board_keys(positions: Positions, index: Index) -> Words:
     """A word for each position that is the same for its four images, and as good as random otherwise."""
     # who is to move follows from the stones, once their colours are those of a game that BLUE began
     return stone_keys(canonical(upright(positions) if index.baked else positions).stones, seed=0)

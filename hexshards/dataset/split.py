@@ -13,7 +13,7 @@ from hexshards.rng import Words, mix
 
 def game_keys(sources: Sequence[str], source: NDArray[np.uint32], game: NDArray[np.int32]) -> Words:
     """One word per position that names its game: a hash of the file and the line that the game came from."""
-    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in sources]
+    digests = [hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest() for name in sources]
     names = np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
     return mix(names[source] ^ mix(game.astype(np.int64).view(np.uint64)))
 

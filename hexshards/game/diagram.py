@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hexshards.drawing.svg import FONT, Element, element, label, number, picture, points
 from hexshards.game.board import BLUE, NEIGHBOURS, RED
-from hexshards.game.columns import NO_POLICY
+from hexshards.game.columns import NO_POLICY, VISITS
 
 if TYPE_CHECKING:
     from hexshards.game.positions import Positions
@@ -74,36 +74,45 @@ class Diagram:
 
 
 def diagram_of(positions: Positions, row: int, *, last: int = NO_POLICY) -> Diagram:
-    """One of some positions, with its target move or policy; a finished game with the chain that won it."""
-    stones = _stones(positions.planes()[row])
+    """One of some positions: its target move, visits or soft policy, or the chain that won a finished game."""
+    stones = _stones(positions.take(slice(row, row + 1)).planes()[0])
     policy = positions.policy[row]
     player, side = int(positions.player[row]), positions.side
     soft = np.asarray(policy, dtype=np.float32) if positions.soft else None
     target = int(policy) if soft is None else int(soft.argmax()) if soft.any() else NO_POLICY
-    spread = soft is not None and np.count_nonzero(soft) > 1
     return Diagram(
         side=side,
         stones=stones,
         player=player,
         target=target,
-        heat=soft / soft.max() if spread and soft is not None else None,
+        heat=_heat(_visited(positions, row)) if VISITS in positions.optional else _heat(soft),
         last=last,
         path=connecting_path(stones, side) if target == NO_POLICY else (),
         title=caption_of(positions, row),
     )
 
 
+def _heat(share: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Shares of cells as shades; None where there are not several of them."""
+    return share / share.max() if share is not None and np.count_nonzero(share) > 1 else None
+
+
+def _visited(positions: Positions, row: int) -> NDArray[Any]:
+    """How often a search visited each cell: (C,)."""
+    cells, counts = positions.optional[VISITS][row].astype(np.int64)
+    return np.bincount(cells, weights=counts, minlength=positions.side**2)
+
+
 def from_planes(board: NDArray[Any], policy: NDArray[Any]) -> Diagram:
     """A sample as a network sees it: board (3, S, S), policy (C,)."""
     stones, side = _stones(board[:2] > 0.5), board.shape[-1]
-    spread = np.count_nonzero(policy > 0) > 1
     player = int(board[2].flat[0] > 0.5)
     return Diagram(
         side=side,
         stones=stones,
         player=player,
         target=int(policy.argmax()) if policy.any() else NO_POLICY,
-        heat=policy / policy.max() if spread else None,
+        heat=_heat(policy),
         title=f"{NAMES[player]} to move",
     )
 
@@ -304,12 +313,12 @@ def _middle(one: tuple[float, float], other: tuple[float, float]) -> tuple[float
 
 
 def _coordinates(side: int) -> Iterator[Element]:
-    style: dict[str, object] = {"class_": "hex-coordinate", **_WORDS, "font_size": 7.5}
+    style: dict[str, object] = {"class_": "hex-coordinate", **_WORDS}
     for at in range(side):
         x, y = _place(-1.1, at)
         yield label(x + 1, y + 4, chr(ord("a") + at), **style)
         x, y = _place(at, -1.15)
-        yield label(x, y + 2.6, at + 1, **style)
+        yield label(x - 1, y + 3.2, at + 1, **style)
 
 
 def _marks(diagram: Diagram) -> Iterator[Element]:
@@ -335,7 +344,7 @@ def _marks(diagram: Diagram) -> Iterator[Element]:
         yield from _target(diagram)
     for cell, said in diagram.labels.items():
         x, y = place_of(cell, diagram.side)
-        yield label(x, y + 2.4, said, class_="hex-label", text_anchor="middle", fill="#222", font_size=6.6)
+        yield label(x, y + 2.7, said, class_="hex-label", text_anchor="middle", fill="#222", font_size=7.6)
 
 
 def _stone(cell: int, side: int, player: int) -> Element:

@@ -72,28 +72,36 @@ def mixing(
     epoch has fewer than two full batches, and whatever opening and reading the dataset raises.
     """
     loader = Loader(dataset, replace(spec, augment="none", drop_last=True), rank=0, world_size=1)
-    again = Loader(dataset, replace(spec, augment="all", drop_last=True), rank=0, world_size=1)
+    # where every position is stored in its four symmetries, they are positions as any others
+    again = None if loader.index.baked else _shown_four_times(dataset, spec)
     if len(loader) < 2:
         raise ValueError(
             f"{loader.home}: {counted(loader.positions, 'position', verb='is/are')} fewer than two batches of "
             f"{spec.batch_size:,}"
         )
-    tell, in_all = progress or (lambda *_: None), loader.samples + again.samples
+    tell, in_all = progress or (lambda *_: None), loader.samples + (again.samples if again else 0)
     tally = _Tally(spec.batch_size)
     for number, batch in enumerate(stream(loader, ("source", "game", "value"), epoch=epoch), start=1):
         tally.add(batch)
         tell(number * spec.batch_size, in_all)
     copies = 0
-    for number, batch in enumerate(stream(again, ("place",), epoch=epoch), start=1):
+    for number, batch in enumerate(stream(again, ("place",), epoch=epoch) if again else (), start=1):
         copies += _pairs(np.unique(batch["place"], return_counts=True)[1])
         tell(loader.samples + number * spec.batch_size, in_all)
+    measures = [*tally.measures()]
+    if again:
+        measures.append(_copies(copies, len(again), spec.batch_size, loader.positions))
     return Mixing(
         positions=loader.positions,
         batch_size=spec.batch_size,
         batches=len(loader),
         without_game=tally.without_game,
-        measures=(*tally.measures(), _copies(copies, len(again), spec.batch_size, loader.positions)),
+        measures=tuple(measures),
     )
+
+
+def _shown_four_times(dataset: str | Path | Home, spec: LoaderSpec) -> Loader:
+    return Loader(dataset, replace(spec, augment="all", drop_last=True), rank=0, world_size=1)
 
 
 def stream(loader: Loader, names: tuple[str, ...], *, epoch: int) -> Iterator[BatchColumns]:

@@ -1,5 +1,7 @@
-"""What a run or a machine has done, read back and drawn: history, curves in the terminal, plots, throughput.
+"""What a dataset, a run or a machine is like, read back and drawn: reports, curves, plots, throughput.
 
-``history`` reads ``metrics.jsonl``, ``terminal_curves`` and ``plots`` draw it, ``throughput`` measures loading and
-training on this machine. Private; used by ``hexshards plot`` and ``hexshards bench``.
+``dataset_report`` makes the page of ``hexshards report``: ``sample`` reads a bounded part of a dataset, ``copies`` and
+``source_files`` compare what is in it, ``verdicts`` say how it stands, ``figures`` draw it, ``page`` is the HTML.
+``history`` reads a run's ``metrics.jsonl``, ``terminal_curves`` and ``plots`` draw it, ``throughput`` measures loading
+and training on this machine. Private; used by ``hexshards report``, ``plot`` and ``bench``.
 """

@@ -335,6 +335,12 @@ def test_a_member_that_is_another_column_is_found(data):
     assert problems[0].startswith(f"{data / 'train-000000.tar'}, block 000000: has no member 000000.stones.npy.zst")
 
 
+def test_names_of_source_files_that_are_no_unicode_are_verified_as_others_are(data):
+    index = read_index(data)
+    replace(index, sources=("\udc80", "\ud800.trmph", *index.sources[2:])).write(data)
+    assert problems_of(data) == []
+
+
 def test_where_there_is_no_dataset_the_error_says_how_to_make_one(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no dataset here.*hexshards convert"):
         verify(tmp_path)

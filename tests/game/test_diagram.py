@@ -11,6 +11,7 @@ from helpers.small_data import SIDE, dataset, examples, write_examples
 from hexshards.dataset.index import read_index
 from hexshards.drawing.svg import element, markup
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
+from hexshards.game.columns import VISITS
 from hexshards.game.diagram import connecting_path, diagram_of, draw, last_moves, place_of, size, winner_of
 from hexshards.game.positions import as_distributions, no_positions
 from hexshards.loading.window import first_positions
@@ -83,6 +84,16 @@ def test_a_soft_policy_is_a_shade_on_each_of_its_cells(positions):
     policy[0, [3, 4]] = 0.75, 0.25
     picture = markup(draw(diagram_of(positions.changed(policy=policy), 0)))
     assert [float(each.get("fill-opacity")) for each in parts_of(picture, "hex-heat")] == [0.9, 0.3]
+
+
+def test_visits_are_shaded_by_how_often_a_cell_was_visited(positions):
+    visits = VISITS.unknowns(len(positions), side=SIDE)
+    visits[0, :, :2] = [[7, 3], [60, 20]]
+    searched = positions.with_optional({VISITS: visits})
+    for row, shades in ((0, [20 / 60 * 0.9, 0.9]), (1, [])):
+        picture = markup(draw(diagram_of(searched, row)))
+        found = [float(each.get("fill-opacity")) for each in parts_of(picture, "hex-heat")]
+        assert found == pytest.approx(shades, abs=0.01)
 
 
 def test_the_last_stone_is_marked_where_the_position_before_is_there(positions):

@@ -152,6 +152,13 @@ def test_deviations_are_small_at_the_mean_and_near_those_of_a_normal_variable():
 # use ----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_dataset_with_all_symmetries_stored_is_measured_without_showing_them_again(tmp_path):
+    baked = dataset(tmp_path, games=24, bake_symmetries=True)
+    names = [measure.name for measure in mixing(baked, replace(LOADER, augment="none", batch_size=64)).measures]
+    assert "pairs of the same game per batch" in names
+    assert not [name for name in names if "copies" in name]
+
+
 def test_the_command_tells_figures_and_a_verdict_and_fails_for_a_bad_shuffle(data, unshuffled):
     good = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "128"])
     assert good.exit_code == 0, good.output

@@ -1,0 +1,281 @@
+"""The report on a dataset, and on runs: what is in it, how it stands, and what it looks like, from a bounded sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hexshards import __version__
+from hexshards.arguments import checked
+from hexshards.dataset.index import SPLITS, Index, read_index
+from hexshards.errors import printable, without_secrets
+from hexshards.game.diagram import caption_of, diagram_of, draw, last_moves, shared_board
+from hexshards.loading.options import LOADER
+from hexshards.loading.shuffle_quality import Mixing, mixing
+from hexshards.reports.copies import Shared, shared
+from hexshards.reports.figures import Openings, figures_of, opening_figures, openings_of
+from hexshards.reports.options import REPORT, ReportSpec
+from hexshards.reports.page import Board, Page, RunsPart, Table, rendered
+from hexshards.reports.sample import Sample, read_sample
+from hexshards.reports.source_files import source_files
+from hexshards.reports.verdicts import Verdict, verdicts_of
+from hexshards.storage.files import Home
+from hexshards.storage.remote import home_of
+from hexshards.units import counted, show_bytes
+
+BOARDS = 9
+"""Random positions that are drawn."""
+
+SHARED_BOARDS = 6
+"""Positions of both splits that are drawn, those with the most stones."""
+
+LISTED_FILES = 1000
+"""Source files that get a row."""
+
+MIXED_POSITIONS = 131_072
+"""Positions whose batches are compared with a uniform shuffle: they are read five times."""
+
+_BOARDS, _SHARED = 1, 2
+"""Steps of the paths of what is drawn at random."""
+
+Progress = Callable[[int, int], None]
+"""Told positions read, and how many will be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DatasetReport:
+    """A page, and for programs what it says."""
+
+    html: str
+    fingerprint: str
+    verdicts: tuple[Verdict, ...]
+    positions: dict[str, int]
+    """Positions of each split."""
+    read: dict[str, int]
+    """How many of them were read."""
+
+    def entry(self) -> dict[str, Any]:
+        """All but the page, as plain values."""
+        return {
+            "fingerprint": self.fingerprint,
+            "positions": self.positions,
+            "read": self.read,
+            "verdicts": [asdict(each) for each in self.verdicts],
+        }
+
+
+@checked
+def dataset_report(
+    dataset: str | Path | Home, *, spec: ReportSpec = REPORT, progress: Callable[[int, int], None] | None = None
+) -> DatasetReport:
+    """Look at a dataset.
+
+    ``progress`` is told positions read and in all. Memory: a sample of each split, 70 bytes a position, or with soft
+    policies 450 at side 13. Raises FileNotFoundError where there is no dataset, DataError where it is damaged, and
+    ValueError where Jinja2 is missing.
+    """
+    home, index = home_of(dataset), read_index(dataset)
+    samples = _samples(home, index, spec, progress or (lambda *_: None))
+    files = source_files(samples[0])
+    both = shared(*samples) if len(samples) > 1 else None
+    mixed = _mixed(home, index, spec)
+    verdicts = verdicts_of(index, samples, files=files, shared=both, mixing=mixed)
+    openings = openings_of(samples[0])
+    page = Page(
+        title=_title(home),
+        lead=_lead(index),
+        read=_read(samples, mixed, spec),
+        made=_made(index),
+        version=__version__,
+        verdicts=verdicts,
+        splits=_splits(index),
+        facts=[*_facts(index)],
+        shared_board=shared_board(index.side),
+        boards=[*_random_boards(samples[0], spec)],
+        boards_note="Positions of train, drawn at random. The ring is the move to learn, in the colour of who is to "
+        "move; a white dot the last stone, where it is known; a white line the chain that won.",
+        opening_figures=[*opening_figures(samples[0], openings)] if openings else [],
+        opening_table=_opening_table(openings, index.side),
+        figures=figures_of(index, samples, files),
+        shared_boards=[*_shared_boards(samples, both)],
+        shared_note=_shared_note(both),
+        runs=_no_runs(),
+        files=_files(index),
+        files_note="What the dataset was made from, and what the converter read in each file's head.",
+        files_summary=counted(len(index.inputs), "file"),
+    )
+    return DatasetReport(
+        html=rendered(page),
+        fingerprint=index.fingerprint,
+        verdicts=tuple(verdicts),
+        positions={name: split.positions for name, split in index.splits.items()},
+        read={each.split: len(each.positions) for each in samples},
+    )
+
+
+def _no_runs() -> RunsPart | None:
+    return None
+
+
+def _samples(home: Home, index: Index, spec: ReportSpec, progress: Progress) -> list[Sample]:
+    names = [name for name in SPLITS if name in index.splits]
+    total = sum(min(index.splits[name].positions, spec.sample) for name in names)
+    found = list[Sample]()
+    for name in names:
+        before = sum(len(each.positions) for each in found)
+        found.append(read_sample(home, index, name, spec, progress=lambda done, b=before: progress(b + done, total)))  # type: ignore[misc]
+    return found
+
+
+def _mixed(home: Home, index: Index, spec: ReportSpec) -> Mixing | None:
+    """How train's batches are mixed; None where there are not two of them."""
+    split = next(iter(index.splits))
+    loader = replace(LOADER, split=split, seed=spec.seed, positions=min(MIXED_POSITIONS, spec.sample))
+    most = min(index.splits[split].positions, loader.positions or 0)
+    if most < 4:
+        return None
+    return mixing(home, replace(loader, batch_size=min(loader.batch_size, most // 2)))
+
+
+# words --------------------------------------------------------------------------------------------------------------
+
+
+def _title(home: Home) -> str:
+    return printable(without_secrets(str(home)), width=200)
+
+
+def _lead(index: Index) -> str:
+    positions = sum(split.positions for split in index.splits.values())
+    games = sum(split.games for split in index.splits.values())
+    return (
+        f"{counted(positions, 'position')} of {counted(games, 'game')} of Hex on boards of {index.side} by "
+        f"{index.side}, from {counted(len(index.inputs), 'source file')}."
+    )
+
+
+def _read(samples: Sequence[Sample], mixed: Mixing | None, spec: ReportSpec) -> str:
+    if all(each.whole for each in samples):
+        said = "Every position was read."
+    else:
+        parts = [f"{len(each.positions):,} of {each.total:,} positions of {each.split}" for each in samples]
+        said = f"{' and '.join(parts)} were read, whole blocks drawn with seed {spec.seed}; shares and averages are "
+        said += "estimates for all of them, and what is counted by ply, split and file is exact."
+    if mixed:
+        said += f" Mixing was measured on {mixed.positions:,} positions."
+    return said
+
+
+def _made(index: Index) -> str:
+    return f"Made by hexshards {__version__} from the dataset with the fingerprint {index.fingerprint[:16]}…"
+
+
+def _splits(index: Index) -> Table:
+    rows = []
+    for name, split in index.splits.items():
+        plies = np.array(split.plies)
+        used = np.flatnonzero(plies)
+        mean = float((np.arange(len(plies)) * plies).sum() / plies.sum())
+        rows.append(
+            [
+                name,
+                f"{split.positions:,}",
+                f"{split.games:,}",
+                f"{len(split.shards):,}",
+                f"{split.blue_wins / split.positions:.1%}",
+                f"{split.red_wins / split.positions:.1%}",
+                f"{split.without_policy / split.positions:.1%}",
+                f"{used[0]} to {used[-1]}, mean {mean:.1f}",
+            ]
+        )
+    heads = ["Split", "Positions", "Games", "Shards", "BLUE won", "RED won", "Without a move", "Stones"]
+    return Table(heads=heads, rows=rows, numbers=[1, 2, 3, 4, 5, 6, 7])
+
+
+def _facts(index: Index) -> Iterator[tuple[str, str]]:
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    layout = index.layout
+    yield "Size", f"{show_bytes(sum(shard.size_bytes for shard in shards))} in {counted(len(shards), 'shard')}"
+    yield "Codec", f"{layout.codec}, blocks of {layout.block_positions:,} positions"
+    yield "Policy targets", "distributions over all cells" if layout.soft else "single moves"
+    yield "Columns", ", ".join(column.name for column in layout.declared)
+    yield "Options", ", ".join(f"{printable(name)} {_said(value)}" for name, value in index.options.items())
+    yield "Fingerprint", index.fingerprint
+
+
+def _said(value: object) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else printable(value)
+
+
+def _files(index: Index) -> Table:
+    rows = [
+        [
+            printable(file.name, width=120),
+            printable(file.format),
+            f"{file.positions:,}",
+            f"{file.rejected:,}",
+            show_bytes(file.size_bytes),
+            printable(file.notes, width=300),
+            file.sha256[:12],
+        ]
+        for file in index.inputs[:LISTED_FILES]
+    ]
+    if (more := len(index.inputs) - LISTED_FILES) > 0:
+        rows.append([f"and {counted(more, 'more file')}: `hexshards info` lists them all", *[""] * 6])
+    heads = ["File", "Format", "Positions", "Rejected", "Size", "What its head says", "SHA-256"]
+    return Table(heads=heads, rows=rows, numbers=[2, 3, 4])
+
+
+def _opening_table(openings: Openings | None, side: int) -> Table:
+    rows = openings.rows(side) if openings else []
+    return Table(heads=["First move", "Games", "BLUE won"], rows=rows, numbers=[1, 2])
+
+
+# boards -------------------------------------------------------------------------------------------------------------
+
+
+def _random_boards(sample: Sample, spec: ReportSpec) -> Iterator[Board]:
+    last = last_moves(sample.positions)
+    for row in sample.drawn(BOARDS, spec.seed, _BOARDS).tolist():
+        yield _board(sample, row, last=int(last[row]))
+
+
+def _board(sample: Sample, row: int, *, last: int = -1, besides: str = "") -> Board:
+    positions = sample.positions
+    picture = draw(diagram_of(positions, row, last=last), shared=True)
+    said = [where(sample, row), *_optional(sample, row), *([besides] if besides else [])]
+    return Board(heading=caption_of(positions, row), caption=", ".join(said), picture=picture)
+
+
+def where(sample: Sample, row: int) -> str:
+    """The file and the line that a position came from."""
+    positions = sample.positions
+    line = f" line {positions.game[row]}" if positions.game[row] >= 0 else ""
+    return f"{printable(sample.index.sources[positions.source[row]], width=60)}{line}"
+
+
+def _optional(sample: Sample, row: int) -> Iterator[str]:
+    for kind, column in sample.positions.optional.items():
+        if not kind.size:
+            yield f"{kind.name} {column[row]:.4g}"
+
+
+def _shared_boards(samples: Sequence[Sample], both: Shared | None) -> Iterator[Board]:
+    if both is None:
+        return
+    train, val = samples
+    latest = np.argsort(-val.positions.ply[both.rows], kind="stable")[:SHARED_BOARDS]
+    for at in latest.tolist():
+        yield _board(val, int(both.rows[at]), besides=f"and in train {where(train, int(both.twins[at]))}")
+
+
+def _shared_note(both: Shared | None) -> str:
+    if both is None:
+        return ""
+    return (
+        f"{counted(len(both.rows), 'position', verb='was/were')} met in both splits, in whatever symmetry. These have "
+        "the most stones. Early positions are in every game; late ones in both splits mean games that are there twice."
+    )
