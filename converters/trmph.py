@@ -3,7 +3,7 @@
 A line is a game, ``#13,a1b2c3 b``, with or without the address of a page before ``#``; or blank; or a comment, which
 begins with ``#`` and a blank, as one may after a game. ``b`` says that BLUE won, ``r`` that RED did; throughout an old
 file it is ``1`` or ``2``. A game is sound when its moves are cells of the board, none twice, and the last of them
-connects the edges of the player who is said to have won.
+connects the edges of the player who is said to have won. Comments may say more of games (trmph_remarks).
 
 Legend of shapes: G games, M moves of all games one after another.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.sources import Chunk, Contents, Games, source_name
+from hexshards.converters.trmph_remarks import Faulty, Headers, Search, read_search, search_text, with_remarks
 from hexshards.errors import DataError, or_refusal, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED
+from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Positions, Reject
 from hexshards.game.records import NOBODY, PLAYER_NAMES, GameRecords
 from hexshards.storage.files import gunzip
@@ -147,12 +149,23 @@ def _chunks(opened: _Opened, spec: ConvertSpec) -> Iterator[Chunk]:
     """The positions of a file, some games at a time."""
     for batch, sound, faults in _checked(opened.file, spec):
         rows = np.flatnonzero(sound & ~_passed_over(batch.records.number, opened.contents))
-        yield _chunk(opened, batch.records.positions(rows, spec.positions), faults)
+        yield _chunk(opened, _positions(batch, rows, spec), faults)
 
 
 def _chunk(opened: _Opened, positions: Positions, faults: Sequence[_Fault]) -> Chunk:
     rejects = [Reject(f"line {line}", reason, finding) for line, reason, finding in faults]
-    return Chunk(positions, (source_name(opened.contents.name),), rejects, opened.file.notes)
+    return Chunk(positions, (source_name(opened.contents.name),), rejects, opened.file.notes, opened.file.headers)
+
+
+def _positions(batch: _Batch, games: NDArray[np.int64], spec: ConvertSpec) -> Positions:
+    return with_remarks(
+        batch.records.positions(games, spec.positions),
+        batch.records,
+        games,
+        selector=spec.positions,
+        searches=batch.searches,
+        generations=[line.generation for line in batch.lines],
+    )
 
 
 def _passed_over(numbers: NDArray[np.int32], contents: Contents) -> NDArray[np.bool_]:
@@ -163,7 +176,7 @@ def _passed_over(numbers: NDArray[np.int32], contents: Contents) -> NDArray[np.b
 
 def _games(opened: _Opened, spec: ConvertSpec) -> Games:
     keys, numbers = [np.zeros((0, 2), dtype=np.uint64)], [np.zeros(0, dtype=np.int32)]
-    for batch, sound, _ in _checked(opened.file, spec):
+    for batch, sound, _ in _checked(opened.file, spec, searched=False):
         rows = np.flatnonzero(sound)
         keys.append(batch.records.keys(rows))
         numbers.append(batch.records.number[rows])
@@ -180,7 +193,7 @@ def _chunks_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator
     # a sound game has a final position and, as it has moves, a penultimate one
     counts = np.where(sound, records.plies_G + 1 if spec.positions == "all" else 1, 0)
     ends = [0, *np.cumsum(counts).tolist()]
-    positions = records.positions(np.flatnonzero(sound), spec.positions)
+    positions = _positions(batch, np.flatnonzero(sound), spec)
     for opened, place in zip(gathered, places, strict=True):
         mine = [faults[game] for game in range(place.start, place.stop) if game in faults]
         rows = slice(ends[place.start], ends[place.stop])
@@ -190,7 +203,7 @@ def _chunks_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator
 def _games_together(gathered: Sequence[_Opened], spec: ConvertSpec) -> Iterator[Games]:
     """What ``_games`` makes of each of some files of one side, all with few games."""
     batch, places = _laid_together(gathered)
-    sound, _ = _check(batch, spec)
+    sound, _ = _check(batch, spec, searched=False)
     for place in places:
         rows = place.start + np.flatnonzero(sound[place])
         yield Games(batch.records.keys(rows), batch.records.number[rows])
@@ -216,6 +229,10 @@ class _Line(NamedTuple):
     moves: bytes
     mark: bytes
     """The letter or digit that names the winner."""
+    generation: int = UNKNOWN
+    search: bytes = b""
+    """The comment below it that says what a search said."""
+    search_line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +244,7 @@ class _File:
     faults: list[_Fault]
     players: Mapping[bytes, int]
     notes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def _text(data: bytes, name: str, where: str) -> bytes:
@@ -240,7 +258,7 @@ def _text(data: bytes, name: str, where: str) -> bytes:
 
 def _parse(data: bytes, where: str) -> _File:
     """The games of the side that most games of the file have."""
-    lines, faults = _scan(data, where)
+    lines, faults, headers = _scan(data, where)
     if not (lines or _of_games(data, faults)):
         raise _refusal("holds no line that reads as a game, like #13,a1b2c3 b" if data else "is empty", faults, where)
     side = max(Counter(line.side for line in lines).most_common(1), default=(MIN_SIDE, 0))[0]
@@ -254,7 +272,8 @@ def _parse(data: bytes, where: str) -> _File:
             faults.append((line.line, "winner 1 or 2 in a file that has b or r", line.mark.decode()))
         else:
             kept.append(line)
-    file = _File(side, kept, sorted(faults), players, () if lines or faults else ("holds no games",))
+    notes = () if lines or faults else ("holds no games",)
+    file = _File(side, kept, sorted(faults), players, notes, headers.facts)
     return _corrected(file) if old else file
 
 
@@ -263,10 +282,11 @@ def _of_games(data: bytes, faults: list[_Fault]) -> bool:
     return bool(data) and (not faults or any(reason not in _NO_GAMES for _, reason, _ in faults))
 
 
-def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
-    """The lines that read as games, and the faults of those that are neither that nor blank nor comments."""
+def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault], Headers]:
+    """The lines that read as games, the faults of those that are neither that nor blank nor comments, and headers."""
     lines: list[_Line] = []
     faults: list[_Fault] = []
+    headers = Headers()
     line, number, end = 1, 0, 0
     for match in _LINE.finditer(data):
         line += data.count(b"\n", end, match.start())
@@ -276,7 +296,8 @@ def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
             continue
         number += 1
         try:
-            game = game or _reread(match[0])
+            if game is None and (game := _reread(match[0])) is None:
+                _remark(match[0].strip(b" \t"), line, number, lines, headers)
         except _Unreadable as fault:
             faults.append((line, *fault.args))
             if len(faults) > max(MAX_STRAY_LINES, len(lines)):
@@ -284,8 +305,18 @@ def _scan(data: bytes, where: str) -> tuple[list[_Line], list[_Fault]]:
                     f"has {counted(len(faults), 'line', verb='that is no game/that are no games')}", faults, where
                 ) from None
         if game is not None:
-            lines.append(_Line(line, number, int(game[1]), game[2], game[3]))
-    return lines, faults
+            lines.append(_Line(line, number, int(game[1]), game[2], game[3], headers.generation))
+    return lines, faults, headers
+
+
+def _remark(comment: bytes, line: int, number: int, lines: list[_Line], headers: Headers) -> None:
+    """Take what a comment says of the game above it, or of those below. Raises _Unreadable for a search of no game."""
+    if not (search := search_text(comment)):
+        headers.take(comment)
+        return
+    if not lines or lines[-1].number != number - 1:
+        raise _Unreadable("search below no game", "the line above it is no game that can be read")
+    lines[-1] = lines[-1]._replace(search=search, search_line=line)
 
 
 def _refusal(problem: str, faults: list[_Fault], where: str) -> DataError:
@@ -343,6 +374,8 @@ class _Batch:
 
     lines: list[_Line]
     records: GameRecords
+    searches: dict[int, Search] = field(default_factory=dict)
+    """What was said of the sound games, by their number here."""
 
     def move(self, game: int, move: int) -> str:
         """See records.Spelling."""
@@ -353,13 +386,15 @@ class _Batch:
         return self.lines[game].mark.decode()
 
 
-def _checked(file: _File, spec: ConvertSpec) -> Iterator[tuple[_Batch, NDArray[np.bool_], list[_Fault]]]:
+def _checked(
+    file: _File, spec: ConvertSpec, *, searched: bool = True
+) -> Iterator[tuple[_Batch, NDArray[np.bool_], list[_Fault]]]:
     """Games of the file, which of them are sound, and the faults of the others and of the lines among them."""
     faults = file.faults[::-1]
     starts = range(0, max(len(file.lines), 1), CHUNK_GAMES)
     for start in starts:
         batch = _laid_of(file, start)
-        sound, of_games = _check(batch, spec)
+        sound, of_games = _check(batch, spec, searched=searched)
         unsound = list(of_games.values())
         while faults and (start == starts[-1] or faults[-1][0] < batch.lines[-1].line):
             unsound.append(faults.pop())
@@ -394,10 +429,20 @@ def _laid(lines: list[_Line], winners: list[int], *, side: int) -> _Batch:
     return _Batch(lines, records)
 
 
-def _check(batch: _Batch, spec: ConvertSpec) -> tuple[NDArray[np.bool_], dict[int, _Fault]]:
-    """Which games are sound, and the first fault of each of the others."""
-    sound, faults = batch.records.check(batch, unfinished=spec.unfinished == "keep")
-    return sound, {game: (batch.lines[game].line, *fault) for game, fault in faults.items()}
+def _check(batch: _Batch, spec: ConvertSpec, *, searched: bool = True) -> tuple[NDArray[np.bool_], dict[int, _Fault]]:
+    """Which games are sound, and the first fault of each of the others, and of the searches of those that are.
+
+    A game whose search is faulty stays, without it.
+    """
+    sound, of_games = batch.records.check(batch, unfinished=spec.unfinished == "keep")
+    faults = {game: (batch.lines[game].line, *fault) for game, fault in of_games.items()}
+    for game, line in enumerate(batch.lines if searched else ()):
+        if line.search and sound[game]:
+            try:
+                batch.searches[game] = read_search(line.search, moves=line.moves, records=batch.records, game=game)
+            except Faulty as fault:
+                faults[game] = (line.search_line, *fault.args)
+    return sound, faults
 
 
 def _corrected(file: _File) -> _File:
@@ -413,4 +458,4 @@ def _corrected(file: _File) -> _File:
     meant = ", ".join(f"{mark.decode()} is {PLAYER_NAMES[player]}" for mark, player in players.items())
     borne_out = finished - agreeing if swapped else agreeing
     note = f"winners are written 1 and 2: {meant}, as {borne_out:,} of {finished:,} finished games bear out"
-    return _File(file.side, file.lines, file.faults, players, (note,))
+    return replace(file, players=players, notes=(note,))

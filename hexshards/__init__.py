@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hexshards.conversion.convert import Report as Report
     from hexshards.conversion.convert import convert as convert
     from hexshards.conversion.options import ConvertSpec as ConvertSpec
+    from hexshards.conversion.trmph_writer import SearchedGame as SearchedGame
+    from hexshards.conversion.trmph_writer import write_trmph as write_trmph
     from hexshards.dataset.index import Index as Index
     from hexshards.dataset.index import read_index as read_index
     from hexshards.dataset.verify import verify as verify
@@ -68,6 +70,7 @@ _HOMES = {
     "RunSettings": "training.settings",
     "RunStarted": "training.hooks",
     "Saved": "training.hooks",
+    "SearchedGame": "conversion.trmph_writer",
     "StepSpec": "training.options",
     "TrainSpec": "training.options",
     "Trainer": "training.steps.trainer",
@@ -84,6 +87,7 @@ _HOMES = {
     "sweep": "sweeps.sweep",
     "train": "training.run",
     "verify": "dataset.verify",
+    "write_trmph": "conversion.trmph_writer",
 }
 
 _HERE = os.path.dirname(__file__)

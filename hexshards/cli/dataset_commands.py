@@ -39,6 +39,9 @@ def convert(
     engine: Annotated[Engine, shown(WorkSpec, "engine")] = WORK.engine,
     max_rejects: Annotated[int, shown(WorkSpec, "max_rejects")] = WORK.max_rejects,
     memory: Annotated[str, shown(WorkSpec, "memory")] = str(WORK.memory),
+    generation: Annotated[
+        int | None, Option(min=0, help="Which network played, in files that do not say so: the column generation.")
+    ] = None,
     append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     as_json: AsJson = False,
@@ -78,6 +81,7 @@ def convert(
                 workers=workers,
                 memory=memory,
                 engine=engine,
+                generation=generation,
                 progress=progress,
                 announce=None
                 if as_json

@@ -341,7 +341,9 @@ def estimate_text(expected: estimate.Estimate) -> str:
 def _file_line(file: InputFile) -> str:
     # what is rejected of game records are lines, each of many positions: the two make no sum
     counts = f"{counted(file.positions, 'position')} kept, {file.rejected:,} rejected"
-    return f"  {printable(file.name)} · {counts}" + (f" · {printable(file.notes, width=300)}" if file.notes else "")
+    said = ", ".join(f"{fact} {text}" for fact, text in file.headers.items())
+    besides = [printable(text, width=300) for text in (file.notes, said) if text]
+    return " · ".join([f"  {printable(file.name)}", counts, *besides])
 
 
 def _passed_over(report: convert.Report | estimate.Estimate) -> list[str]:

@@ -108,6 +108,7 @@ def convert(
     engine: Engine = WORK.engine,
     progress: Callable[[ConversionProgress], None] | None = None,
     announce: Callable[[Sequence[SourceFolder], Sequence[str]], None] | None = None,
+    generation: int | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Report:
     """Convert files, folders and globs into a dataset in the folder ``out``; the options are those of ConvertSpec.
@@ -122,6 +123,8 @@ def convert(
     last; a publication that was cut off goes on when it is called again.
 
     With ``append`` the files become new shards of the dataset at ``out``, made with the dataset's own options.
+
+    ``generation``, from 0 on, says which network played, in positions of these files that do not say so themselves.
 
     Folders are searched to any depth. ``announce`` is told before anything is read where files were found, and, in
     sentences, what was passed over.
@@ -141,7 +144,7 @@ def convert(
         )
     spec, base = settled(options, out=out, append=append)
     discovery = discover(sources)
-    inputs, folders = discovery.inputs, source_folders(discovery.inputs)
+    inputs, folders = _of_generation(discovery.inputs, generation), source_folders(discovery.inputs)
     if announce:
         announce(folders, discovery.passed_over)
     executors.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
@@ -156,6 +159,14 @@ def convert(
         report = replace(report, notes=(*discovery.passed_over, *report.notes), folders=folders)
         clear(scratch)
     return _published(url, report, tell) if url else report
+
+
+def _of_generation(inputs: Sequence[Input], generation: int | None) -> list[Input]:
+    if generation is None:
+        return list(inputs)
+    if not 0 <= generation < 1 << 31:
+        raise ValueError(f"generation must be a number from 0 on, below 2 to the 31st, got {generation}")
+    return [replace(file, generation=generation) for file in inputs]
 
 
 def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Input]) -> Index | None:

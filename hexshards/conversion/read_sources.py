@@ -27,7 +27,7 @@ from hexshards.conversion.sources import (
 from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError, or_refusal
 from hexshards.game.board import BLUE, RED, connects
-from hexshards.game.columns import NO_POLICY, UNKNOWN, VISITS, fault_of
+from hexshards.game.columns import GENERATION, NO_POLICY, UNKNOWN, VISITS, fault_of
 from hexshards.game.positions import Positions, concat, taken_cells
 from hexshards.game.visits import visit_rules
 
@@ -104,6 +104,10 @@ def _as_read(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk])
     except ValueError as error:
         raise DataError(str(error), where=str(file.path), fix="Mend the converter, which declares it") from None
     _check_optional(positions, where=str(file.path))
+    headers = dict(chunks[-1].headers)
+    if file.generation != UNKNOWN:
+        positions = _of_generation(positions, file.generation)
+        headers.setdefault("generation", str(file.generation))
     rejects = [reject for chunk in chunks for reject in chunk.rejects]
     lost = positions_without_move(positions)
     notes = [*chunks[-1].notes, *([f"{lost:,} without policy before the end of their game"] if lost else ())]
@@ -116,10 +120,19 @@ def _as_read(file: Input, size_bytes: int, sha256: str, chunks: Sequence[Chunk])
         rejected=len(rejects),
         without_game=int((positions.game == UNKNOWN).sum()),
         notes="; ".join(notes),
+        headers=headers,
     )
     sources = chunks[-1].sources
     names = [source_apart(name, file) for name in sources]
     return ReadFile(entry, positions, sources, names, rejects, file.twins, lost)
+
+
+def _of_generation(positions: Positions, generation: int) -> Positions:
+    """The positions; where the file does not say which network played, it was that one."""
+    stated = positions.optional.get(GENERATION)
+    if stated is None:
+        stated = GENERATION.unknowns(len(positions), side=positions.side)
+    return positions.with_optional({GENERATION: np.where(stated == UNKNOWN, np.int32(generation), stated)})
 
 
 def _check_optional(positions: Positions, *, where: str) -> None:

@@ -6,7 +6,7 @@ to ``positions.with_optional({column: numbers})``. The index lists the column, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -35,6 +35,8 @@ class Chunk(NamedTuple):
     rejects: Sequence[Reject]
     notes: Sequence[str] = ()
     """On the file as a whole, for the report: its generation, and what was read otherwise than it is written."""
+    headers: Mapping[str, str] = {}
+    """What the file says of how its games were made: model, simulations, temperature, seed, commit, ..."""
 
 
 class Games(NamedTuple):
@@ -156,6 +158,8 @@ class Input:
     """Games that an earlier file holds, or that came earlier in this one."""
     twins: tuple[Twin, ...] = ()
     """The same, where repeats are kept."""
+    generation: int = -1
+    """Which network played in it, for positions whose file does not say; -1 unknown."""
     apart: str = ""
     """Tells this file's own games from those of another file of its name: the beginning of its SHA-256, or nothing."""
 

@@ -21,6 +21,7 @@ from hexshards.conversion.sorted_runs import ReadFile, Spill, find_spill, reject
 from hexshards.conversion.sources import Input, source_name
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, InputRejected, printable
+from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Positions, Reject
 from hexshards.storage.files import publishing
 from hexshards.units import counted, plural
@@ -118,10 +119,15 @@ def stem_of(group: Group, scratch: Path) -> Path:
     """Where the spill of some files lies: another place once one of them is changed, moved, replaced or told more."""
     folders = dict[str, str]()
     entries = [
-        (_real(file.path, folders), file.path.name, file.format, *_stamp(file.path), file.skip, file.twins, file.apart)
-        for file in group
+        (_real(file.path, folders), file.path.name, file.format, *_stamp(file.path), *_told(file)) for file in group
     ]
     return scratch / hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
+
+
+def _told(file: Input) -> tuple[object, ...]:
+    """What it was told of the file besides; of a generation only where one is given, as what was spilled before it."""
+    said = (file.skip, file.twins, file.apart)
+    return said if file.generation == UNKNOWN else (*said, file.generation)
 
 
 def _real(path: Path, folders: dict[str, str]) -> str:

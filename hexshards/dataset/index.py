@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from hexshards.storage.remote import home_of
 
 NAME = "index.json"
 VERSIONS = (1, 2)
-"""Versions of the format; readers refuse others. The first is of datasets without optional columns; the second lists
-these. The order is the same."""
+"""Versions of the format; readers refuse others. The first is of datasets without optional columns and headers of
+files; the second lists these. The order is the same."""
 
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 
@@ -101,6 +101,8 @@ class InputFile:
     """Positions that do not say which game they are from: split by file, so their games may straddle the splits."""
     notes: str
     """What its converter says of it: its generation, and what was read otherwise than it is written."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What it says of how its games were made: model, simulations, temperature, seed, commit, generation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,7 @@ def _layout_entry(layout: Layout) -> dict[str, Any]:
 
 
 def _version(index: Index) -> int:
-    return VERSIONS[bool(index.layout.optional)]
+    return VERSIONS[bool(index.layout.optional or any(file.headers for file in index.inputs))]
 
 
 def _split(name: str, said: SplitEntry, layout: LayoutEntry) -> Split:
@@ -255,7 +257,9 @@ def _split(name: str, said: SplitEntry, layout: LayoutEntry) -> Split:
 def _by_name(value: Any) -> dict[str, Any]:
     """The fields of a dataclass, or of an entry, by their names."""
     names = value.__struct_fields__ if isinstance(value, msgspec.Struct) else [field.name for field in fields(value)]
-    return {name: part for name in names if (part := getattr(value, name)) is not UNSET}
+    parts = {name: getattr(value, name) for name in names}
+    # a file without headers is described as before there were any
+    return {name: part for name, part in parts.items() if part is not UNSET and (part or name != "headers")}
 
 
 def _fingerprint(index: Index, *, counted: bool = True) -> str:

@@ -108,6 +108,10 @@ class InputEntry(_Strict, frozen=True):
     rejected: Count
     without_game: Count
     notes: str
+    headers: (
+        Annotated[dict[Annotated[str, Meta(max_length=40)], Annotated[str, Meta(max_length=1000)]], Meta(min_length=1)]
+        | UnsetType
+    ) = UNSET
 
 
 class Entry(_Strict, frozen=True):

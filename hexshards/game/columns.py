@@ -148,6 +148,21 @@ SCALARS = (
 COUNT = _column("count", "<u4", "how many equal positions this one stands for", merge="sum", unknown=1, low=1)
 """Only where equal positions were merged."""
 
+SEARCH_VALUE = _column(
+    "search_value",
+    "<f4",
+    "what a search said: 0.0 BLUE wins, 1.0 RED wins, NaN unknown",
+    symmetry="colours swap",
+    merge="mean",
+    filterable=True,
+    low=0,
+    high=1,
+)
+
+GENERATION = _column(
+    "generation", "<i4", "which network played, -1 unknown", unknown=UNKNOWN, filterable=True, low=UNKNOWN
+)
+
 MAX_VISITED = 32
 """Most moves of a position that have visit counts."""
 
@@ -185,17 +200,8 @@ OPTIONAL = (
         low=0,
         high=_LARGEST,
     ),
-    _column(
-        "search_value",
-        "<f4",
-        "what a search said: 0.0 BLUE wins, 1.0 RED wins, NaN unknown",
-        symmetry="colours swap",
-        merge="mean",
-        filterable=True,
-        low=0,
-        high=1,
-    ),
-    _column("generation", "<i4", "which network played, -1 unknown", unknown=UNKNOWN, filterable=True, low=UNKNOWN),
+    SEARCH_VALUE,
+    GENERATION,
     VISITS,
 )
 """Columns that a dataset may have besides; a third party's, whose names begin with ``x_``, are declared by its

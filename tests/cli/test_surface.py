@@ -15,7 +15,7 @@ COMMANDS = typer.main.get_command(app).commands
 SURFACE = {
     "convert": "SOURCES; --out!; --val-fraction=0.02; --seed=0; --shard-positions=262144; --block-positions=8192; "
     "--codec=zstd; --positions=all; --unfinished=reject; --side; --games=; --v1-value=check; --keep-duplicates; "
-    "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=1GiB; "
+    "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=1GiB; --generation; "
     "--append; --dry-run; --json",
     "info": "DATASET; --json",
     "verify": "DATASET; --leakage; --cache; --json",
