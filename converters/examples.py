@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.machine import Array, DType, Global, Member
-from hexshards.conversion.pickles.scanner import Alike, SimilarDicts, distinct, joined
+from hexshards.conversion.pickles.scanner import DictsOfKind, SimilarDicts, distinct, joined
 from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
 from hexshards.converters import optional_keys
@@ -31,7 +31,7 @@ from hexshards.units import counted
 MAX_NAME_CHARS = 4096
 """Longest source_file accepted."""
 
-SINGLE_EXAMPLES, ALIKE_EXAMPLES = 8192, 1024
+SINGLE_EXAMPLES, EXAMPLES_OF_A_KIND = 8192, 1024
 """Examples checked together, those that were read one at a time and those found alike. At side 13 the boards and
 policies of 1,024 are 2 MB and stay in the cache."""
 
@@ -130,7 +130,7 @@ class Examples:
     def read(self, examples: Sequence[Any]) -> tuple[Positions, tuple[str, ...], list[Reject]]:
         """The sound positions in their order, the names that column ``source`` numbers, and the rejects.
 
-        examples: dicts, and Rows that stand for several.
+        examples: dicts, and SimilarDicts that stand for several.
         """
         single, similar, numbers = _sorted_out(examples)
         admitted, kept, rejects = [], [], list[Reject]()
@@ -150,8 +150,8 @@ class Examples:
         """The columns of all examples, some at a time, and what did not become a row."""
         if similar:
             number = np.concatenate(numbers)
-            for alike, mine in joined(similar).by_kind():
-                single += yield from self._columns(alike, number[mine])
+            for dicts, mine in joined(similar).by_kind():
+                single += yield from self._columns(dicts, number[mine])
         for start in range(0, max(1, len(single)), SINGLE_EXAMPLES):
             yield self._single(single[start : start + SINGLE_EXAMPLES])
 
@@ -245,27 +245,27 @@ class Examples:
     # many at a time -------------------------------------------------------------------------------------------------
 
     def _columns(
-        self, alike: Alike, number: NDArray[np.int64]
+        self, dicts: DictsOfKind, number: NDArray[np.int64]
     ) -> Generator[tuple[ExampleColumns, list[Reject]], None, list[tuple[int, Any]]]:
         """Columns of examples of one kind, some at a time; and those of them that must be looked at one at a time."""
-        plan = self._plan(alike.template)
+        plan = self._plan(dicts.template)
         if plan is None:
-            return [(int(number[row]), alike.dict(row)) for row in range(len(alike))]
-        scalars = plan.scalars(alike) | {"number": number}
+            return [(int(number[row]), dicts.dict(row)) for row in range(len(dicts))]
+        scalars = plan.scalars(dicts) | {"number": number}
         odd = np.any([scalars[name] == _ODD for name in ("player", "ply", "source", "game", "plies", "tier")], axis=0)
         value, winner = scalars["value"], scalars.pop("winner")
         odd |= ~np.isfinite(value) | (winner == _ODD)
         odd |= (winner != UNKNOWN) & ((value == 0) | (value == 1)) & (winner != value)
-        for start in range(0, len(alike), ALIKE_EXAMPLES):
-            rows = slice(start, start + ALIKE_EXAMPLES)
-            columns = {name: column[rows] for name, column in scalars.items()} | plan.arrays(alike, rows)
-            optional, unsure = plan.optional.read(alike, rows)
+        for start in range(0, len(dicts), EXAMPLES_OF_A_KIND):
+            rows = slice(start, start + EXAMPLES_OF_A_KIND)
+            columns = {name: column[rows] for name, column in scalars.items()} | plan.arrays(dicts, rows)
+            optional, unsure = plan.optional.read(dicts, rows)
             odd[rows] |= unsure
             if odd[rows].any():
                 columns = {name: column[~odd[rows]] for name, column in columns.items()}
                 optional = optional_keys.taken(optional, ~odd[rows])
             yield columns | {"optional": optional}, []
-        return [(int(number[row]), alike.dict(row)) for row in np.flatnonzero(odd).tolist()]
+        return [(int(number[row]), dicts.dict(row)) for row in np.flatnonzero(odd).tolist()]
 
     def _plan(self, template: Template) -> _ColumnReaders | None:
         """How a kind's leaves become columns; None when its examples need to be looked at one at a time."""
@@ -319,7 +319,7 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
 
 
 def _sorted_out(examples: Sequence[Any]) -> tuple[list[tuple[int, Any]], list[SimilarDicts], list[NDArray[np.int64]]]:
-    """Numbered dicts, Rows, and the numbers of what these stand for."""
+    """Numbered dicts, SimilarDicts, and the numbers of what these stand for."""
     single, similar, numbers, first = list[tuple[int, Any]](), list[SimilarDicts](), list[NDArray[np.int64]](), 0
     for example in examples:
         if isinstance(example, SimilarDicts):
@@ -358,30 +358,30 @@ class _ColumnReaders:
             value = value[step]
         self.constants[column] = meaning(value)
 
-    def scalars(self, alike: Alike) -> ExampleColumns:
+    def scalars(self, dicts: DictsOfKind) -> ExampleColumns:
         """The columns of one number an example."""
-        count = len(alike)
+        count = len(dicts)
         columns: ExampleColumns = {
             "has_policy": np.full(count, self.has_policy),
-            "value": alike.floats(self.template.leaves[("value",)]),
+            "value": dicts.floats(self.template.leaves[("value",)]),
         }
         for column, value in self.constants.items():
             columns[column] = np.full(count, value, dtype=np.int64)
         for column, (slot, meaning) in self.readers.items():
-            numbers = alike.numbers(slot)
+            numbers = dicts.numbers(slot)
             refers = slot.opcode in (pickle.BINGET, pickle.LONG_BINGET)
             seen = distinct(numbers)
-            known = [meaning(alike.meaning(number) if refers else number) for number in seen.tolist()]
+            known = [meaning(dicts.meaning(number) if refers else number) for number in seen.tolist()]
             columns[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
         return columns
 
-    def arrays(self, alike: Alike, rows: slice) -> ExampleColumns:
+    def arrays(self, dicts: DictsOfKind, rows: slice) -> ExampleColumns:
         """Boards and policies of some of the examples."""
-        leaves, count = self.template.leaves, len(alike.starts[rows])
-        boards = alike.blobs(leaves[("board", "data")], rows).view("<f4")
+        leaves, count = self.template.leaves, len(dicts.starts[rows])
+        boards = dicts.blobs(leaves[("board", "data")], rows).view("<f4")
         if not self.has_policy:
             return {"boards": boards, "policy": np.zeros((count, self.side**2), dtype=np.float32)}
-        return {"boards": boards, "policy": alike.blobs(leaves[("policy", "data")], rows).view("<f4")}
+        return {"boards": boards, "policy": dicts.blobs(leaves[("policy", "data")], rows).view("<f4")}
 
 
 class _Places(Sequence[str]):

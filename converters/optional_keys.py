@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.machine import Array
-from hexshards.conversion.pickles.scanner import Alike
+from hexshards.conversion.pickles.scanner import DictsOfKind
 from hexshards.conversion.pickles.templates import Template
 from hexshards.game.columns import MAX_VISITED, OPTIONAL, VISITS, Column
 from hexshards.game.visits import MAX_COUNT, Entries, Visits, visits_of
@@ -78,17 +78,17 @@ class OptionalReaders:
         array = isinstance(value, Array) and value.numeric and not value.fortran and value.shape == (self.cells,)
         return array and value.dtype[1:] != "b1" and (key, "data") in leaves
 
-    def read(self, alike: Alike, rows: slice) -> tuple[Columns, NDArray[np.bool_]]:
+    def read(self, dicts: DictsOfKind, rows: slice) -> tuple[Columns, NDArray[np.bool_]]:
         """The columns of some of the examples, and which of these must be looked at one at a time."""
-        count = len(alike.starts[rows])
+        count = len(dicts.starts[rows])
         columns, odd = Columns(), np.zeros(count, dtype=bool)
         for kind in NUMBERS:
             if kind.name in self.present:
-                columns[kind] = alike.floats(self.template.leaves[kind.name,])[rows]
+                columns[kind] = dicts.floats(self.template.leaves[kind.name,])[rows]
                 odd |= ~np.isfinite(columns[kind])
         if VISITS.name in self.present:
             dtype = self.template.example[VISITS.name].dtype
-            counts = alike.blobs(self.template.leaves[VISITS.name, "data"], rows).view(dtype)
+            counts = dicts.blobs(self.template.leaves[VISITS.name, "data"], rows).view(dtype)
             for _, bad in count_faults(counts):
                 odd |= bad
             sound = np.flatnonzero(~odd)

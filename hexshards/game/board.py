@@ -70,6 +70,6 @@ def connects(stones_PSS: NDArray[np.bool_], *, player: int) -> NDArray[np.bool_]
             near |= reached[1 + row : 1 + row + side, 1 + col : 1 + col + side]
         near &= stones_SSB
         if np.array_equal(near, inner):
-            arrived = np.bitwise_or.reduce(inner[-1], axis=0)
-            return np.unpackbits(arrived, count=len(stones)).astype(bool)
+            across = np.bitwise_or.reduce(inner[-1], axis=0)
+            return np.unpackbits(across, count=len(stones)).astype(bool)
         inner[...] = near

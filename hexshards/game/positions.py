@@ -313,7 +313,7 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Arra
     """Faults of boards; ``ply`` and ``blue`` (P,) count all stones and those of BLUE."""
     boards, cells = draft.boards.reshape(stones.shape), draft.side**2
     twice = stones[:, :cells] & stones[:, cells:]
-    ahead = 2 * blue - ply
+    lead = 2 * blue - ply
 
     def count(row: int) -> str:
         return f"{blue[row]} BLUE and {ply[row] - blue[row]} RED"
@@ -329,10 +329,10 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Arra
             _any(twice),
             lambda row: f"cell {np.flatnonzero(twice[row])[0]}",
         ),
-        ("impossible stone counts", (ahead < 0) | (ahead > 1), count),
+        ("impossible stone counts", (lead < 0) | (lead > 1), count),
         (
             "player to move contradicts the stones",
-            (draft.player != UNKNOWN) & (ahead != draft.player),
+            (draft.player != UNKNOWN) & (lead != draft.player),
             lambda row: f"player {draft.player[row]}, {count(row)}",
         ),
         (

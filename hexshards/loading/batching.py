@@ -32,7 +32,7 @@ BUFFERS = 4
 """Batches whose memory is used in turn: the caller's, the one before, and the next. NumPy takes 280 ns a row into
 memory that is still in cache, 510 ns into that of eight batches in turn (side 13, 1,024 rows)."""
 
-BATCHES_AHEAD = 2
+PREFETCHED_BATCHES = 2
 """Batches that wait on a device."""
 
 DEVICE_ROWS = 16_384
@@ -136,7 +136,7 @@ def on_device(
     groups = _groups(iter(rows))
     try:
         while True:
-            while len(begun) <= BATCHES_AHEAD:
+            while len(begun) <= PREFETCHED_BATCHES:
                 with torch.cuda.stream(stream):  # None: the current one
                     if (group := next(groups, None)) is None:
                         break

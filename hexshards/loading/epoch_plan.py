@@ -52,7 +52,7 @@ class Epochs:
         self.spec = spec
         self.selections = tuple(self._selection(home_of(home), mixed=len(homes) > 1) for home in homes)
         self.index, self.home = self.selections[0].index, self.selections[0].home
-        self._check_alike()
+        self._check_can_mix()
         self._blend = self._mix(whole_parts(list(weights))) if len(homes) > 1 else None
         self.positions = sum(selection.positions for selection in self.selections)
         passes = PASSES if spec.augment == "all" else 1
@@ -143,7 +143,7 @@ class Epochs:
             home, index, spec.split, where=Filter.parse(spec.where), limit=None if mixed else spec.positions
         )
 
-    def _check_alike(self) -> None:
+    def _check_can_mix(self) -> None:
         first, *others = self.selections
         seen = {first.index.fingerprint: first.home}
         for other in others:

@@ -32,7 +32,7 @@ from hexshards.loading.options import LoaderOptions, LoaderSpec
 from hexshards.loading.rank import rank_and_size
 from hexshards.loading.shard_prefetch import check_room
 from hexshards.loading.window import Mixed, Windows
-from hexshards.loading.window_reader import arriving
+from hexshards.loading.window_reader import read_windows
 from hexshards.options import takes
 from hexshards.storage.files import Home
 from hexshards.storage.options import REMOTE, RemoteSpec
@@ -338,7 +338,7 @@ class Loader:
         with closing(self._packed(own.epoch, start, read)) as rows, closing(make(rows)) as made:
             for first in range(start, self.samples, self._global_batch):
                 batch = next(made)
-                # what is made ahead does not count: a state is about the batches that were handed over
+                # what is prefetched does not count: a state is about the batches that were handed over
                 own.samples = min(first + self._global_batch, self.samples)
                 self._at = own
                 yield batch
@@ -357,7 +357,7 @@ class Loader:
                 yield rows.take(low, high)
 
     def _read(self, windows: Windows, numbers: range) -> Stream[Rows]:
-        with closing(arriving(windows, numbers, num_workers=self.spec.num_workers)) as in_order:
+        with closing(read_windows(windows, numbers, num_workers=self.spec.num_workers)) as in_order:
             for window in in_order:
                 self._count(window)
                 yield window.rows

@@ -41,11 +41,11 @@ def fetching(windows: Windows, numbers: Sequence[int]) -> Iterator[Callable[[int
     if not any(isinstance(selection.home, Remote) for selection in windows.selections):
         yield lambda _: None
         return
-    ahead = _Prefetch(windows, numbers)
+    prefetch = _Prefetch(windows, numbers)
     try:
-        yield ahead.reached
+        yield prefetch.reached
     finally:
-        ahead.end()
+        prefetch.end()
 
 
 class _Prefetch:
@@ -59,7 +59,7 @@ class _Prefetch:
                     first_use.setdefault((home, shard), number)
         self.waiting = list(first_use)
         self.first_use = list(first_use.values())
-        self.ahead = windows.spec.group_shards * len(windows.selections)
+        self.depth = windows.spec.group_shards * len(windows.selections)
         self.taken, self.limit, self.ended = 0, 0, False
         self.changed = threading.Condition()
         threads = max((home.spec.threads for home, _ in self.waiting), default=0)
@@ -87,11 +87,11 @@ class _Prefetch:
                 home.bring(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256)
             except (DataError, OSError, ValueError) as error:
                 # who needs the shard meets the same, and tells it
-                log.debug("not fetched ahead: %s", error)
+                log.debug("not prefetched: %s", error)
 
     def _next(self) -> tuple[Remote, Shard] | None:
         with self.changed:
-            self.changed.wait_for(lambda: self.ended or self.taken < self.limit + self.ahead)
+            self.changed.wait_for(lambda: self.ended or self.taken < self.limit + self.depth)
             if self.ended or self.taken >= len(self.waiting):
                 return None
             self.taken += 1

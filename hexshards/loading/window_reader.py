@@ -33,7 +33,7 @@ Landed = tuple[int | None, Mixed | Exception]
 _IN_ITS_SLOT = Packed(*(None for _ in Packed._fields))
 
 
-def arriving(windows: Windows, numbers: range, *, num_workers: int) -> Generator[Mixed, None, None]:
+def read_windows(windows: Windows, numbers: range, *, num_workers: int) -> Generator[Mixed, None, None]:
     """Windows of these numbers, their rows as NumPy arrays. Raises in a window's place what came of making it.
 
     The memory of a window's rows is used again when nothing refers to them any more.

@@ -26,7 +26,7 @@ from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
 from hexshards.loading.window import COLUMNS, Windows
-from hexshards.loading.window_reader import Landing, arriving
+from hexshards.loading.window_reader import Landing, read_windows
 from hexshards.storage.files import Home
 from hexshards.training.options import TRAIN, TrainSpec
 from hexshards.training.run import computing, usual_threads
@@ -170,7 +170,7 @@ def _from_a_worker(windows: Windows, count: int) -> float:
     """Nanoseconds per sample until a window that one worker made over and over has been seen by this process."""
     numbers = range(SETTLED + CROSSINGS)
     again = EpochPlan((windows.plan.windows[0],) * len(numbers), count * np.arange(len(numbers) + 1))
-    with closing(arriving(Windows(windows.selections, again, windows.spec), numbers, num_workers=1)) as received:
+    with closing(read_windows(Windows(windows.selections, again, windows.spec), numbers, num_workers=1)) as received:
         for number, window in enumerate(received, start=1):
             for column in window.rows:
                 column.max()  # every page is looked at

@@ -35,7 +35,7 @@ MOST_THREADS = 1024
 
 NETWORK, OPTIMIZER, SCHEDULE, SPEED = "Network", "Optimizer", "Learning-rate schedule", "Precision and speed"
 
-PACE, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What is kept"
+MINI_EPOCHS, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What is kept"
 """Panels of the help of ``hexshards train``."""
 
 
@@ -150,33 +150,37 @@ class TrainSpec(StepSpec):
         shapes="nothing",
     )
     mini_epoch_samples: int = option(
-        200_000, "Samples between two validations; an epoch's last may be fewer.", least=1, panel=PACE, shapes="records"
+        200_000,
+        "Samples between two validations; an epoch's last may be fewer.",
+        least=1,
+        panel=MINI_EPOCHS,
+        shapes="records",
     )
     mini_epoch_batches: int | None = option(
-        None, "Batches between two validations, in place of samples.", least=1, panel=PACE, shapes="records"
+        None, "Batches between two validations, in place of samples.", least=1, panel=MINI_EPOCHS, shapes="records"
     )
     cross_epochs: bool = option(
-        False, "A mini-epoch may begin in one epoch and end in the next.", panel=PACE, shapes="records"
+        False, "A mini-epoch may begin in one epoch and end in the next.", panel=MINI_EPOCHS, shapes="records"
     )
     val_every: int = option(
         1,
         "Validate after every so many-th mini-epoch of an epoch, and the last.",
         least=1,
-        panel=PACE,
+        panel=MINI_EPOCHS,
         shapes="records",
     )
     val_samples: int | None = option(
         None,
         "Validate on at most so many positions, always the same, taken evenly.",
         least=1,
-        panel=PACE,
+        panel=MINI_EPOCHS,
         shapes="records",
     )
     diagnose: int = option(
         8_192,
         "Validation positions to look into after each validation: by ply, calibration, the hardest; 0: none.",
         least=0,
-        panel=PACE,
+        panel=MINI_EPOCHS,
         shapes="nothing",
     )
     epochs: int = option(1, "Passes over the data.", least=1, panel=ENDS, shapes="end")

@@ -322,8 +322,10 @@ def test_a_text_file_is_known_by_what_it_holds(tmp_path):
     (tmp_path / "links.txt").write_bytes(hexworld(GAMES))
     (tmp_path / "lines.txt").write_bytes(trmph(GAMES))
     (tmp_path / "links.txt.gz").write_bytes(gzip.compress(hexworld(GAMES)))
-    found = {each.path.name: each.format for each in discover([tmp_path / "links.txt", tmp_path / "lines.txt"]).inputs}
-    assert found == {"links.txt": "hexworld", "lines.txt": "trmph"}
+    formats = {
+        each.path.name: each.format for each in discover([tmp_path / "links.txt", tmp_path / "lines.txt"]).inputs
+    }
+    assert formats == {"links.txt": "hexworld", "lines.txt": "trmph"}
 
 
 BROKEN = {

@@ -18,7 +18,7 @@ from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.pickles import scanner
 from hexshards.conversion.pickles.machine import Array, DType, Global, Member, loads
 from hexshards.conversion.random_files import Player, Winner, examples_of, write, write_processed
-from hexshards.converters.examples import ALIKE_EXAMPLES, SINGLE_EXAMPLES
+from hexshards.converters.examples import EXAMPLES_OF_A_KIND, SINGLE_EXAMPLES
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.errors import DataError
 from hexshards.game.columns import NO_POLICY, UNKNOWN
@@ -86,7 +86,7 @@ def test_a_file_of_whole_games_is_kept_whole(tmp_path, side):
     assert set(positions.source.tolist()) == {0}
 
 
-@pytest.mark.parametrize("together", [ALIKE_EXAMPLES, SINGLE_EXAMPLES])
+@pytest.mark.parametrize("together", [EXAMPLES_OF_A_KIND, SINGLE_EXAMPLES])
 def test_a_file_of_many_parts_is_kept_in_its_order_and_counted_through(together, tmp_path):
     games = play(1500, side=3, seed=2)
     examples = [e for line, game in enumerate(games, start=1) for e in examples_of(game, game_id=(0, line))]

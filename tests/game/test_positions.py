@@ -94,10 +94,10 @@ def faults_slowly(row):
     held_red = [cell for cell, stone in enumerate(red) if stone != 0]
     if set(held_blue) & set(held_red):
         faults.add(OVERLAP)
-    ply, ahead = len(held_blue) + len(held_red), len(held_blue) - len(held_red)
-    if ahead not in (0, 1):
+    ply, lead = len(held_blue) + len(held_red), len(held_blue) - len(held_red)
+    if lead not in (0, 1):
         faults.add(COUNTS)
-    if row["player"] != UNKNOWN and row["player"] != ahead:
+    if row["player"] != UNKNOWN and row["player"] != lead:
         faults.add(PLAYER)
     if row["ply"] != UNKNOWN and row["ply"] != ply:
         faults.add(PLY)

@@ -136,7 +136,7 @@ class Trainer:
         val_metrics: Mapping[str, float] | None = None,
     ) -> dict[str, np.float64]:
         self.model.train()
-        found: dict[str, list[float]] = {"policy_loss": [], "value_loss": [], "total_loss": []}
+        losses_by_name: dict[str, list[float]] = {"policy_loss": [], "value_loss": [], "total_loss": []}
         for number, (boards, policies, values) in enumerate(batch_iterable):
             assert number < len(batch_iterable)  # their debug dumps ask for the last one
             self.optimizer.zero_grad()
@@ -144,26 +144,26 @@ class Trainer:
             total.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 20.0)
             self.optimizer.step()
-            for name, losses in found.items():
+            for name, losses in losses_by_name.items():
                 losses.append(parts[name])
         if val_metrics and "total_loss" in val_metrics:
             self.best_val_loss = min(self.best_val_loss, val_metrics["total_loss"])
             self.scheduler.step(val_metrics["total_loss"])
         known = epoch is not None and mini_epoch is not None
         self.books.append({"epoch": f"{epoch + 1}_mini{mini_epoch + 1}" if known else "unknown", "val": val_metrics})
-        return {name: np.mean(losses) for name, losses in found.items()}
+        return {name: np.mean(losses) for name, losses in losses_by_name.items()}
 
     def validate(self) -> dict[str, np.float64]:
         if not self.val_loader:
             return {}
         self.model.eval()
-        found: dict[str, list[float]] = {"policy_loss": [], "value_loss": [], "total_loss": []}
+        losses_by_name: dict[str, list[float]] = {"policy_loss": [], "value_loss": [], "total_loss": []}
         with torch.no_grad():
             for boards, policies, values in self.val_loader:
                 parts = self.criterion(*self.model(boards), policies, values)[1]
-                for name, losses in found.items():
+                for name, losses in losses_by_name.items():
                     losses.append(parts[name])
-        return {name: np.mean(losses) for name, losses in found.items()}
+        return {name: np.mean(losses) for name, losses in losses_by_name.items()}
 
     def save_checkpoint(self, path: Path, train_metrics: dict, val_metrics: dict, compress: bool = True) -> None:
         checkpoint = {
@@ -189,12 +189,12 @@ class Trainer:
 
 def found_checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
     """The checkpoints that their play, tournament and web tools find under a folder, by epoch and mini-epoch."""
-    found = {}
+    checkpoints = {}
     for root, _, files in os.walk(folder):
         for file in files:
             if match := re.match(r"epoch(\d+)_mini(\d+)\.pt\.gz$", file):
-                found[int(match[1]), int(match[2])] = Path(root) / file
-    return found
+                checkpoints[int(match[1]), int(match[2])] = Path(root) / file
+    return checkpoints
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

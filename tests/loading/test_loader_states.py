@@ -42,8 +42,8 @@ def could_write(loader, state):
     places = {*range(0, loader.samples, BATCH), loader.samples}
     mine = [{**loader._identity(), "epoch": state["epoch"], "samples": place} for place in places]
     as_typed = {key: (type(value), value) for key, value in state.items()}
-    alike = any({key: (type(value), value) for key, value in each.items()} == as_typed for each in mine)
-    return alike and 0 <= state["epoch"] < 1 << 31
+    as_expected = any({key: (type(value), value) for key, value in each.items()} == as_typed for each in mine)
+    return as_expected and 0 <= state["epoch"] < 1 << 31
 
 
 def refusal(loader, state):

@@ -266,13 +266,13 @@ def test_columns_that_are_asked_for_come_as_a_fourth_part(data, index, tmp_path)
     if not index:
         (folder / "index.json").unlink()
     asked = ("ply", "plies_left", "weight")
-    found = list(opened(folder, shuffle=False, columns=asked))
+    batches = list(opened(folder, shuffle=False, columns=asked))
     held = columns_of(folder, "train")
-    columns = {name: torch.cat([batch.columns[name] for batch in found]).tolist() for name in asked}
+    columns = {name: torch.cat([batch.columns[name] for batch in batches]).tolist() for name in asked}
     assert columns["ply"] == held["ply"].tolist()
     assert columns["plies_left"] == (held["plies"] - held["ply"]).tolist()
     assert set(columns["weight"]) == {1.0}
-    assert given(batch[:3] for batch in found) == given(opened(folder, shuffle=False))
+    assert given(batch[:3] for batch in batches) == given(opened(folder, shuffle=False))
 
 
 def test_mixed_and_turned_columns_stay_with_their_positions(data):

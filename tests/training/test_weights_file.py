@@ -74,9 +74,9 @@ def test_a_run_begins_with_the_weights_of_hex_ais_checkpoint(theirs):
 def test_metrics_that_are_numpy_scalars_become_plain_numbers(tmp_path):
     path = tmp_path / "old.pt"
     path.write_bytes(saved(NUMBERS))
-    found = read_saved(path)
-    assert found == {name: number.item() for name, number in NUMBERS.items()}
-    assert {type(number) for number in found.values()} == {int, float, bool}
+    loaded = read_saved(path)
+    assert loaded == {name: number.item() for name, number in NUMBERS.items()}
+    assert {type(number) for number in loaded.values()} == {int, float, bool}
 
 
 def test_numpy_1_and_numpy_2_name_a_scalar_differently_and_both_are_read(tmp_path):
@@ -129,9 +129,9 @@ def test_a_gzip_bomb_and_a_cut_file_are_refused_before_they_fill_memory(tmp_path
         whole[:-9]: "ends in the middle",
         whole[:-8] + bytes(8): "gzip is damaged",
     }
-    for data, found in told.items():
+    for data, finding in told.items():
         path.write_bytes(data)
-        with pytest.raises(DataError, match=found):
+        with pytest.raises(DataError, match=finding):
             read_weights(path)
     path.write_bytes(whole)
     assert read_weights(path).keys() == {"weight", "bias"}

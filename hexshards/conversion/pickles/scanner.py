@@ -48,7 +48,7 @@ MIN_ANCHOR_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alike:
+class DictsOfKind:
     """Dicts of one kind, all bytes of them."""
 
     repeats: _Repeats
@@ -100,22 +100,22 @@ class SimilarDicts:
         """The kind of one of the dicts."""
         return self._repeats.templates[int(self.kinds[row])]
 
-    def by_kind(self) -> Iterator[tuple[Alike, Numbers]]:
+    def by_kind(self) -> Iterator[tuple[DictsOfKind, Numbers]]:
         """The dicts of each kind, and which of these dicts they are."""
         for kind in range(len(self._repeats.templates)):
             mine = np.flatnonzero(self.kinds == kind)
             if len(mine):
-                yield self._repeats.alike(kind, self.starts[mine]), mine
+                yield self._repeats.of_kind(kind, self.starts[mine]), mine
 
 
 def joined(parts: Sequence[SimilarDicts]) -> SimilarDicts:
-    """The dicts of several Rows of one pickle."""
+    """The dicts of several SimilarDicts of one pickle."""
     starts, kinds = (np.concatenate([getattr(part, name) for part in parts]) for name in ("starts", "kinds"))
     return SimilarDicts(parts[0]._repeats, starts, kinds)
 
 
 def load_records(pickled: Unframed, *, where: str, key: str) -> object:
-    """What pickles.machine.loads makes of a pickle, but with Rows in the place of dicts that have ``key``."""
+    """What pickles.machine.loads makes of a pickle, but with SimilarDicts in the place of dicts that have ``key``."""
     if pickled.sound:
         cuts = [cut.place for cut in pickled.cuts]
         repeats = _Repeats(key, pickled.data)
@@ -174,7 +174,7 @@ class _Repeats:
         self.parts: list[list[tuple[Numbers, Bytes]]] = []  # of each kind: starts, and what lies between long leaves
         self.marks: dict[bytes, Numbers] = {}  # where a text is that no known kind has there, before ``horizon``
         self.horizon = self.known = 0  # what is looked through, and before which place no dict is missed
-        self.ahead = _Lookahead.empty()
+        self.lookahead = _Lookahead.empty()
         self.taken: list[SimilarDicts] = []
         self.bases: list[Numbers] = []  # memo entries made before each dict of ``taken``
         self.memo: dict[int, object] = {}  # the machine's while it runs, then what dicts refer to
@@ -184,11 +184,11 @@ class _Repeats:
         if not self.templates:
             return False
         if at >= self.known:
-            self._look_ahead(at)
-        run = self.ahead.run(at)
+            self._scan_forward(at)
+        run = self.lookahead.run(at)
         if not len(run):
             return False
-        rows = SimilarDicts(self, self.ahead.starts[run], self.ahead.kinds[run])
+        rows = SimilarDicts(self, self.lookahead.starts[run], self.lookahead.kinds[run])
         sizes = np.array([(len(t.data), t.memos, t.containers) for t in self.templates])[rows.kinds]
         length, memos, containers = sizes.sum(axis=0).tolist()
         self.taken.append(rows)
@@ -232,22 +232,22 @@ class _Repeats:
             reader.step()
         return reader.stack[0]
 
-    def alike(self, kind: int, starts: Numbers) -> Alike:
+    def of_kind(self, kind: int, starts: Numbers) -> DictsOfKind:
         """Dicts of a kind that begin at some places, in their order."""
         every, short = (np.concatenate(part) for part in zip(*self.parts[kind], strict=True))
         self.parts[kind] = [(every, short)]
         if len(every) != len(starts):
             short = short[np.searchsorted(every, starts)]
-        return Alike(self, self.templates[kind], starts, short)
+        return DictsOfKind(self, self.templates[kind], starts, short)
 
-    # before the end: looking ahead ------------------------------------------------------------------------------------
+    # before the end: the lookahead ------------------------------------------------------------------------------------
 
-    def _look_ahead(self, at: int) -> None:
+    def _scan_forward(self, at: int) -> None:
         low, self.horizon = max(at, self.horizon), max(at, self.horizon) + LOOK_AHEAD_BYTES
         self.known = self.horizon - max(template.anchor.offset for template in self.templates)
         for anchor in {template.anchor.text: template.anchor for template in self.templates}.values():
             self.marks[anchor.text] = self._all(anchor, low)
-        self.ahead = self.ahead.after(at)
+        self.lookahead = self.lookahead.after(at)
         for kind in sorted(range(len(self.templates)), key=lambda kind: -self.counts[kind]):
             self._find(kind)
 
@@ -270,7 +270,7 @@ class _Repeats:
         self.marks[template.anchor.text] = marks[~fits]
         self.counts[kind] += len(short)
         self.parts[kind].append((starts[fits], short))
-        self.ahead = self.ahead.joined(starts[fits], kind, len(template.data))
+        self.lookahead = self.lookahead.joined(starts[fits], kind, len(template.data))
 
     def _all(self, anchor: Anchor, low: int) -> Numbers:
         """All places of an anchor before the horizon."""
@@ -291,15 +291,15 @@ class _Repeats:
             return
         meanings: dict[int, object] = {}
         every, bases = joined(self.taken), np.concatenate(self.bases)
-        for alike, mine in every.by_kind():
-            _check_cuts(alike, np.array(cuts, dtype=np.int64))
+        for dicts, mine in every.by_kind():
+            _check_cuts(dicts, np.array(cuts, dtype=np.int64))
             earliest = bases[mine]
-            for slot in alike.template.slots:
+            for slot in dicts.template.slots:
                 if slot.opcode in GETS:
-                    entries = alike.numbers(slot)
+                    entries = dicts.numbers(slot)
                     if (entries >= earliest).any():
                         raise LookupError
-                    self._look_up(distinct(entries).tolist(), meanings, alike.template.fixed.get(slot))
+                    self._look_up(distinct(entries).tolist(), meanings, dicts.template.fixed.get(slot))
         self.memo, self.taken, self.bases, self.marks = meanings, [], [], {}
 
     def _look_up(self, entries: Sequence[int], meanings: dict[int, object], meaning: object) -> None:
@@ -317,11 +317,11 @@ class _Repeats:
         return reader.stack[0]
 
 
-def _check_cuts(alike: Alike, cuts: Numbers) -> None:
+def _check_cuts(dicts: DictsOfKind, cuts: Numbers) -> None:
     """Raise LookupError where a cut lies in an opcode of one of some dicts."""
-    row = np.searchsorted(alike.starts, cuts, side="right") - 1
-    offset = (cuts - alike.starts[row])[row >= 0]
-    if not np.isin(offset[offset < len(alike.template.data)], alike.template.tokens).all():
+    row = np.searchsorted(dicts.starts, cuts, side="right") - 1
+    offset = (cuts - dicts.starts[row])[row >= 0]
+    if not np.isin(offset[offset < len(dicts.template.data)], dicts.template.tokens).all():
         raise LookupError
 
 

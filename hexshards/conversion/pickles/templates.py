@@ -116,9 +116,9 @@ class Template:
         fits = (starts >= 0) & (starts + len(self.data) <= len(data))
         taken = self.extract(data, starts[fits])
         own, same = self._own
-        alike = ~(((taken ^ own) & same).view(np.uint64).any(axis=1))
-        fits[fits] = alike
-        return fits, taken[alike]
+        same_rest = ~(((taken ^ own) & same).view(np.uint64).any(axis=1))
+        fits[fits] = same_rest
+        return fits, taken[same_rest]
 
 
 @dataclass(frozen=True, slots=True)
