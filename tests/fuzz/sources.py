@@ -1,6 +1,6 @@
 """Random damage to small good files: every reader either reads what is left or says what is wrong, and stays small.
 
-    PYTHONPATH=tests python -m fuzz.sources pickle|trmph [CASES]
+    PYTHONPATH=tests python -m fuzz.sources pickle|trmph|games|katahex [CASES]
 
 Run by test_fuzz with a limit on memory; by hand with as many cases as there is time for.
 """
@@ -13,17 +13,28 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+from helpers import game_files, katahex_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.pickles import scanner
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
+from hexshards.conversion.sources import Source
+from hexshards.converters.hexworld import HexWorldLinks
+from hexshards.converters.katahex import KataHexRows
+from hexshards.converters.neurobenzene import NeurobenzeneGames
+from hexshards.converters.playhex import PlayHexGames
 from hexshards.converters.processed import ProcessedFiles
+from hexshards.converters.sgf import SgfGames
 from hexshards.converters.trmph import TrmphFiles
 from hexshards.errors import DataError
 from hexshards.game.random_games import play
 
 CASES = 10_000
+GAMES = play(4, side=4, seed=2)
+ROWS = katahex_files.arrays_of(katahex_files.rows_of(play(1, side=3, seed=2)))
 
 
 def pickles() -> list[bytes]:
@@ -80,7 +91,7 @@ SPICES += [
 
 
 @st.composite
-def damaged(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
+def damaged(draw: st.DrawFn, corpus: list[bytes], spices: list[bytes] = SPICES) -> bytes:
     """A file of the corpus after a few cuts, overwrites, repeats and insertions."""
     data = bytearray(draw(st.sampled_from(corpus)))
     for _ in range(draw(st.integers(1, 6))):
@@ -89,7 +100,7 @@ def damaged(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
             case 0:
                 data[at : at + 1] = bytes([draw(st.integers(0, 255))])
             case 1:
-                data[at:at] = draw(st.sampled_from(SPICES))
+                data[at:at] = draw(st.sampled_from(spices))
             case 2:
                 del data[at : at + draw(st.integers(1, 40))]
             case 3:
@@ -102,14 +113,63 @@ def damaged(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
     return bytes(data)
 
 
-def read(converter: ProcessedFiles | TrmphFiles, data: bytes, name: str) -> None:
+FORMATS = {
+    "playhex": (PlayHexGames, game_files.playhex),
+    "hexworld": (HexWorldLinks, game_files.hexworld),
+    "sgf": (SgfGames, game_files.sgf),
+    "minizero": (SgfGames, game_files.minizero),
+    "shf": (NeurobenzeneGames, game_files.shf),
+}
+SPICES_OF_GAMES = [
+    b"[",
+    b"]",
+    b"(",
+    b")",
+    b";",
+    b'"',
+    b"{",
+    b"}",
+    b",",
+    b":s",
+    b":rb",
+    b"swap-pieces ",
+    b"pass ",
+    b"\\",
+]
+SPICES_OF_GAMES += [
+    b"1e999",
+    b"-1",
+    b"P[0:1]",
+    b"C[1 0 0]",
+    b"9" * 400,
+    b"\xff",
+    b"\x1b[2J",
+    b"null",
+    b"(;" * 30,
+    b"\n",
+]
+
+
+def read(converter: Source, data: bytes, name: str, spec: ConvertSpec = CONVERT) -> None:
     """Read all of it; a DataError is a good answer, anything else is not."""
     try:
-        for chunk in converter.read(data, name=name, where=name):
+        for chunk in converter.read(data, name=name, where=name, spec=spec):
             assert all(len(column) == len(chunk.positions) for column in chunk.positions.columns().values())
             assert all(reject.place.isprintable() and reject.finding.isprintable() for reject in chunk.rejects)
     except DataError as error:
         assert str(error).isprintable() and len(str(error)) < 2_000
+
+
+@st.composite
+def damaged_rows(draw: st.DrawFn) -> bytes:
+    """Rows of which some numbers are others."""
+    arrays = {name: array.copy() for name, array in ROWS.items()}
+    for _ in range(draw(st.integers(1, 6))):
+        array = arrays[draw(st.sampled_from(sorted(arrays)))]
+        flat = array.reshape(-1).view(np.uint8)
+        at = draw(st.integers(0, len(flat) - 4))
+        flat[at : at + 4] = list(draw(st.sampled_from([b"\0\0\xc0\x7f", b"\xff" * 4, b"\0" * 4, b"\0\0\x80\xff"])))
+    return katahex_files.npz(arrays)
 
 
 def gzipped(data: bytes) -> bytes:
@@ -137,7 +197,18 @@ def main(kind: str, cases: int) -> None:
     def recorded(data: bytes) -> None:
         read(TrmphFiles(), data, "a.trmph.gz" if data[:2] == b"\x1f\x8b" else "a.trmph")
 
-    {"pickle": pickled, "trmph": recorded}[kind]()
+    @quiet
+    @given(st.sampled_from(sorted(FORMATS)), st.data())
+    def listed(form: str, data: st.DataObject) -> None:
+        converter, written = FORMATS[form]
+        read(converter(), data.draw(damaged([written(GAMES)], SPICES_OF_GAMES)), form, ConvertSpec(unfinished="keep"))
+
+    @quiet
+    @given(damaged_rows())
+    def trained(data: bytes) -> None:
+        read(KataHexRows(), data, "a.npz")
+
+    {"pickle": pickled, "trmph": recorded, "games": listed, "katahex": trained}[kind]()
     assert set(os.listdir()) <= {".hypothesis"}, "something was written"
     print(f"{cases:,} cases of {kind}")
 

@@ -11,10 +11,10 @@ def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-@pytest.mark.parametrize("kind", ["pickle", "trmph"])
-def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memory(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "cases"), [("pickle", 10_000), ("trmph", 10_000), ("games", 2_000), ("katahex", 500)])
+def test_thousands_of_damaged_files_are_read_or_refused_in_words_in_bounded_memory(kind, cases, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz.sources", kind],
+        [sys.executable, "-m", "fuzz.sources", kind, str(cases)],
         cwd=tmp_path,
         preexec_fn=limit_memory,  # nothing else runs in this process between fork and exec
         capture_output=True,
@@ -22,7 +22,7 @@ def test_ten_thousand_damaged_files_are_read_or_refused_in_words_in_bounded_memo
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "10,000 cases" in done.stdout
+    assert f"{cases:,} cases" in done.stdout
 
 
 @pytest.mark.parametrize(("what", "cases"), [("datasets", 100), ("runs", 60), ("servers", 60)])
