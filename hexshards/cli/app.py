@@ -49,6 +49,7 @@ for command in (
     training_commands.train,
     training_commands.sweep,
     training_commands.plot,
+    training_commands.runs,
     dataset_commands.synth,
     training_commands.demo,
 ):

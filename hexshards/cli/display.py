@@ -351,6 +351,12 @@ def _passed_over(report: convert.Report | estimate.Estimate) -> list[str]:
     return lines + [f"passed over {escaped(path)}: already in the dataset" for path in report.already]
 
 
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, cells below each other at the right but for the first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
 def duration(seconds: float) -> str:
     """A time as a person says it."""
     if seconds < 90:

@@ -159,6 +159,21 @@ def plot(
         display.say(f"picture {escaped(out)}")
 
 
+def runs(
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="Folder with runs in it, or in folders of it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a table of runs, the best first: best and last, samples, time, and the options in which they differ."""
+    from hexshards.cli import display
+
+    with told():
+        from hexshards.cli.runs_view import runs_json, runs_text
+        from hexshards.reports.runs import runs_in
+
+        found = runs_in(folder)
+        display.say(display.json_line(runs_json(found)) if as_json else runs_text(found))
+
+
 def sweep(
     dataset: Dataset,
     config: Annotated[Path, Option(help="TOML file of what to search and what is fixed: see docs/sweep.md.")],

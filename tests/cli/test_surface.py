@@ -35,6 +35,7 @@ SURFACE = {
     "--positions; --on-error=raise; --cache; --device=auto; --resume=auto",
     "sweep": "DATASET; --config!; --out!; --trials; --json",
     "plot": "RUNS; --out",
+    "runs": "FOLDER; --json",
     "synth": "--out!; --games=2000; --format=processed; --side=13; --seed=0",
     "demo": "--out=demo",
 }

@@ -1,0 +1,106 @@
+"""Table of runs: what each run in a folder brought, and which of their options differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hexshards.config_files import read_toml
+from hexshards.errors import DataError
+from hexshards.options import about
+from hexshards.reports.history import History, read_history
+from hexshards.training.options import HIGHER_IS_BETTER, TRAIN, TrainSpec
+from hexshards.training.run_config import CONFIG
+
+DEPTH = 4
+"""Folders below the one that is looked through: a sweep's trials are two below that of the sweeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run brought. Numbers that it does not tell are None."""
+
+    name: str
+    """Path below the folder that was looked through."""
+    metric: str = TRAIN.best_by
+    best: float | None = None
+    """The metric of the best mini-epoch."""
+    last: float | None = None
+    """The metric of the last mini-epoch that has one."""
+    mini_epochs: int = 0
+    samples: int = 0
+    seconds: float | None = None
+    """Over all starts."""
+    time: str | None = None
+    """When the last mini-epoch ended, UTC."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """As config.toml in the run's folder has them; empty where a release before it wrote the run."""
+    problem: str | None = None
+    """Why nothing else is known of it."""
+
+
+def runs_in(folder: str | Path) -> list[RunSummary]:
+    """The runs in a folder, the best first; those that tell nothing last. Raises FileNotFoundError without any."""
+    found = [_summary(path, Path(folder)) for path in _folders(Path(folder))]
+    if not found:
+        raise FileNotFoundError(f"{folder}: no run in here with a finished mini-epoch (no metrics.jsonl)")
+    return sorted(found, key=_rank)
+
+
+def differing(runs: Sequence[RunSummary]) -> list[str]:
+    """Options that are not the same in all of some runs, of those that change what is trained, on what, or how long."""
+    shaping = [name for name, each in about(TrainSpec).items() if each.shapes != "nothing" or name == "data"]
+    told = [run.options for run in runs if run.options]
+    return [name for name in shaping if len({repr(options.get(name)) for options in told}) > 1]
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    for path, folders, files in os.walk(folder):
+        here = Path(path)
+        if "metrics.jsonl" in files:
+            yield here
+        deep = len(here.relative_to(folder).parts) >= DEPTH
+        # a run holds no other run, and its folders may be large
+        folders[:] = [] if "metrics.jsonl" in files or deep else sorted(each for each in folders if each[0] != ".")
+
+
+def _summary(path: Path, folder: Path) -> RunSummary:
+    name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
+    try:
+        history, options = read_history(path), _options(path)
+    except (DataError, FileNotFoundError, ValueError) as error:
+        return RunSummary(name=name, problem=str(error))
+    metric = str(options.get("best_by", TRAIN.best_by))
+    values = _values(history, metric)
+    time = history.newest("time")
+    return RunSummary(
+        name=name,
+        metric=metric,
+        best=max(values) if metric.endswith(HIGHER_IS_BETTER) and values else min(values, default=None),
+        last=values[-1] if values else None,
+        mini_epochs=len(history.records),
+        samples=int(history.column("samples_seen")[-1]),
+        seconds=next(iter(_values(history, "seconds")[-1:]), None),
+        time=time if isinstance(time, str) else None,
+        options=options,
+    )
+
+
+def _options(path: Path) -> Mapping[str, Any]:
+    config = path / CONFIG
+    return read_toml(config) if config.exists() else {}
+
+
+def _values(history: History, path: str) -> list[float]:
+    column = history.column(path)
+    return [float(value) for value in column[np.isfinite(column)]]
+
+
+def _rank(run: RunSummary) -> tuple[bool, str, float, str]:
+    best = run.best if run.best is not None else 0.0
+    return run.best is None, run.metric, -best if run.metric.endswith(HIGHER_IS_BETTER) else best, run.name
