@@ -20,6 +20,7 @@ from zlib import error as ZlibError
 
 from hexshards.conversion.sources import HEAD_BYTES, GameSource, Input, NamedPatterns, Recognises, Source, formats
 from hexshards.errors import escaped, printable, without_secrets
+from hexshards.storage.files import nearest_path
 from hexshards.units import counted
 
 NAMED = 3
@@ -84,7 +85,8 @@ def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
     if os.path.lexists(source):
         places = [Path(source)]
     elif not (places := [Path(match) for match in sorted(glob.glob(source, recursive=True))]):
-        raise FileNotFoundError(f"{without_secrets(source)}: no such file, and as a pattern it matches none")
+        hint = nearest_path(Path(source))
+        raise FileNotFoundError(f"{without_secrets(source)}: no such file, and as a pattern it matches none{hint}")
     for place in places:
         if not stat.S_ISDIR(_mode(place)):
             _check_regular(place)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.blocks import Blocks, Columns
 from hexshards.dataset.index import Index
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, nearest, printable
 from hexshards.game.columns import FILTERABLE, THIRD_PARTY
 from hexshards.storage.files import Home
 from hexshards.units import counted
@@ -44,7 +44,8 @@ class Filter:
             known = column in (*FILTERABLE, "source") or THIRD_PARTY.fullmatch(column)
             if not known or not value or column in conditions:
                 twice = " a second time" if column in conditions else ""
-                raise ValueError(f"where: {printable(condition)!r} is no condition{twice}. {_GRAMMAR}")
+                hint = "" if known else nearest(column, (*FILTERABLE, "source"))
+                raise ValueError(f"where: {printable(condition)!r} is no condition{twice}{hint or '.'} {_GRAMMAR}")
             conditions[column] = value
         files = conditions.pop("source", "")
         names = [*(name for name in FILTERABLE if name in conditions), *sorted(conditions.keys() - {*FILTERABLE})]
@@ -88,8 +89,9 @@ class Selection:
         self.blocks = Blocks(home, index, split)
         kinds = index.layout.kinds
         if beyond := [name for name in where.columns if name not in kinds]:
-            has = ", ".join(each.name for each in kinds.values() if each.filterable)
-            raise ValueError(f"{home}: where: there is no column {beyond[0]}. It can be filtered by {has} and source")
+            has = [each.name for each in kinds.values() if each.filterable]
+            hint = nearest(beyond[0], has) or f". It can be filtered by {', '.join(has)} and source"
+            raise ValueError(f"{home}: where: there is no column {beyond[0]}{hint}")
         if beyond := [name for name, _, _ in where.ranges if not kinds[name].filterable]:
             raise ValueError(f"{home}: where: the converter of {beyond[0]} does not declare it filterable")
         kept = self._counted() if where else self.blocks.rows

@@ -21,7 +21,7 @@ from hexshards.dataset.shard import Layout, Shard
 from hexshards.errors import DataError, printable
 from hexshards.game.columns import column_of, entry_of, in_order
 from hexshards.game.positions import Positions
-from hexshards.storage.files import Folder, Home, write_whole
+from hexshards.storage.files import Folder, Home, nearest_path, write_whole
 from hexshards.storage.remote import home_of
 
 NAME = "index.json"
@@ -159,7 +159,8 @@ def _instead(home: Home) -> str:
         return f"this is {kind}, not a dataset. Give the folder that holds it, {path.parent}"
     if path is not None and any((path / name).exists() for name in ("metrics.jsonl", "checkpoints")):
         return "this is the folder of a run, not a dataset. Give the dataset that it was trained on"
-    return f"no dataset here (no {NAME}). Make one with `hexshards convert`"
+    hint = nearest_path(path, lambda beside: (beside / NAME).exists()) if path is not None and not path.exists() else ""
+    return f"no dataset here (no {NAME}){hint or '. Make one with `hexshards convert`'}"
 
 
 @checked

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.errors import DataError, printable
-from hexshards.storage.files import open_regular
+from hexshards.storage.files import nearest_path, open_regular
 from hexshards.training.records import entry
 
 MOST = 1 << 62
@@ -62,7 +62,9 @@ def read_history(run: str | Path) -> History:
     except UnicodeDecodeError:
         raise _damaged("holds bytes that are no text", path) from None
     if not lines:
-        raise FileNotFoundError(f"{run}: no run here with a finished mini-epoch (no metrics.jsonl, or an empty one)")
+        hint = "" if path.exists() else nearest_path(Path(run), lambda beside: (beside / path.name).exists())
+        none = "no run here with a finished mini-epoch (no metrics.jsonl, or an empty one)"
+        raise FileNotFoundError(f"{run}: {none}{hint}")
     records = tuple(_record(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1))
     return History(name=_name(run), records=records)
 

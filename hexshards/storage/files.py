@@ -8,16 +8,17 @@ import platform
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
-from hexshards.errors import DataError
+from hexshards.errors import DataError, nearest
 from hexshards.units import counted
 
 _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
@@ -92,6 +93,10 @@ class Folder:
     def renewed(self, file: str, *, sha256: str) -> bool:
         """There is no other copy."""
         return False
+
+
+_LOOKED_THROUGH = 10_000
+"""Names in a folder among which one that may be meant is looked for."""
 
 
 def too_large(where: str) -> DataError:
@@ -227,6 +232,14 @@ def _damaged(problem: str, where: str) -> DataError:
     return DataError(
         problem, where=where, fix="The file was cut or changed after it was written: fetch or make it again"
     )
+
+
+def nearest_path(path: Path, fits: Callable[[Path], bool] = lambda beside: True) -> str:
+    """The end of a sentence about a path where nothing is: which path beside it may be meant; or nothing."""
+    with suppress(OSError):
+        there = [name for name in islice(os.listdir(path.parent), _LOOKED_THROUGH) if fits(path.parent / name)]
+        return nearest(path.name, there)
+    return ""
 
 
 def free_bytes(out: Path) -> int:

@@ -66,6 +66,23 @@ def test_a_slip_is_answered_with_what_may_be_meant(slip, meant):
     assert meant in text_of(call(*slip, code=2))
 
 
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        (["info", "{}/dta"], "Did you mean data?"),
+        (["plot", "{}/rnu"], "Did you mean run?"),
+        (["convert", "{}/flies", "--out", "{}/out"], "Did you mean files?"),
+        (["train", "{}/data", "--run", "{}/new", "--where", "plly=3..4"], "Did you mean ply?"),
+        (["info", "{}/nothing-like-it"], "Make one with `hexshards convert`"),
+    ],
+)
+def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command, meant, data):
+    (data.parent / "run").mkdir(exist_ok=True)
+    (data.parent / "run" / "metrics.jsonl").touch()
+    found = call(*(word.format(data.parent) for word in command), code=2)
+    assert meant in found.output
+
+
 def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):
     one, again = tmp_path / "one", tmp_path / "again"
     monkeypatch.chdir(data.parent)
