@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hexshards.errors import InputRejected as InputRejected
     from hexshards.errors import NonFiniteLoss as NonFiniteLoss
     from hexshards.errors import WorkerDied as WorkerDied
+    from hexshards.interop.export import export_network as export_network
+    from hexshards.interop.saved_network import Network as Network
+    from hexshards.interop.saved_network import load_network as load_network
     from hexshards.loading.expand import expand as expand
     from hexshards.loading.loader import Batch as Batch
     from hexshards.loading.loader import Loader as Loader
@@ -78,9 +81,12 @@ _HOMES = {
     "Validated": "training.hooks",
     "Validating": "training.hooks",
     "WorkerDied": "errors",
+    "Network": "interop.saved_network",
     "convert": "conversion.convert",
     "decode_column": "loading.webdataset_pipeline",
     "expand": "loading.expand",
+    "export_network": "interop.export",
+    "load_network": "interop.saved_network",
     "loader": "loading.loader",
     "pipeline": "loading.webdataset_pipeline",
     "read_index": "dataset.index",

@@ -50,6 +50,7 @@ for command in (
     training_commands.sweep,
     training_commands.plot,
     training_commands.runs,
+    training_commands.export,
     dataset_commands.synth,
     training_commands.demo,
 ):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -18,8 +18,12 @@ from typer import Argument, Option
 from hexshards.cli.command import from_file
 from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, shown, told
 from hexshards.errors import escaped
+from hexshards.interop.options import AlsoSaved, Format
 from hexshards.sweeps.options import SweepSpec
 from hexshards.training.options import TrainSpec
+
+if TYPE_CHECKING:
+    from hexshards.training.hooks import Hook
 
 
 @options_of(TrainSpec)
@@ -33,6 +37,9 @@ def train(
         bool, Option("--overfit-batch", help="See whether the network learns one batch by heart, and stop.")
     ] = False,
     tensorboard: Annotated[bool, Option("--tensorboard", help="Write RUN/tensorboard as well.")] = False,
+    also_save: Annotated[
+        AlsoSaved | None, Option(help="Write each mini-epoch as RUN/epoch3_mini4.pt.gz too, for hex_ai's own programs.")
+    ] = None,
     config: Annotated[
         Path | None,
         Option(
@@ -61,20 +68,22 @@ def train(
         elif overfit_batch:
             _overfit(spec)
         else:
-            _train(spec, tensorboard=tensorboard)
+            _train(spec, tensorboard=tensorboard, also_save=also_save)
 
 
-def _train(spec: TrainSpec, *, tensorboard: bool) -> None:
+def _train(spec: TrainSpec, *, tensorboard: bool, also_save: AlsoSaved | None) -> None:
     from hexshards.cli import display
     from hexshards.cli.run_log import RunLog
     from hexshards.cli.training_view import TrainingView
+    from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints
     from hexshards.training import run as runs
     from hexshards.training.distributed import joined
     from hexshards.training.tensorboard_log import TensorBoardLog
 
     with joined() as process_group:
         speaks = process_group.rank == 0
-        logs = [TensorBoardLog()] if tensorboard and speaks else []
+        logs: list[Hook] = [TensorBoardLog()] if tensorboard and speaks else []
+        logs += [HexAiCheckpoints()] if also_save else []
         with RunLog() if speaks else nullcontext() as log:
             with TrainingView() if speaks else nullcontext() as view:
                 hooks = [hook for hook in (log, view, *logs) if hook is not None]
@@ -119,6 +128,35 @@ def _overfit(spec: TrainSpec) -> None:
         display.warn("error: the batch was not learned by heart. Look at the network, the learning rate and the data")
         raise typer.Exit(FAILED)
     display.say("the batch was learned by heart")
+
+
+def export(
+    checkpoint: Annotated[
+        Path, Argument(metavar="CHECKPOINT", help="A checkpoint of a run, such as RUN/best.pt, or a file of weights.")
+    ],
+    format: Annotated[
+        Format,
+        Option(help="hex_ai: its checkpoint, epoch3_mini4.pt.gz; state-dict: weights alone; torchscript, onnx: all."),
+    ],
+    out: Annotated[Path, Option(help="Folder that the file is written into.")],
+    model: Annotated[str | None, shown(TrainSpec, "model", unset="hexshards' own network")] = None,
+    model_args: Annotated[str, shown(TrainSpec, "model_args")] = "",
+    side: Annotated[int | None, Option(help="Side of the board, where the file does not say.")] = None,
+    ema: Annotated[bool, Option("--ema", help="The moving average of the weights.")] = False,
+) -> None:
+    """Write a trained network for other programs, compared with its own answers before the file appears.
+
+    A network of your own is built by the factory that --model names here; one that only the file names is not imported.
+    """
+    from hexshards.cli import display
+
+    with told():
+        from hexshards.interop.export import export_network
+
+        path = export_network(
+            checkpoint, format=format, out=out, model=model, model_args=model_args, side=side, ema=ema
+        )
+        display.say(f"network {escaped(path)}")
 
 
 def demo(out: Annotated[Path, Option(help="Folder for everything the demo makes.")] = Path("demo")) -> None:

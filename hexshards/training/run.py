@@ -141,7 +141,7 @@ def _orchestrator(
             val_every=spec.val_every,
             early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
             retention=Retention(last=spec.keep_last, every=spec.keep_every),
-            options=_options(spec, process_group),
+            options={**_options(spec, process_group), "side": train_loader.index.side},
             resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
             process_group=process_group,
             growing_data=None if spec.mix else growth,

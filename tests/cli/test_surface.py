@@ -23,7 +23,7 @@ SURFACE = {
     "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
     "show": "DATASET; -n=3; --split=train; --svg; --cache",
     "report": "DATASET; --out=report.html; --sample=400000; --seed=0; --cache; --json",
-    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --config; --optimizer=adamw; "
+    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --also-save; --config; --optimizer=adamw; "
     "--learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; --clip-norm=0.0; --policy-weight=0.15; "
     "--value-weight=0.85; --value-loss=bce; --value-output=logit; --ema=0.0; --schedule=constant; "
     "--warmup-samples=20000; --schedule-samples=0; "
@@ -36,6 +36,7 @@ SURFACE = {
     "sweep": "DATASET; --config!; --out!; --trials; --json",
     "plot": "RUNS; --out",
     "runs": "FOLDER; --json",
+    "export": "CHECKPOINT; --format!; --out!; --model; --model-args=; --side; --ema",
     "synth": "--out!; --games=2000; --format=processed; --side=13; --seed=0",
     "demo": "--out=demo",
 }

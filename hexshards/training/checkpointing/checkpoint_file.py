@@ -50,6 +50,9 @@ ARRAYS = "numpy_arrays"
 EVERY_TRAINING = frozenset({"optimizer", "learning_rate", "mini_epoch_samples", "augment"})
 """Options that tell a run of ``train``, which records all that its version knows, from one of the caller's own."""
 
+OF_THE_DATASET = frozenset({"side"})
+"""Recorded beside the options for those that read a checkpoint alone; the dataset's fingerprint says it too."""
+
 PARTIAL = "_partial"
 """Marks the checkpoint of an interrupted mini-epoch; gone once the whole mini-epoch has its own."""
 
@@ -119,6 +122,16 @@ def read(path: Path) -> dict[str, Any]:
     if state["format"] == WITH_ARRAYS and not _are_paths(state.get(ARRAYS)):
         raise _refused(f"holds {ARRAYS} that cannot be: they are no list of paths", path)
     return state
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file ends as a checkpoint of hexshards does; one that cannot be read does not."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _SEAL_BYTES))
+            return file.read(len(_SEAL)) == _SEAL
+    except OSError:
+        return False
 
 
 class Reader:
@@ -272,7 +285,7 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
     # an option that the version which saved did not know: it trained as that option's default does
     known = as_recorded(TRAIN) if saved.keys() >= EVERY_TRAINING else {}
     saved = {**{name: value for name, value in known.items() if name in given}, **saved}
-    names = sorted((saved.keys() | given.keys()) - may_change(TrainSpec))
+    names = sorted((saved.keys() | given.keys()) - may_change(TrainSpec) - OF_THE_DATASET)
     return [
         f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"
         for name in names

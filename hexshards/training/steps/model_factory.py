@@ -43,7 +43,7 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
         model = _made(spec)
         _try(model, side)
         if spec.value_weight:
-            check_output(model, _boards(side), spec.value_output, name=spec.model or "the model")
+            check_output(model, random_boards(side), spec.value_output, name=spec.model or "the model")
     if spec.init_from:
         _load_weights(model, spec.absolute(spec.init_from))
     return model
@@ -124,7 +124,8 @@ def _try(model: nn.Module, side: int) -> None:
         )
 
 
-def _boards(side: int) -> Tensor:
+def random_boards(side: int) -> Tensor:
+    """Boards (ROWS, 3, S, S) that a network's value is looked at with, the same each time."""
     drawn = torch.rand(ROWS, PLANES, side, side, generator=torch.Generator().manual_seed(0))
     return (drawn < STONES).float()
 
@@ -135,9 +136,16 @@ def _shape(part: object) -> object:
 
 def _load_weights(model: nn.Module, path: Path) -> None:
     """Put a file's weights into a model; all of them must fit. Raises DataError."""
-    weights, wanted = read_weights(path), model.state_dict()
-    if weights.keys() != wanted.keys():
+    weights = read_weights(path)
+    if weights.keys() != model.state_dict().keys():
         weights = {bare(name): part for name, part in weights.items()}
+    check_weights(model, weights, path)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise DataError, naming the file, unless weights are those of a model: all of them, in its shapes."""
+    wanted = model.state_dict()
     problems = _told("lacks", sorted(wanted.keys() - weights.keys()))
     problems += _told("has unknown", sorted(weights.keys() - wanted.keys()))
     shapes = [
@@ -147,11 +155,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     ]
     problems += _told("has of another shape", shapes)
     if problems:
-        problem = f"its weights are of another network: it {'; it '.join(problems)}"
-        raise DataError(
-            problem, where=str(path), fix="Build the network they were trained in, or leave out --init-from"
-        )
-    model.load_state_dict(weights)
+        refusal = f"its weights are of another network: it {'; it '.join(problems)}"
+        raise DataError(refusal, where=str(path), fix="Build the network they were trained in, or name another file")
 
 
 def _told(says: str, names: list[str]) -> list[str]:

@@ -39,6 +39,10 @@ def weights_of(saved: object, path: Path) -> dict[str, Tensor]:
         saved = saved.get(name, saved) if isinstance(saved, Mapping) else saved
     if not isinstance(saved, Mapping) or not all(isinstance(part, Tensor) for part in saved.values()):
         raise DataError("holds no state_dict", where=str(path), fix="Name a checkpoint or a file with a state_dict")
+    for name, part in saved.items():
+        if part.layout != torch.strided or part.numel() * part.element_size() > part.untyped_storage().nbytes():
+            refusal = f"claims more numbers for {printable(name)} than it holds"
+            raise DataError(refusal, where=str(path), fix="Name a file that torch.save wrote of a network")
     return {str(name): part for name, part in saved.items()}
 
 
