@@ -1,4 +1,4 @@
-"""The command that makes a page of a dataset and of runs.
+"""The command that makes a page of a dataset and of runs on it.
 
 Heavy modules are imported inside the command, so that ``--help`` is instant.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from hexshards.cli.console import AsJson, CacheFolder, Dataset, opened, options_of, told
 from hexshards.errors import escaped
@@ -19,12 +19,16 @@ from hexshards.units import counted
 @options_of(ReportSpec, after="out")
 def report(
     dataset: Dataset,
+    runs: Annotated[
+        list[Path] | None,
+        Argument(metavar="[RUN...]", help="Folders of runs on it, begun by `hexshards train`.", show_default=False),
+    ] = None,
     out: Annotated[Path, Option(help="The page, one HTML file.")] = Path("report.html"),
     cache: CacheFolder = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Make one HTML page of what is in a dataset: boards, openings, charts, and verdicts with what to do.
+    """Make one HTML page of a dataset, and of runs on it: boards, openings, curves, and verdicts with what to do.
 
     The page needs no network and no server: open it in a browser. Of a large dataset a sample is read, and the page
     says so.
@@ -38,7 +42,7 @@ def report(
         from hexshards.storage.files import write_whole
 
         with display.counting("reading", "positions") as progress:
-            made = dataset_report(opened(dataset, cache), spec=ReportSpec(**options), progress=progress)
+            made = dataset_report(opened(dataset, cache), runs or (), spec=ReportSpec(**options), progress=progress)
         write_whole(out, made.html.encode())
         if as_json:
             display.say(display.json_line({"out": str(out), **made.entry()}))

@@ -18,8 +18,10 @@ from hexshards.loading.options import LOADER
 from hexshards.loading.shuffle_quality import Mixing, mixing
 from hexshards.reports.copies import Shared, shared
 from hexshards.reports.figures import Openings, figures_of, opening_figures, openings_of
+from hexshards.reports.history import read_history
 from hexshards.reports.options import REPORT, ReportSpec
-from hexshards.reports.page import Board, Page, RunsPart, Table, rendered
+from hexshards.reports.page import Board, Page, Table, rendered
+from hexshards.reports.run_figures import runs_part
 from hexshards.reports.sample import Sample, read_sample
 from hexshards.reports.source_files import source_files
 from hexshards.reports.verdicts import Verdict, verdicts_of
@@ -70,14 +72,19 @@ class DatasetReport:
 
 @checked
 def dataset_report(
-    dataset: str | Path | Home, *, spec: ReportSpec = REPORT, progress: Callable[[int, int], None] | None = None
+    dataset: str | Path | Home,
+    runs: Sequence[str | Path] = (),
+    *,
+    spec: ReportSpec = REPORT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
-    """Look at a dataset.
+    """Look at a dataset, and at the folders of runs.
 
     ``progress`` is told positions read and in all. Memory: a sample of each split, 70 bytes a position, or with soft
-    policies 450 at side 13. Raises FileNotFoundError where there is no dataset, DataError where it is damaged, and
-    ValueError where Jinja2 is missing.
+    policies 450 at side 13. Raises FileNotFoundError where there is no dataset or no run, DataError where one is
+    damaged, and ValueError where Jinja2 is missing.
     """
+    histories = [read_history(run) for run in runs]
     home, index = home_of(dataset), read_index(dataset)
     samples = _samples(home, index, spec, progress or (lambda *_: None))
     files = source_files(samples[0])
@@ -103,7 +110,7 @@ def dataset_report(
         figures=figures_of(index, samples, files),
         shared_boards=[*_shared_boards(samples, both)],
         shared_note=_shared_note(both),
-        runs=_no_runs(),
+        runs=runs_part(home, index, histories, most=spec.sample) if histories else None,
         files=_files(index),
         files_note="What the dataset was made from, and what the converter read in each file's head.",
         files_summary=counted(len(index.inputs), "file"),
@@ -115,10 +122,6 @@ def dataset_report(
         positions={name: split.positions for name, split in index.splits.items()},
         read={each.split: len(each.positions) for each in samples},
     )
-
-
-def _no_runs() -> RunsPart | None:
-    return None
 
 
 def _samples(home: Home, index: Index, spec: ReportSpec, progress: Progress) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hexshards.errors import escaped
 from hexshards.reports.history import History
+from hexshards.reports.panels import Panel, panels_of
 from hexshards.storage.files import publishing
-from hexshards.training.steps.heads import HEADS, VALUE, Head, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,19 +22,14 @@ PANEL_INCHES = (4.6, 3.2)
 ACROSS = 3
 LEGEND_INCHES = 0.5
 
-Panel = Callable[["Axes", Sequence[History], Sequence[str]], None]
-
 
 def runs_figure(histories: Sequence[History]) -> Figure:
     """All there is to draw of some runs. Raises ValueError where matplotlib is missing."""
-    heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
-    panels = _curves(heads or HEADS)
-    if any(history.newest("diagnosis") for history in histories):
-        panels += _diagnoses(heads or HEADS)
+    panels = panels_of(histories)
     figure = new_figure(len(panels))
     colours = line_colours(len(histories))
     for axes, panel in zip(figure.axes, panels, strict=True):
-        panel(axes, histories, colours)
+        _draw(axes, panel, histories, colours)
     _legend(figure, histories, colours)
     return figure
 
@@ -104,49 +99,16 @@ def _legend(figure: Figure, histories: Sequence[History], colours: Sequence[str]
     figure.legend(handles=[*runs, *styles], loc="upper center", ncols=6, frameon=False)
 
 
-def _curve(title: str, unit: str, path: str, *, training: str = "", percent: bool = False, zero: bool = False) -> Panel:
-    """A panel of a number over samples, and of its twin in training."""
-
-    def draw(axes: Axes, histories: Sequence[History], colours: Sequence[str]) -> None:
-        for history, colour in zip(histories, colours, strict=True):
-            samples = history.column("samples_seen")
-            if training:
-                _line(axes, samples, history.column(training), color=colour, lw=1.2, ls="--", alpha=0.6)
-            _line(axes, samples, history.column(path), color=colour, lw=1.6)
-        label_samples(axes)
-        _name(axes, title, unit, percent=percent)
-        if zero:
-            axes.set_ylim(bottom=0)
-
-    return draw
-
-
-def _groups(title: str, unit: str, path: str, column: str, *, below: str, percent: bool = False) -> Panel:
-    """A panel of a number by groups of positions, as the newest diagnosis has it."""
-
-    def draw(axes: Axes, histories: Sequence[History], colours: Sequence[str]) -> None:
-        for history, colour in zip(histories, colours, strict=True):
-            table = history.table(path)
-            if {"from", column} <= table.keys():
-                known = table["from"] >= 0
-                _line(axes, table["from"][known], table[column][known], color=colour, lw=1.6)
-        axes.set_xlabel(below)
-        _name(axes, title, unit, percent=percent)
-
-    return draw
-
-
-def _calibration(axes: Axes, histories: Sequence[History], colours: Sequence[str]) -> None:
-    axes.plot([0, 1], [0, 1], color="0.6", lw=1, ls=":")
+def _draw(axes: Axes, panel: Panel, histories: Sequence[History], colours: Sequence[str]) -> None:
+    if panel.diagonal:
+        axes.plot([0, 1], [0, 1], color="0.6", lw=1, ls=":")
     for history, colour in zip(histories, colours, strict=True):
-        table = history.table("diagnosis.calibration")
-        if {"said", "found", "positions"} <= table.keys():
-            said, won, positions = (table[name] for name in ("said", "found", "positions"))
-            axes.plot(said, won, color=colour, lw=1.2)
-            axes.scatter(said, won, color=colour, s=8 + 90 * positions / max(positions.sum(), 1), zorder=3)
-    axes.set_xlabel("probability of RED that the network says")
-    _name(axes, "Calibration of the value", "share that RED won", percent=True)
-    axes.xaxis.set_major_formatter(axes.yaxis.get_major_formatter())
+        for line in panel.lines(history):
+            style = {"lw": 1.2, "ls": "--", "alpha": 0.6} if line.training else {"lw": 1.6}
+            _line(axes, line.x, line.y, color=colour, **style)
+            if line.shares is not None:
+                axes.scatter(line.x, line.y, color=colour, s=8 + 90 * line.shares, zorder=3)
+    _name(axes, panel)
 
 
 def _line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], **style: object) -> None:
@@ -155,58 +117,18 @@ def _line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], **style: o
     axes.plot(x[there], y[there], marker="o" if few else "", ms=3, **style)
 
 
-def _name(axes: Axes, title: str, unit: str, *, percent: bool) -> None:
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.set_ylabel(unit)
-    if percent:
+def _name(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title, fontsize=11, loc="left")
+    axes.set_ylabel(panel.unit)
+    if panel.counts_samples:
+        label_samples(axes)
+    else:
+        axes.set_xlabel(panel.below)
+    if panel.zero:
+        axes.set_ylim(bottom=0)
+    if panel.percent:
         from matplotlib.ticker import PercentFormatter
 
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-
-
-def _curves(heads: Sequence[Head]) -> list[Panel]:
-    """From the means of every mini-epoch."""
-    losses = [
-        _curve(f"{head.title} loss", head.unit, f"val.{head.loss_name}", training=f"train.{head.loss_name}")
-        for head in heads
-    ]
-    return [
-        *losses,
-        _curve("Throughput of training", "samples/s", "samples_per_s", zero=True),
-        *(_metric_curve(metric) for metric in _first_metrics(heads)),
-        _curve("Learning rate", "", "learning_rate", zero=True),
-    ]
-
-
-def _metric_curve(metric: Metric) -> Panel:
-    return _curve(metric.title, metric.unit, f"val.{metric.name}", percent=metric.higher_is_better)
-
-
-def _diagnoses(heads: Sequence[Head]) -> list[Panel]:
-    """From the diagnosis of every mini-epoch, or the newest."""
-    length = "stones at the end of the game"
-    return [
-        *(_by_ply(f"{head.title} loss", head.unit, head.loss_name) for head in heads),
-        *(_metric_by_ply(metric) for metric in _first_metrics(heads)),
-        _calibration,
-        _groups(
-            "Value loss by length of the game, newest", VALUE.unit, "diagnosis.by_length", VALUE.loss_name, below=length
-        ),
-        _curve("Value loss: validation less training", VALUE.unit, "diagnosis.value_gap"),
-        _curve(
-            "Change of the policy under the symmetries", "share moved", "diagnosis.equivariance.policy", percent=True
-        ),
-    ]
-
-
-def _by_ply(title: str, unit: str, column: str, *, percent: bool = False) -> Panel:
-    below = "stones on the board"
-    return _groups(f"{title} by ply, newest", unit, "diagnosis.by_ply", column, below=below, percent=percent)
-
-
-def _first_metrics(heads: Sequence[Head]) -> list[Metric]:
-    return [head.metrics[0] for head in heads]
-
-
-def _metric_by_ply(metric: Metric) -> Panel:
-    return _by_ply(f"{metric.title},", metric.unit, metric.name, percent=metric.higher_is_better)
+    if panel.diagonal:
+        axes.xaxis.set_major_formatter(axes.yaxis.get_major_formatter())

@@ -22,7 +22,7 @@ SURFACE = {
     "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --cache; --json",
     "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
     "show": "DATASET; -n=3; --split=train; --svg; --cache",
-    "report": "DATASET; --out=report.html; --sample=400000; --seed=0; --cache; --json",
+    "report": "DATASET; runs; --out=report.html; --sample=400000; --seed=0; --cache; --json",
     "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --also-save; --config; --optimizer=adamw; "
     "--learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; --clip-norm=0.0; --policy-weight=0.15; "
     "--value-weight=0.85; --value-loss=bce; --value-output=logit; --ema=0.0; --schedule=constant; "

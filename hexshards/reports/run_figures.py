@@ -1,0 +1,192 @@
+"""Runs on a page: a table, a figure for each panel with all runs in it, and their hardest positions as boards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hexshards.dataset.blocks import Columns
+from hexshards.dataset.filters import Filter, Selection
+from hexshards.dataset.index import Index
+from hexshards.drawing.charts import TONE_QUIET, Series, chart
+from hexshards.errors import DataError, printable
+from hexshards.game.diagram import caption_of, diagram_of, draw
+from hexshards.game.positions import Positions
+from hexshards.reports.figures import Figure
+from hexshards.reports.history import History, number
+from hexshards.reports.page import Board, RunsPart, Table
+from hexshards.reports.panels import Panel, panels_of
+from hexshards.storage.files import Home
+from hexshards.training.steps.heads import HEADS, Head
+from hexshards.units import counted
+
+HARDEST = 6
+"""Hard positions of a run that are drawn."""
+
+MOST_RUNS = 24
+"""Runs whose curves are drawn; of more, the table has all."""
+
+
+def runs_part(home: Home, index: Index, histories: Sequence[History], *, most: int) -> RunsPart:
+    """All that a page says of some runs. ``most``: positions of val that are read for the hardest ones."""
+    drawn = histories[:MOST_RUNS]
+    boards, missing = _hardest(home, index, drawn, most=most)
+    lost = f" {counted(missing, 'more', verb='is/are')} not in what was read of val." if missing else ""
+    return RunsPart(
+        table=_table(histories),
+        legend=[(at, history.name) for at, history in enumerate(drawn)] if len(drawn) > 1 else [],
+        notes=[*_warnings(drawn)],
+        figures=[_figure(panel, drawn) for panel in panels_of(drawn)],
+        hardest=boards,
+        hardest_note="Positions of val with the largest losses at the end of a run. The ring is the move to learn."
+        + lost,
+    )
+
+
+def _table(histories: Sequence[History]) -> Table:
+    heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
+    metrics = [head.metrics[0] for head in heads]
+    names = ["Run", "Mini-epochs", "Samples", "Hours", "Samples/s", "Best loss", "at"]
+    names += [f"{head.title} loss" for head in heads] + [metric.name.replace("_", " ") for metric in metrics]
+    rows = [[*_progress(history), *_best(history), *_newest(history, heads)] for history in histories]
+    return Table(heads=names, rows=rows, numbers=range(1, len(names)))
+
+
+def _progress(history: History) -> Iterator[str]:
+    newest = history.records[-1]
+    yield history.name
+    yield f"{len(history.records):,}"
+    yield _shown(number(newest, "samples_seen"), "{:,.0f}")
+    yield _shown(number(newest, "seconds") / 3600, "{:.2f}")
+    yield _shown(number(newest, "samples_per_s"), "{:,.0f}")
+
+
+def _best(history: History) -> Iterator[str]:
+    losses = history.column("val.loss")
+    if not np.isfinite(losses).any():
+        yield from ("", "")
+        return
+    at = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
+    yield f"{losses[at]:.4f}"
+    yield _shown(number(history.records[at], "samples_seen"), "{:,.0f}")
+
+
+def _newest(history: History, heads: Sequence[Head]) -> Iterator[str]:
+    newest = history.records[-1]
+    for head in heads:
+        yield _shown(number(newest, f"val.{head.loss_name}"), "{:.4f}")
+    for head in heads:
+        value = number(newest, f"val.{head.metrics[0].name}")
+        yield head.metrics[0].shown(value) if math.isfinite(value) else ""
+
+
+def _shown(value: float, form: str) -> str:
+    return form.format(value) if math.isfinite(value) else ""
+
+
+def _warnings(histories: Sequence[History]) -> Iterator[str]:
+    for history in histories:
+        if warning := history.newest("diagnosis.warning"):
+            yield f"{history.name}: {printable(warning, width=300)}."
+
+
+def _figure(panel: Panel, histories: Sequence[History]) -> Figure:
+    series = [each for at, history in enumerate(histories) for each in _series(panel, history, tone=at)]
+    training = any(each.kind == "dashed" for each in series)
+    if panel.diagonal:
+        both = np.array([0.0, 1.0])
+        series.insert(0, Series(x=both, y=both, kind="dashed", tone=TONE_QUIET))
+    return Figure(
+        title=panel.title,
+        caption=_caption(panel, training=training),
+        picture=chart(
+            series,
+            title=panel.title,
+            below=panel.below,
+            unit=panel.unit,
+            percent=panel.percent,
+            low=0 if panel.zero or panel.diagonal else None,
+            high=1 if panel.diagonal else None,
+        ),
+    )
+
+
+def _series(panel: Panel, history: History, *, tone: int) -> Iterator[Series]:
+    for line in panel.lines(history):
+        yield Series(x=line.x, y=line.y, kind="dashed" if line.training else "line", tone=tone)
+        if line.shares is not None:
+            yield Series(x=line.x, y=line.y, kind="dots", tone=tone, sizes=2 + 7 * np.sqrt(line.shares))
+
+
+def _caption(panel: Panel, *, training: bool) -> str:
+    if panel.diagonal:
+        return "An honest network is on the dashed line; the larger a dot, the more positions it stands for."
+    return "Validation is the full line, training the dashed one." if training else ""
+
+
+# the hardest positions ----------------------------------------------------------------------------------------------
+
+
+def _hardest(home: Home, index: Index, histories: Sequence[History], *, most: int) -> tuple[list[Board], int]:
+    """Boards of the hardest positions of each run, and how many of them were not met."""
+    told = [(history, each) for history in histories for each in _told(history)[:HARDEST]]
+    if not told or "val" not in index.splits:
+        return [], len(told)
+    looked_at = max(number(history.records[-1], "diagnosis.positions") for history, _ in told)
+    limit = int(min(most, looked_at)) if math.isfinite(looked_at) and looked_at >= 1 else most
+    wanted = {_key(each) for _, each in told}
+    met = _met(home, index, wanted, limit=limit)
+    several = len(histories) > 1
+    boards = [_board(history, each, met[_key(each)], several=several) for history, each in told if _key(each) in met]
+    return boards, len(told) - len(boards)
+
+
+def _told(history: History) -> list[Mapping[str, Any]]:
+    hardest = history.newest("diagnosis.hardest")
+    return [each for each in hardest if isinstance(each, dict)] if isinstance(hardest, list) else []
+
+
+Key = tuple[str, object, object]
+"""What a diagnosis says of a position: source, line and ply."""
+
+
+def _key(entry: Mapping[str, Any]) -> Key:
+    line, ply = (each if isinstance(each, int) else None for each in (entry.get("line"), entry.get("ply")))
+    return printable(entry.get("source")), line, ply
+
+
+def _met(home: Home, index: Index, wanted: set[Key], *, limit: int) -> dict[Key, Positions]:
+    """Those of the wanted positions that are among the positions that a diagnosis looks at."""
+    selection = Selection(home, index, "val", where=Filter(), limit=limit)
+    names = tuple(index.layout.columns())
+    sources = [printable(name) for name in index.sources]
+    met = dict[Key, Positions]()
+    for block in np.flatnonzero(selection.block_rows):
+        (columns,) = selection.read(np.array([block]), names)
+        if isinstance(columns, DataError):
+            raise columns
+        for row, key in enumerate(_keys(columns, sources)):
+            if key in wanted and key not in met:
+                one = {name: columns[name][row : row + 1].copy() for name in names}
+                met[key] = Positions.of(index.side, one, index.layout.optional)
+    return met
+
+
+def _keys(columns: Columns, sources: Sequence[str]) -> Iterator[Key]:
+    three = (columns[name].tolist() for name in ("source", "game", "ply"))
+    return ((sources[source], game, ply) for source, game, ply in zip(*three, strict=True))
+
+
+def _board(history: History, entry: Mapping[str, Any], position: Positions, *, several: bool) -> Board:
+    said = {name: printable(entry.get(name)) for name in ("loss", "red_wins", "move", "move_probability", "preferred")}
+    name = f"{history.name}: " if several else ""
+    move = f"; the move {said['move']} had {said['move_probability']}" if entry.get("move") else ""
+    return Board(
+        heading=caption_of(position, 0),
+        caption=f"{name}loss {said['loss']}; it gave RED {said['red_wins']}{move}, it would play {said['preferred']}. "
+        f"{printable(entry.get('source'))} line {printable(entry.get('line'))}",
+        picture=draw(diagram_of(position, 0), shared=True),
+    )
