@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hexshards.errors import nearest, printable
+from hexshards.errors import escaped, nearest, printable
 
 
 def read_toml(path: str | Path, *, hint: str = "") -> dict[str, Any]:
@@ -17,11 +17,11 @@ def read_toml(path: str | Path, *, hint: str = "") -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file{hint}") from None
+        raise ValueError(f"{escaped(path)}: no such file{escaped(hint)}") from None
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ValueError(f"{escaped(path)}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: is not TOML ({printable(error)})") from None
+        raise ValueError(f"{escaped(path)}: is not TOML ({printable(error)})") from None
 
 
 def known(name: str, names: Iterable[str], *, of: str = "not known: ") -> None:
@@ -29,7 +29,7 @@ def known(name: str, names: Iterable[str], *, of: str = "not known: ") -> None:
     names = list(names)
     if name not in names:
         hint = nearest(name.replace("-", "_"), names) or f". There are {', '.join(names)}"
-        raise ValueError(f"{of}{printable(name)}{hint}")
+        raise ValueError(f"{escaped(of)}{printable(name)}{escaped(hint)}")
 
 
 def toml_text(values: Mapping[str, str | int | float | bool | None]) -> str:

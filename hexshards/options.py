@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from hexshards.errors import without_secrets
+from hexshards.errors import escaped, without_secrets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -184,4 +184,4 @@ def check_option(spec: type[DataclassInstance], name: str, value: Any) -> None:
 def require(holds: bool, rule: str, *got: object) -> None:
     """Raise ValueError, with what was given, where a rule does not hold."""
     if not holds:
-        raise ValueError(", got ".join([rule, *map(str, got)]))
+        raise ValueError(escaped(", got ".join([rule, *map(str, got)])))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from hexshards.errors import escaped
+
 _BINARY = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
 _UNITS = {**_BINARY, **{f"{unit}B": 1000**power for power, unit in enumerate("kMGT", start=1)}, "KB": 1000}
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
@@ -19,7 +21,7 @@ def parse_bytes(text: str | int, *, name: str = "memory") -> int:
     """``512MiB``, ``1.5GiB``, ``2GB``, ``1e9`` or a number of bytes as a number. Raises ValueError for other text."""
     match = re.fullmatch(rf"({_NUMBER}) ?([KMGT]iB|[kKMGT]B|B|)", _short(text))
     if not match or not _number(match[1]):
-        raise ValueError(f"{name} must be a size like 512MiB or 1GiB, got {text}")
+        raise ValueError(f"{escaped(name)} must be a size like 512MiB or 1GiB, got {escaped(text)}")
     return int(_number(match[1]) * _UNITS[match[2]])
 
 
@@ -31,7 +33,7 @@ def parse_count(text: str, *, name: str = "it") -> int:
     match = re.fullmatch(rf"(-?)({_NUMBER}) ?([kKmMgGbB]?)", _short(text))
     count = _number(match[2]) * _THOUSANDS[match[3].lower()] if match else Fraction(1, 2)
     if not match or count.denominator != 1:
-        raise ValueError(f"{name} must be a whole number like 200000, 200k, 1.5M or 1e6, got {text}")
+        raise ValueError(f"{escaped(name)} must be a whole number like 200000, 200k, 1.5M or 1e6, got {escaped(text)}")
     return int(count) * (-1 if match[1] else 1)
 
 
@@ -53,7 +55,7 @@ def duration_s(text: str) -> float:
     """Seconds of a time like 90s, 30m, 12h, 2d or 11h30m. Raises ValueError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"a time is written like 90s, 30m, 12h, 2d or 11h30m, got {text}")
+        raise ValueError(f"a time is written like 90s, 30m, 12h, 2d or 11h30m, got {escaped(text)}")
     return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[unit] for number, unit in parts)
 
 

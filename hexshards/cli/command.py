@@ -17,6 +17,7 @@ from typer import Option
 from typer.core import TyperCommand
 
 from hexshards.config_files import known, read_toml
+from hexshards.errors import escaped
 from hexshards.units import parse_count
 
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Say nothing but warnings, errors and the result.")]
@@ -89,7 +90,7 @@ def _options(ctx: typer.Context, config: Path) -> dict[str, Any]:
     for name, value in read_toml(config).items():
         known(name, offered, of=f"{config}: no option of `hexshards {ctx.command.name}`: ")
         if isinstance(value, (dict, list)):
-            raise ValueError(f"{config}: {name} must be a number, a text, true or false")
+            raise ValueError(f"{escaped(config)}: {escaped(name)} must be a number, a text, true or false")
         if name in counts and isinstance(value, str):
             value = parse_count(value, name=f"{config}: {name}")
         found[str(names[name])] = value

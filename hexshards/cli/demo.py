@@ -27,7 +27,7 @@ def run(out: LocalPath) -> None:
     """Run every step in the folder ``out``. Raises FileExistsError when it holds anything."""
     out = Path(out)
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty. Choose another --out, or delete that folder first")
+        raise FileExistsError(f"{escaped(out)} is not empty. Choose another --out, or delete that folder first")
     processed, data = out / "processed", out / "data"
 
     _step(

@@ -36,7 +36,7 @@ from hexshards.conversion.write_shards import assemble, plan_of
 from hexshards.dataset.index import NAME, Index, InputFile, read_index
 from hexshards.dataset.shard import Shard
 from hexshards.dataset.upload import published, upload, written_in
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.main_guard import check_main_guard
 from hexshards.options import as_recorded, takes
 from hexshards.rng import Words
@@ -174,8 +174,8 @@ def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Inpu
     waiting = read_index(folder) if (folder / NAME).exists() else None
     if waiting and (waiting.options != as_recorded(spec) or not _made_from(waiting, inputs)):
         raise FileExistsError(
-            f"{folder} holds a dataset on its way to {shown(url)}, of other options or files. Give that command again, "
-            "or remove the folder"
+            f"{escaped(folder)} holds a dataset on its way to {shown(url)}, of other options or files. Give that "
+            "command again, or remove the folder"
         )
     if not waiting and published(url):
         raise FileExistsError(f"{shown(url)} holds a finished dataset. Choose another --out")
@@ -201,7 +201,8 @@ def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[Conver
     for name, value in options.items():
         if (made := base.options.get(name, defaults.get(name))) != value:
             raise ValueError(
-                f"{out} was made with {name} {printable(made)}, so files can't be added with {name} {value}. "
+                f"{escaped(out)} was made with {escaped(name)} {printable(made)}, so files can't be added with "
+                f"{escaped(name)} {escaped(value)}. "
                 "Leave the option out, or convert everything again into another folder"
             )
     return ConvertSpec(**{**options, **base.options}), base  # type: ignore[arg-type]  # the spec checks them

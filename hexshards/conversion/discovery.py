@@ -63,11 +63,11 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
                 file = Input(path.absolute(), form)
                 chosen[real] = min(chosen[real], file, key=_rank) if real in chosen else file
             elif named:
-                raise ValueError(f"{path}: {_advice(path.name, known) or _unknown(known)}")
+                raise ValueError(f"{escaped(path)}: {escaped(_advice(path.name, known) or _unknown(known))}")
             else:
                 others[real] = min(path, others.get(real, path))
     if not chosen:
-        raise FileNotFoundError(f"nothing to convert: {_unknown(known, folder=True)}")
+        raise FileNotFoundError(f"nothing to convert: {escaped(_unknown(known, folder=True))}")
     left = [others[real] for real in sorted(others.keys() - chosen.keys())]
     return Discovery(tuple(chosen[real] for real in sorted(chosen)), tuple(_sentences(left, known)))
 
@@ -86,7 +86,9 @@ def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
         places = [Path(source)]
     elif not (places := [Path(match) for match in sorted(glob.glob(source, recursive=True))]):
         hint = nearest_path(Path(source))
-        raise FileNotFoundError(f"{without_secrets(source)}: no such file, and as a pattern it matches none{hint}")
+        raise FileNotFoundError(
+            f"{escaped(without_secrets(source))}: no such file, and as a pattern it matches none{hint}"
+        )
     for place in places:
         if not stat.S_ISDIR(_mode(place)):
             _check_regular(place)
@@ -95,7 +97,9 @@ def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
         files = list(_within(place, known))
         if place == Path(source) and not any(_format(file.name, known, named=False) for file in files):
             told = "; ".join(_sentences(files, known))
-            raise FileNotFoundError(f"{source}: {_unknown(known, folder=True)}" + (f" ({told})" if told else ""))
+            raise FileNotFoundError(
+                f"{escaped(source)}: {escaped(_unknown(known, folder=True))}" + (f" ({escaped(told)})" if told else "")
+            )
         yield from ((file, False) for file in files)
 
 
@@ -111,7 +115,9 @@ def _within(folder: Path, known: Formats) -> Iterator[Path]:
         try:
             inside = sorted(place.iterdir())
         except PermissionError:
-            raise PermissionError(f"{place}: this folder may not be read. Allow it, or name what to convert") from None
+            raise PermissionError(
+                f"{escaped(place)}: this folder may not be read. Allow it, or name what to convert"
+            ) from None
         for path in inside:
             mode = _mode(path)
             if stat.S_ISDIR(mode):
@@ -126,24 +132,28 @@ def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode
     except PermissionError:
-        raise PermissionError(f"{path}: its folder may not be entered. Allow it, or name what to convert") from None
+        raise PermissionError(
+            f"{escaped(path)}: its folder may not be entered. Allow it, or name what to convert"
+        ) from None
     except OSError as error:  # a link to itself is one that has too many levels
         if not path.is_symlink():
             raise
         target = printable(os.readlink(path), width=200)
-        raise FileNotFoundError(f"{path}: a link to {target} that leads nowhere. Mend it or remove it") from error
+        raise FileNotFoundError(
+            f"{escaped(path)}: a link to {target} that leads nowhere. Mend it or remove it"
+        ) from error
 
 
 def _check_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise ValueError(f"{path}: {kind}, not a regular file. Write what it holds into a file, and name that")
+        raise ValueError(f"{escaped(path)}: {kind}, not a regular file. Write what it holds into a file, and name that")
 
 
 def _check_readable(path: Path) -> None:
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(f"{path}: this file may not be read. Allow it, or leave it out")
+        raise PermissionError(f"{escaped(path)}: this file may not be read. Allow it, or leave it out")
 
 
 # names --------------------------------------------------------------------------------------------------------------

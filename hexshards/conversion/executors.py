@@ -28,7 +28,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, get_args
 
 from hexshards.conversion.options import Engine
-from hexshards.errors import DataError, printable, sendable
+from hexshards.errors import DataError, escaped, printable, sendable
 from hexshards.main_guard import ADVICE, lacks_main_guard
 from hexshards.signals import STOPS, ctrl_c_at_the_end
 
@@ -63,7 +63,7 @@ def start(engine: Engine, *, workers: int, folder: Path) -> AbstractContextManag
     Raises ValueError for an engine that does not exist or is not installed.
     """
     if engine not in get_args(Engine):
-        raise ValueError(f"engine must be one of {get_args(Engine)}, got {engine}")
+        raise ValueError(f"engine must be one of {get_args(Engine)}, got {escaped(engine)}")
     return local(workers) if engine == "local" else cluster(workers, folder=folder, ray=_import_ray())
 
 

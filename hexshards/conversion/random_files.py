@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.arguments import LocalPath, checked
+from hexshards.errors import escaped
 from hexshards.game.board import move_name
 from hexshards.game.options import SYNTH, Format, SynthSpec
 from hexshards.game.random_games import NEVER, Game, play
@@ -134,7 +135,7 @@ def write(
     stems, out = _stems(spec), Path(out)
     paths = [out / f"{stem}{SUFFIX[format]}" for stem in stems]
     if there := next((path for path in paths if path.exists()), None):
-        raise FileExistsError(f"{there} is there already: choose another folder, or remove it first")
+        raise FileExistsError(f"{escaped(there)} is there already: choose another folder, or remove it first")
     out.mkdir(parents=True, exist_ok=True)
     for number, (stem, path) in enumerate(zip(stems, paths, strict=True)):
         first = number * games_per_file

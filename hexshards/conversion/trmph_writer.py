@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hexshards.arguments import checked
+from hexshards.errors import escaped
 from hexshards.game.board import check_side, move_name
 from hexshards.game.columns import MAX_VISITED
 from hexshards.game.visits import MAX_COUNT
@@ -46,13 +47,13 @@ def write_trmph(
     """
     check_side(side)
     if Path(path).exists():
-        raise FileExistsError(f"{path} is there already: give each file a name of its own")
+        raise FileExistsError(f"{escaped(path)} is there already: give each file a name of its own")
     lines = [f"# {key}: {value}".replace("\n", " ").replace("\r", " ") for key, value in (headers or {}).items()]
     for number, game in enumerate(games, start=1):
         try:
             lines += _lines(SearchedGame(*game), side)
         except ValueError as error:
-            raise ValueError(f"game {number}: {error}") from None
+            raise ValueError(f"game {number:d}: {escaped(error)}") from None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
@@ -63,7 +64,9 @@ def _lines(game: SearchedGame, side: int) -> list[str]:
         raise ValueError(f"moves are cells from 0 to {side * side - 1}, and the winner is 0 or 1")
     for name, said in (("visits", game.visits), ("values", game.values)):
         if len(said) not in (0, plies):
-            raise ValueError(f"has {plies} moves and {len(said)} {name}: give one for each move, None for nothing")
+            raise ValueError(
+                f"has {plies} moves and {len(said)} {escaped(name)}: give one for each move, None for nothing"
+            )
     moves = "".join(move_name(cell, side=side) for cell in cells)
     line = f"#{side},{moves} {'br'[game.winner]}"
     if not (len(game.visits) or len(game.values)):
@@ -85,8 +88,8 @@ def _said(value: float | None, counts: Counts, side: int, taken: Sequence[int], 
     for count, cell in visited:
         if not (by_cell[cell] == -count and 0 < -count <= MAX_COUNT and 0 <= cell < side * side) or cell in taken:
             raise ValueError(
-                f"the visits before move {move} of cell {cell} are {by_cell[cell]}, and must be whole numbers up to "
-                f"{MAX_COUNT} on cells of the board that are free"
+                f"the visits before move {move} of cell {escaped(cell)} are {escaped(by_cell[cell])}, and must be "
+                f"whole numbers up to {MAX_COUNT} on cells of the board that are free"
             )
     text = ",".join(f"{move_name(cell, side=side)}={-count}" for count, cell in visited[:MAX_VISITED])
     return f"{said}:{text}" if text else said or "-"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.dataset.index import NAME, Index, read_index
+from hexshards.errors import escaped
 from hexshards.options import as_recorded
 from hexshards.storage.files import write_whole
 from hexshards.storage.locks import locked
@@ -64,11 +65,15 @@ def clear(scratch: Path) -> None:
 
 def _check_folder(out: Path, base: Index | None) -> None:
     if base is None and (out / NAME).exists():
-        raise FileExistsError(f"{out} holds a finished dataset. Add files to it with --append, or choose another --out")
+        raise FileExistsError(
+            f"{escaped(out)} holds a finished dataset. Add files to it with --append, or choose another --out"
+        )
     if out.exists() and base is None and not (out / SCRATCH).exists():
         others = [path.name for path in out.iterdir() if path.name != REJECTS]
         if others:
-            raise FileExistsError(f"{out} is not empty and holds no unfinished conversion. Choose another --out")
+            raise FileExistsError(
+                f"{escaped(out)} is not empty and holds no unfinished conversion. Choose another --out"
+            )
 
 
 def _claim(scratch: Path, spec: ConvertSpec, base: Index | None) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.blocks import Blocks, Columns
 from hexshards.dataset.index import Index
-from hexshards.errors import DataError, nearest, printable
+from hexshards.errors import DataError, escaped, nearest, printable
 from hexshards.game.columns import FILTERABLE, THIRD_PARTY
 from hexshards.storage.files import Home
 from hexshards.units import counted
@@ -90,16 +90,21 @@ class Selection:
         kinds = index.layout.kinds
         if beyond := [name for name in where.columns if name not in kinds]:
             has = [each.name for each in kinds.values() if each.filterable]
-            hint = nearest(beyond[0], has) or f". It can be filtered by {', '.join(has)} and source"
-            raise ValueError(f"{home}: where: there is no column {beyond[0]}{hint}")
+            hint = nearest(beyond[0], has) or f". It can be filtered by {', '.join(map(escaped, has))} and source"
+            raise ValueError(f"{escaped(home)}: where: there is no column {escaped(beyond[0])}{hint}")
         if beyond := [name for name, _, _ in where.ranges if not kinds[name].filterable]:
-            raise ValueError(f"{home}: where: the converter of {beyond[0]} does not declare it filterable")
+            raise ValueError(
+                f"{escaped(home)}: where: the converter of {escaped(beyond[0])} does not declare it filterable"
+            )
         kept = self._counted() if where else self.blocks.rows
         self.kept = int(kept.sum())
         self.block_rows = _even(kept, self.blocks.first, limit) if limit is not None else kept
         if not self.positions:
             matching = f" that meets {str(where)!r}" if where else ""
-            raise ValueError(f"{home}: split {split} has no position{matching}. `hexshards info` shows what is there")
+            raise ValueError(
+                f"{escaped(home)}: split {escaped(split)} has no position{matching}. "
+                "`hexshards info` shows what is there"
+            )
 
     @property
     def total(self) -> int:
@@ -148,7 +153,9 @@ class Selection:
         sources = self.index.sources
         if self.where.files and not any(_matches(name, self.where.files) for name in sources):
             names = ", ".join(printable(name) for name in sources[:3]) + (", ..." if len(sources) > 3 else "")
-            raise ValueError(f"{self.home}: no source file matches {'|'.join(self.where.files)!r} (it has {names})")
+            raise ValueError(
+                f"{escaped(self.home)}: no source file matches {'|'.join(self.where.files)!r} (it has {names})"
+            )
         counts = []
         for first, end in pairwise(self.blocks.first.tolist()):
             for columns in self.blocks.read(np.arange(first, end), self.where.columns):
@@ -173,10 +180,10 @@ def _range(column: str, text: str) -> tuple[float, float | None]:
     low, dots, high = (part.strip() for part in text.partition(".."))
     numbers = (low or "0", high if dots else low)
     if not (low or high) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
-        raise ValueError(f"where: {printable(text)!r} is no range of {column}. {_GRAMMAR}")
+        raise ValueError(f"where: {printable(text)!r} is no range of {escaped(column)}. {_GRAMMAR}")
     first, last = _number(numbers[0]), _number(numbers[1]) if numbers[1] else None
     if last is not None and last < first:
-        raise ValueError(f"where: {column}={printable(text)} holds no number. {_GRAMMAR}")
+        raise ValueError(f"where: {escaped(column)}={printable(text)} holds no number. {_GRAMMAR}")
     return first, last
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hexshards.arguments import checked
 from hexshards.dataset.index_schema import Entry, Head, LayoutEntry, SplitEntry, named, shards_of, with_names_apart
 from hexshards.dataset.shard import Layout, Shard
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.game.columns import column_of, entry_of, in_order
 from hexshards.game.positions import Positions
 from hexshards.storage.files import Folder, Home, nearest_path, write_whole
@@ -171,7 +171,7 @@ def read_index(dataset: str | Path | Home) -> Index:
     try:
         data = home.read(NAME)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise FileNotFoundError(f"{home}: {_instead(home)}") from None
+        raise FileNotFoundError(f"{escaped(home)}: {escaped(_instead(home))}") from None
     apart: dict[str, Any] = {}
     try:
         try:

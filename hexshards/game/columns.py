@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.errors import escaped
 from hexshards.game.board import MAX_SIDE
 
 Array = NDArray[Any]
@@ -255,7 +256,7 @@ def in_order(columns: Iterable[Column]) -> tuple[Column, ...]:
     for column in columns:
         other = by_name.setdefault(column.name, column)
         if other != column:
-            raise ValueError(f"column {column.name} is declared twice: {_told(other)}, and {_told(column)}")
+            raise ValueError(escaped(f"column {column.name} is declared twice: {_told(other)}, and {_told(column)}"))
     names = [column.name for column in OPTIONAL]
     return tuple(
         sorted(by_name.values(), key=lambda each: (names.index(each.name) if each.name in names else 99, each.name))
@@ -280,10 +281,10 @@ def column_of(entry: Mapping[str, Any]) -> Column:
     try:
         dtype = np.dtype(str(entry["dtype"]))
     except TypeError:
-        raise ValueError(f"column {entry['name']} is of no dtype of NumPy") from None
+        raise ValueError(f"column {escaped(entry['name'])} is of no dtype of NumPy") from None
     column = Column(**{**entry, "dtype": dtype, "size": tuple(entry["size"])})
     if fault := fault_of(column):
-        raise ValueError(fault)
+        raise ValueError(escaped(fault))
     return column
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hexshards.errors import printable
+from hexshards.errors import escaped, printable
 
 _GRAMMAR = 'Write conditions like "rated=yes, rating=1800.., bots=no"'
 _YES_NO = {"yes": True, "no": False}
@@ -67,7 +67,7 @@ class GameFilter:
 
 def _yes_or_no(name: str, value: str | None) -> bool | None:
     if value is not None and value not in _YES_NO:
-        raise ValueError(f"games: {name} is yes or no, got {printable(value)!r}. {_GRAMMAR}")
+        raise ValueError(f"games: {escaped(name)} is yes or no, got {printable(value)!r}. {_GRAMMAR}")
     return None if value is None else _YES_NO[value]
 
 

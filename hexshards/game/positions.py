@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.errors import escaped
 from hexshards.game.board import check_side
 from hexshards.game.columns import (
     NO_POLICY,
@@ -65,7 +66,7 @@ class Positions:
             column = held[name]
             if column.dtype != dtype or column.shape != (len(self.stones), *shape):
                 raise ValueError(
-                    f"Positions.{name} must be {dtype} of shape {(len(self.stones), *shape)}, "
+                    f"Positions.{escaped(name)} must be {dtype} of shape {(len(self.stones), *shape)}, "
                     f"got {column.dtype} {column.shape}"
                 )
 

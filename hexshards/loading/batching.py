@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hexshards.dataset.validation import look_first
+from hexshards.errors import escaped
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.expand import (
     Batch,
@@ -82,7 +83,9 @@ def compiled() -> Fill | None:
     except ImportError:
         return None
     except RuntimeError as error:
-        log.warning("batches are expanded by NumPy: %s. Set NUMBA_CACHE_DIR to a folder that can be written", error)
+        log.warning(
+            "batches are expanded by NumPy: %s. Set NUMBA_CACHE_DIR to a folder that can be written", escaped(error)
+        )
         return None
     look_first(sound)
     return fill
@@ -180,7 +183,7 @@ def usable_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError):
         raise ValueError(f"device {name!r} is none that torch knows. Name cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: torch finds {torch.cuda.device_count()} CUDA devices here. Name cpu")
+        raise ValueError(f"device {escaped(name)}: torch finds {torch.cuda.device_count()} CUDA devices here. Name cpu")
     return device
 
 

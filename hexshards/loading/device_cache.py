@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hexshards.dataset.filters import Selection
-from hexshards.errors import DataError
+from hexshards.errors import DataError, escaped
 from hexshards.loading.batching import sent
 from hexshards.loading.expand import Packed, Rows
 from hexshards.loading.ordered_map import ordered_map
@@ -52,7 +52,7 @@ class Resident:
             if not wants_memory(error):
                 raise
             size = show_bytes(rows * sum(dtype.itemsize * prod(shape) for dtype, shape in kinds.values()))
-            raise ValueError(f"resident would keep {size} on {device}, which has too little memory") from None
+            raise ValueError(f"resident would keep {size} on {escaped(device)}, which has too little memory") from None
         for first in range(0, len(blocks), BLOCKS_AT_ONCE):
             numbers = np.arange(first, min(first + BLOCKS_AT_ONCE, len(blocks)))
             for number, columns in zip(numbers.tolist(), blocks.read(numbers, COLUMNS), strict=True):

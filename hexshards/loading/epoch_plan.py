@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hexshards.dataset.filters import Filter, Selection
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError
+from hexshards.errors import DataError, escaped
 from hexshards.loading.mixture import Blend, given, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, EpochPlan, Window, plan_epoch, window_rows
@@ -136,8 +136,8 @@ class Epochs:
             raise DataError(f"has no split {spec.split!r} (only {splits})", where=str(home), fix="Name one of these")
         if index.baked and spec.augment != "none":
             raise ValueError(
-                f"{home}: every position is there in all four symmetries already, so augment={spec.augment!r} would "
-                'show them again. Pass augment="none"'
+                f"{escaped(home)}: every position is there in all four symmetries already, so augment={spec.augment!r} "
+                'would show them again. Pass augment="none"'
             )
         return Selection(
             home, index, spec.split, where=Filter.parse(spec.where), limit=None if mixed else spec.positions
@@ -149,11 +149,14 @@ class Epochs:
         for other in others:
             if other.index.side != first.index.side:
                 raise ValueError(
-                    f"{other.home} has boards of side {other.index.side}, {first.home} of {first.index.side}: they "
+                    f"{escaped(other.home)} has boards of side {other.index.side}, {escaped(first.home)} of "
+                    f"{first.index.side}: they "
                     "can't be mixed"
                 )
             if same := seen.get(other.index.fingerprint):
-                raise ValueError(f"{other.home} and {same} are the same dataset: name it once, with both weights")
+                raise ValueError(
+                    f"{escaped(other.home)} and {escaped(same)} are the same dataset: name it once, with both weights"
+                )
             seen[other.index.fingerprint] = other.home
 
     def _mix(self, parts: tuple[int, ...]) -> Blend:

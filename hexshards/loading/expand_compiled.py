@@ -54,7 +54,7 @@ def fill(
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
     wrong = _fill(*inputs, side, _MASKS, symmetry_cells(side), board.reshape(-1), policy.reshape(-1), value)
     if wrong >= 0:
-        problem = f"move {moves[wrong]} in symmetry {rows.symmetry[wrong]}"
+        problem = f"move {moves[wrong]:d} in symmetry {rows.symmetry[wrong]:d}"
         raise IndexError(f"{problem} is beyond {counted(side * side, 'cell')} in {len(SYMMETRIES)} symmetries")
     if soft:
         show_policy(rows.policy, rows.symmetry, side, policy)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Filter
-from hexshards.errors import printable
+from hexshards.errors import escaped, printable
 from hexshards.game.columns import DERIVED, OPTIONAL, Column, in_order
 from hexshards.loading.expand import Batch, BatchWithColumns, PackedWithColumns, Rows, cells_on
 
@@ -90,9 +90,9 @@ def extra_columns(names: Iterable[str], optional: Iterable[Column], required: It
     can = [name for name in known if name not in _THERE]
     for name in names:
         if name in _THERE:
-            raise ValueError(f"columns: {name} is in every batch already. Leave it out")
+            raise ValueError(f"columns: {escaped(name)} is in every batch already. Leave it out")
         if name not in known:
-            raise ValueError(f"columns: there is no {printable(name)}. There are {', '.join(can)}")
+            raise ValueError(f"columns: there is no {printable(name)}. There are {', '.join(map(escaped, can))}")
     return ExtraColumns(tuple(known[name] for name in names), side) if names else None
 
 
@@ -163,7 +163,7 @@ def _conditions(conditions: Sequence[str]) -> Filter:
     try:
         return Filter.parse(",".join(conditions))
     except ValueError as error:
-        raise ValueError(str(error).replace("where: ", "weights: ", 1)) from None
+        raise ValueError(escaped(str(error).replace("where: ", "weights: ", 1))) from None
 
 
 def check_rules(rules: Sequence[WeightRule], known: Mapping[str, Column]) -> None:
@@ -171,7 +171,9 @@ def check_rules(rules: Sequence[WeightRule], known: Mapping[str, Column]) -> Non
     for name in (name for rule in rules for name in rule.where.columns):
         if name not in known or not (known[name].filterable or name == "source"):
             can = ", ".join(each.name for each in known.values() if each.filterable)
-            raise ValueError(f"weights: no position can be told by {printable(name)}. There are {can} and source")
+            raise ValueError(
+                f"weights: no position can be told by {printable(name)}. There are {escaped(can)} and source"
+            )
 
 
 def weighted(columns: Columns, rules: Sequence[WeightRule], sources: Sequence[str]) -> NDArray[np.float32]:

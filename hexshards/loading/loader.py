@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arguments import LocalPath, checked
+from hexshards.errors import escaped
 from hexshards.loading.batching import RowBuffer, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
@@ -312,13 +313,13 @@ class Loader:
     def _check_size(self) -> None:
         if self.samples == 0:
             raise ValueError(
-                f"{self.home}: split {self.spec.split} has {counted(self.positions, 'position')}, not one full batch "
-                f"of {self._global_batch:,}. Lower batch_size, or leave drop_last off"
+                f"{escaped(self.home)}: split {self.spec.split} has {counted(self.positions, 'position')}, not one "
+                f"full batch of {self._global_batch:,}. Lower batch_size, or leave drop_last off"
             )
         last = self.samples % self._global_batch
         if 0 < last < self.world_size:
             raise ValueError(
-                f"{self.home}: the last batch of an epoch would hold {counted(last, 'sample')} for "
+                f"{escaped(self.home)}: the last batch of an epoch would hold {counted(last, 'sample')} for "
                 f"{counted(self.world_size, 'rank')}. Turn drop_last on, or choose another batch_size"
             )
 
@@ -377,7 +378,7 @@ class Loader:
 
     def _count(self, window: Mixed) -> None:
         for error in window.damage:
-            log.warning("skipped a damaged block: %s", error)
+            log.warning("skipped a damaged block: %s", escaped(error))
         before = self.skipped
         self.skipped = Skipped(before.blocks + len(window.damage), before.positions + int(window.lost))
 

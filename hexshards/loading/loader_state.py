@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from hexshards.errors import printable, without_secrets
+from hexshards.errors import escaped, printable, without_secrets
 from hexshards.loading.epoch_plan import CHOICES, State
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -56,7 +56,7 @@ def decoded(state: object, *, identity: State, samples: int, last_epoch: int) ->
         if given.get(name) != identity.get(name)
     ]
     if differ:
-        raise ValueError(f"the state is of another stream of samples: {'; '.join(differ)}")
+        raise ValueError(f"the state is of another stream of samples: {escaped('; '.join(differ))}")
     if converted.epoch > last_epoch:
         raise _no_state(f"epoch is {converted.epoch}, and the last can be {last_epoch}")
     if converted.samples > samples:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards import rng
-from hexshards.errors import printable, without_secrets
+from hexshards.errors import escaped, printable, without_secrets
 from hexshards.loading import order
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, Blended, EpochPlan, Window
@@ -58,7 +58,7 @@ def mixed_in(dataset: str, mix: str) -> dict[str, float]:
         if not other or other in shares or other == dataset or not re.fullmatch(r"0?\.[0-9]{1,6}", share):
             # half a URL may end in half a password
             shown = repr(printable(part)) if ":/" not in mix else f"part {number} of {len(parts)}"
-            raise ValueError(f"mix: {shown} is no other dataset and its share. Write it like B=0.2,C=0.1")
+            raise ValueError(f"mix: {escaped(shown)} is no other dataset and its share. Write it like B=0.2,C=0.1")
         shares[other] = Fraction(share)
     rest = 1 - sum(shares.values())
     if rest <= 0 or not all(shares.values()):

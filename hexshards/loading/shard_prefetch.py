@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from hexshards.dataset.filters import Selection
 from hexshards.dataset.shard import Shard
-from hexshards.errors import DataError
+from hexshards.errors import DataError, escaped
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.window import Windows
 from hexshards.storage.remote import Remote
@@ -25,8 +25,8 @@ def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
         needed = sum(sorted((shard.size_bytes for shard in shards), reverse=True)[: 2 * spec.group_shards])
         if isinstance(home, Remote) and needed * len(selections) > home.spec.cache_bytes:
             raise ValueError(
-                f"{home}: shuffling needs {counted(2 * spec.group_shards, 'shard')} at hand, {show_bytes(needed)}, for "
-                f"each of {counted(len(selections), 'dataset')}, and the cache may hold "
+                f"{escaped(home)}: shuffling needs {counted(2 * spec.group_shards, 'shard')} at hand, "
+                f"{show_bytes(needed)}, for each of {counted(len(selections), 'dataset')}, and the cache may hold "
                 f"{show_bytes(home.spec.cache_bytes)}. Raise cache_limit"
             )
 
@@ -87,7 +87,7 @@ class _Prefetch:
                 home.bring(shard.name, size_bytes=shard.size_bytes, sha256=shard.sha256)
             except (DataError, OSError, ValueError) as error:
                 # who needs the shard meets the same, and tells it
-                log.debug("not prefetched: %s", error)
+                log.debug("not prefetched: %s", escaped(error))
 
     def _next(self) -> tuple[Remote, Shard] | None:
         with self.changed:

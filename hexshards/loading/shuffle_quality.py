@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.errors import escaped
 from hexshards.game.columns import UNKNOWN
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
@@ -76,7 +77,7 @@ def mixing(
     again = None if loader.index.baked else _shown_four_times(dataset, spec)
     if len(loader) < 2:
         raise ValueError(
-            f"{loader.home}: {counted(loader.positions, 'position', verb='is/are')} fewer than two batches of "
+            f"{escaped(loader.home)}: {counted(loader.positions, 'position', verb='is/are')} fewer than two batches of "
             f"{spec.batch_size:,}"
         )
     tell, in_all = progress or (lambda *_: None), loader.samples + (again.samples if again else 0)

@@ -26,7 +26,7 @@ from hexshards.arguments import checked
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.dataset.shard import REPAIR, stream_members
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import declared
 from hexshards.loading.expand import Rows, each_alone, expand, like, rows_of
@@ -54,7 +54,7 @@ def decode_column(key: str, data: bytes) -> NDArray[Any] | None:
         return None
     size = zstandard.get_frame_parameters(data).content_size
     if size > MAX_COLUMN_BYTES:
-        raise ValueError(f"{key} claims {counted(size, 'byte')}, more than {MAX_COLUMN_BYTES:,}")
+        raise ValueError(f"{escaped(key)} claims {counted(size, 'byte')}, more than {MAX_COLUMN_BYTES:,}")
     array: NDArray[Any] = np.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), allow_pickle=False)
     return array
 
@@ -88,7 +88,7 @@ def pipeline(
         raise ValueError(f"batch_size must be at least 1, or None, got {batch_size}")
     least = {"seed": (seed, 0), "epoch": (epoch, 0), "buffer_positions": (buffer_positions, 1)}
     if beyond := [f"{name} must be at least {low}, got {given}" for name, (given, low) in least.items() if given < low]:
-        raise ValueError(beyond[0])
+        raise ValueError(escaped(beyond[0]))
     named = str(urls) if isinstance(urls, (str, Path)) else [str(each) for each in urls]
     if not named:
         raise ValueError("urls names no shard")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.storage.files import nearest_path, open_regular
 from hexshards.training.records import entry
 
@@ -64,7 +64,7 @@ def read_history(run: str | Path) -> History:
     if not lines:
         hint = "" if path.exists() else nearest_path(Path(run), lambda beside: (beside / path.name).exists())
         none = "no run here with a finished mini-epoch (no metrics.jsonl, or an empty one)"
-        raise FileNotFoundError(f"{run}: {none}{hint}")
+        raise FileNotFoundError(f"{escaped(run)}: {none}{hint}")
     records = tuple(_record(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1))
     return History(name=_name(run), records=records)
 

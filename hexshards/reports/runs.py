@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hexshards.config_files import read_toml
-from hexshards.errors import DataError
+from hexshards.errors import DataError, escaped
 from hexshards.options import about
 from hexshards.reports.history import History, read_history
 from hexshards.training.options import HIGHER_IS_BETTER, TRAIN, TrainSpec
@@ -48,7 +48,7 @@ def runs_in(folder: str | Path) -> list[RunSummary]:
     """The runs in a folder, the best first; those that tell nothing last. Raises FileNotFoundError without any."""
     found = [_summary(path, Path(folder)) for path in _folders(Path(folder))]
     if not found:
-        raise FileNotFoundError(f"{folder}: no run in here with a finished mini-epoch (no metrics.jsonl)")
+        raise FileNotFoundError(f"{escaped(folder)}: no run in here with a finished mini-epoch (no metrics.jsonl)")
     return sorted(found, key=_rank)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hexshards.errors import escaped
+
 
 @contextmanager
 def locked(path: Path, *, taken: str) -> Iterator[None]:
@@ -20,8 +22,8 @@ def locked(path: Path, *, taken: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise FileExistsError(taken) from None
+            raise FileExistsError(escaped(taken)) from None
         # the one that held it may have ended, and removed it, between our opening and our locking
         if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise FileExistsError(taken)
+            raise FileExistsError(escaped(taken))
         yield

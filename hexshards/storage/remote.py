@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from hexshards.errors import DataError, printable, without_secrets
+from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.storage.cache import Cache, Part, default_folder
 from hexshards.storage.files import INDEX_BYTES, Folder, Home, too_large
 from hexshards.storage.options import REMOTE, RemoteSpec
@@ -47,7 +47,7 @@ def is_url(text: object) -> bool:
     """Whether something names a place that is not on this machine's disks."""
     if _SQUEEZED.match(str(text)):
         lost = without_secrets(printable(text, width=400))
-        raise ValueError(f"{lost} is a URL that went through a Path and lost a slash. Give URLs as text")
+        raise ValueError(f"{escaped(lost)} is a URL that went through a Path and lost a slash. Give URLs as text")
     return isinstance(text, str) and _URL.match(text) is not None
 
 
@@ -101,7 +101,7 @@ def _filesystem(url: str, _process: int) -> tuple[Any, str]:
         return opened
     except ImportError as error:
         extra = EXTRAS[urlsplit(url).scheme]
-        raise ValueError(f"{shown(url)}: {error}. `pip install 'hexshards[{extra}]'`") from None
+        raise ValueError(f"{shown(url)}: {escaped(error)}. `pip install 'hexshards[{extra}]'`") from None
 
 
 def _speaking(scheme: str) -> dict[str, Any]:
@@ -153,7 +153,8 @@ class Patience:
             try:
                 return task()
             except FileNotFoundError:
-                raise FileNotFoundError(self.where) from None  # the library's own holds the URL with its password
+                # the library's own holds the URL with its password
+                raise FileNotFoundError(escaped(self.where)) from None
             except DataError:
                 raise
             # what goes wrong between here and there is of a hundred types, one library's each
@@ -168,7 +169,13 @@ class Patience:
             tried = f"{counted(self.attempts, 'attempt')} in {elapsed_s:.0f} s"
             # the failure itself may hold the URL with its password
             raise Unreachable(f"could not {self.doing}, {tried}: {cause}", where=self.where, fix=_CHECK) from None
-        log.warning("%s: attempt %d failed (%s); again in %.1f s", self.where, self.attempts, cause, self.wait_s)
+        log.warning(
+            "%s: attempt %d failed (%s); again in %.1f s",
+            escaped(self.where),
+            self.attempts,
+            escaped(cause),
+            self.wait_s,
+        )
         time.sleep(self.wait_s)
         self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
 
@@ -247,7 +254,7 @@ class Remote:
         """Whether the copy in the cache was not what had come down; then it is forgotten."""
         if not self.cache.damaged(sha256):
             return False
-        log.warning("%s: its copy in the cache was damaged; it is fetched again", self.where(file))
+        log.warning("%s: its copy in the cache was damaged; it is fetched again", escaped(self.where(file)))
         self.cache.remove(sha256)
         return True
 

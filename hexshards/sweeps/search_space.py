@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from hexshards.arguments import fitted, hints_of
 from hexshards.config_files import known, read_toml
+from hexshards.errors import escaped
 from hexshards.options import check_option, require
 from hexshards.sweeps.options import TRAIN_OPTIONS, Range, SweepSpec
 from hexshards.training.options import TrainSpec
@@ -41,7 +42,7 @@ def read_sweep(config: str | Path | Mapping[str, Any]) -> SweepSpec:
     try:
         return _parsed(given)
     except ValueError as error:
-        raise ValueError(f"{config}: {error}") from None
+        raise ValueError(f"{escaped(config)}: {escaped(error)}") from None
 
 
 def _parsed(config: Mapping[str, Any]) -> SweepSpec:
@@ -61,7 +62,9 @@ def _part(name: str, part: Any) -> Range | tuple[Any, ...]:
         return tuple(_value(name, value) for value in part)
     if isinstance(part, Mapping):
         return _range(name, part)
-    raise ValueError(f"{name}: give a list, or a range like {{low = 1, high = 8}}; what is fixed belongs into [fixed]")
+    raise ValueError(
+        f"{escaped(name)}: give a list, or a range like {{low = 1, high = 8}}; what is fixed belongs into [fixed]"
+    )
 
 
 def _range(name: str, part: Mapping[str, Any]) -> Range:

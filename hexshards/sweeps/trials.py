@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
-from hexshards.errors import printable, without_secrets
+from hexshards.errors import escaped, printable, without_secrets
 from hexshards.sweeps.options import Range, SweepSpec
 from hexshards.sweeps.search_space import Trial
 from hexshards.training.early_stopping import EarlyStopping
@@ -144,7 +144,7 @@ class Trials:
         if pruning.pruned:
             raise optuna.TrialPruned
         if pruning.best is None:
-            raise ValueError(f"no mini-epoch's record has the number {self._spec.metric}")
+            raise ValueError(f"no mini-epoch's record has the number {escaped(self._spec.metric)}")
         return pruning.best
 
     def _told(self, trial: FrozenTrial) -> Trial:

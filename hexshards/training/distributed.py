@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from hexshards.errors import escaped
 from hexshards.loading.rank import grouped, rank_and_size
 
 TIMEOUT_S = 600.0
@@ -126,4 +127,4 @@ def _told_when_lost() -> Iterator[None]:
             raise
         rank, size = rank_and_size()
         problem = f"process {rank} of {size} lost another, which ended or did not answer ({error})"
-        raise ConnectionError(f"{problem}. Look for the first error among their messages") from error
+        raise ConnectionError(f"{escaped(problem)}. Look for the first error among their messages") from error

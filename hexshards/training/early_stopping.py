@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hexshards.arguments import fit_fields
+from hexshards.errors import escaped
 from hexshards.training.options import HIGHER_IS_BETTER
 from hexshards.training.records import entry
 from hexshards.units import counted
@@ -26,7 +27,7 @@ class Limits:
         fit_fields(self)
         for name, most in (("num_epochs", self.epochs), ("max_samples", self.samples), ("max_time_s", self.time_s)):
             if most is not None and not most > 0:
-                raise ValueError(f"{name} must be more than 0, got {most}")
+                raise ValueError(f"{escaped(name)} must be more than 0, got {most!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,10 @@ class Standing:
             return False
         if early.value(record) is None:
             names = [f"val.{name}" for name in record["val"]]
-            raise ValueError(f"the metric {early.metric} is not in a mini-epoch's record. It has {', '.join(names)}")
+            raise ValueError(
+                f"the metric {escaped(early.metric)} is not in a mini-epoch's record. "
+                f"It has {', '.join(map(escaped, names))}"
+            )
         return self.waited >= early.patience
 
     def why(self, early: EarlyStopping) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hexshards.errors import escaped
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.hooks import (
@@ -66,7 +67,7 @@ class Events:
 
     def notice(self, text: str) -> None:
         """Something unusual."""
-        log.warning(text)
+        log.warning(escaped(text))
         self._notices.append(text)
         self._hooks.tell(Noticed(run=self._run, text=text))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hexshards.arguments import fit_fields
+from hexshards.errors import escaped
 from hexshards.training.early_stopping import Limits
 from hexshards.training.protocols import TrainLoader
 from hexshards.training.records import Totals
@@ -30,7 +31,7 @@ class MiniEpochPlan:
         for name in ("mini_epoch_samples", "mini_epoch_batches", "val_every"):
             count = getattr(self, name)
             if count is not None and count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
+                raise ValueError(f"{escaped(name)} must be at least 1, got {count!r}")
 
     def epoch_over(self, at: Cursor, loader: TrainLoader) -> bool:
         """Whether an epoch's last batch is done."""

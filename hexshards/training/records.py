@@ -133,7 +133,7 @@ class Outcome:
 def joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """A record with what hooks add to it, under names of their own, else ValueError."""
     if taken := sorted(record.keys() & added.keys()):
-        raise ValueError(f"a hook adds names that the record has already: {', '.join(taken)}")
+        raise ValueError(f"a hook adds names that the record has already: {', '.join(map(escaped, taken))}")
     return {**record, **added}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hexshards.errors import escaped
 from hexshards.training.hooks import Event, RunEnded, RunStarted, Saved
 
 FOLDER = "tensorboard"
@@ -30,7 +31,9 @@ class TensorBoardLog:
                 warnings.simplefilter("ignore")  # those of its own imports
                 from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError(f"TensorBoard is not installed ({error}): pip install 'hexshards[tensorboard]'") from None
+            raise ValueError(
+                f"TensorBoard is not installed ({escaped(error)}): pip install 'hexshards[tensorboard]'"
+            ) from None
         self._open, self._links = SummaryWriter, ExitStack()
 
     def __call__(self, event: Event, /) -> None:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from hexshards.errors import DataError, printable, without_secrets
+from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
 from hexshards.options import as_recorded, may_change
 from hexshards.storage.files import inflating, open_regular, write_whole
@@ -90,7 +90,9 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
     trained, arrays = plain_state(trainer_state, what="the trainer's state_dict()")
     own = {"format": WITH_ARRAYS, ARRAYS: arrays, **state} if arrays else {"format": FORMAT, **state}
     if taken := sorted(own.keys() & trainer_state.keys()):
-        raise ValueError(f"the trainer's state uses names that a checkpoint needs itself: {', '.join(taken)}")
+        raise ValueError(
+            f"the trainer's state uses names that a checkpoint needs itself: {', '.join(map(escaped, taken))}"
+        )
     own, _ = plain_state(own, what="the run")
     buffer = io.BytesIO()
     torch.save({**trained, **own}, buffer)

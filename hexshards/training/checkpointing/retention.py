@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hexshards.arguments import fit_fields
+from hexshards.errors import escaped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class Retention:
         fit_fields(self)
         for name, count in (("last", self.last), ("every", self.every)):
             if count is not None and count < 1:
-                raise ValueError(f"keep_{name} must be at least 1, got {count}")
+                raise ValueError(f"keep_{escaped(name)} must be at least 1, got {count!r}")
 
     def superseded(self, names: Sequence[str]) -> list[str]:
         """Those of a run's checkpoints, oldest first, that may go."""

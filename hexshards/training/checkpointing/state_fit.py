@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hexshards.errors import escaped
+
 MOMENTS = {
     torch.optim.AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
     torch.optim.SGD: frozenset({"momentum_buffer"}),
@@ -95,7 +97,7 @@ def _check_names(given: Any, fresh: Any, name: str) -> None:
 
 def _check(holds: bool, name: str, problem: str) -> None:
     if not holds:
-        raise ValueError(f"{name} {problem}")
+        raise ValueError(f"{escaped(name)} {escaped(problem)}")
 
 
 def with_own_flags(given: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hexshards.errors import escaped
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.steps.heads import ALL_ROWS, Head, Target
 
@@ -39,7 +40,9 @@ def answers_by_head(heads: Sequence[Head], answer: Any) -> dict[str, Tensor]:
     if not isinstance(answer, Mapping):
         answer = dict(zip(names, answer, strict=True)) if len(answer) == len(names) else {}
     if not answer.keys() >= set(names):
-        raise ValueError(f"the model must answer a tuple of {', '.join(names)}, or a dict with these names")
+        raise ValueError(
+            f"the model must answer a tuple of {', '.join(map(escaped, names))}, or a dict with these names"
+        )
     return {name: answer[name].float() for name in names}
 
 
@@ -108,7 +111,7 @@ class Sums:
         self.names = (*counts, *(head.loss_name for head in heads), *metrics)
         self._counts = tuple(counts)
         if unknown := sorted(given.keys() - set(self.names)):
-            raise ValueError(f"unknown running sums: {', '.join(unknown)}")
+            raise ValueError(f"unknown running sums: {', '.join(map(escaped, unknown))}")
         # a sum that the state's writer did not know begins at nothing
         self._total = torch.tensor([given.get(name, 0.0) for name in self.names], dtype=wide(device), device=device)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.heads import HEADS
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
@@ -69,14 +69,20 @@ def yours(name: str, given: str = "", *, folder: str) -> nn.Module:
     try:
         factory = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model {name} cannot be found: {error}. Name it as package.module:factory") from error
+        raise ValueError(
+            f"model {escaped(name)} cannot be found: {escaped(error)}. Name it as package.module:factory"
+        ) from error
     try:
         model = factory(*args, **kwargs) if callable(factory) and not isinstance(factory, nn.Module) else factory
     except Exception as error:
         called = f"with model_args {given}" if given else "without arguments (give some with model_args)"
-        raise ValueError(f"model {name} fails when it is called {called}: {printable(error)}") from error
+        raise ValueError(
+            f"model {escaped(name)} fails when it is called {escaped(called)}: {printable(error)}"
+        ) from error
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name} is a {type(model).__name__}, not a torch.nn.Module. Name what makes one")
+        raise ValueError(
+            f"model {escaped(name)} is a {type(model).__name__}, not a torch.nn.Module. Name what makes one"
+        )
     return model
 
 
@@ -110,7 +116,7 @@ def _try(model: nn.Module, side: int) -> None:
     try:
         answer = model(board)
     except Exception as error:
-        raise ValueError(f"the model fails on a board of shape {tuple(board.shape)}: {error}") from error
+        raise ValueError(f"the model fails on a board of shape {tuple(board.shape)}: {escaped(error)}") from error
     finally:
         model.train(was_training)
     expected = [(TRIED_ROWS, head.width(side)) for head in HEADS]
@@ -120,7 +126,7 @@ def _try(model: nn.Module, side: int) -> None:
     if shapes != expected:
         raise ValueError(
             f"given boards of shape {tuple(board.shape)}, the model must answer (policy_logits, value_logit) of shapes "
-            f"{expected}; it answers {shapes}"
+            f"{expected}; it answers {escaped(shapes)}"
         )
 
 

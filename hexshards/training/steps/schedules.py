@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
+from hexshards.errors import escaped
 from hexshards.training.options import StepSpec
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Schedule:
 
     def __init__(self, optimizer: torch.optim.Optimizer, spec: StepSpec) -> None:
         if spec.schedule != "constant" and not spec.schedule_samples:
-            raise ValueError(f"schedule {spec.schedule} needs schedule_samples")
+            raise ValueError(f"schedule {escaped(spec.schedule)} needs schedule_samples")
         self.optimizer, self.spec = optimizer, spec
         self.samples, self.length = 0, spec.schedule_samples
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hexshards.errors import escaped
 from hexshards.training.options import ValueOutput
 
 ROWS = 4
@@ -77,8 +78,8 @@ def check_output(model: nn.Module, board_B3SS: Tensor, output: ValueOutput, *, n
         right = seen.output
         also = "; hex_ai's loss is value_loss mse (--value-loss mse)" if right == "tanh" else ""
         raise ValueError(
-            f"{name} answers a value that {_SHOWS[right]}, which value_output {output} would train wrong without a "
-            f"word: give value_output {right} (--value-output {right}){also}"
+            f"{escaped(name)} answers a value that {_SHOWS[right]}, which value_output {escaped(output)} would train "
+            f"wrong without a word: give value_output {escaped(right)} (--value-output {escaped(right)}){also}"
         )
 
 
