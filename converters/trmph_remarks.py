@@ -100,17 +100,17 @@ def search_text(comment: bytes) -> bytes:
 
 def read_search(comment: bytes, *, moves: bytes, records: GameRecords, game: int) -> Search:
     """What a comment says of a sound game, whose ``moves`` are written so. Raises Faulty."""
-    found = _SEARCH.fullmatch(comment)
-    assert found
-    if int(found[1], 16) != zlib.crc32(moves):
-        raise Faulty("search of another game", f"checksum {found[1].decode()}, its moves have {zlib.crc32(moves):08x}")
-    if not _ALL_SAID.fullmatch(found[2]):
-        raise Faulty("search that cannot be read", _first_unreadable(found[2]))
-    said = found[2].split(b" ")[1:]
+    match = _SEARCH.fullmatch(comment)
+    assert match
+    if int(match[1], 16) != zlib.crc32(moves):
+        raise Faulty("search of another game", f"checksum {match[1].decode()}, its moves have {zlib.crc32(moves):08x}")
+    if not _ALL_SAID.fullmatch(match[2]):
+        raise Faulty("search that cannot be read", _first_unreadable(match[2]))
+    said = match[2].split(b" ")[1:]
     plies = int(records.plies_G[game])
     if len(said) != plies:
         raise Faulty("search of more or fewer moves than the game has", f"{len(said):,} of {counted(plies, 'move')}")
-    search = _search(said, found[2], records.side)
+    search = _search(said, match[2], records.side)
     _check(search, records.ply_GC[game], records.side)
     return search
 
@@ -170,16 +170,16 @@ def with_remarks(
     searches: by the number of the game in ``records``. generations: of all its games, UNKNOWN where nobody says.
     """
     counts_G = records.plies_G[games] + 1 if selector == "all" else np.ones(len(games), dtype=np.int64)
-    found: dict[Column, NDArray[Any]] = {}
+    columns: dict[Column, NDArray[Any]] = {}
     if max(generations, default=UNKNOWN) != UNKNOWN and len(games):
-        found[GENERATION] = np.repeat(np.array(generations, dtype=np.int32)[games], counts_G)
+        columns[GENERATION] = np.repeat(np.array(generations, dtype=np.int32)[games], counts_G)
     starts = np.cumsum(counts_G) - counts_G
     mine = [
         (slice(start, start + count), searches[game])
         for game, start, count in zip(games.tolist(), starts.tolist(), counts_G.tolist(), strict=True)
         if game in searches
     ]
-    return positions.with_optional(found | _searched(positions, mine)) if found or mine else positions
+    return positions.with_optional(columns | _searched(positions, mine)) if columns or mine else positions
 
 
 def _searched(positions: Positions, searches: Sequence[tuple[slice, Search]]) -> dict[Column, NDArray[Any]]:
@@ -194,9 +194,9 @@ def _searched(positions: Positions, searches: Sequence[tuple[slice, Search]]) ->
         kept = (search.ply_E >= first) & (search.ply_E < first + len(values))
         parts.append(Entries(rows.start + search.ply_E[kept] - first, search.cell_E[kept], search.count_E[kept]))
     entries = Entries(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    found: dict[Column, NDArray[Any]] = {}
+    columns: dict[Column, NDArray[Any]] = {}
     if not np.isnan(value_P).all():
-        found[SEARCH_VALUE] = value_P
+        columns[SEARCH_VALUE] = value_P
     if len(entries.row_E):
-        found[VISITS] = visits_of(entries, rows=len(positions))
-    return found
+        columns[VISITS] = visits_of(entries, rows=len(positions))
+    return columns

@@ -114,12 +114,12 @@ def recorded(text: str) -> Iterator[tuple[str, int]]:
 
 def speed(text: str) -> str:
     """Samples a second of each system, as bars."""
-    found = sorted(recorded(text), key=lambda each: -each[1])
-    longest = found[0][1]
-    picture = _picture("Samples a second", height=70 + 34 * len(found))
+    speeds = sorted(recorded(text), key=lambda each: -each[1])
+    longest = speeds[0][1]
+    picture = _picture("Samples a second", height=70 + 34 * len(speeds))
     _text(picture, 0, 22, "Samples a second, shuffled and augmented", "strong")
     _text(picture, 0, 46, "batch 1,024, two cores, the better of 0 and 2 workers", "faint")
-    for number, (name, samples) in enumerate(found):
+    for number, (name, samples) in enumerate(speeds):
         y = 64 + 34 * number
         kind = "ours" if name == "hexshards" else "theirs"
         _text(picture, 0, y + 18, name, *(["strong"] if kind == "ours" else []))

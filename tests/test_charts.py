@@ -43,14 +43,14 @@ def test_nothing_to_draw_is_said(y):
 @pytest.mark.parametrize("kind", ["line", "bars", "dots", "dashed"])
 def test_any_numbers_stay_on_the_picture(y, kind):
     picture = drawn(Series(x=np.array([7, 8]), y=np.array(y), kind=kind))
-    found = [
+    coordinates = [
         float(value)
         for each in picture.iter()
         for name in ("cx", "cy", "x1", "x2", "y1", "y2", "x", "y")
         if (value := each.get(name))
     ]
-    assert min(found) >= 0
-    assert max(found) <= max(WIDTH, HEIGHT)
+    assert min(coordinates) >= 0
+    assert max(coordinates) <= max(WIDTH, HEIGHT)
 
 
 def test_ticks_are_round_and_percents_have_as_many_digits_as_tell_them_apart():

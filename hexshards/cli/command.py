@@ -86,15 +86,15 @@ def from_file(ctx: typer.Context, config: Path | None) -> Path | None:
 def _options(ctx: typer.Context, config: Path) -> dict[str, Any]:
     names = {"data" if each.name == "dataset" else each.name: each.name for each in ctx.command.params}
     offered = [name for name in names if name not in ABOUT_SAYING]
-    counts, found = getattr(ctx.command, "counts", ()), {}
+    counts, options = getattr(ctx.command, "counts", ()), {}
     for name, value in read_toml(config).items():
         known(name, offered, of=f"{config}: no option of `hexshards {ctx.command.name}`: ")
         if isinstance(value, (dict, list)):
             raise ValueError(f"{escaped(config)}: {escaped(name)} must be a number, a text, true or false")
         if name in counts and isinstance(value, str):
             value = parse_count(value, name=f"{config}: {name}")
-        found[str(names[name])] = value
-    return found
+        options[str(names[name])] = value
+    return options
 
 
 def _loud(function: Callable[..., None]) -> Callable[..., None]:

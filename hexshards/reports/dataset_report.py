@@ -127,11 +127,11 @@ def dataset_report(
 def _samples(home: Home, index: Index, spec: ReportSpec, progress: Progress) -> list[Sample]:
     names = [name for name in SPLITS if name in index.splits]
     total = sum(min(index.splits[name].positions, spec.sample) for name in names)
-    found = list[Sample]()
+    samples = list[Sample]()
     for name in names:
-        before = sum(len(each.positions) for each in found)
-        found.append(read_sample(home, index, name, spec, progress=lambda done, b=before: progress(b + done, total)))  # type: ignore[misc]
-    return found
+        before = sum(len(each.positions) for each in samples)
+        samples.append(read_sample(home, index, name, spec, progress=lambda done, b=before: progress(b + done, total)))  # type: ignore[misc]
+    return samples
 
 
 def _mixed(home: Home, index: Index, spec: ReportSpec) -> Mixing | None:

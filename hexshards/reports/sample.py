@@ -83,10 +83,10 @@ def read_sample(
     enough = int(np.searchsorted(np.cumsum(blocks.rows[order]), spec.sample)) + 1
     chosen, parts, done = np.sort(order[:enough]), list[Positions](), 0
     for first in range(0, len(chosen), _TOGETHER):
-        for found in blocks.read(chosen[first : first + _TOGETHER], names):
-            if isinstance(found, DataError):
-                raise found
-            parts.append(Positions.of(index.side, found, index.layout.optional))
+        for columns in blocks.read(chosen[first : first + _TOGETHER], names):
+            if isinstance(columns, DataError):
+                raise columns
+            parts.append(Positions.of(index.side, columns, index.layout.optional))
             done += len(parts[-1])
         progress(done)
     return Sample(

@@ -88,12 +88,12 @@ def _torn(samples: Sequence[Sample]) -> Verdict:
         torn.add(sample.split, sample.positions)
     read = "" if train.whole and val.whole else " among those that were read"
     if both or torn.count:
-        found = f"{counted(both, 'game', verb='is/are')} in both splits by name, and "
-        found += f"{counted(torn.count, 'position', verb='is/are')} torn off the rest of a game by the board{read}."
+        says = f"{counted(both, 'game', verb='is/are')} in both splits by name, and "
+        says += f"{counted(torn.count, 'position', verb='is/are')} torn off the rest of a game by the board{read}."
         return Verdict(
             name=name,
             level="bad",
-            says=found,
+            says=says,
             do="Convert the source files again into a new folder: validation here measures memory.",
         )
     return Verdict(name=name, level="good", says=f"No game is in both splits{read}, by name or by board.")
@@ -113,25 +113,27 @@ def _leakage(shared: Shared | None) -> Verdict:
         return Verdict(name=name, level="unknown", says="There are no late validation positions to compare.")
     share = shared.late_share
     if shared.exact:
-        found = f"{shared.late_shared:,} of {shared.late:,} late validation positions ({share:.1%}) are in training too"
+        share_said = (
+            f"{shared.late_shared:,} of {shared.late:,} late validation positions ({share:.1%}) are in training too"
+        )
     else:
-        found = f"About {share:.1%} of the late validation positions are in training too, by what was read"
-    says = f"{found}, in any symmetry. Late ones have as many stones as the board has rows, or more."
+        share_said = f"About {share:.1%} of the late validation positions are in training too, by what was read"
+    says = f"{share_said}, in any symmetry. Late ones have as many stones as the board has rows, or more."
     level = _level(share, LEAK_LOOK, LEAK_BAD)
     do = "Convert with --dedupe games, or --dedupe symmetric; `hexshards verify --leakage` counts all."
     return Verdict(name=name, level=level, says=says, do="" if level == "good" else do)
 
 
-def _mixing(found: Mixing | None) -> Verdict:
+def _mixing(mixing: Mixing | None) -> Verdict:
     name = "Mixing"
-    if found is None:
+    if mixing is None:
         return Verdict(name=name, level="unknown", says="There are too few positions for two batches to compare.")
-    over = f"{counted(found.batches, 'batch')} of {found.batch_size:,}"
-    if found.sound:
+    over = f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,}"
+    if mixing.sound:
         return Verdict(
             name=name, level="good", says=f"Nothing tells {over} of the loader from those of a uniform shuffle."
         )
-    worst = max((each for each in found.measures if each.bad), key=lambda each: each.deviations or 0.0)
+    worst = max((each for each in mixing.measures if each.bad), key=lambda each: each.deviations or 0.0)
     says = f"In {over}, {worst.name} is {worst.measured:.4g} where a uniform shuffle gives {worst.uniform:.4g}."
     return Verdict(name=name, level="bad", says=says, do="Convert again, which shuffles all positions.")
 

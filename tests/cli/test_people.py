@@ -46,13 +46,13 @@ def test_a_count_is_taken_as_people_write_it(written, tmp_path):
 
 @pytest.mark.parametrize("written", ["twenty", "20x", "0.5", "1,00"])
 def test_what_is_no_count_is_refused_with_how_it_is_written(written, tmp_path):
-    found = call("synth", "--games", written, "--out", tmp_path, code=2)
-    assert f"--games must be a whole number like 200000, 200k, 1.5M or 1e6, got {written}" in text_of(found)
+    ended = call("synth", "--games", written, "--out", tmp_path, code=2)
+    assert f"--games must be a whole number like 200000, 200k, 1.5M or 1e6, got {written}" in text_of(ended)
 
 
 def test_text_that_looks_like_a_count_stays_as_it_is(data, tmp_path):
-    found = call("info", "1e3", code=2)
-    assert "1e3" in found.output and "1000" not in found.output
+    ended = call("info", "1e3", code=2)
+    assert "1e3" in ended.output and "1000" not in ended.output
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,15 @@ def test_a_file_of_options_that_is_wrong_is_refused_by_name(held, said, tmp_path
     options = tmp_path / "o.toml"
     if held is not None:
         options.write_text(held)
-    found = call("train", "--config", options, "--run", tmp_path / "run", code=2)
-    assert said.replace(" ", "") in text_of(found).replace(" ", "")
+    ended = call("train", "--config", options, "--run", tmp_path / "run", code=2)
+    assert said.replace(" ", "") in text_of(ended).replace(" ", "")
     assert not (tmp_path / "run").exists()
 
 
 def test_quiet_leaves_the_result_and_the_log_has_every_line(data, tmp_path):
     run = tmp_path / "run"
-    found = call("train", data, "--run", run, *SMALL, "--max-samples", 200, "-q")
-    assert found.output.startswith("ended after 256 samples")
+    ended = call("train", data, "--run", run, *SMALL, "--max-samples", 200, "-q")
+    assert ended.output.startswith("ended after 256 samples")
     log = (run / "log.txt").read_text()
     assert f"hexshards {hexshards.__version__}: " in log and "mini-epoch 1" in log and "parameters" in log
     assert "ended after 256 samples" in log

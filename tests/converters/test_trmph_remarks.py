@@ -87,10 +87,10 @@ def test_what_is_written_is_read_again(tmp_path, selector):
     if selector == "final":
         assert not positions.optional
         return
-    found = said_of(positions)
+    remarks = said_of(positions)
     last = {2 * number + 1: len(game.moves) for number, game in enumerate(games)}
-    assert found.keys() == {(game, ply) for game, ply in wanted if selector == "all" or ply == last[game] - 1}
-    for place, said in found.items():
+    assert remarks.keys() == {(game, ply) for game, ply in wanted if selector == "all" or ply == last[game] - 1}
+    for place, said in remarks.items():
         np.testing.assert_equal(said, wanted[place])
 
 
@@ -149,9 +149,9 @@ def remark(told=TOLD, moves=MOVES):
         (TOLD.replace("a1=1", ",".join(["a1=1"] * 32)), "visits of more than 32 moves", "33 before move 1"),
     ],
 )
-def test_a_search_that_is_none_is_named_and_its_game_stays(told, reason, found):
+def test_a_search_that_is_none_is_named_and_its_game_stays(told, reason, finding):
     positions, rejects, _ = read(f"{GAME}\n{remark(told)}\n{GAME}\n{remark()}")
-    assert rejects == [("line 2", reason, found)]
+    assert rejects == [("line 2", reason, finding)]
     assert len(positions) == 20
     assert said_of(positions)[3, 0] == (0.5, {12: 3, 0: 1})
 
@@ -307,8 +307,8 @@ def test_a_generation_is_given_where_no_header_gives_one(tmp_path, form):
     convert(
         write(tmp_path / "b", HEADERS + games.replace("\n", "\n\n")), out=tmp_path / "data", append=True, generation=4
     )
-    found = columns_of(tmp_path / "data", "train")["generation"]
-    assert sorted(set(found.tolist())) == [3, 12]
+    generations = columns_of(tmp_path / "data", "train")["generation"]
+    assert sorted(set(generations.tolist())) == [3, 12]
     assert [file.headers["generation"] for file in read_index(tmp_path / "data").inputs] == ["3", "4"]
 
 

@@ -92,8 +92,8 @@ def test_visits_are_shaded_by_how_often_a_cell_was_visited(positions):
     searched = positions.with_optional({VISITS: visits})
     for row, shades in ((0, [20 / 60 * 0.9, 0.9]), (1, [])):
         picture = markup(draw(diagram_of(searched, row)))
-        found = [float(each.get("fill-opacity")) for each in parts_of(picture, "hex-heat")]
-        assert found == pytest.approx(shades, abs=0.01)
+        drawn = [float(each.get("fill-opacity")) for each in parts_of(picture, "hex-heat")]
+        assert drawn == pytest.approx(shades, abs=0.01)
 
 
 def test_the_last_stone_is_marked_where_the_position_before_is_there(positions):

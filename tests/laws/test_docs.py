@@ -154,7 +154,7 @@ def anchors_of(page):
 
 def recorded(name, pattern):
     text = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
-    return [float(found.replace(",", "")) for found in re.findall(pattern, text)]
+    return [float(number.replace(",", "")) for number in re.findall(pattern, text)]
 
 
 def test_figures_of_the_readme_are_those_that_were_recorded():

@@ -159,11 +159,11 @@ def test_the_same_seed_gives_the_same_page_and_another_one_other_boards(data, ma
 
 
 def test_of_a_large_dataset_a_sample_is_read_and_the_page_says_so(data):
-    found = dataset_report(data, spec=ReportSpec(sample=100))
-    assert found.positions == {"train": 1117, "val": 192}
-    assert all(100 <= count < 116 for count in found.read.values())
-    text = "".join(Parsed(found.html).text)
-    assert f"{found.read['train']:,} of 1,117 positions of train" in text
+    report = dataset_report(data, spec=ReportSpec(sample=100))
+    assert report.positions == {"train": 1117, "val": 192}
+    assert all(100 <= count < 116 for count in report.read.values())
+    text = "".join(Parsed(report.html).text)
+    assert f"{report.read['train']:,} of 1,117 positions of train" in text
     assert "drawn with seed 0" in text
 
 
@@ -203,9 +203,9 @@ def test_soft_policies_show_how_undecided_they_are(samples):
 
 @pytest.mark.parametrize("options", [{"val_fraction": 0}, {"dedupe": "symmetric"}, {"bake_symmetries": True}])
 def test_every_kind_of_dataset_has_a_page(tmp_path, options):
-    found = dataset_report(dataset(tmp_path, games=24, **options))
-    assert Parsed(found.html).tags["svg"] > 10
-    assert all(each.says.endswith(".") for each in found.verdicts)
+    report = dataset_report(dataset(tmp_path, games=24, **options))
+    assert Parsed(report.html).tags["svg"] > 10
+    assert all(each.says.endswith(".") for each in report.verdicts)
 
 
 def test_without_jinja_the_command_that_installs_it_is_said(data, tmp_path, monkeypatch):
@@ -221,8 +221,8 @@ def test_the_command_writes_the_page_and_says_the_verdicts(data, made, tmp_path)
     out = tmp_path / "page.html"
     assert call("report", data, "--out", out).stdout.splitlines()[-1] == f"page {out}"
     assert out.read_text(encoding="utf-8") == made.html
-    found = json.loads(call("report", data, "--out", out, "--json").stdout)
-    assert found == {"out": str(out), **json.loads(json.dumps(made.entry()))}
+    told = json.loads(call("report", data, "--out", out, "--json").stdout)
+    assert told == {"out": str(out), **json.loads(json.dumps(made.entry()))}
 
 
 def test_what_cannot_be_done_leaves_nothing_behind(data, tmp_path):
@@ -241,8 +241,10 @@ def test_what_cannot_be_done_leaves_nothing_behind(data, tmp_path):
 
 
 def test_a_sound_dataset_has_nothing_to_mend(made):
-    found = {each.name: each.level for each in made.verdicts}
-    assert found["Games in both splits"] == found["Mixing"] == found["Sides mixed"] == found["Source files"] == "good"
+    levels = {each.name: each.level for each in made.verdicts}
+    assert (
+        levels["Games in both splits"] == levels["Mixing"] == levels["Sides mixed"] == levels["Source files"] == "good"
+    )
     assert "bad" not in {each.level for each in made.verdicts if each.name != "Leakage"}
 
 
@@ -251,21 +253,21 @@ def test_a_game_in_both_splits_is_found(samples):
     assert verdicts(samples)["Games in both splits"].level == "good"
     torn = of(val, val.positions)
     mixed = of(train, train.positions.take(np.arange(100)))
-    found = verdicts([mixed, of(torn, train.positions.take(np.arange(100, 200)))])["Games in both splits"]
-    assert found.level == "bad"
-    assert "in both splits by name" in found.says
+    verdict = verdicts([mixed, of(torn, train.positions.take(np.arange(100, 200)))])["Games in both splits"]
+    assert verdict.level == "bad"
+    assert "in both splits by name" in verdict.says
 
 
 def test_leaked_positions_are_counted_as_a_slow_twin_counts_them(samples):
     train, val = samples
     twice = of(val, image(train.positions.take(np.arange(50)), 1))
-    found = shared(train, twice)
-    assert found.exact
+    leaked = shared(train, twice)
+    assert leaked.exact
     boards = {each.tobytes() for s in (0, 1) for each in image(train.positions, s).stones}
     for sample in (val, twice):
         expected = [row for row in range(len(sample.positions)) if sample.positions.stones[row].tobytes() in boards]
         assert shared(train, sample).rows.tolist() == expected
-    assert found.late == found.late_shared > 0
+    assert leaked.late == leaked.late_shared > 0
     assert verdicts([train, twice])["Leakage"].level == "bad"
 
 
@@ -298,9 +300,9 @@ def test_games_that_are_there_twice_are_said_with_what_to_do(samples):
     again = train.positions.changed(game=train.positions.game + 1000)
     from hexshards.game.positions import concat
 
-    found = verdicts([of(train, concat([train.positions, again]))])["Repeated games"]
-    assert found.level == "bad"
-    assert "--dedupe games" in found.do
+    verdict = verdicts([of(train, concat([train.positions, again]))])["Repeated games"]
+    assert verdict.level == "bad"
+    assert "--dedupe games" in verdict.do
     assert verdicts(samples)["Repeated games"].level == "good"
 
 
@@ -320,8 +322,8 @@ def test_a_file_whose_values_are_inverted_is_an_outlier(tmp_path):
     line = positions.game + 20 * (positions.source % 4).astype(np.int32)
     merged = of(sample, positions.changed(source=positions.source // 4, game=line))
     assert source_files(with_values_turned(merged, 9)).odd == ()
-    found = source_files(with_values_turned(merged, 1))
-    assert 1 in found.odd_winners
+    sources = source_files(with_values_turned(merged, 1))
+    assert 1 in sources.odd_winners
     said = verdicts([with_values_turned(merged, 1)])["Outlier files"]
     assert said.level == "look"
     assert index.sources[1] in said.says
@@ -339,9 +341,9 @@ def test_a_file_of_games_of_a_smaller_board_is_found(tmp_path):
     planes[sample.positions.source == 0, :, -1, :] = 0
     planes[sample.positions.source == 0, :, :, -1] = 0
     stones = np.packbits(planes.reshape(len(planes), -1), axis=1)
-    found = verdicts([of(sample, sample.positions.changed(stones=stones))])["Sides mixed"]
-    assert found.level == "bad"
-    assert f"{sample.index.sources[0]} (to 4)" in found.says
+    verdict = verdicts([of(sample, sample.positions.changed(stones=stones))])["Sides mixed"]
+    assert verdict.level == "bad"
+    assert f"{sample.index.sources[0]} (to 4)" in verdict.says
 
 
 def test_batches_that_are_not_mixed_are_said_with_the_worst_figure(samples):
@@ -350,9 +352,9 @@ def test_batches_that_are_not_mixed_are_said_with_the_worst_figure(samples):
         Measure(name="serial correlation of the value", measured=0.9, uniform=0, deviations=5.0),
     )
     mixed = Mixing(positions=100, batch_size=10, batches=10, without_game=0, measures=measures)
-    found = verdicts(samples, mixing=mixed)["Mixing"]
-    assert found.level == "bad"
-    assert "pairs of the same game per batch is 9 where a uniform shuffle gives 1" in found.says
+    verdict = verdicts(samples, mixing=mixed)["Mixing"]
+    assert verdict.level == "bad"
+    assert "pairs of the same game per batch is 9 where a uniform shuffle gives 1" in verdict.says
     assert verdicts(samples)["Mixing"].level == "unknown"
 
 
@@ -362,12 +364,12 @@ def test_winners_out_of_balance_are_said(samples, blue, level):
         return replace(part, blue_wins=round(blue * part.positions), red_wins=round((1 - blue) * part.positions))
 
     index = replace(samples[0].index, splits={name: split(part) for name, part in samples[0].index.splits.items()})
-    found = {
+    by_name = {
         each.name: each
         for each in verdicts_of(index, samples, files=source_files(samples[0]), shared=None, mixing=None)
     }
-    assert found["Balance"].level == level
-    assert f"{blue:.1%}" in found["Balance"].says
+    assert by_name["Balance"].level == level
+    assert f"{blue:.1%}" in by_name["Balance"].says
 
 
 def test_positions_without_a_game_and_rejects_are_said(samples):
@@ -375,10 +377,10 @@ def test_positions_without_a_game_and_rejects_are_said(samples):
 
     def said(**changes):
         inputs = (replace(index.inputs[0], **changes), *index.inputs[1:])
-        found = verdicts_of(
+        told = verdicts_of(
             replace(index, inputs=inputs), samples, files=source_files(samples[0]), shared=None, mixing=None
         )
-        return next(each for each in found if each.name == "Source files")
+        return next(each for each in told if each.name == "Source files")
 
     assert said().level == "good"
     assert "5 positions do not say which game" in said(without_game=5).says
