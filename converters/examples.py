@@ -1,4 +1,4 @@
-"""An example becomes a row of checked columns; what is wrong with it, and with it alone, is a reject.
+"""Examples (dicts) to columns: each becomes a checked row; what is wrong with it, and with it alone, is a reject.
 
 Two ways to the same rows: one example at a time, which finds the words for any fault; and whole columns for examples
 that were found by their bytes (pickles.scanner). A row that the columns cannot vouch for takes the first way.

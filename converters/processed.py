@@ -1,4 +1,4 @@
-"""hex_ai's processed and shuffled files (``*.pkl.gz``): every sound example is kept, every other named with its fault.
+"""Converter of hex_ai's processed files (``*.pkl.gz``): every sound example is kept, every other named with its fault.
 
 A gzip of a pickle: a dict with ``examples``. No file states its generation; the structure of its examples does. They
 are dicts of ``board``, ``policy``, ``value``, ``metadata`` and, but for the oldest, ``player_to_move``; in the first

@@ -1,4 +1,4 @@
-"""Raw games (``.trmph``): every sound game becomes its positions, every other line is named with its fault.
+"""Converter of raw games (``.trmph``): every sound game becomes its positions, every other line is named as a fault.
 
 A line is a game, ``#13,a1b2c3 b``, with or without the address of a page before ``#``; or blank; or a comment, which
 begins with ``#`` and a blank, as one may after a game. ``b`` says that BLUE won, ``r`` that RED did; throughout an old

@@ -1,4 +1,4 @@
-"""An argument is of the kind its annotation says, or is refused by its name at once.
+"""Argument checking: an argument is of the kind its annotation says, or is refused by its name at once.
 
 What means the same becomes it: NumPy's numbers, and tensors and arrays of one, are plain numbers; a float without a
 fraction, such as 1e3, is a whole number; text is a path. The fields of a spec are looked at by ``fit_fields``, the

@@ -1,4 +1,4 @@
-"""An error says where, what was found, and what to do."""
+"""Exceptions of the package: each says where, what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUERY = re.compile(rf"{_SCHEME[:-1]}[^\s?#'\"]{{0,999}})[?#][^\s'\"]*[^\s'\":;,
 
 
 class DataError(Exception):
-    """Bytes on disk are not what they should be: file and place, finding, fix.
+    """Damaged or invalid data: bytes on disk are not what they should be. Names file and place, finding, fix.
 
     The three parts stay apart as attributes, so that a program can show them its own way.
     """
@@ -44,11 +44,11 @@ class DataError(Exception):
 
 
 class InputRejected(DataError):
-    """A source file, or more of its positions than allowed, was refused; nothing was published."""
+    """Conversion refused: a source file, or more of its positions than allowed; nothing was published."""
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A training loss is infinite or not a number. Raised before the weights it spoiled could be saved.
+    """Non-finite loss: infinite or NaN in training. Raised before the weights it spoiled could be saved.
 
     ``batches_ago`` counts back from the newest batch the trainer was given, 0: whose loss was the first of that kind.
     A trainer that looks only now and then, to spare the device a synchronisation a batch, still knows which it was;
@@ -61,7 +61,7 @@ class NonFiniteLoss(ArithmeticError):
 
 
 class WorkerDied(RuntimeError):
-    """A process that reads for a loader ended before its time."""
+    """Worker process died: one that reads for a loader ended before its time."""
 
 
 def _rebuild(kind: type[DataError], problem: str, where: str, fix: str) -> DataError:

@@ -1,4 +1,4 @@
-"""A spawned process runs the script again up to ``if __name__ == "__main__":``; without that line it would start over.
+"""Main guard: a spawned process runs a script again, up to ``if __name__ == "__main__":``; without it, all of it.
 
 What must not happen there ends the process with an exit code of its own, by which its parent knows the reason.
 """

@@ -1,4 +1,4 @@
-"""The first Ctrl-C, SIGTERM or SIGHUP is remembered, so that work can end at a good place; a second acts as ever.
+"""Signal handling: the first Ctrl-C, SIGTERM or SIGHUP is remembered until work can end; a second acts as ever.
 
 SIGUSR1 is remembered too, as often as it comes: it asks to save and go on.
 """

@@ -1,4 +1,4 @@
-"""The command line: every command by its name."""
+"""Command line entry point: every command by its name."""
 
 from __future__ import annotations
 

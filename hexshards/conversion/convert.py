@@ -48,7 +48,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionProgress:
-    """How far a conversion is; sent after every group of files of games compared, file read and shard written."""
+    """Progress of a conversion; sent after every group of files of games compared, file read and shard written."""
 
     files: int
     files_done: int
@@ -66,7 +66,7 @@ class ConversionProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a conversion kept, and what it did not."""
+    """Report of a conversion: what it kept, and what it did not."""
 
     out: str | Path
     index: Index

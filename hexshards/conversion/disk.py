@@ -1,4 +1,4 @@
-"""Disk space is reckoned before it is used: what is refused early costs minutes, what fails late costs a night."""
+"""Disk space, estimated before it is used: what is refused early costs minutes, what fails late costs a night."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An estimate reads one file of each format and writes nothing: the rest is taken to be like it, byte for byte."""
+"""Dry run of a conversion: one file of each format is read, nothing written; the rest is taken to be like it."""
 
 from __future__ import annotations
 

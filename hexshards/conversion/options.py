@@ -29,7 +29,7 @@ resigned; trust any result that is written beside a game."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertSpec:
-    """How source files become a dataset. The shards are a function of these fields and of the files' contents."""
+    """Options of a conversion. The shards are a function of these fields and of the source files' contents."""
 
     val_fraction: float = option(
         0.02,
@@ -142,7 +142,7 @@ CONVERT = ConvertSpec()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSpec:
-    """How a conversion is carried out. The shards depend on none of it."""
+    """Resources of a conversion: workers, memory, engine. The shards depend on none of it."""
 
     workers: int = option(1, "Processes.", least=1, shapes="nothing")
     engine: Engine = option("local", "Where they run; ray: see docs/ray.md.", shapes="nothing")

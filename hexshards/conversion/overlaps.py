@@ -1,4 +1,4 @@
-"""What several files hold of the same games, estimated: a sketch of each spill keeps the games of the smallest hashes.
+"""Overlap of files, estimated by MinHash: a sketch of each spill keeps the games of the smallest hashes.
 
 Two sketches are compared below the smaller of their limits, where both are complete. Small spills are kept whole, so
 that of small conversions the counts are exact. What a dataset holds that is added to is sketched from its shards, which

@@ -1,4 +1,4 @@
-"""Positions and games that are the same, by whatever way they come, have the same words.
+"""Keys of positions and games (hashes): the same, by whatever way they come, have the same words.
 
 A position is known by its game, which a file and a line name, and by what is on the board. A game of which a file holds
 all positions is also known by them: by its moves and its result, as they are or turned by 180 degrees.

@@ -26,7 +26,7 @@ GROUP = "hexshards.sources"
 
 
 class Chunk(NamedTuple):
-    """Some positions of a file, in its order, and what was not kept of them."""
+    """Chunk of a source file: some of its positions, in its order, and what was not kept of them."""
 
     positions: Positions
     """Column ``source`` numbers ``sources``."""
@@ -58,7 +58,7 @@ class Contents(NamedTuple):
 
 
 class Source(Protocol):
-    """What a converter is: one format of source files."""
+    """Converter protocol: reads one format of source files."""
 
     patterns: tuple[str, ...]
     """Names that files of this format go by, e.g. ``*.pkl.gz``. Within a folder others are passed over."""
@@ -123,7 +123,7 @@ class ListsGamesOfEach(Protocol):
 
 
 class GameSource(NamedPatterns, ListsGames, Protocol):
-    """What a converter is whose files hold whole games, so that repeats of a game can be found before it is read."""
+    """Converter protocol for files of whole games, so that repeats of a game can be found before it is read."""
 
     patterns: tuple[str, ...]
 

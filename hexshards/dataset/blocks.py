@@ -1,4 +1,4 @@
-"""Blocks are read by number, each shard opened once; what is wrong with one is returned in its place, not raised."""
+"""Random access to blocks by number, each shard opened once; a damaged one is returned as its error, not raised."""
 
 from __future__ import annotations
 

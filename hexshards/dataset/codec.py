@@ -32,7 +32,7 @@ _local = threading.local()  # a zstd context serves one thread at a time
 
 
 def encode(column: NDArray[Any], *, codec: Codec) -> bytes:
-    """A column as the bytes of its file; the same bytes for the same column, on every machine."""
+    """Encode a column as the bytes of its file; the same bytes for the same column, on every machine."""
     column = np.ascontiguousarray(column)
     data = header(column.dtype, column.shape) + column.tobytes()
     return data if codec == "none" else zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data)
@@ -41,7 +41,7 @@ def encode(column: NDArray[Any], *, codec: Codec) -> bytes:
 def decode(
     data: bytes | memoryview, *, dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec, where: str
 ) -> NDArray[Any]:
-    """The column of this dtype and shape that ``data`` holds, read-only. Raises DataError when it holds another one."""
+    """Decode ``data`` as a column of this dtype and shape, read-only. Raises DataError when it holds another one."""
     head = header(dtype, shape)
     size = len(head) + dtype.itemsize * prod(shape)
     if codec == "zstd":

@@ -28,7 +28,7 @@ _GRAMMAR = 'Write conditions like "ply=10..60, plies=30.., tier=1..2, source=gam
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Conditions on columns, all of which a position must meet. One whose file does not say meets none."""
+    """Filter of positions: conditions on columns, all of which must be met. Who does not say meets none."""
 
     ranges: tuple[tuple[str, float, float | None], ...] = ()
     """Column, lowest and highest number; None: no highest."""
@@ -37,7 +37,7 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """The filter that ``column=value`` conditions between commas describe. Raises ValueError for other text."""
+        """Parse ``column=value`` conditions between commas. Raises ValueError for other text."""
         conditions: dict[str, str] = {}
         for condition in filter(None, (part.strip() for part in text.split(","))):
             column, _, value = (part.strip() for part in condition.partition("="))

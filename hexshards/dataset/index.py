@@ -1,4 +1,4 @@
-"""index.json is the dataset: what is not in it does not exist, and what is in it is checked by its own fingerprint."""
+"""Index of a dataset, index.json: what is not in it does not exist; what is in it is checked by its fingerprint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _REDO = "Fetch the dataset again, or convert again into a new folder"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What some positions are like."""
+    """Counts of some positions: labels, games, plies."""
 
     blue_wins: int
     """Positions of value 0."""
@@ -107,7 +107,7 @@ class InputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """A whole dataset, but for the positions themselves."""
+    """Index of a dataset: all but the positions themselves."""
 
     layout: Layout
     splits: Mapping[str, Split]
@@ -165,7 +165,7 @@ def _instead(home: Home) -> str:
 
 @checked
 def read_index(dataset: str | Path | Home) -> Index:
-    """The index of a dataset. Raises FileNotFoundError where there is none, DataError where it is damaged."""
+    """Read and check a dataset's index. Raises FileNotFoundError where there is none, DataError where it is damaged."""
     home = home_of(dataset)
     path = home.where(NAME)
     try:

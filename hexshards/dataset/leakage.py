@@ -1,4 +1,4 @@
-"""Leakage: a validation position that training shows too, the same board and player, in whatever symmetry.
+"""Data leakage: validation positions that training shows too, the same board and player, in whatever symmetry.
 
 Real games leak by themselves near the empty board, where few boards are possible; further on, what leaks says how far
 validation measures memory. Boards are compared by 64-bit hashes: at 2 million against 97 million, two different ones
@@ -36,7 +36,7 @@ class Leakage:
 
 
 def leakage(dataset: str | Path | Home, *, progress: Callable[[int, int], None] | None = None) -> Leakage:
-    """Compare every validation position with every training position.
+    """Measure leakage: compare every validation position with every training position.
 
     ``progress`` is told positions done and in all. Memory: about 50 bytes a validation position, and a few blocks.
     Raises DataError where the dataset lacks one of its splits, or a block is damaged.

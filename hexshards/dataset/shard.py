@@ -1,4 +1,4 @@
-"""A shard is a tar of blocks: one WebDataset sample each, one member per column, the same bytes for the same blocks.
+"""Shard format: a tar of blocks, each a WebDataset sample with a member per column; equal blocks give equal bytes.
 
 Tar itself hides damage, so a block is a byte range of the file with a checksum kept outside, in the index; the range is
 read at once, compared, and only then looked into.

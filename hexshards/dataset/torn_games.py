@@ -1,4 +1,4 @@
-"""Games torn apart by the split, found by what is on the board: names may lie, the next position may not.
+"""Split leakage of games, found by what is on the board: names may lie, the next position may not.
 
 A position is torn off its game when it is in one split while the position before it and the one after it are in the
 other, and it is not there itself. Repeats of a game, and games that share their beginning, do not look like that: their

@@ -32,7 +32,7 @@ _EDITED = "The index does not describe these shards: fetch the dataset again, or
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What verify looked at and found; sound when there are no problems."""
+    """Result of verify: what was checked, and each problem; sound when there are none."""
 
     positions: int
     blocks: int
@@ -43,7 +43,7 @@ class Verification:
 
 @checked
 def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Check a whole dataset and report every problem, one for each block, shard or count.
+    """Verify a dataset: re-read every byte and report each problem, one for each block, shard or count.
 
     ``progress`` is told positions done and positions in all. Raises FileNotFoundError where there is no dataset, and
     DataError when the index itself can't be used.

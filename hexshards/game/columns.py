@@ -1,4 +1,4 @@
-"""The registry of columns: what a position may say of itself, each column declared once and walked by everyone else.
+"""Column registry (schema): what a position may say of itself, each column declared once and walked by all others.
 
 A block stores the columns in the order in which they stand here. Required columns are in every dataset, optional ones
 where its index lists them; whoever asks a dataset for one that it lacks gets ``unknown``.
@@ -45,7 +45,7 @@ line; mean or sum of those that say."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One field of many positions."""
+    """Column declaration: one field of many positions."""
 
     name: str
     dtype: np.dtype[Any]

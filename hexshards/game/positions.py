@@ -1,4 +1,4 @@
-"""Positions: the columns that every part passes on. What enters is checked once, here, and trusted inside.
+"""Positions as columns, which every part passes on. What enters is checked once, here, and trusted inside.
 
 Legend of shapes: P positions, S side, C = S * S cells, W = ceil(2 * C / 8) bytes of packed stones.
 """
@@ -160,7 +160,7 @@ def no_positions(side: int) -> Positions:
 
 
 def concat(parts: Sequence[Positions]) -> Positions:
-    """The parts, one after another; policies become soft when any part's are. Raises ValueError for no part.
+    """Concatenate positions; policies become soft when any part's are. Raises ValueError for no part.
 
     Each has the optional columns of all, unknown where it does not say; two of one name must be declared alike.
     """
@@ -178,7 +178,7 @@ _Rule = tuple[str, NDArray[np.bool_], Callable[[int], object]]
 
 
 class Reject(NamedTuple):
-    """One thing in a source file that was not kept."""
+    """Reject: one thing in a source file that was not kept, and why."""
 
     place: str
     """Where in the file, e.g. ``example 6``, counted from 0."""
@@ -214,7 +214,7 @@ class Draft:
 
 
 def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
-    """The border: the sound positions of a draft in their order, and a reject for each of the others."""
+    """Validate a draft: its sound positions in their order, and a reject for each of the others."""
     stones = draft.boards.reshape(-1, 2 * draft.side**2) != 0
     packed = np.packbits(stones, axis=1)
     ply, blue = _counts(packed), _counts(packed & _blue_bits(draft.side))

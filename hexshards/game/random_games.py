@@ -30,7 +30,7 @@ class Game:
 
 
 def play(games: int, *, side: int = SYNTH.side, seed: int = SYNTH.seed, first: int = 0) -> list[Game]:
-    """Games ``first`` to ``first + games - 1`` of a seed. Raises ValueError when the side is not 3 to 19."""
+    """Play random games ``first`` to ``first + games - 1`` of a seed. Raises ValueError for a side outside 3 to 19."""
     order_GC = _orders(range(first, first + games), side=check_side(side), seed=seed)
     winner, plies = _results(order_GC, side=side)
     return [

@@ -42,7 +42,7 @@ the kernels of an expansion take as long for 1,024 rows as for 16,384 (benchmark
 
 
 class RowBuffer:
-    """Runs of rows out of consecutive windows; what lies before a run is let go."""
+    """Buffer of rows between windows and batches: runs of them in their order; what lies before a run is let go."""
 
     def __init__(self, windows: Iterator[Rows], start: int) -> None:
         self.windows, self.end = windows, start

@@ -37,7 +37,7 @@ TURN_S = 5.0
 
 
 class Buffers:
-    """Arrays of float32, lent out again once they have come back.
+    """Buffer pool: arrays of float32, lent out again once nothing refers to them.
 
     Every array and every tensor that is made from a loan, and every view of those, keeps a reference to it; so a loan
     has come back when the list here holds the only one. Fresh memory costs a page fault for every 4 KiB.
@@ -59,7 +59,7 @@ class Buffers:
 
 
 class Slots:
-    """Places for the rows of windows, columns of ``rows`` rows at most, which worker processes fill if ``shared``.
+    """Slots of memory for the rows of windows, at most ``rows`` each, which worker processes fill if ``shared``.
 
     A slot that was lent is away until its rows have landed; from then on it is in use as long as this process has any
     view of them. What is shared has no name that a killed process could leave behind, and is in a file where /dev/shm
@@ -112,7 +112,7 @@ class Slots:
 
 
 def shared_memory(size: int) -> Arena:
-    """So many bytes that processes share, reserved: what is promised and not there ends its writer by SIGBUS.
+    """Shared memory of so many bytes, reserved: what is promised and not there ends its writer by SIGBUS.
 
     Raises DataError where neither shared memory nor the folder of temporary files has room.
     """

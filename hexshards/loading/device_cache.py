@@ -32,7 +32,7 @@ def wants_memory(error: RuntimeError) -> bool:
 
 
 class Resident:
-    """The columns that samples are made of, of a whole split, a row for each place: 50 bytes of memory at side 13.
+    """A split on a device: the columns that samples are made of, a row for each place; 50 bytes each at side 13.
 
     Raises DataError where a block is damaged, whatever is to be skipped, ValueError where the device has too little
     memory.

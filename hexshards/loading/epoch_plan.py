@@ -1,4 +1,4 @@
-"""Epoch plan: what is delivered, in which order, is settled before anything is read, for all ranks alike.
+"""Epoch plan: what is delivered, in which order, is settled before anything is read, the same for all ranks.
 
 Selections of datasets and their weights make a plan; whatever the plan follows from is its identity.
 """
@@ -40,7 +40,7 @@ _SHOWN_ROWS = 64
 
 
 class Epochs:
-    """The epochs of one loader: what is used of each dataset, and the order in which it is delivered.
+    """Plans of a loader's epochs: what is used of each dataset, and the order in which it is delivered.
 
     positions: those that are used, over all datasets. samples: those of an epoch, before a last batch is dropped.
     """

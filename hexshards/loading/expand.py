@@ -22,7 +22,7 @@ CHUNK_ROWS = 1024
 
 
 class Packed(NamedTuple):
-    """Rows of samples as they travel: NumPy arrays or tensors, one entry per row.
+    """Packed rows of samples, as they travel to where they are expanded: NumPy arrays or tensors, one entry per row.
 
     stones (B, W) uint8, player (B,) uint8, policy (B,) int16 or (B, C) float16, value (B,) float32: see Positions.
     symmetry (B,) uint8: which symmetry the row is to be shown in.
@@ -63,7 +63,7 @@ def like(rows: Rows, columns: Iterable[Any]) -> Rows:
 
 
 class Batch(NamedTuple):
-    """Samples as a network takes them, in hex_ai's layout.
+    """Batch of samples as a network takes them, in hex_ai's layout: board, policy target, value target.
 
     board float32 (B, 3, S, S): BLUE stones, RED stones, player to move (0.0 BLUE, 1.0 RED) in every cell.
     policy float32 (B, C): target distribution over cells; all zero where a position has no target.
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
 
 
 class BatchWithColumns(NamedTuple):
-    """A Batch with the columns that were asked for, a tensor of B rows for each, by name."""
+    """Batch with a fourth part: the columns that were asked for, by name, a tensor of B rows each."""
 
     board: torch.Tensor
     policy: torch.Tensor

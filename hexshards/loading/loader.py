@@ -68,7 +68,7 @@ def loader(
     world_size: int | None = None,
     **options: Unpack[LoaderOptions],
 ) -> Loader:
-    """Open a dataset for training or validation: an iterable of ``(board, policy, value)`` batches.
+    """Data loader of a dataset, for training or validation: an iterable of ``(board, policy, value)`` batches.
 
     ``dataset`` is a folder or a URL (s3, gs, hf, https). Shards of a URL come down to the folder ``cache``, if it is
     None to ``hexshards`` in the user's cache folder; beyond ``cache_limit``, in bytes or as ``50GiB``, the least
@@ -111,7 +111,7 @@ def _homes(dataset: Datasets, spec: RemoteSpec) -> Home | Mapping[Home, float]:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What a loader met that it could not read, and delivered other positions for; reread, it is counted again."""
+    """Count of damaged blocks that a loader skipped, with other positions in their place; reread, they count again."""
 
     blocks: int = 0
     positions: int = 0
@@ -153,7 +153,7 @@ class _InOrder(SequentialSampler):
 
 
 class Loader:
-    """Batches of one split, epoch after epoch; made by ``hexshards.loader``.
+    """Data loader: batches of one split, epoch after epoch; made by ``hexshards.loader``.
 
     Each ``iter`` is a pass of its own through the epoch that is current then: from the start, or, the first one after a
     state was loaded, from where that left off. Several at once do not disturb one another. ``epoch`` and
@@ -234,7 +234,7 @@ class Loader:
         return self._deliver(self.batches_of, self._store.draw if self._store else self._read)
 
     def packed(self) -> Stream[Rows]:
-        """The same batches as rows that are still packed, NumPy arrays in the CPU's memory; they count alike.
+        """Packed batches: the same rows, not expanded, NumPy arrays in the CPU's memory; a state counts them too.
 
         51 bytes a row at side 13, for those who expand them elsewhere: ``Packed``, or ``PackedWithColumns`` where
         columns were asked for, which then are as in the dataset, in no row's symmetry. An array is a view of a window
@@ -244,7 +244,7 @@ class Loader:
         return self._deliver(lambda rows: rows, self._read)
 
     def fingerprint(self, epoch: int) -> str:
-        """A short hash of an epoch's order: runs that show the same one see the same samples, one after another.
+        """Fingerprint (hash) of an epoch's order: runs that show the same one see the same samples, one after another.
 
         How the samples are cut into batches, and by how many ranks and workers, changes nothing.
         """
@@ -255,11 +255,11 @@ class Loader:
         return self.epochs.describe()
 
     def state_dict(self) -> State:
-        """Where the loader is: the batches already delivered of the current epoch, and what fixes their order."""
+        """State for a checkpoint: the samples already delivered of the current epoch, and what fixes their order."""
         return {**self._identity(), "epoch": self._at.epoch, "samples": self._at.samples}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
-        """Go on right after the last batch that a state had seen; ranks and workers may be others than then.
+        """Resume right after the last batch that a state had seen; ranks and workers may be others than then.
 
         Raises ValueError, naming the field, for a state of another dataset, order or global batch size, and for
         anything that no such loader wrote.
@@ -269,7 +269,7 @@ class Loader:
 
     @checked
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch`` at the next first batch. The current one changes nothing, so a resumed epoch goes on.
+        """Set the epoch that begins with the next first batch. To set the current one changes nothing: it goes on.
 
         The newest iterator is of that epoch too, if it has not begun: PyTorch Lightning tells the epoch after ``iter``.
         """

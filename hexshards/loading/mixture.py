@@ -1,4 +1,4 @@
-"""Mixture of datasets: weights say which dataset gives sample i, and each gives its own endless stream.
+"""Mixture of datasets by weight: weights say which dataset gives sample i, and each gives its own endless stream.
 
 A dataset's stream is its passes, one after another, each holding every position once. Of the first i samples of a mix a
 dataset has given its weight's share, rounded, wherever i is; so over any stretch the proportions are exact to within a
@@ -99,7 +99,7 @@ def _scattered(count: int, seed: int, first: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Blend:
-    """Datasets and the weights in which they are mixed."""
+    """Mixture: datasets and the weights in which they are mixed."""
 
     parts: tuple[int, ...]
     shard_blocks: tuple[list[int], ...]

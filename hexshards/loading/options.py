@@ -20,7 +20,7 @@ so that the number of batches stays what the index says."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSpec:
-    """What a loader delivers and in which order; with the dataset and the epoch it determines every batch."""
+    """Options of a data loader: what it delivers, in which order; with dataset and epoch they determine every batch."""
 
     split: str = option("train", "train or val.", shapes="order")
     batch_size: int = option(

@@ -28,7 +28,7 @@ PASSES = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Blocks that are read and mixed together; with the epoch's number it determines rows and symmetries."""
+    """Shuffle window: blocks that are read and mixed together; with the epoch it determines rows and symmetries."""
 
     epoch: int
     pass_: int
@@ -73,7 +73,7 @@ class EpochPlan:
 def plan_epoch(
     shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, spec: LoaderSpec
 ) -> EpochPlan:
-    """The windows of an epoch over shards of so many blocks, of so many rows each."""
+    """Plan an epoch's windows over shards of so many blocks, of so many rows each."""
     passes = PASSES if spec.augment == "all" else 1
     windows = [
         Window(epoch, pass_, number, blocks)
@@ -87,7 +87,7 @@ def plan_epoch(
 def window_blocks(
     shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, pass_: int, spec: LoaderSpec
 ) -> Iterator[NDArray[np.int64]]:
-    """Shards permuted and walked in groups; the blocks of a group that give rows permuted and cut into windows."""
+    """Shuffle blocks: shards are permuted and walked in groups, the blocks of a group permuted and cut into windows."""
     first = np.concatenate([[0], np.cumsum(shard_blocks, dtype=np.int64)])
     shards = np.arange(len(shard_blocks))
     if spec.shuffle:
@@ -103,14 +103,14 @@ def window_blocks(
 
 
 def window_rows(window: Window, count: int, *, spec: LoaderSpec) -> NDArray[np.int64]:
-    """The order in which a window of ``count`` rows delivers them."""
+    """Shuffle rows: the order in which a window of ``count`` rows delivers them."""
     if not spec.shuffle:
         return np.arange(count, dtype=np.int64)
     return permutation(count, spec.seed, ROWS, window.epoch, window.pass_, window.number)
 
 
 def symmetries(positions: NDArray[np.int64], window: Window, *, augment: Augment, seed: int) -> NDArray[np.uint8]:
-    """Which symmetry each position shows, positions being numbered over the whole split: (P,) uint8 of 0 to 3."""
+    """Augmentation: which symmetry each position shows, numbered over the whole split: (P,) uint8 of 0 to 3."""
     if augment == "none":
         return np.zeros(len(positions), dtype=np.uint8)
     path = (SYMMETRY, window.epoch) if augment == "random" else (SYMMETRY,)

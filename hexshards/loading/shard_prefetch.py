@@ -33,7 +33,7 @@ def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
 
 @contextmanager
 def fetching(windows: Windows, numbers: Sequence[int]) -> Iterator[Callable[[int], None]]:
-    """While entered, threads fetch what the windows of these numbers read, as far as it is not on this machine.
+    """Prefetch while entered: threads fetch the shards that these windows read, as far as they are not here.
 
     Call what is yielded with the number of the window that was reached: its shards, and as many more as are walked at a
     time, may come down.

@@ -34,7 +34,7 @@ BatchColumns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One figure, what a uniform shuffle gives, and how far beyond it is in standard deviations; None: not judged."""
+    """One figure, that of a uniform shuffle, and how far apart, in standard deviations; None: not judged."""
 
     name: str
     measured: float
@@ -67,7 +67,7 @@ class Mixing:
 def mixing(
     dataset: str | Path | Home, spec: LoaderSpec, *, epoch: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Mixing:
-    """Measure all full batches of an epoch, and those of one with ``augment="all"``. Reads the split five times.
+    """Measure shuffle quality over an epoch, and one with ``augment="all"``: full batches. Reads the split five times.
 
     ``progress`` is told samples done and in all. Memory: 16 bytes a game, and a window. Raises ValueError where an
     epoch has fewer than two full batches, and whatever opening and reading the dataset raises.

@@ -46,7 +46,7 @@ _MAX_WORKERS = 1024
 
 
 def decode_column(key: str, data: bytes) -> NDArray[Any] | None:
-    """Decode members ``*.npy.zst``; pass it to ``webdataset.WebDataset(...).decode(hexshards.decode_column)``.
+    """Decoder of members ``*.npy.zst`` for ``webdataset.WebDataset(...).decode(hexshards.decode_column)``.
 
     Raises ValueError for a member that would decompress to more than MAX_COLUMN_BYTES.
     """
@@ -72,7 +72,7 @@ def pipeline(
     index: str | Path | None = None,
     columns: Sequence[str] = (),
 ) -> webdataset.DataPipeline:
-    """A stock ``webdataset.DataPipeline`` over shards, of ``(board, policy, value)`` batches as the loader gives them.
+    """WebDataset pipeline: a stock ``webdataset.DataPipeline`` over shards, of the loader's ``(board, policy, value)``.
 
     ``urls`` are what webdataset opens: paths, braces, http, ``pipe:``, which runs a shell: at your own risk. Shards are
     split by node and by worker, and shuffled anew in each epoch, the first of which is number ``epoch``; positions are

@@ -1,4 +1,4 @@
-"""A window is the unit of reading: its blocks are fetched, checked, decompressed and mixed in one place, at once."""
+"""Shuffle window, the unit of reading: its blocks are fetched, checked, decompressed and shuffled together, at once."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Windows:
         return int(np.diff(self.plan.starts).max())
 
     def mix(self, number: int, into: Columns) -> Mixed:
-        """Window ``number``, its rows in arrays of the right size that are given, or in fresh ones."""
+        """Read and shuffle window ``number``; its rows go to arrays of the right size, or to fresh ones."""
         window = self.read(number, (*COLUMNS, *self._besides), into)
         if self.extra:
             window.columns["columns"] = self.extra.packed(window.columns)

@@ -59,7 +59,7 @@ def read_windows(windows: Windows, numbers: range, *, num_workers: int) -> Gener
 
 
 class Landing:
-    """Windows for a DataLoader without batching of its own: each is written to its slot by whoever makes it."""
+    """Dataset of windows for torch's DataLoader, which does not batch them: whoever makes one writes it to its slot."""
 
     def __init__(self, windows: Windows, slots: Slots) -> None:
         self.windows, self.slots = windows, slots

@@ -23,7 +23,7 @@ _TO_ALL = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
 
 @contextmanager
 def named() -> Iterator[None]:
-    """PyTorch's error for a dead worker in our words. It comes by signal, wherever the program is just then.
+    """Turn PyTorch's error for a dead worker into WorkerDied. It comes by signal, wherever the program is just then.
 
     How a worker ended is told of those that run when the block is entered.
     """
@@ -45,7 +45,7 @@ def named() -> Iterator[None]:
 
 
 def tells_of_death(error: BaseException) -> bool:
-    """Whether an error is PyTorch's for a dead worker, which has to do with nothing that was done when it came."""
+    """Whether an error is PyTorch's for a dead worker: it says nothing of what was done when it came."""
     return isinstance(error, RuntimeError) and _DIED.fullmatch(str(error)) is not None
 
 

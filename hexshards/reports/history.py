@@ -1,4 +1,4 @@
-"""Metrics history: what a run brought is read back from ``metrics.jsonl``; a number that is not there is NaN."""
+"""Metrics history of a run, read back from ``metrics.jsonl``; a number that is not there is NaN."""
 
 from __future__ import annotations
 

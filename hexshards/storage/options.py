@@ -1,4 +1,4 @@
-"""How the files of a dataset come down from a URL."""
+"""Options of remote datasets: how their files come down from a URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hexshards.options import check_options, option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteSpec:
-    """How the files of a dataset come down from a URL."""
+    """Options of remote datasets: how their files come down from a URL."""
 
     cache: Path | None = option(
         None,

@@ -1,4 +1,4 @@
-"""What a sweep tries, and how."""
+"""Options of a hyperparameter sweep: what it tries, and how."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
-    """What a sweep tries."""
+    """Options of a sweep: its search space, sampler and pruner."""
 
     search: Mapping[str, Range | tuple[Any, ...]]
     """Train options, and the numbers or the choices tried for each."""

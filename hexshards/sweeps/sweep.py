@@ -19,7 +19,7 @@ from hexshards.training.hooks import Hook
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What a sweep found so far."""
+    """Result of a sweep so far: its trials, the best first."""
 
     out: Path
     metric: str
@@ -48,7 +48,7 @@ def sweep(
     hooks: Sequence[Hook] = (),
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> Sweep:
-    """Search over train options, as a TOML file or what it would hold says: see docs/sweep.md.
+    """Hyperparameter search over train options, as a TOML file or what it would hold says: see docs/sweep.md.
 
     The same call goes on with a sweep that was cut off, and may run in several processes at once, on one machine or
     on several that share a database; each returns when all trials have ended. trials: more or fewer than the file

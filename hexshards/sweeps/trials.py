@@ -1,4 +1,4 @@
-"""A trial is a run: it can be pruned between two mini-epochs, and one whose process was killed goes on in another.
+"""Trials (Optuna): each is a run, may be pruned between mini-epochs, and goes on elsewhere if its process dies.
 
 The only door to Optuna. Any number of processes work on one database; which trial is whose is decided there.
 """

@@ -48,7 +48,7 @@ _COLUMNS = ("stones", "player", "policy", "value", "source", "game", "ply", "pli
 
 
 class Diagnosis:
-    """After each validation, adds ``diagnosis`` to the mini-epoch's record: see docs/diagnostics.md.
+    """Diagnostics hook: after each validation adds ``diagnosis`` to the mini-epoch's record (docs/diagnostics.md).
 
     positions: at most so many are looked at, spread evenly over the shards of the split, and no more than validation
     looks at. They are read once, and held packed: about 70 bytes each at side 13.
@@ -204,7 +204,7 @@ def grouped(group_P: NDArray[Any], by_head: Mapping[str, HeadScores]) -> dict[st
 
 
 def calibration(red_P: NDArray[Any], value_P: NDArray[Any]) -> dict[str, Any]:
-    """Positions by the probability that RED wins: what is said, and what comes true.
+    """Calibration (reliability diagram): positions by the probability that RED wins, as said and as it comes true.
 
     expected_error: the difference of both, a mean over the positions; 0 for a network whose probabilities are honest.
     """
@@ -219,7 +219,7 @@ def calibration(red_P: NDArray[Any], value_P: NDArray[Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def equivariance(trainer: Trainer, rows: Packed, *, side: int) -> dict[str, float | None]:
-    """How far answers move when a position is shown in another symmetry, a mean over the three; 0: not at all.
+    """Equivariance error: how far answers move when a position is shown in another symmetry, a mean over the three.
 
     policy: the share of probability that goes to other cells, over the positions that have a policy target. value: the
     difference in the probability that RED wins.
@@ -248,7 +248,7 @@ def _back(trainer: Trainer, board: Tensor, symmetry: int, side: int) -> tuple[Te
 
 
 def memory(train: Mapping[str, Any], val: Mapping[str, Any]) -> dict[str, Any]:
-    """How much lower the value loss is in training, and a warning where it looks as if games were learned by heart."""
+    """Overfitting: how much lower the value loss is in training, and a warning where games look learned by heart."""
     known, unseen = train.get("value_loss", math.nan), val.get("value_loss", math.nan)
     record = {"value_gap": _short(unseen - known)}
     if not (unseen > MEMORY_RATIO * known and unseen - known > MEMORY_GAP):

@@ -27,7 +27,7 @@ FIRST_BATCHES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What a run would be."""
+    """Dry run of a training: what it would count, write and take."""
 
     positions: int
     epoch_samples: int
@@ -65,7 +65,7 @@ class Rehearsal:
 
 
 def rehearse(spec: TrainSpec) -> Rehearsal:
-    """Open everything a run needs, measure a few seconds of it, and write nothing."""
+    """Dry run: open everything a run needs, measure a few seconds of it, and write nothing."""
     trainer, train_loader, val_loader = parts_of(spec)
     totals = _plan(spec).totals(train_loader)
     speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)

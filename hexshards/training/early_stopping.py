@@ -16,7 +16,7 @@ from hexshards.units import counted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long a run trains at most, over all its starts; whichever comes first."""
+    """Limits of a run, over all its starts; it ends with whichever comes first."""
 
     epochs: int
     samples: int | None = None
@@ -32,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopping:
-    """What makes one mini-epoch better than another, and how long the next better one is waited for."""
+    """Early stopping: what makes a mini-epoch better than another; how long to wait for a better one (patience)."""
 
     metric: str = "val.loss"
     """A number of the mini-epoch's record, by its path: ``val.value_accuracy``, or a name that a hook adds."""

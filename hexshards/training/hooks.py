@@ -22,7 +22,7 @@ from hexshards.training.records import Outcome, Totals, TrainingProgress, joined
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a hook can reach."""
+    """A run, as its hooks see it."""
 
     folder: Path
     trainer: Trainable
@@ -36,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something happened in a run."""
+    """Event of a run, which its hooks are called with."""
 
     run: Run = field(repr=False)
 
@@ -127,7 +127,7 @@ class RunEnded(Event):
 
 
 class Hook(Protocol):
-    """Anything that can be called with an event."""
+    """Callback of a run: anything that can be called with an event."""
 
     def __call__(self, event: Event, /) -> Mapping[str, Any] | None:
         """React to an event, or pass it over: others will be added. Plain numbers and words to record, or None."""

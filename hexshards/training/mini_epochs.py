@@ -96,7 +96,7 @@ class MiniEpochPlan:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Epochs and mini-epochs count from 1, the latter anew in each epoch unless they may cross its end."""
+    """Cursor of a run. Epochs and mini-epochs count from 1, the latter anew in each epoch unless they cross its end."""
 
     epoch: int = 1
     mini_epoch: int = 1

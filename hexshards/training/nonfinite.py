@@ -24,7 +24,7 @@ TEXT = "positions.txt"
 
 
 def write_suspect(batch: Any, folder: Path) -> str:
-    """Write a batch of (board, policy, value) into a folder, and say where it is or why it is not.
+    """Write down the batch (board, policy, value) of a non-finite loss, and say where it is or why it is not.
 
     Positions shown in a symmetry that swaps the colours are turned back, so that BLUE has moved first.
     """

@@ -41,7 +41,7 @@ MINI_EPOCHS, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """How a batch changes the weights."""
+    """Options of an optimizer step: losses, optimizer, learning rate schedule, precision."""
 
     optimizer: Optimizer = option("adamw", "AdamW, or SGD with Nesterov's momentum.", panel=OPTIMIZER, shapes="weights")
     learning_rate: float = option(1e-3, "Learning rate, after warm-up.", above=0, panel=OPTIMIZER, shapes="weights")
@@ -130,7 +130,7 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec(StepSpec):
-    """One training run: its data, its folder, its model and its schedule.
+    """Options of a training run: its data, folder, network, steps and ends.
 
     Every field made by ``option`` is an option of ``hexshards train`` by the same name.
     """

@@ -1,4 +1,4 @@
-"""Training in mini-epochs: an epoch is a pass over the data, a mini-epoch a number of samples.
+"""Training loop in mini-epochs: an epoch is a pass over the data, a mini-epoch a number of samples.
 
 Train, validate those very weights, save them, tell; stop or go on. Where a run stands is in its newest checkpoint, so
 a run that was stopped at any moment, in any way, and started again ends with the weights, bit for bit, of one that
@@ -36,7 +36,7 @@ DEFAULT = RunSettings()
 
 
 class MiniEpochOrchestrator:
-    """Drive a trainer through ``num_epochs`` passes over a loader, resuming by itself.
+    """Training loop: drives a trainer through ``num_epochs`` passes over a loader in mini-epochs, resuming by itself.
 
     A mini-epoch ends with the first batch that reaches ``mini_epoch_samples`` samples, of all ranks, or with the epoch.
     val_loader None: no validation. run: the folder of ``checkpoints/``, ``best.pt`` and ``metrics.jsonl``. hooks: see

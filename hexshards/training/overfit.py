@@ -37,7 +37,7 @@ class Overfit:
 
 
 def overfit(spec: TrainSpec, *, tell: Callable[[Overfit], None] = lambda reached: None) -> Overfit:
-    """Take steps on the run's first batch until it is learned; write nothing.
+    """Overfit one batch: take steps on the run's first until it is learned; write nothing.
 
     The learning rate is constant and the positions are shown as they are; all else is as ``spec`` says.
     """

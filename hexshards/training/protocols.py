@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Trainable(Protocol):
-    """What learns. It finishes a batch before it asks for the next: the state may be saved in between.
+    """Trainer protocol: what learns. It finishes a batch before it asks for the next, so a state may be saved between.
 
     ``train_on_batches`` and ``state_dict`` may raise errors.NonFiniteLoss. Beside, it may be one
     that ShowsLosses.
@@ -41,7 +41,7 @@ class Fingerprinted(Protocol):
 
 
 class TrainLoader(Protocol):
-    """What delivers an epoch at each ``iter()`` and can go on from a state, as hexshards.loader's loaders do.
+    """Training loader protocol: delivers an epoch at each ``iter()`` and can resume from a state, as hexshards.loader.
 
     ``len()`` is the batches in an epoch, ``samples`` the samples in one, of all ranks.
     """

@@ -1,4 +1,4 @@
-"""Recent batches can be read again, each from a loader's state kept now and then and the batches since."""
+"""Recent batches can be read again: a loader's state is kept now and then, and the batches since are counted."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiniEpochReport:
-    """What one mini-epoch brought: the training metrics over it, and how the saved weights validate."""
+    """Metrics of a mini-epoch: of training, over all of it, and of validation, of the weights that are saved."""
 
     epoch: int
     mini_epoch: int
@@ -83,7 +83,7 @@ class MiniEpochReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended."""
+    """Outcome of a run: how it ended."""
 
     interrupted: bool
     """A signal ended it; the state is saved and the run goes on when started again."""

@@ -44,7 +44,7 @@ from hexshards.units import duration_s
 
 @checked
 def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
-    """Train as the spec says, from the folder's newest good checkpoint on, with the others that torchrun started.
+    """Train as the spec says, resuming from the newest good checkpoint, with the processes that torchrun started.
 
     Raises DataError when the dataset has no training split or cannot be read, or when the folder holds the
     run of another dataset or of other options; WorkerDied when a process that reads was killed; ConnectionError

@@ -18,7 +18,7 @@ from hexshards.training.options import TRAIN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What MiniEpochOrchestrator takes beside what everybody gives it."""
+    """Settings of MiniEpochOrchestrator, beside what everybody gives it."""
 
     mini_epoch_batches: int | None = TRAIN.mini_epoch_batches
     """A mini-epoch counts so many batches instead of samples."""

@@ -1,4 +1,4 @@
-"""When a run stops: limits of samples and time, early stopping, a hook that asks, a signal. All ranks agree.
+"""Stop conditions of a run: limits of samples and time, early stopping, a hook, a signal. All ranks agree.
 
 A signal leaves in the middle of a mini-epoch; time that is up ends the mini-epoch early; all else waits for its end.
 """
@@ -17,7 +17,7 @@ from hexshards.units import counted
 
 
 class Stop:
-    """What ends a run, and why."""
+    """Stop conditions: what ends a run, and why."""
 
     def __init__(
         self, plan: MiniEpochPlan, early: EarlyStopping, *, watch: Stopwatch, process_group: ProcessGroup

@@ -1,4 +1,4 @@
-"""Times of a run: how long in all its starts, how fast a mini-epoch goes, how much of it waits for data."""
+"""Timing of a run: how long in all its starts, how fast a mini-epoch goes, how much of it waits for data."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def remark(told=TOLD, moves=MOVES):
 
 
 @pytest.mark.parametrize(
-    ("told", "reason", "found"),
+    ("told", "reason", "finding"),
     [
         ("-", "search of more or fewer moves than the game has", "1 of 9 moves"),
         (TOLD + " -", "search of more or fewer moves than the game has", "10 of 9 moves"),

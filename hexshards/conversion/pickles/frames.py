@@ -1,4 +1,4 @@
-"""Frames carry no data: a pickle without them means the same, and no example in it is cut in two.
+"""Pickle frames (protocol 4) left out: a pickle without them means the same, and no example in it is cut in two.
 
 Picklers of protocol 4 and up put a FRAME opcode, with the number of bytes until the next one, between any two opcodes,
 every 64 kB. Here they are taken out, by that number alone. Who reads the pickle must find that each of the places lies

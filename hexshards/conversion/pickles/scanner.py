@@ -1,4 +1,4 @@
-"""Dicts that look alike are found by comparing bytes, all at once, and mean exactly what the machine would read.
+"""Vectorised scan for dicts of one kind: found by comparing bytes, they mean exactly what the machine would read.
 
 In a file of 195,000 examples all but a few have the same opcodes in the same places and differ in a dozen numbers and
 two arrays. The first of a kind is read by the machine of pickles.machine; pickles.templates tells which of its

@@ -1,4 +1,4 @@
-"""A template says which bytes of a dict are which leaf, and which must be the same in every other dict of its kind.
+"""Byte templates of pickled dicts: which bytes are which leaf, and which all dicts of a kind have in common.
 
 Running one dict once more on the machine of pickles.machine, its leaves marked with the opcodes that they came from,
 tells it. A dict that makes something for others to refer to, or has opcodes that change where a leaf lies, has none.

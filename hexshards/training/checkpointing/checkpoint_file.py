@@ -82,7 +82,7 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, Any]) -> None:
-    """Publish a checkpoint in one step; a write that fails leaves what was there.
+    """Write a checkpoint atomically; a write that fails leaves what was there.
 
     state: the values of PARTS. The trainer's state joins them at the top level. What both hold is made plain (see
     plain_values). Raises NotPlain, before anything is written, for what could not be read back.
@@ -103,7 +103,7 @@ def write(path: Path, state: Mapping[str, Any], *, trainer_state: Mapping[str, A
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, tensors on the CPU. Raises DataError when it is not what was written.
+    """Read a checkpoint: its state, tensors on the CPU. Raises DataError when it is not what was written.
 
     Nothing is held that the file itself does not bear out: its checksum is compared piece by piece, and no record in it
     may be compressed.
@@ -223,7 +223,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """What is drawn inside is not missed outside: a DataLoader draws a seed whenever it is opened."""
+    """Keep torch's random state: what is drawn inside is not missed outside, such as the seed of each DataLoader."""
     before = random_state()
     try:
         yield

@@ -25,7 +25,7 @@ from hexshards.training.stream import BatchStream
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Where a run stands between two batches: what a checkpoint keeps of it, beside weights and random state."""
+    """State of a run between two batches: what a checkpoint keeps beside weights and random state."""
 
     cursor: Cursor = field(default_factory=Cursor)
     standing: Standing = field(default_factory=Standing)
@@ -36,7 +36,7 @@ class RunState:
 
 
 class Checkpoints:
-    """Those in the folder of a run."""
+    """Checkpoints in the folder of a run: restore, save, retain."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Checkpoints:
         return self.folder.held() if self.writes else nullcontext()
 
     def restore(self, trainer: Trainable, stream: BatchStream, *, notice: Callable[[str], None]) -> RunState:
-        """Put trainer, stream and random state where the run stands; the state of a run that begins, if it does."""
+        """Resume: put trainer, stream and random state where the run stands; without a checkpoint it begins."""
         self.newest = self.resumed_from = None
         if self.writes:
             self.folder.remove_leftovers()
@@ -84,7 +84,7 @@ class Checkpoints:
         return state
 
     def save(self, state: RunState, trainer: Trainable, stream: BatchStream, *, finished: bool) -> Path:
-        """Write the checkpoint of a finished mini-epoch, whose record the state has; or a partial one."""
+        """Save a checkpoint: of a finished mini-epoch, whose record the state has, or a partial one."""
         cursor = state.cursor
         path = self.path_of(cursor, partial=not finished)
         partial = {} if state.train is None else {"train": dict(state.train)}

@@ -1,4 +1,4 @@
-"""A head is one output of the network, with its target, its loss and its metrics: each is declared here, and only here.
+"""Heads: outputs of the network, each declared here, and only here, with its target, its loss and its metrics.
 
 Trainer, validation, diagnostics, records, plots and terminal walk the heads. A head ``h`` has the numbers ``h_loss``
 and those of its metrics in every record.
@@ -30,7 +30,7 @@ ALL_ROWS = "samples"
 
 
 class Target(NamedTuple):
-    """What a head's answer is compared with."""
+    """Target (label) of a head: what its output is compared with."""
 
     wanted: Tensor
     """A row for each sample; one without a target holds any finite numbers."""
@@ -68,7 +68,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """One output of the network."""
+    """Head: one output of the network."""
 
     name: str
     title: str

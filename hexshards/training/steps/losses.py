@@ -18,7 +18,7 @@ from hexshards.training.steps.heads import ALL_ROWS, Head, Target
 
 
 class Samples(Protocol):
-    """What a trainer needs of a batch."""
+    """Batch protocol: what a trainer needs of one."""
 
     @property
     def board(self) -> Tensor: ...  # noqa: D102

@@ -1,4 +1,4 @@
-"""A model maps boards to what to play and who wins: ``forward(board) -> (policy_logits, value_logit)``.
+"""Reference network: boards to move and winner, ``forward(board) -> (policy_logits, value_logit)``.
 
 Any ``torch.nn.Module`` that does so can be trained:
 
@@ -23,7 +23,7 @@ PLANES = 3
 
 
 class TwoHeadedResNet(nn.Module):
-    """A residual tower with a policy head and a value head; the same weights serve every side from 3 to 19.
+    """Residual network (ResNet) with a policy and a value head; the same weights serve every side from 3 to 19.
 
     Fully convolutional: the value head sees each plane's mean and maximum over the board.
     """

@@ -1,4 +1,4 @@
-"""A network is ours or yours; before a run it is tried on a board, and its first weights follow from seed or file.
+"""Model factory: the network is ours or yours, is tried on a board before a run, and begins with seed or file.
 
 The seed's weights depend on nothing drawn before, and leave torch's random state as it was.
 """
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 def network(spec: TrainSpec, *, side: int) -> nn.Module:
-    """The network that a spec names, on the CPU, tried on empty boards of a side and with the weights to begin with.
+    """Make the network that a spec names, on the CPU: tried on empty boards of a side, with its initial weights.
 
     Raises ValueError for a network that cannot be made or does not answer as it should, DataError for weights that
     do not fit.

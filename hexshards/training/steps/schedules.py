@@ -40,7 +40,7 @@ def share(samples: int, spec: StepSpec, *, length: int) -> float:
 
 
 class Schedule:
-    """Sets an optimiser's learning rate before each step.
+    """Learning rate scheduler: sets an optimiser's rate before each step, by the samples seen.
 
     Raises ValueError for a schedule that needs ``schedule_samples`` and has none.
     """

@@ -42,7 +42,7 @@ LOOK_BATCHES = 32
 
 
 class Trainer:
-    """Takes a step a batch on the weighted sum of its heads' losses, as ``spec`` says.
+    """Trainer: an optimizer step per batch on the weighted sum of its heads' losses, as ``spec`` says.
 
     A state taken between two batches of ``train_on_batches`` holds the sums of that call so far: a trainer
     that loads it continues them in its next call, whose metrics are then those of the whole, bit for bit.
@@ -82,7 +82,7 @@ class Trainer:
         self._newest = _NewestLosses(1 if self.device.type == "cpu" else LOOK_BATCHES)
 
     def train_on_batches(self, batches: Iterable[Samples]) -> dict[str, float]:
-        """One step per batch, each finished before the next batch is asked for; means over all their samples.
+        """Train: a step per batch, finished before the next batch is asked for. Returns means over all samples.
 
         Metrics, over all processes: samples, policy_samples (rows with a policy target), batches, loss, policy_loss,
         value_loss, learning_rate (of the last step). Raises NonFiniteLoss, in all processes.
@@ -101,7 +101,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, loader: Iterable[Samples]) -> dict[str, float]:
-        """Losses and accuracies over all samples, whatever the batches they come in; no weight changes.
+        """Validate: losses and accuracies over all samples, however they are batched; no weight changes.
 
         Every process is given the same batches, and they share them. Metrics: those of ``train_on_batches`` less the
         rate, and policy_top1, policy_top5 (over the rows with a policy target; the target move is its row's largest),
@@ -122,7 +122,7 @@ class Trainer:
 
     @torch.no_grad()
     def answer(self, board_B3SS: Tensor) -> dict[str, Tensor]:
-        """What the network answers for each head (B, ...), by its name, as in validation; changes nothing.
+        """Predict: the network's output for each head (B, ...), by its name, as in validation; changes nothing.
 
         Other than ``validate``, this is for one process alone.
         """
@@ -130,7 +130,7 @@ class Trainer:
             return self._answers(self.model, board_B3SS.to(self.device, memory_format=self._layout))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for torch's random state.
+        """State for a checkpoint: all that the next step depends on, but for torch's random state.
 
         It fits any number of processes; rank 0's is that of the group. Raises NonFiniteLoss rather than hand out
         weights that are no numbers.
@@ -154,7 +154,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, as if never stopped.
+        """Restore a state and go on as if never stopped.
 
         Raises ValueError for one that another network, optimizer or trainer made, before anything is changed.
         """

@@ -1,4 +1,4 @@
-"""What a network's value can be is seen in what it answers under other weights, not in what it is called.
+"""Range of a network's value (logit, probability, tanh), seen in its answers under other weights, not in its name.
 
 A logit leaves -1 to 1 under some weights. What ends in tanh, a sigmoid, a softmax or a clamp saturates and stays
 within, whatever the weights are; as a logit it keeps probabilities in 0.27 to 0.73, and training is silently wrong.
