@@ -69,7 +69,8 @@ def changed(random: Random, entry: Any, told: list[str]) -> Any:
     new: Any = random.choice(VALUES)
     match random.randrange(8):
         case 0 if isinstance(old, (int, float)):
-            new = random.choice([old + 1, old - 1, -old, float(old), old * 2, old * 10**6, str(old), old + 2**32])
+            fraction = float(old) if abs(old) < 1e300 else 0.5  # a number may have been put there that no float holds
+            new = random.choice([old + 1, old - 1, -old, fraction, old * 2, old * 10**6, str(old), old + 2**32])
         case 1 if isinstance(old, (int, float)):
             new = random.choice(NUMBERS)
         case 2 if isinstance(old, list) and old:
