@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hexshards.errors import NonFiniteLoss as NonFiniteLoss
     from hexshards.errors import WorkerDied as WorkerDied
     from hexshards.interop.export import export_network as export_network
+    from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints as HexAiCheckpoints
+    from hexshards.interop.hex_ai_trainer import HexAiTrainer as HexAiTrainer
     from hexshards.interop.saved_network import Network as Network
     from hexshards.interop.saved_network import load_network as load_network
     from hexshards.loading.expand import expand as expand
@@ -57,6 +59,8 @@ _HOMES = {
     "ConvertSpec": "conversion.options",
     "DataError": "errors",
     "Event": "training.hooks",
+    "HexAiCheckpoints": "interop.hex_ai_checkpoint",
+    "HexAiTrainer": "interop.hex_ai_trainer",
     "Hook": "training.hooks",
     "Index": "dataset.index",
     "InputRejected": "errors",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,12 @@ class HexAiCheckpoints:
     """A hook: each finished mini-epoch as hex_ai's checkpoint too, beside ``checkpoints/`` in the run's folder.
 
     With a limit on the checkpoints that are kept, those go whose own are gone. Rank 0 alone writes.
-    folder: where instead.
+    folder: where instead. write: what writes one into a folder instead; it returns its name.
     """
 
-    def __init__(self, folder: LocalPath | None = None) -> None:
+    def __init__(self, folder: LocalPath | None = None, *, write: Callable[[Saved, Path], str] | None = None) -> None:
         self._folder = None if folder is None else Path(folder)
+        self._write = write or (lambda event, folder: written(event.checkpoint, folder).name)
         self._made: dict[str, str] = {}
         """By the name of a checkpoint that a record tells of, that of hex_ai's."""
 
@@ -94,7 +95,7 @@ class HexAiCheckpoints:
             case RunStarted(history=history):
                 self._made = {each["checkpoint"]: name_of(each["epoch"], each["mini_epoch"]) for each in history}
             case Saved(checkpoint=checkpoint, record=record) if record:
-                self._made[checkpoint.name] = written(checkpoint, folder).name
+                self._made[checkpoint.name] = self._write(event, folder)
                 self._tidy(checkpoint.parent, folder)
 
     def _tidy(self, checkpoints: Path, folder: Path) -> None:

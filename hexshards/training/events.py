@@ -75,9 +75,9 @@ class Events:
         """The dataset has more samples than in the epoch before."""
         self.notice(f"the dataset has grown: epoch {epoch} has {counted(more, 'sample')} more")
 
-    def begun(self, state: RunState) -> None:
+    def begun(self, state: RunState, *, batches: int) -> None:
         """The trainer is about to be given a mini-epoch's batches."""
-        self._hooks.tell(MiniEpochBegun(run=self._run, **_at(state)))
+        self._hooks.tell(MiniEpochBegun(run=self._run, batches=batches, **_at(state)))
 
     def progress(self, stream: BatchStream, best: float | None, train: Callable[[], Mapping[str, Any]]) -> None:
         """Batches were trained; told now and then."""

@@ -63,6 +63,8 @@ class MiniEpochBegun(Event):
     epoch: int
     mini_epoch: int
     samples_seen: int
+    batches: int
+    """As many as are planned; the end of an epoch within it, or data that grows, may change that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

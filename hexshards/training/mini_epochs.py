@@ -75,6 +75,11 @@ class MiniEpochPlan:
             left = min(left, loader.samples - at.epoch_samples)
         return min(self.mini_epoch_samples or batches_samples, at.mini_samples + left)
 
+    def batches_left(self, at: Cursor, loader: TrainLoader) -> int:
+        """Batches that the mini-epoch at work still will have; of two epochs, one more where the first ends short."""
+        left = self.mini_epoch_of(at, loader) - at.mini_samples
+        return -(-left // max(1, loader.batch_size * loader.world_size))
+
     def totals(self, loader: TrainLoader) -> Totals:
         """What the run counts, as far as epochs and samples limit it, of the dataset as it is."""
         samples = self.samples_left(Cursor(), loader)

@@ -25,7 +25,7 @@ from hexshards.training.hooks import Hook, Run
 from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.nonfinite import write_suspect
 from hexshards.training.options import TRAIN
-from hexshards.training.protocols import ShowsLosses, Trainable, TrainLoader
+from hexshards.training.protocols import HearsEvents, ShowsLosses, Trainable, TrainLoader
 from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings
 from hexshards.training.stop import Stop
@@ -83,7 +83,8 @@ class MiniEpochOrchestrator:
             stop=self.stop.because,
             rank=process_group.rank,
         )
-        self.events = Events(seen, hooks, **shared)
+        own = [trainer.on_event] if isinstance(trainer, HearsEvents) else []
+        self.events = Events(seen, [*own, *hooks], **shared)
         self.stream = BatchStream(
             train_loader, plan, growing_data=settings.growing_data, on_growth=self.events.grown, **shared
         )
@@ -148,7 +149,7 @@ class MiniEpochOrchestrator:
             leave=lambda: self.stop.leave(lambda: self.save(replace(state, cursor=self.stream.cursor), finished=False)),
             done=lambda: self.events.progress(self.stream, best, running),
         )
-        self.events.begun(state)
+        self.events.begun(state, batches=self.stream.plan.batches_left(state.cursor, self.stream.loader))
         metrics = self.trainer.train_on_batches(batches)
         cursor = self.stream.cursor
         if self.stop.time_up:

@@ -10,7 +10,7 @@ class Trainable(Protocol):
     """Trainer protocol: what learns. It finishes a batch before it asks for the next, so a state may be saved between.
 
     ``train_on_batches`` and ``state_dict`` may raise errors.NonFiniteLoss. Beside, it may be one
-    that ShowsLosses.
+    that ShowsLosses, or HearsEvents.
     """
 
     def train_on_batches(self, batches: Iterable[Any], /) -> Mapping[str, Any]:
@@ -66,6 +66,14 @@ class ShowsLosses(Protocol):
 
     def running_metrics(self) -> Mapping[str, Any]:
         """Metrics of the mini-epoch so far."""
+
+
+@runtime_checkable
+class HearsEvents(Protocol):
+    """What a trainer may do: hear the events of its run, before any hook does."""
+
+    def on_event(self, event: Any, /) -> None:
+        """React to an event of ``hooks``, or pass it over."""
 
 
 @runtime_checkable

@@ -34,7 +34,7 @@ KEYS = {
 class TwoHeadedResNet(nn.Module):
     """``forward(board (B, 3, 13, 13))`` gives ``(policy_logits (B, 169), value (B, 1))``, the value within -1 to 1."""
 
-    def __init__(self, *, dropout_prob: float = 0.0) -> None:
+    def __init__(self, *, dropout_prob: float = 0.0, cells: int = 169) -> None:
         super().__init__()
         self.input_conv = nn.Conv2d(3, CHANNELS[0], 3, padding=1, bias=False)
         self.input_bn = nn.BatchNorm2d(CHANNELS[0])
@@ -43,7 +43,7 @@ class TwoHeadedResNet(nn.Module):
             nn.Sequential(_Block(before, after), _Block(after, after)) for before, after in pairwise(widths)
         )
         self.dropout = nn.Dropout(dropout_prob)
-        self.policy_head = nn.Linear(CHANNELS[-1], 169)
+        self.policy_head = nn.Linear(CHANNELS[-1], cells)
         self.value_pre = nn.Linear(CHANNELS[-1], 16)
         self.value_head = nn.Linear(16, 1)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from hexshards.errors import escaped
 
 MOMENTS = {
+    torch.optim.Adam: frozenset({"step", "exp_avg", "exp_avg_sq"}),
     torch.optim.AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
     torch.optim.SGD: frozenset({"momentum_buffer"}),
 }
