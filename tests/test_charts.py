@@ -59,7 +59,9 @@ def test_ticks_are_round_and_percents_have_as_many_digits_as_tell_them_apart():
     assert ticks(5, 5) == [5]
     shown = texts(drawn(Series(x=np.arange(2), y=np.array([0, 0.02])), percent=True, low=0))
     assert shown[:3] == ["0.0%", "0.5%", "1.0%"]
-    assert [counted_short(each) for each in (0, 12, 1500, 2e6, 0.25)] == ["0", "12", "1.5k", "2M", "0.25"]
+    assert [counted_short(each) for each in (0, 12, 1500, 2e6, 0.25, 5e-4, 2e-6)] == [
+        *("0", "12", "1.5k", "2M", "0.25", "5e-4", "2e-6")
+    ]
 
 
 def test_a_logarithmic_axis_has_powers_of_ten():

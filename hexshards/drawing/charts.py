@@ -128,10 +128,13 @@ def tone_class(tone: int) -> str:
 
 
 def counted_short(value: float) -> str:
-    """A number as a tick says it: 1,500 as 1.5k, 2,000,000 as 2M."""
+    """A number as a tick says it: 1,500 as 1.5k, 2,000,000 as 2M, 0.0005 as 5e-4."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
+    if 0 < abs(value) < 1e-3:
+        digits, _, power = f"{value:.3g}".partition("e")
+        return f"{digits}e{int(power)}" if power else f"{value:.0e}".replace("e-0", "e-")
     return f"{value:.3g}"
 
 

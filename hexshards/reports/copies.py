@@ -28,7 +28,10 @@ class Shared:
     late_shared: int
     late_copies: float
     """How often such a position is in the whole of train, on average: an estimate."""
+    read: int
+    """Positions of train that were compared."""
     exact: bool
+    """Whether these are all of train, and val was read whole."""
 
     @property
     def late_share(self) -> float:
@@ -81,5 +84,6 @@ def shared(train: Sample, val: Sample) -> Shared:
         late=int(late.sum()),
         late_shared=int(late[rows].sum()),
         late_copies=in_sample * train.total / len(train.positions),
+        read=len(train.positions),
         exact=train.whole and val.whole,
     )

@@ -18,13 +18,12 @@ from hexshards.loading.options import LOADER
 from hexshards.loading.shuffle_quality import Mixing, mixing
 from hexshards.reports.copies import Shared, shared
 from hexshards.reports.figures import Openings, figures_of, opening_figures, openings_of
-from hexshards.reports.history import read_history
 from hexshards.reports.options import REPORT, ReportSpec
 from hexshards.reports.page import Board, Page, Table, rendered
 from hexshards.reports.run_figures import runs_part
 from hexshards.reports.sample import Sample, read_sample
 from hexshards.reports.source_files import source_files
-from hexshards.reports.verdicts import Verdict, verdicts_of
+from hexshards.reports.verdicts import Level, Verdict, verdicts_of
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
 from hexshards.units import counted, show_bytes
@@ -41,8 +40,11 @@ LISTED_FILES = 1000
 MIXED_POSITIONS = 131_072
 """Positions whose batches are compared with a uniform shuffle: they are read five times."""
 
-_BOARDS, _SHARED = 1, 2
-"""Steps of the paths of what is drawn at random."""
+FIRST: tuple[Level, ...] = ("bad", "look", "unknown", "good")
+"""In which order verdicts stand on the page."""
+
+_BOARDS = 1
+"""Step of the path of what is drawn at random."""
 
 Progress = Callable[[int, int], None]
 """Told positions read, and how many will be."""
@@ -84,8 +86,8 @@ def dataset_report(
     policies 450 at side 13. Raises FileNotFoundError where there is no dataset or no run, DataError where one is
     damaged, and ValueError where Jinja2 is missing.
     """
-    histories = [read_history(run) for run in runs]
     home, index = home_of(dataset), read_index(dataset)
+    told = runs_part(home, index, [Path(run) for run in runs], most=spec.sample) if runs else None
     samples = _samples(home, index, spec, progress or (lambda *_: None))
     files = source_files(samples[0])
     both = shared(*samples) if len(samples) > 1 else None
@@ -98,7 +100,7 @@ def dataset_report(
         read=_read(samples, mixed, spec),
         made=_made(index),
         version=__version__,
-        verdicts=verdicts,
+        verdicts=sorted(verdicts, key=lambda each: FIRST.index(each.level)),
         splits=_splits(index),
         facts=[*_facts(index)],
         shared_board=shared_board(index.side),
@@ -110,7 +112,7 @@ def dataset_report(
         figures=figures_of(index, samples, files),
         shared_boards=[*_shared_boards(samples, both)],
         shared_note=_shared_note(both),
-        runs=runs_part(home, index, histories, most=spec.sample) if histories else None,
+        runs=told,
         files=_files(index),
         files_note="What the dataset was made from, and what the converter read in each file's head.",
         files_summary=counted(len(index.inputs), "file"),

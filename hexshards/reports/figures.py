@@ -105,7 +105,8 @@ def opening_figures(sample: Sample, openings: Openings) -> Iterator[Figure]:
     played = counted(round(games.sum()), "game")
     yield Figure(
         title="Which first moves are played",
-        caption=f"The darker a cell, the more games begin there, of {played}. Stones on few cells mean narrow data.",
+        caption=f"The stronger its shade, the more games begin on a cell, of {played}. Few shaded cells mean narrow "
+        "data.",
         picture=draw(often, shared=True),
     )
     enough = games >= FEWEST
@@ -266,7 +267,7 @@ def _moves(sample: Sample) -> Figure | None:
     board = Diagram(side=positions.side, stones=np.full(cells, -1), heat=heat, title="where moves are played")
     return Figure(
         title="Where moves are played",
-        caption="The darker a cell, the more often it is the move to learn, over all positions.",
+        caption="The stronger its shade, the more often a cell is the move to learn, over all positions.",
         picture=draw(board, shared=True),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +17,32 @@ from hexshards.errors import DataError, printable
 from hexshards.game.diagram import caption_of, diagram_of, draw
 from hexshards.game.positions import Positions
 from hexshards.reports.figures import Figure
-from hexshards.reports.history import History, number
+from hexshards.reports.history import History, number, read_history
 from hexshards.reports.page import Board, RunsPart, Table
 from hexshards.reports.panels import Panel, panels_of
+from hexshards.reports.runs import RunSummary, differing, summary_of
 from hexshards.storage.files import Home
 from hexshards.training.steps.heads import HEADS, Head
 from hexshards.units import counted
 
-HARDEST = 6
-"""Hard positions of a run that are drawn."""
+HARDEST, FEWEST_OF_EACH = 6, 2
+"""Hard positions that are drawn, and how many of each run at least."""
 
 MOST_RUNS = 24
 """Runs whose curves are drawn; of more, the table has all."""
 
 
-def runs_part(home: Home, index: Index, histories: Sequence[History], *, most: int) -> RunsPart:
-    """All that a page says of some runs. ``most``: positions of val that are read for the hardest ones."""
+def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int) -> RunsPart:
+    """All that a page says of some runs. ``most``: positions of val that are read for the hardest ones.
+
+    Raises FileNotFoundError where a folder holds none, DataError where what it holds is damaged.
+    """
+    histories = [read_history(run) for run in runs]
     drawn = histories[:MOST_RUNS]
     boards, missing = _hardest(home, index, drawn, most=most)
     lost = f" {counted(missing, 'more', verb='is/are')} not in what was read of val." if missing else ""
     return RunsPart(
-        table=_table(histories),
+        table=_table(runs, histories),
         legend=[(at, history.name) for at, history in enumerate(drawn)] if len(drawn) > 1 else [],
         notes=[*_warnings(drawn)],
         figures=[_figure(panel, drawn) for panel in panels_of(drawn)],
@@ -46,32 +52,31 @@ def runs_part(home: Home, index: Index, histories: Sequence[History], *, most: i
     )
 
 
-def _table(histories: Sequence[History]) -> Table:
+def _table(runs: Sequence[Path], histories: Sequence[History]) -> Table:
     heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
-    metrics = [head.metrics[0] for head in heads]
-    names = ["Run", "Mini-epochs", "Samples", "Hours", "Samples/s", "Best loss", "at"]
-    names += [f"{head.title} loss" for head in heads] + [metric.name.replace("_", " ") for metric in metrics]
-    rows = [[*_progress(history), *_best(history), *_newest(history, heads)] for history in histories]
-    return Table(heads=names, rows=rows, numbers=range(1, len(names)))
+    brought = [summary_of(run, run.parent) for run in runs]
+    options = differing(brought)
+    names = ["Run", "Mini-epochs", "Samples", "Hours", "Samples/s", "Best", "of"]
+    names += [f"{head.title} loss" for head in heads]
+    names += [head.metrics[0].name.replace("_", " ") for head in heads] + options
+    rows = [
+        [history.name, *_progress(each, history), *_newest(history, heads), *_options(each, options)]
+        for each, history in zip(brought, histories, strict=True)
+    ]
+    return Table(heads=names, rows=rows, numbers=[1, 2, 3, 4, 5, *range(7, len(names) - len(options))])
 
 
-def _progress(history: History) -> Iterator[str]:
-    newest = history.records[-1]
-    yield history.name
-    yield f"{len(history.records):,}"
-    yield _shown(number(newest, "samples_seen"), "{:,.0f}")
-    yield _shown(number(newest, "seconds") / 3600, "{:.2f}")
-    yield _shown(number(newest, "samples_per_s"), "{:,.0f}")
+def _progress(brought: RunSummary, history: History) -> Iterator[str]:
+    yield f"{brought.mini_epochs:,}"
+    yield f"{brought.samples:,}"
+    yield "" if brought.seconds is None else f"{brought.seconds / 3600:.2f}"
+    yield _shown(number(history.records[-1], "samples_per_s"), "{:,.0f}")
+    yield "" if brought.best is None else f"{brought.best:.4f}"
+    yield "" if brought.best is None else brought.metric
 
 
-def _best(history: History) -> Iterator[str]:
-    losses = history.column("val.loss")
-    if not np.isfinite(losses).any():
-        yield from ("", "")
-        return
-    at = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
-    yield f"{losses[at]:.4f}"
-    yield _shown(number(history.records[at], "samples_seen"), "{:,.0f}")
+def _options(brought: RunSummary, names: Sequence[str]) -> Iterator[str]:
+    return (printable(brought.options.get(name, "")) for name in names)
 
 
 def _newest(history: History, heads: Sequence[Head]) -> Iterator[str]:
@@ -132,7 +137,8 @@ def _caption(panel: Panel, *, training: bool) -> str:
 
 def _hardest(home: Home, index: Index, histories: Sequence[History], *, most: int) -> tuple[list[Board], int]:
     """Boards of the hardest positions of each run, and how many of them were not met."""
-    told = [(history, each) for history in histories for each in _told(history)[:HARDEST]]
+    of_each = max(FEWEST_OF_EACH, HARDEST // len(histories))
+    told = [(history, each) for history in histories for each in _told(history)[:of_each]]
     if not told or "val" not in index.splits:
         return [], len(told)
     looked_at = max(number(history.records[-1], "diagnosis.positions") for history, _ in told)
@@ -181,12 +187,17 @@ def _keys(columns: Columns, sources: Sequence[str]) -> Iterator[Key]:
 
 
 def _board(history: History, entry: Mapping[str, Any], position: Positions, *, several: bool) -> Board:
-    said = {name: printable(entry.get(name)) for name in ("loss", "red_wins", "move", "move_probability", "preferred")}
     name = f"{history.name}: " if several else ""
-    move = f"; the move {said['move']} had {said['move_probability']}" if entry.get("move") else ""
+    preferred, move = printable(entry.get("preferred")), printable(entry.get("move"))
+    target = f"; the move {move} had {_part(entry, 'move_probability')}" if entry.get("move") else ""
+    where = f"{printable(entry.get('source'))} line {printable(entry.get('line'))}"
+    said = f"loss {_shown(number(entry, 'loss'), '{:.2f}')}; it gave RED {_part(entry, 'red_wins')}{target}"
     return Board(
         heading=caption_of(position, 0),
-        caption=f"{name}loss {said['loss']}; it gave RED {said['red_wins']}{move}, it would play {said['preferred']}. "
-        f"{printable(entry.get('source'))} line {printable(entry.get('line'))}",
+        caption=f"{name}{said}; it would play {preferred}. {where}",
         picture=draw(diagram_of(position, 0), shared=True),
     )
+
+
+def _part(entry: Mapping[str, Any], name: str) -> str:
+    return _shown(number(entry, name), "{:.1%}") or "?"

@@ -46,7 +46,7 @@ class RunSummary:
 
 def runs_in(folder: str | Path) -> list[RunSummary]:
     """The runs in a folder, the best first; those that tell nothing last. Raises FileNotFoundError without any."""
-    found = [_summary(path, Path(folder)) for path in _folders(Path(folder))]
+    found = [summary_of(path, Path(folder)) for path in _folders(Path(folder))]
     if not found:
         raise FileNotFoundError(f"{escaped(folder)}: no run in here with a finished mini-epoch (no metrics.jsonl)")
     return sorted(found, key=_rank)
@@ -69,7 +69,8 @@ def _folders(folder: Path) -> Iterator[Path]:
         folders[:] = [] if "metrics.jsonl" in files or deep else sorted(each for each in folders if each[0] != ".")
 
 
-def _summary(path: Path, folder: Path) -> RunSummary:
+def summary_of(path: Path, folder: Path) -> RunSummary:
+    """What the run in a folder below another one brought."""
     name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
     try:
         history, options = read_history(path), _options(path)

@@ -15,7 +15,7 @@ from hexshards.dataset.torn_games import TornGames
 from hexshards.loading.shuffle_quality import Mixing
 from hexshards.reports.copies import Shared, copies, copies_of_games
 from hexshards.reports.sample import Sample
-from hexshards.reports.source_files import SourceFiles
+from hexshards.reports.source_files import FAR, SourceFiles
 from hexshards.rng import Words
 from hexshards.units import counted
 
@@ -112,13 +112,13 @@ def _leakage(shared: Shared | None) -> Verdict:
     if shared is None or not shared.late:
         return Verdict(name=name, level="unknown", says="There are no late validation positions to compare.")
     share = shared.late_share
+    late = f"{shared.late_shared:,} of {shared.late:,} late validation positions"
     if shared.exact:
-        share_said = (
-            f"{shared.late_shared:,} of {shared.late:,} late validation positions ({share:.1%}) are in training too"
-        )
+        says = f"{late} ({share:.1%}) are in training too"
     else:
-        share_said = f"About {share:.1%} of the late validation positions are in training too, by what was read"
-    says = f"{share_said}, in any symmetry. Late ones have as many stones as the board has rows, or more."
+        says = f"{late} were met among the {shared.read:,} positions of train that were read, so about {share:.1%} are "
+        says += "in training too"
+    says += ", in any symmetry. Late ones have as many stones as the board has rows, or more."
     level = _level(share, LEAK_LOOK, LEAK_BAD)
     do = "Convert with --dedupe games, or --dedupe symmetric; `hexshards verify --leakage` counts all."
     return Verdict(name=name, level=level, says=says, do="" if level == "good" else do)
@@ -147,7 +147,7 @@ def _balance(index: Index) -> Verdict:
         f"{winner} won {most:.1%} of the positions: a network that always says so is right that often. "
         "Hold the accuracy of the value against it."
     )
-    if len(shares) > 1 and abs(shares["train"] - shares["val"]) > SPLITS_APART:
+    if len(shares) > 1 and abs(shares["train"] - shares["val"]) > _by_chance(index.splits["val"].games):
         apart = f"BLUE won {shares['train']:.1%} of train and {shares['val']:.1%} of val."
         return Verdict(name="Balance", level="look", says=apart, do="Use a larger --val-fraction, or more games.")
     level = _level(most, BALANCE_LOOK, BALANCE_BAD)
@@ -155,14 +155,23 @@ def _balance(index: Index) -> Verdict:
     return Verdict(name="Balance", level=level, says=says, do="" if level == "good" else do)
 
 
+def _by_chance(games: int) -> float:
+    """How far the share of a split's wins may be from that of the other: all positions of a game share its winner."""
+    return max(SPLITS_APART, FAR * 0.5 / math.sqrt(max(games, 1)))
+
+
 def _repeated_games(sample: Sample) -> Verdict:
     often = copies_of_games(sample)
     if math.isnan(often):
         return Verdict(name="Repeated games", level="unknown", says="There are no final positions to compare games by.")
     level = _level(often, COPIES_LOOK, COPIES_BAD)
-    says = f"A game of train is there {often:.2f} times on average, by the boards on which games ended."
+    says = f"A game of train is there {_about(sample)}{often:.2f} times on average, by the boards on which games ended."
     do = "Convert with --dedupe games, which keeps each game once." if level != "good" else ""
     return Verdict(name="Repeated games", level=level, says=says, do=do)
+
+
+def _about(sample: Sample) -> str:
+    return "" if sample.whole else "about "
 
 
 def _repeated_positions(sample: Sample) -> Verdict:
@@ -172,7 +181,7 @@ def _repeated_positions(sample: Sample) -> Verdict:
     if math.isnan(often):
         return Verdict(name="Repeated positions", level="unknown", says="There are no late positions to compare.")
     level = _level(often, COPIES_LOOK, COPIES_BAD)
-    says = f"A position with {side} stones or more is there {often:.2f} times on average."
+    says = f"A position with {side} stones or more is there {_about(sample)}{often:.2f} times on average."
     do = "Convert with --dedupe positions, which merges equal ones and counts them." if level != "good" else ""
     return Verdict(name="Repeated positions", level=level, says=says, do=do)
 

@@ -165,6 +165,14 @@ def test_of_a_large_dataset_a_sample_is_read_and_the_page_says_so(data):
     text = "".join(Parsed(report.html).text)
     assert f"{report.read['train']:,} of 1,117 positions of train" in text
     assert "drawn with seed 0" in text
+    assert "positions of train that were read, so about" in text
+
+
+def test_what_is_to_be_mended_stands_first(made):
+    names = re.findall(r"<h3>([^<]*)</h3>\s*<div class=\"said\"", made.html)
+    levels = {each.name: each.level for each in made.verdicts}
+    assert sorted(names) == sorted(levels)
+    assert [levels[name] for name in names] == sorted(levels.values(), key=["bad", "look", "unknown", "good"].index)
 
 
 def test_a_sample_is_whole_blocks_without_repeats(data):
@@ -370,6 +378,18 @@ def test_winners_out_of_balance_are_said(samples, blue, level):
     }
     assert by_name["Balance"].level == level
     assert f"{blue:.1%}" in by_name["Balance"].says
+
+
+def test_splits_that_differ_by_more_than_chance_are_said(samples):
+    def level(games):
+        train, val = samples[0].index.splits["train"], samples[0].index.splits["val"]
+        val = replace(val, games=games, blue_wins=round(0.7 * val.positions))
+        train = replace(train, blue_wins=round(0.5 * train.positions))
+        index = replace(samples[0].index, splits={"train": train, "val": val})
+        found = verdicts_of(index, samples, files=source_files(samples[0]), shared=None, mixing=None)
+        return next(each.level for each in found if each.name == "Balance")
+
+    assert (level(games=50), level(games=5000)) == ("good", "look")
 
 
 def test_positions_without_a_game_and_rejects_are_said(samples):

@@ -48,7 +48,7 @@ def run(folder, *records):
 
 
 def part_of(data, *runs, most=1000):
-    return runs_part(home_of(data), read_index(data), [read_history(each) for each in runs], most=most)
+    return runs_part(home_of(data), read_index(data), runs, most=most)
 
 
 def test_a_table_has_the_newest_and_the_best_of_each_run(data, tmp_path):
@@ -56,13 +56,22 @@ def test_a_table_has_the_newest_and_the_best_of_each_run(data, tmp_path):
     part = part_of(data, run(tmp_path / "one", record(1), record(2), worse), run(tmp_path / "two", record(1)))
     first, second = (dict(zip(part.table.heads, row, strict=True)) for row in part.table.rows)
     assert (first["Mini-epochs"], first["Samples"], first["Hours"]) == ("3", "3,000", "3.00")
-    assert (first["Best loss"], first["at"]) == ("2.8000", "2,000")
+    assert (first["Best"], first["of"]) == ("2.8000", "val.loss")
     assert first["value accuracy"] == "" == first["Value loss"]
     assert second["policy top1"] == "12.5%"
     assert [name for _, name in part.legend] == [
         str(tmp_path / "one")[-40:],
         str(tmp_path / "two")[-40:],
     ] or part.legend
+
+
+def test_options_in_which_runs_differ_are_columns_of_their_table(data, tmp_path):
+    runs = [run(tmp_path / name, record(1)) for name in ("one", "two")]
+    for each, rate in zip(runs, (0.1, 0.2), strict=True):
+        (each / "config.toml").write_text(f"learning_rate = {rate}\nseed = 3\n")
+    part = part_of(data, *runs)
+    assert part.table.heads[-1] == "learning_rate"
+    assert [row[-1] for row in part.table.rows] == ["0.1", "0.2"]
 
 
 def test_every_panel_is_a_figure_with_a_line_of_each_run(data, tmp_path):
@@ -90,7 +99,7 @@ def test_the_hardest_positions_of_a_run_are_drawn_as_the_dataset_has_them(data, 
     part = part_of(data, run(tmp_path / "run", ended))
     val = columns_of(data, "val")
     assert [board.heading.split(" ·")[0] for board in part.hardest] == [f"ply {val['ply'][row]}" for row in (5, 9)]
-    assert "the move a1 had 0.01, it would play b2" in part.hardest[0].caption
+    assert "it gave RED 97.0%; the move a1 had 1.0%; it would play b2" in part.hardest[0].caption
     assert "1 more is not in what was read of val" in part.hardest_note
 
 
