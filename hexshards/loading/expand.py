@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
+from hexshards.loading import policy_targets
 
 CHUNK_ROWS = 1024
 """Rows that are expanded at once: what lies between bits and floats, 0.7 MB at side 13, stays in a core's cache."""
@@ -24,7 +25,8 @@ CHUNK_ROWS = 1024
 class Packed(NamedTuple):
     """Packed rows of samples, as they travel to where they are expanded: NumPy arrays or tensors, one entry per row.
 
-    stones (B, W) uint8, player (B,) uint8, policy (B,) int16 or (B, C) float16, value (B,) float32: see Positions.
+    stones (B, W) uint8, player (B,) uint8, policy (B,) int16 or (B, C) float16, value (B,) float32: see Positions;
+    policy int16 (B, 2, T) where visits are part of the target: see policy_targets.
     symmetry (B,) uint8: which symmetry the row is to be shown in.
     """
 
@@ -192,11 +194,14 @@ _SHOW = (_same, _turned, _transposed, _anti_transposed)
 
 
 def show_policy(policy: NDArray[Any], symmetry: NDArray[np.uint8], side: int, shown_BC: NDArray[np.float32]) -> None:
-    """Targets under each row's symmetry, moves (B,) or soft (B, C), written to ``shown_BC`` in full."""
+    """Targets under each row's symmetry, moves (B,), soft (B, C) or (B, 2, T), written to ``shown_BC`` in full."""
     cells = symmetry_cells(side)
-    if policy.ndim == 2:
+    if policy.ndim > 1:
         for first in range(0, len(policy), CHUNK_ROWS):
             part = slice(first, first + CHUNK_ROWS)
+            if policy.ndim == 3:
+                policy_targets.show(policy[part], symmetry[part], side, shown_BC[part])
+                continue
             np.put_along_axis(shown_BC[part], cells[symmetry[part]], policy[part].astype(np.float32), axis=1)
         return
     shown_BC.fill(0)
@@ -219,7 +224,9 @@ def expand_on_device(
     player = (rows.player.bool() ^ swapped).to(torch.uint8)[:, None, None].expand(-1, 1, cells)
     board = torch.cat([bits, player], dim=1).view(count, 3, side, side)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    if rows.policy.ndim == 2:
+    if rows.policy.ndim == 3:
+        policy = policy_targets.shown_on_device(rows.policy, table, cells).to(dtype)
+    elif rows.policy.ndim == 2:
         policy = rows.policy.gather(1, table).to(dtype)
     else:
         target = table.gather(1, rows.policy.long().clamp(min=0)[:, None])

@@ -20,6 +20,7 @@ from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.game.columns import stone_bytes
 from hexshards.loading import expand
 from hexshards.loading.expand import Packed, Rows, show_policy
+from hexshards.loading.policy_targets import WHOLE
 from hexshards.units import counted
 
 LANES = 16
@@ -48,16 +49,20 @@ def fill(
         return
     if not all(column.flags.c_contiguous and column.flags.aligned for column in rows):
         rows = Packed(*(np.require(column, requirements=("C", "A")) for column in rows[:5]))
-    soft = rows.policy.ndim == 2
-    moves = np.full(len(rows.policy), -1, dtype=np.int16) if soft else rows.policy
+    several = rows.policy.ndim > 1
+    moves = np.full(len(rows.policy), -1, dtype=np.int16) if several else rows.policy
     assert rows.stones.shape[1] == stone_bytes(side)
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
     wrong = _fill(*inputs, side, _MASKS, symmetry_cells(side), board.reshape(-1), policy.reshape(-1), value)
     if wrong >= 0:
         problem = f"move {moves[wrong]:d} in symmetry {rows.symmetry[wrong]:d}"
         raise IndexError(f"{problem} is beyond {counted(side * side, 'cell')} in {len(SYMMETRIES)} symmetries")
-    if soft:
+    if rows.policy.ndim == 2:
         show_policy(rows.policy, rows.symmetry, side, policy)
+    elif several:
+        wrong = _targets(rows.policy, rows.symmetry, side, WHOLE, symmetry_cells(side), policy.reshape(-1))
+        if wrong >= 0:
+            raise IndexError(f"row {wrong} has visits beyond {counted(side * side, 'cell')}")
 
 
 _WORD, _INDEX = ir.IntType(32), ir.IntType(64)
@@ -200,4 +205,29 @@ def _fill(  # type: ignore[no-untyped-def]
         if move >= 0:
             policy[cells * number + sends[shown, move]] = 1
         value[number] = np.float32(1) - wins[number] if swapped else wins[number]
+    return -1
+
+
+_TARGETS = (_read(types.int16, 3), _read(types.uint8, 1), types.int64, types.float32, _read(types.int64, 2))
+
+
+@njit(types.int64(*_TARGETS, types.float32[::1]), nogil=True, cache=True)
+def _targets(targets, symmetry, side, whole, sends, policy):  # type: ignore[no-untyped-def]
+    """What policy_targets.show does, where ``policy`` is flat and all zero. Returns the first wrong row, or -1."""
+    count, _, places = targets.shape
+    cells = side * side
+    for number in range(count):
+        shown, total, first = symmetry[number], np.int64(0), cells * number
+        for place in range(places):
+            if not 0 <= targets[number, 0, place] < cells:
+                return number
+        for place in range(places - 1):
+            total += targets[number, 1, place] & 0xFFFF
+        played = np.float32(targets[number, 1, places - 1] & 0xFFFF) / whole
+        scale = (np.float32(1) - played) / np.float32(total if total > 0 else np.int64(1))
+        for place in range(places - 1):
+            visits = targets[number, 1, place] & 0xFFFF
+            if visits:
+                policy[first + sends[shown, targets[number, 0, place]]] += np.float32(visits) * scale
+        policy[first + sends[shown, targets[number, 0, places - 1]]] += played
     return -1

@@ -25,7 +25,7 @@ from hexshards.loading.expand import Batch, BatchWithColumns, PackedWithColumns,
 
 _THERE = ("stones", "player", "policy", "value")
 _TYPES = {"u1": torch.uint8, "i1": torch.int8, "i2": torch.int16, "i4": torch.int32, "i8": torch.int64}
-_TYPES |= {"f2": torch.float16, "f4": torch.float32, "u4": torch.int32}
+_TYPES |= {"f2": torch.float16, "f4": torch.float32, "u4": torch.int32, "u2": torch.int16}
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,13 @@ class ExtraColumns:
         if kind.symmetry == "colours swap":
             swapped = (symmetry >= 2).reshape(-1, *(1,) * (column.ndim - 1))
             return torch.where(swapped, 1 - column, column)
-        if kind.symmetry != "cells move":
+        if kind.symmetry not in ("cells move", "visited cells move"):
             return column
         table = cells_on(column.device, self.side)[symmetry]
+        if kind.symmetry == "visited cells move":
+            cells, counts = column[:, 0].long(), column[:, 1]
+            moved = table.gather(1, cells).to(column.dtype)
+            return torch.stack([torch.where(counts > 0, moved, column[:, 0]), counts], dim=1)
         if column.ndim == 2:
             return column.gather(1, table)
         moved = table.gather(1, column.long().clamp(min=0)[:, None])[:, 0]
@@ -115,6 +119,8 @@ def _tensor(column: Any) -> torch.Tensor:
 
 
 def _unsigned(column: torch.Tensor, kind: Column) -> torch.Tensor:
+    if kind.dtype.str == "<u2":
+        return column.int() & 0xFFFF
     return column.long() & 0xFFFFFFFF if kind.dtype.str == "<u4" else column
 
 

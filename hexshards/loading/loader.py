@@ -77,6 +77,7 @@ def loader(
     ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
     choose what is used of each. What each option means: LoaderSpec, or docs/options.md.
 
+    ``policy`` is what a policy learns: ``"played"`` moves, the visits of a ``"search"``, or a mix: docs/targets.md.
     ``columns`` come as a fourth part of each batch, ``columns``: a dict of tensors of a row a sample, in the sample's
     symmetry. ``weights`` are factors of the column ``weight`` by rule: ``"ply=60..:2, tier=0:0.5"``.
 
@@ -186,6 +187,8 @@ class Loader:
             raise ValueError("resident keeps one dataset on the device, and this is a mix")
         self.resident = resident
         self.extra = self.epochs.windows(0).extra
+        if resident and self.epochs.windows(0).target:
+            raise ValueError("resident keeps no visits of a search. Leave resident out, or policy played")
         if resident and self.extra:
             raise ValueError(
                 "resident keeps what a batch is made of, and no other columns. Leave resident or columns out"

@@ -64,6 +64,13 @@ class LoaderSpec:
         unset="all",
         shapes="order",
     )
+    policy: float | str = option(
+        "played",
+        "The policy's target: played, the move that was played; search, the shares of a search's visits; or a mix, a "
+        "number from 0 (played) to 1 (search).",
+        offered="python",
+        shapes="nothing",
+    )
     columns: Sequence[str] = option(
         (),
         'Columns that come with each batch as its fourth part, such as ("weight", "plies_left").',
@@ -96,6 +103,7 @@ class LoaderOptions(TypedDict, total=False):
     on_error: OnError
     where: str
     positions: int | None
+    policy: float | str
     columns: Sequence[str]
     weights: str
 

@@ -13,13 +13,14 @@ from hexshards.dataset.filters import Selection
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard
 from hexshards.errors import DataError
-from hexshards.game.columns import declared
+from hexshards.game.columns import VISITS, declared
 from hexshards.game.positions import Positions, as_distributions
 from hexshards.loading import mixture, order
 from hexshards.loading.expand import Rows, rows_of
 from hexshards.loading.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
+from hexshards.loading.policy_targets import PolicyTarget, check_searched, search_share
 from hexshards.storage.files import Home
 from hexshards.storage.remote import Unreachable
 
@@ -58,11 +59,16 @@ class Windows:
         """What was asked for beside that."""
         self.columns = {**{name: softest[name] for name in COLUMNS}, "symmetry": (np.dtype(np.uint8), ())}
         """Dtype and shape per row of what a batch is made of."""
-        self._besides: tuple[str, ...] = ()
+        self.target: PolicyTarget | None = None
+        if share := search_share(spec.policy):
+            check_searched(layouts)
+            self.target = PolicyTarget(share, soft=any(layout.soft for layout in layouts))
+            self.columns["policy"] = self.target.field(layouts[0].side ** 2)
+        self._besides: tuple[str, ...] = (VISITS.name,) if self.target else ()
         if self.extra:
             self.columns["columns"] = (self.extra.record, ())
             needed = (*self.extra.reads, *(name for rule in self.rules for name in rule.where.columns))
-            self._besides = tuple(dict.fromkeys(needed))
+            self._besides = tuple(dict.fromkeys((*self._besides, *needed)))
         self._kinds = {each.name: each for each in optional}
         check_rules(self.rules, {name: kind for layout in layouts for name, kind in layout.kinds.items()})
         self._joined = np.empty(0, np.uint8)
@@ -82,6 +88,9 @@ class Windows:
     def mix(self, number: int, into: Columns) -> Mixed:
         """Read and shuffle window ``number``; its rows go to arrays of the right size, or to fresh ones."""
         window = self.read(number, (*COLUMNS, *self._besides), into)
+        if self.target:
+            policy, visits = window.columns["policy"], window.columns[VISITS.name]
+            window.columns["policy"] = self.target.packed(policy, visits, out=into.get("policy"))
         if self.extra:
             window.columns["columns"] = self.extra.packed(window.columns)
         for name, column in into.items():

@@ -233,6 +233,12 @@ class TrainSpec(StepSpec):
         shapes="weights",
     )
     augment: Augment = option(LOADER.augment, "Symmetries shown; all: four times the samples.", shapes="weights")
+    policy_target: str = option(
+        str(LOADER.policy),
+        "What the policy learns: played, the move that was played; search, the shares of a search's visits; or a "
+        "number from 0 (played) to 1 (search) for a mix.",
+        shapes="weights",
+    )
     seed: int = option(LOADER.seed, "Seed of weights and order.", least=0, below=1 << 64, shapes="weights")
     num_workers: int = option(LOADER.num_workers, "Processes that read.", least=0, shapes="nothing")
     threads: int | None = option(

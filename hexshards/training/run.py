@@ -12,6 +12,7 @@ import torch
 from hexshards.arguments import checked
 from hexshards.cores import usable_cores
 from hexshards.errors import DataError, printable
+from hexshards.game.columns import VISITS
 from hexshards.loading import workers
 from hexshards.loading.batching import chosen_device
 from hexshards.loading.loader import Loader, loader
@@ -166,7 +167,8 @@ def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
     has_val = "val" in train_loader.index.splits
-    val_loader = _loader(spec, data, split="val", device=device, process_group=process_group) if has_val else None
+    validating = _validating(spec, train_loader)
+    val_loader = _loader(validating, data, split="val", device=device, process_group=process_group) if has_val else None
     return _trainer(spec, train_loader, device, process_group), train_loader, val_loader
 
 
@@ -181,6 +183,7 @@ def _loader(
         batch_size=spec.batch_size if training else max(spec.batch_size, LOADER.batch_size),
         shuffle=training,
         augment=spec.augment if training else "none",
+        policy=spec.policy_target,
         seed=spec.seed,
         num_workers=spec.num_workers,
         on_error=spec.on_error,
@@ -193,6 +196,12 @@ def _loader(
         rank=process_group.rank if training else 0,
         world_size=process_group.size if training else 1,
     )
+
+
+def _validating(spec: TrainSpec, train_loader: Loader) -> TrainSpec:
+    """The spec as validation takes it: the policy's target is the same, unless only what is mixed in has visits."""
+    searched = VISITS in train_loader.index.layout.optional
+    return spec if searched else replace(spec, policy_target=str(LOADER.policy))
 
 
 def _mix(spec: TrainSpec) -> dict[str, float]:
@@ -219,9 +228,9 @@ def _val_loader(
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
     begun = bool(newest_first(RunFolder(spec.absolute(spec.run)).checkpoints))
-    return _loader(
-        spec, growth.first("validation", anew=not begun), split="val", device=device, process_group=process_group
-    )
+    held = growth.first("validation", anew=not begun)
+    validating = _validating(spec, train_loader)
+    return _loader(validating, held, split="val", device=device, process_group=process_group)
 
 
 def _trainer(spec: TrainSpec, train_loader: Loader, device: str, process_group: ProcessGroup) -> Trainer:

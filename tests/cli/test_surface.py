@@ -31,7 +31,8 @@ SURFACE = {
     "--mini-epoch-samples=200000; --mini-epoch-batches; --cross-epochs; --val-every=1; --val-samples; "
     "--diagnose=8192; --epochs=1; --max-samples; --max-time; --patience; --best-by=val.loss; "
     "--min-improvement=0.0; --keep-last; --keep-every; --batch-size=256; --channels=32; --blocks=4; "
-    "--model; --model-args=; --init-from; --augment=random; --seed=0; --num-workers=0; --threads; --mix=; --where=; "
+    "--model; --model-args=; --init-from; --augment=random; --policy-target=played; --seed=0; "
+    "--num-workers=0; --threads; --mix=; --where=; "
     "--positions; --on-error=raise; --cache; --device=auto; --resume=auto",
     "sweep": "DATASET; --config!; --out!; --trials; --json",
     "plot": "RUNS; --out",

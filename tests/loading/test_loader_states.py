@@ -195,6 +195,7 @@ OTHERWISE = {
     "group_shards": 2,
     "where": "ply=2..",
     "positions": 50,
+    "policy": 0,  # as played as the word: the dataset has no visits
     "columns": ("ply",),
     "weights": "ply=2..:2",
 }

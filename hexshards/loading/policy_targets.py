@@ -1,0 +1,116 @@
+"""Policy targets: the move that was played, the shares of a search's visits, or a mix of both by a number.
+
+They travel sparse, as the visits do, with one place more for the played move, and become a row of cells where they are
+used. A position that was not searched has the played move, whatever is asked for; one without a move has its visits.
+Legend of shapes: B rows, C cells, K = MAX_VISITED, T = K + 1 places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hexshards.dataset.shard import Layout
+from hexshards.errors import printable
+from hexshards.game.board import symmetry_cells
+from hexshards.game.columns import MAX_VISITED, VISITS, Array
+from hexshards.game.visits import Visits
+
+NAMED = {"played": 0.0, "search": 1.0}
+"""The shares of the search that have names."""
+
+WHOLE = np.float32((1 << 16) - 1)
+"""What stands at the played move's place where it is all of the target: its share is a part of so many."""
+
+PLACES = MAX_VISITED + 1
+
+Targets = NDArray[np.int16]
+"""(B, 2, T): cells, and below them the bits of uint16: counts, and last the share of the played move."""
+
+
+def search_share(policy: float | str) -> float:
+    """How much of the target the search is, 0 to 1. Raises ValueError for what is neither a name nor such a number."""
+    if policy in NAMED:
+        return NAMED[str(policy)]
+    try:
+        share = float(policy)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"policy is played, search or a number from 0 (played) to 1 (search), got {printable(policy)}")
+    return share
+
+
+def check_searched(layouts: Iterable[Layout]) -> None:
+    """Raises ValueError where no dataset has visits."""
+    if not any(VISITS in layout.optional for layout in layouts):
+        raise ValueError(
+            "policy: no position here has visits of a search. Leave it played, or convert files that have them "
+            "(docs/targets.md)"
+        )
+
+
+def sparse(moves: NDArray[np.int16], visits: Visits, share: float, *, out: Targets | None = None) -> Targets:
+    """Targets of the played moves (B,), -1 for none, and visits (B, 2, K)."""
+    if out is None:
+        out = np.empty((len(moves), 2, PLACES), dtype=np.int16)
+    out[:, :, :MAX_VISITED] = visits.view(np.int16)
+    out[:, 0, MAX_VISITED] = np.maximum(moves, 0)
+    searched = visits[:, 1, 0] > 0
+    played = np.where(searched, np.rint((1 - share) * WHOLE), WHOLE) * (moves >= 0)
+    out[:, 1, MAX_VISITED] = played.astype(np.uint16).view(np.int16)
+    return out
+
+
+def dense(policy: NDArray[np.float16], visits: Visits, share: float) -> NDArray[np.float16]:
+    """Targets of distributions (B, C), all zero for none: rounded to float16 as they are themselves."""
+    none = np.full(len(policy), -1, dtype=np.int16)
+    searched = visits[:, 1, 0] > 0
+    shares = np.zeros(policy.shape, dtype=np.float32)
+    show(sparse(none, visits, 1.0), np.zeros(len(policy), dtype=np.uint8), int(np.sqrt(policy.shape[1])), shares)
+    part = np.where(searched, np.where(policy.any(axis=1), np.float32(share), np.float32(1)), np.float32(0))[:, None]
+    return np.asarray(part * shares + (1 - part) * policy.astype(np.float32), dtype=np.float16)
+
+
+def show(targets: Targets, symmetry: NDArray[np.uint8], side: int, shown_BC: NDArray[np.float32]) -> None:
+    """Targets under each row's symmetry, written to ``shown_BC`` in full."""
+    cells_BT = symmetry_cells(side)[symmetry[:, None], targets[:, 0]]
+    numbers = targets[:, 1].view(np.uint16)
+    played = numbers[:, MAX_VISITED].astype(np.float32) / WHOLE
+    total = numbers[:, :MAX_VISITED].sum(axis=1, dtype=np.int64)
+    scale = (1 - played) / np.maximum(total, 1).astype(np.float32)
+    shares_BT = numbers.astype(np.float32) * scale[:, None]
+    shares_BT[:, MAX_VISITED] = played
+    shown_BC.fill(0)
+    rows = np.arange(len(targets))
+    for place in range(PLACES):  # in this order, place by place, whoever adds them up
+        shown_BC[rows, cells_BT[:, place]] += shares_BT[:, place]
+
+
+def shown_on_device(targets: torch.Tensor, table_BC: torch.Tensor, cells: int) -> torch.Tensor:
+    """The same for tensors: (B, C) float32. ``table_BC``: where each row's symmetry sends a cell."""
+    numbers = targets[:, 1].to(torch.int64) & 0xFFFF
+    played = numbers[:, MAX_VISITED:].to(torch.float32) / float(WHOLE)
+    total = numbers[:, :MAX_VISITED].sum(dim=1, keepdim=True).clamp(min=1).to(torch.float32)
+    shares = torch.cat([numbers[:, :MAX_VISITED].to(torch.float32) * ((1 - played) / total), played], dim=1)
+    shown = torch.zeros(len(targets), cells, dtype=torch.float32, device=targets.device)
+    return shown.scatter_add_(1, table_BC.gather(1, targets[:, 0].to(torch.int64)), shares)
+
+
+class PolicyTarget:
+    """What the policy's target is made of, for rows of some datasets."""
+
+    def __init__(self, share: float, *, soft: bool) -> None:
+        self.share, self.soft = share, soft
+
+    def field(self, cells: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Dtype and shape of a row."""
+        return (np.dtype("<f2"), (cells,)) if self.soft else (np.dtype("<i2"), (2, PLACES))
+
+    def packed(self, policy: Array, visits: Visits, *, out: Array | None = None) -> Array:
+        """Targets of rows whose policies are moves, or distributions where ``soft``."""
+        return dense(policy, visits, self.share) if self.soft else sparse(policy, visits, self.share, out=out)
