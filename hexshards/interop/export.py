@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.arguments import LocalPath, checked
+from hexshards.errors import escaped
 from hexshards.interop import hex_ai_checkpoint
 from hexshards.interop.options import Format
 from hexshards.interop.saved_network import DEFAULT_SIDE, Network, load_network
@@ -114,7 +115,7 @@ def _onnx(network: Network, boards: Tensor) -> bytes:
         import onnxruntime
         import onnxscript as onnxscript  # what torch.onnx needs
     except ImportError as error:
-        raise ValueError(f"ONNX is not installed ({error}): pip install 'hexshards[onnx]'") from None
+        raise ValueError(f"ONNX is not installed ({escaped(error)}): pip install 'hexshards[onnx]'") from None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # those of its own imports
         program = torch.onnx.export(
@@ -143,8 +144,8 @@ def _check(exported: Callable[[Tensor], Sequence[Any]], network: Network, boards
             off = float((ours - torch.as_tensor(theirs)).abs().max())
             if not off <= TOLERANCE * max(1.0, float(ours.abs().max())):
                 raise ValueError(
-                    f"{network.path}: the export answers another {head.name}, by {off:.2g}: what the network does "
-                    f"depends on the board in a way that it does not hold. Export a state-dict"
+                    f"{escaped(network.path)}: the export answers another {escaped(head.name)}, by {off:.2g}: "
+                    "what the network does depends on the board in a way that it does not hold. Export a state-dict"
                 )
 
 
