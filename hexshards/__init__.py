@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hexshards.errors import WorkerDied as WorkerDied
     from hexshards.interop.export import export_network as export_network
     from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints as HexAiCheckpoints
+    from hexshards.interop.hex_ai_metrics import HexAiMetrics as HexAiMetrics
     from hexshards.interop.hex_ai_trainer import HexAiTrainer as HexAiTrainer
     from hexshards.interop.saved_network import Network as Network
     from hexshards.interop.saved_network import load_network as load_network
@@ -60,6 +61,7 @@ _HOMES = {
     "DataError": "errors",
     "Event": "training.hooks",
     "HexAiCheckpoints": "interop.hex_ai_checkpoint",
+    "HexAiMetrics": "interop.hex_ai_metrics",
     "HexAiTrainer": "interop.hex_ai_trainer",
     "Hook": "training.hooks",
     "Index": "dataset.index",

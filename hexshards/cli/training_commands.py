@@ -38,7 +38,8 @@ def train(
     ] = False,
     tensorboard: Annotated[bool, Option("--tensorboard", help="Write RUN/tensorboard as well.")] = False,
     also_save: Annotated[
-        AlsoSaved | None, Option(help="Write each mini-epoch as RUN/epoch3_mini4.pt.gz too, for hex_ai's own programs.")
+        AlsoSaved | None,
+        Option(help="Write RUN/epoch3_mini4.pt.gz and bookkeeping/*.csv beside RUN too, for hex_ai's own programs."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -76,6 +77,7 @@ def _train(spec: TrainSpec, *, tensorboard: bool, also_save: AlsoSaved | None) -
     from hexshards.cli.run_log import RunLog
     from hexshards.cli.training_view import TrainingView
     from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints
+    from hexshards.interop.hex_ai_metrics import HexAiMetrics
     from hexshards.training import run as runs
     from hexshards.training.distributed import joined
     from hexshards.training.tensorboard_log import TensorBoardLog
@@ -83,7 +85,7 @@ def _train(spec: TrainSpec, *, tensorboard: bool, also_save: AlsoSaved | None) -
     with joined() as process_group:
         speaks = process_group.rank == 0
         logs: list[Hook] = [TensorBoardLog()] if tensorboard and speaks else []
-        logs += [HexAiCheckpoints()] if also_save else []
+        logs += [HexAiCheckpoints(), HexAiMetrics()] if also_save else []
         with RunLog() if speaks else nullcontext() as log:
             with TrainingView() if speaks else nullcontext() as view:
                 hooks = [hook for hook in (log, view, *logs) if hook is not None]

@@ -49,6 +49,20 @@ class StepSpec:
     weight_decay: float = option(
         1e-4, "Decay of weights; biases and norms do not decay.", least=0, panel=OPTIMIZER, shapes="weights"
     )
+    value_learning_rate_factor: float = option(
+        1.0,
+        "Learning rate of the value head's own weights, as a multiple of the others'.",
+        above=0,
+        panel=OPTIMIZER,
+        shapes="weights",
+    )
+    value_weight_decay_factor: float = option(
+        1.0,
+        "Decay of the value head's own weights, as a multiple of the others'.",
+        least=0,
+        panel=OPTIMIZER,
+        shapes="weights",
+    )
     clip_norm: float = option(
         0.0, "Gradients longer than this are scaled down to it; 0: none.", least=0, panel=OPTIMIZER, shapes="weights"
     )
@@ -212,6 +226,14 @@ class TrainSpec(StepSpec):
     batch_size: int = option(256, "Samples in a batch of one process.", least=1, shapes="weights")
     channels: int = option(32, "Width of the network.", least=1, panel=NETWORK, shapes="weights")
     blocks: int = option(4, "Residual blocks of two 3x3 convolutions each.", least=1, panel=NETWORK, shapes="weights")
+    dropout: float = option(
+        0.0,
+        "Share of the tower's planes that each head does without, others each time.",
+        least=0,
+        below=1,
+        panel=NETWORK,
+        shapes="weights",
+    )
     model: str | None = option(
         None,
         "Your own network, package.module:factory; what the factory returns is trained instead. Python looks for it "

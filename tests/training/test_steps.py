@@ -339,3 +339,55 @@ def test_the_reference_network_trains_in_every_way():
     for way in WAYS:
         metrics = made(lambda: TwoHeadedResNet(channels=2, blocks=1), **way).train_on_batches(BATCHES[:1])
         assert math.isfinite(metrics["loss"])
+
+
+# the value head's own rate and decay, and dropout --------------------------------------------------------------------
+
+
+def test_a_factor_of_the_value_heads_rate_is_that_of_its_weights_alone():
+    model = TwoHeadedResNet(channels=2, blocks=1)
+    factors = {"value_learning_rate_factor": 0.5, "value_weight_decay_factor": 3.0}
+    falling = {"schedule": "cosine", "schedule_samples": 12, "warmup_samples": 0}
+    trainer = Trainer(model, StepSpec(learning_rate=0.1, weight_decay=0.2, **factors, **falling))
+    trainer.train_on_batches([batch(1)])
+    head = {id(part) for part in model.value.parameters()}
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    assert 0 < rate < 0.1
+    for group in trainer.optimizer.param_groups:
+        mine = {id(part) in head for part in group["params"]}
+        assert len(mine) == 1
+        of_value = mine.pop()
+        decays = {part.ndim > 1 for part in group["params"]} == {True}
+        assert group["lr"] == pytest.approx(rate * (0.5 if of_value else 1))
+        assert group["weight_decay"] == pytest.approx((0.6 if of_value else 0.2) if decays else 0)
+
+
+def test_factors_of_one_change_no_bit_and_no_group_of_a_checkpoint():
+    states = []
+    for factors in ({}, {"value_learning_rate_factor": 1.0, "value_weight_decay_factor": 1.0}):
+        torch.manual_seed(0)
+        trainer = Trainer(TwoHeadedResNet(channels=2, blocks=1), StepSpec(**factors))
+        trainer.train_on_batches([batch(1), batch(2)])
+        states.append(trainer.state_dict())
+    assert_equal(*states)
+    assert len(states[0]["optimizer_state_dict"]["param_groups"]) == 2
+
+
+def test_a_network_without_a_part_of_that_name_has_no_value_head_to_slow_down():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 26))
+    with pytest.raises(ValueError, match="need a part of the network: value, value_head"):
+        Trainer(model, StepSpec(value_learning_rate_factor=0.1))
+
+
+def test_dropout_draws_in_training_alone_and_none_of_it_draws_nothing():
+    board = batch(1).board
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = TwoHeadedResNet(channels=4, blocks=1, dropout=dropout)
+        for training in (True, False):
+            model.train(training)
+            before = torch.get_rng_state()
+            model(board)
+            assert torch.equal(torch.get_rng_state(), before) == (not (dropout and training))
+    with pytest.raises(ValueError, match="dropout must be at least 0 and less than 1, got 1"):
+        TwoHeadedResNet(dropout=1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hexshards.arguments import checked
 from hexshards.training.options import TRAIN
@@ -29,10 +30,15 @@ class TwoHeadedResNet(nn.Module):
     """
 
     @checked
-    def __init__(self, *, channels: int = TRAIN.channels, blocks: int = TRAIN.blocks) -> None:
+    def __init__(
+        self, *, channels: int = TRAIN.channels, blocks: int = TRAIN.blocks, dropout: float = TRAIN.dropout
+    ) -> None:
         super().__init__()
         if channels < 1 or blocks < 0:
             raise ValueError(f"channels must be at least 1 and blocks at least 0, got {channels} and {blocks}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
+        self.dropout = dropout
         self.stem = nn.Sequential(_conv3x3(PLANES, channels), nn.BatchNorm2d(channels), nn.ReLU())
         self.tower = nn.Sequential(*(_Residual(channels) for _ in range(blocks)))
         self.policy = nn.Sequential(
@@ -44,6 +50,8 @@ class TwoHeadedResNet(nn.Module):
         """Policy logits (B, S * S) and the logit of RED winning (B, 1)."""
         seen = self.tower(self.stem(board_B3SS))
         pooled = torch.cat([seen.mean(dim=(2, 3)), seen.amax(dim=(2, 3))], dim=1)
+        if self.dropout and self.training:  # else nothing is drawn
+            seen, pooled = functional.dropout2d(seen, self.dropout), functional.dropout(pooled, self.dropout)
         return self.policy(seen).flatten(1), self.value(pooled)
 
 

@@ -54,7 +54,7 @@ def _made(spec: TrainSpec) -> nn.Module:
         return yours(spec.model, spec.model_args, folder=str(spec.absolute("")))
     if spec.model_args:
         raise ValueError(f"model_args {printable(spec.model_args)!r} are for a model of your own: name it with model")
-    return TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks)
+    return TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks, dropout=spec.dropout)
 
 
 def yours(name: str, given: str = "", *, folder: str) -> nn.Module:

@@ -50,13 +50,15 @@ class Schedule:
             raise ValueError(f"schedule {escaped(spec.schedule)} needs schedule_samples")
         self.optimizer, self.spec = optimizer, spec
         self.samples, self.length = 0, spec.schedule_samples
+        # exactly 1 where a group has the rate itself
+        self._factors = [group["lr"] / spec.learning_rate for group in optimizer.param_groups]
 
     def advance(self, samples: int) -> None:
         """Set the rate of the step that brings the samples seen to ``self.samples + samples``."""
         self.samples += samples
         rate = self.spec.learning_rate * share(self.samples, self.spec, length=self.length)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
+            group["lr"] = factor * rate
 
     def state_dict(self) -> dict[str, int]:
         """Samples seen, and over how many the schedule was laid out when the run began."""

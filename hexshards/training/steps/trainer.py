@@ -339,14 +339,39 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _optimizer(model: nn.Module, spec: StepSpec) -> torch.optim.Optimizer:
     """Weights decay; biases and norms, which have one dimension, do not."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    value = _value_head(model, spec)
+    groups: list[dict[str, Any]] = []
+    for parts, rate, decay in (
+        ([p for p in model.parameters() if id(p) not in value], 1.0, 1.0),
+        ([*value.values()], spec.value_learning_rate_factor, spec.value_weight_decay_factor),
+    ):
+        both = ([p for p in parts if p.ndim > 1], decay * spec.weight_decay), ([p for p in parts if p.ndim <= 1], 0.0)
+        groups += [
+            {"params": params, "weight_decay": decays, "lr": rate * spec.learning_rate}
+            for params, decays in both
+            if params
+        ]
     if spec.optimizer == "sgd":
         nesterov = spec.momentum > 0
         return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=nesterov)
     return torch.optim.AdamW(groups, lr=spec.learning_rate)
+
+
+VALUE_HEADS = ("value", "value_head")
+"""What the value head is called, in hexshards' network and in hex_ai's."""
+
+
+def _value_head(model: nn.Module, spec: StepSpec) -> dict[int, nn.Parameter]:
+    """Weights of the value head by identity, where they have a rate or a decay of their own. Raises ValueError."""
+    if spec.value_learning_rate_factor == spec.value_weight_decay_factor == 1:
+        return {}
+    head = {id(part): part for name, part in model.named_parameters() if name.split(".")[0] in VALUE_HEADS}
+    if not head:
+        names = ", ".join(VALUE_HEADS)
+        raise ValueError(
+            f"value_learning_rate_factor and value_weight_decay_factor need a part of the network: {names}"
+        )
+    return head
 
 
 def _average(model: nn.Module, share: float) -> AveragedModel:
