@@ -12,11 +12,10 @@ import pickle
 import sys
 import tempfile
 from pathlib import Path
+from random import Random  # noqa: TID251
 
 import numpy as np
 from helpers import game_files, katahex_files
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.pickles import scanner
@@ -90,26 +89,24 @@ SPICES += [
 ]
 
 
-@st.composite
-def damaged(draw: st.DrawFn, corpus: list[bytes], spices: list[bytes] = SPICES) -> bytes:
+def damaged(random: Random, corpus: list[bytes], spices: list[bytes] = SPICES) -> bytes:
     """A file of the corpus after a few cuts, overwrites, repeats and insertions."""
-    data = bytearray(draw(st.sampled_from(corpus)))
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, len(data)))
-        match draw(st.integers(0, 5)):
+    data = bytearray(random.choice(corpus))
+    for _ in range(random.randint(1, 6)):
+        at = random.randint(0, len(data))
+        match random.randint(0, 5):
             case 0:
-                data[at : at + 1] = bytes([draw(st.integers(0, 255))])
+                data[at : at + 1] = bytes([random.randint(0, 255)])
             case 1:
-                data[at:at] = draw(st.sampled_from(spices))
+                data[at:at] = random.choice(spices)
             case 2:
-                del data[at : at + draw(st.integers(1, 40))]
+                del data[at : at + random.randint(1, 40)]
             case 3:
-                data[at:at] = data[at : at + draw(st.integers(1, 400))] * draw(st.integers(1, 4))
+                data[at:at] = data[at : at + random.randint(1, 400)] * random.randint(1, 4)
             case 4:
                 del data[at:]
             case 5:
-                other = draw(st.sampled_from(corpus))
-                data[at : at + 30] = other[at : at + 30]
+                data[at : at + 30] = random.choice(corpus)[at : at + 30]
     return bytes(data)
 
 
@@ -160,15 +157,13 @@ def read(converter: Source, data: bytes, name: str, spec: ConvertSpec = CONVERT)
         assert str(error).isprintable() and len(str(error)) < 2_000
 
 
-@st.composite
-def damaged_rows(draw: st.DrawFn) -> bytes:
+def damaged_rows(random: Random) -> bytes:
     """Rows of which some numbers are others."""
     arrays = {name: array.copy() for name, array in ROWS.items()}
-    for _ in range(draw(st.integers(1, 6))):
-        array = arrays[draw(st.sampled_from(sorted(arrays)))]
-        flat = array.reshape(-1).view(np.uint8)
-        at = draw(st.integers(0, len(flat) - 4))
-        flat[at : at + 4] = list(draw(st.sampled_from([b"\0\0\xc0\x7f", b"\xff" * 4, b"\0" * 4, b"\0\0\x80\xff"])))
+    for _ in range(random.randint(1, 6)):
+        flat = arrays[random.choice(sorted(arrays))].reshape(-1).view(np.uint8)
+        at = random.randint(0, len(flat) - 4)
+        flat[at : at + 4] = list(random.choice([b"\0\0\xc0\x7f", b"\xff" * 4, b"\0" * 4, b"\0\0\x80\xff"]))
     return katahex_files.npz(arrays)
 
 
@@ -183,33 +178,26 @@ def gzipped(data: bytes) -> bytes:
 def main(kind: str, cases: int) -> None:
     """Try so many cases."""
     scanner.LESSON_DICTS = 0  # these few examples take the way of many
-    quiet = settings(
-        max_examples=cases, deadline=None, derandomize=True, database=None, suppress_health_check=HealthCheck
-    )
-
-    @quiet
-    @given(damaged(pickles()))
-    def pickled(data: bytes) -> None:
-        read(ProcessedFiles(), gzipped(data), "a_processed.pkl.gz")
-
-    @quiet
-    @given(damaged(records()))
-    def recorded(data: bytes) -> None:
-        read(TrmphFiles(), data, "a.trmph.gz" if data[:2] == b"\x1f\x8b" else "a.trmph")
-
-    @quiet
-    @given(st.sampled_from(sorted(FORMATS)), st.data())
-    def listed(form: str, data: st.DataObject) -> None:
-        converter, written = FORMATS[form]
-        read(converter(), data.draw(damaged([written(GAMES)], SPICES_OF_GAMES)), form, ConvertSpec(unfinished="keep"))
-
-    @quiet
-    @given(damaged_rows())
-    def trained(data: bytes) -> None:
-        read(KataHexRows(), data, "a.npz")
-
-    {"pickle": pickled, "trmph": recorded, "games": listed, "katahex": trained}[kind]()
-    assert set(os.listdir()) <= {".hypothesis"}, "something was written"
+    corpus = {"pickle": pickles, "trmph": records}.get(kind, list)()
+    for number in range(cases):
+        random, name, spec = Random(f"{kind} {number}"), kind, CONVERT
+        if kind == "pickle":
+            converter, data, name = ProcessedFiles(), gzipped(damaged(random, corpus)), "a_processed.pkl.gz"
+        elif kind == "trmph":
+            converter, data = TrmphFiles(), damaged(random, corpus)
+            name = "a.trmph.gz" if data[:2] == b"\x1f\x8b" else "a.trmph"
+        elif kind == "games":
+            form, written = FORMATS[random.choice(sorted(FORMATS))]
+            converter, data = form(), damaged(random, [written(GAMES)], SPICES_OF_GAMES)
+            spec = ConvertSpec(unfinished="keep")
+        else:
+            converter, data, name = KataHexRows(), damaged_rows(random), "a.npz"
+        try:
+            read(converter, data, name, spec)
+        except Exception as error:
+            error.add_note(f"case {number} of {kind}: {data!r}")
+            raise
+    assert not os.listdir(), "something was written"
     print(f"{cases:,} cases of {kind}")
 
 
