@@ -1,5 +1,7 @@
 """The command ``hexshards``: one file for each group of commands, and what a person sees of them.
 
-``app`` is the entry, ``dataset_commands`` and ``training_commands`` the commands, ``console`` what they share (exit
-codes, errors in one line), ``display`` and the views bars, tables and lines. Private.
+``app`` is the entry, ``dataset_commands``, ``training_commands`` and ``report_command`` the commands, ``command`` and
+``console`` what they share (counts as people write them, exit codes, errors in one line). ``display`` prints and draws
+progress bars; ``conversion_view``, ``dataset_view``, ``training_view``, ``runs_view`` and ``sweep_view`` say what.
+Private.
 """

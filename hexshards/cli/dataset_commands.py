@@ -54,7 +54,7 @@ def convert(
     The same files and options give the same bytes, whatever the number of workers. A conversion that was cut off goes
     on when the same command is given again; Ctrl-C, SIGTERM or SIGHUP ends it with 130.
     """
-    from hexshards.cli import display
+    from hexshards.cli import conversion_view, display
 
     with stops_as_ctrl_c(), told():
         if append:
@@ -65,14 +65,14 @@ def convert(
             from hexshards.conversion.estimate import estimate
 
             expected = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
-            display.say(display.json_line(asdict(expected)) if as_json else display.estimate_text(expected))
+            display.say(display.json_line(asdict(expected)) if as_json else conversion_view.estimate_text(expected))
             if not expected.fits:
                 raise typer.Exit(FAILED)
             return
         from hexshards.conversion.convert import convert as run
 
         # stdout is for the result; Ray would say there that a worker died
-        with display.conversion_progress() as progress, redirect_stdout(sys.stderr):
+        with conversion_view.conversion_progress() as progress, redirect_stdout(sys.stderr):
             report = run(
                 sources,
                 out=out,
@@ -85,21 +85,21 @@ def convert(
                 progress=progress,
                 announce=None
                 if as_json
-                else lambda folders, others: display.notice(display.folders_text(folders, others)),
+                else lambda folders, others: display.notice(conversion_view.folders_text(folders, others)),
                 **options,
             )
-        display.say(display.json_line(_report(report)) if as_json else display.conversion_summary(report))
+        display.say(display.json_line(_report(report)) if as_json else conversion_view.conversion_summary(report))
 
 
 def info(dataset: Dataset, as_json: AsJson = False) -> None:
     """Show what is in a dataset: counts, games, plies, label balance, bytes per position, what it was made from."""
-    from hexshards.cli import display
+    from hexshards.cli import dataset_view, display
 
     with told():
         from hexshards.dataset.index import read_index
 
         index = read_index(dataset)
-        display.say(display.json_line(_index(index)) if as_json else display.info_text(index, folder=str(dataset)))
+        display.say(display.json_line(_index(index)) if as_json else dataset_view.info_text(index, folder=str(dataset)))
 
 
 def verify(
@@ -111,7 +111,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read a whole dataset again and check every checksum, count and column, and that no game is in two splits."""
-    from hexshards.cli import display
+    from hexshards.cli import dataset_view, display
 
     with told():
         from hexshards.dataset.verify import verify as run
@@ -138,7 +138,7 @@ def verify(
                 f"sound: {counted(verification.positions, 'position')} {where}, {counted(verification.games, 'game')}"
             )
             if leaked:
-                display.say(display.leakage_text(leaked))
+                display.say(dataset_view.leakage_text(leaked))
 
 
 @options_of(LoaderSpec, only=("split", "seed", "shuffle"), after="batch_size")
@@ -153,7 +153,7 @@ def mixing(
 
     Reads the split five times. Exit code 1: chance does not explain what was found.
     """
-    from hexshards.cli import display
+    from hexshards.cli import dataset_view, display
 
     with told():
         from hexshards.loading.shuffle_quality import mixing as run
@@ -161,7 +161,9 @@ def mixing(
         spec = LoaderSpec(batch_size=batch_size, **options)
         with display.counting("measuring", "samples") as progress:
             measured = run(opened(dataset, cache), spec, progress=progress)
-        display.say(display.json_line(display.mixing_json(measured)) if as_json else display.mixing_text(measured))
+        display.say(
+            display.json_line(dataset_view.mixing_json(measured)) if as_json else dataset_view.mixing_text(measured)
+        )
         if not measured.sound:
             raise typer.Exit(FAILED)
 
@@ -180,7 +182,7 @@ def bench(
 
     With --channels or --blocks it also times training steps of that network, and says which of the two would wait.
     """
-    from hexshards.cli import display
+    from hexshards.cli import dataset_view, display
 
     with told():
         from hexshards.reports.throughput import measure_throughput
@@ -195,7 +197,9 @@ def bench(
                 home, spec, model=model, device=given.device, threads=threads, progress=progress
             )
         verdict = {"bound": measured.bound, "workers": measured.workers}
-        display.say(display.json_line(asdict(measured) | verdict) if as_json else display.throughput_text(measured))
+        display.say(
+            display.json_line(asdict(measured) | verdict) if as_json else dataset_view.throughput_text(measured)
+        )
 
 
 def show(
@@ -208,7 +212,7 @@ def show(
     cache: CacheFolder = None,
 ) -> None:
     """Draw the first positions of a dataset: B and R stones, * the move to learn."""
-    from hexshards.cli import display
+    from hexshards.cli import dataset_view, display
 
     with told():
         from hexshards.dataset.index import read_index
@@ -224,9 +228,9 @@ def show(
                 f"{source} line {positions.game[row]}, ply {positions.ply[row]}, {mover} to move, "
                 f"value {positions.value[row]:g} ({'BLUE' if positions.value[row] < 0.5 else 'RED'} wins)"
             )
-            if besides := display.optional_text(positions, row):
+            if besides := dataset_view.optional_text(positions, row):
                 display.say(besides)
-            display.say(display.board_picture(positions, row) + "\n")
+            display.say(dataset_view.board_picture(positions, row) + "\n")
         if svg:
             _draw(positions, svg)
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.cli import display
+from hexshards.cli import conversion_view, display
 from hexshards.cli.training_view import TrainingView
 from hexshards.conversion.convert import convert
 from hexshards.conversion.random_files import write
@@ -40,9 +40,9 @@ def run(out: LocalPath) -> None:
         "convert: check, split by game, shuffle, compress",
         f"convert {processed} --out {data} --val-fraction 0.1",
     )
-    with display.conversion_progress() as progress:
+    with conversion_view.conversion_progress() as progress:
         report = convert(processed, out=data, val_fraction=0.1, progress=progress)
-    display.say(display.conversion_summary(report))
+    display.say(conversion_view.conversion_summary(report))
 
     _step("verify: read everything again", f"verify {data}")
     with display.counting("checking", "positions") as tell:

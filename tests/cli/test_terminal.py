@@ -16,6 +16,7 @@ from helpers.small_data import CUT, processed
 from rich.console import Console
 
 from hexshards.cli import display
+from hexshards.cli.conversion_view import conversion_progress
 from hexshards.conversion.convert import convert
 from hexshards.conversion.random_files import write
 
@@ -75,7 +76,7 @@ def test_bytes_of_small_files_of_games_are_counted_too(tmp_path, monkeypatch):
     sent = io.StringIO()
     monkeypatch.setattr(display, "err", Console(file=sent, force_terminal=True, width=80))
     write(tmp_path / "in", games=6, games_per_file=3, side=5, format="trmph")
-    with display.conversion_progress() as show:
+    with conversion_progress() as show:
 
         def look(now):
             show(now)

@@ -15,7 +15,8 @@ from helpers.small_data import CUT, columns_of, examples, files_of, processed, w
 
 import hexshards
 from hexshards import rng
-from hexshards.cli.display import conversion_summary, info_text
+from hexshards.cli.conversion_view import conversion_summary
+from hexshards.cli.dataset_view import info_text
 from hexshards.conversion import spill_sources
 from hexshards.conversion.convert import convert
 from hexshards.conversion.options import ConvertSpec

@@ -8,7 +8,7 @@ import pytest
 from helpers.small_data import CUT, SIDE, columns_of, files_of, images, processed, rows_of, samples_of
 
 import hexshards
-from hexshards.cli.display import conversion_summary
+from hexshards.cli.conversion_view import conversion_summary
 from hexshards.conversion.convert import convert
 from hexshards.conversion.dedupe_positions import merged
 from hexshards.dataset.index import read_index

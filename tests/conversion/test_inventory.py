@@ -3,7 +3,7 @@ import json
 import pytest
 from helpers.cli import call
 
-from hexshards.cli.display import SHOWN_FOLDERS, folders_text
+from hexshards.cli.conversion_view import SHOWN_FOLDERS, folders_text
 from hexshards.conversion.convert import convert
 from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers.small_data import CUT, columns_of, files_of, processed
 
-from hexshards.cli.display import estimate_text
+from hexshards.cli.conversion_view import estimate_text
 from hexshards.conversion.convert import convert
 from hexshards.conversion.count_games import distinct_games, note_games
 from hexshards.conversion.estimate import estimate

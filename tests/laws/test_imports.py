@@ -143,7 +143,7 @@ def test_the_package_itself_imports_no_module_until_asked():
 
 def test_the_check_sees_imports_inside_functions_and_not_those_for_types():
     assert "conversion" in ours(PACKAGE / "cli" / "dataset_commands.py")
-    assert "reports" not in ours(PACKAGE / "cli" / "display.py")
+    assert "reports" not in ours(PACKAGE / "cli" / "dataset_view.py")
 
 
 @pytest.mark.parametrize("path", sorted(CONVERTERS.glob("*.py")), ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from helpers.small_data import dataset
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app
-from hexshards.cli.display import throughput_text
+from hexshards.cli.dataset_view import throughput_text
 from hexshards.cores import usable_cores
 from hexshards.loading.options import LoaderSpec
 from hexshards.reports import throughput as module

@@ -1,0 +1,178 @@
+"""What a person sees of a dataset: counts, how it mixes, how fast it loads, what leaks, and boards as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from hexshards.errors import escaped, printable
+from hexshards.game.board import move_name
+from hexshards.game.columns import VISITS
+from hexshards.units import counted
+
+if TYPE_CHECKING:
+    from hexshards.dataset import leakage
+    from hexshards.dataset.index import Index, InputFile, Split
+    from hexshards.game.positions import Positions
+    from hexshards.loading import shuffle_quality
+    from hexshards.reports import throughput
+
+_GAMELESS = "does not say which game it is from/do not say which game they are from"
+
+LEAKAGE_PLIES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+"""Numbers of stones at which a line of the table of leaked positions begins."""
+
+
+def info_text(index: Index, *, folder: str) -> str:
+    """A dataset at a glance."""
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    positions = sum(shard.positions for shard in shards)
+    size = sum(shard.size_bytes for shard in shards)
+    lines = [
+        f"{escaped(folder)}: {counted(positions, 'position')}, side {index.side}, {counted(len(shards), 'shard')}, "
+        f"{counted(size, 'byte')}, {size / positions:.1f} per position, codec {index.layout.codec}"
+    ]
+    for name, split in index.splits.items():
+        played = [ply for ply, count in enumerate(split.plies) if count]
+        mean = sum(ply * count for ply, count in enumerate(split.plies)) / split.positions
+        lines.append(
+            f"{name:<6} {split_counts(split)} · BLUE wins "
+            f"{split.blue_wins / split.positions:.1%}, RED {split.red_wins / split.positions:.1%} · plies "
+            f"{played[0]} to {played[-1]}, mean {mean:.1f} · {split.without_policy:,} without policy"
+        )
+    lines += game_warning(index)
+    lines.append(
+        "options " + ", ".join(f"{printable(name)} {printable(value)}" for name, value in index.options.items())
+    )
+    lines.append(f"made from {counted(len(index.inputs), 'file')}:")
+    lines += map(file_line, index.inputs)
+    lines.append(f"fingerprint {index.fingerprint}")
+    return "\n".join(lines)
+
+
+def file_line(file: InputFile) -> str:
+    """One source file, and what was kept of it."""
+    # what is rejected of game records are lines, each of many positions: the two make no sum
+    counts = f"{counted(file.positions, 'position')} kept, {file.rejected:,} rejected"
+    said = ", ".join(f"{fact} {text}" for fact, text in file.headers.items())
+    besides = [printable(text, width=300) for text in (file.notes, said) if text]
+    return " · ".join([f"  {printable(file.name)}", counts, *besides])
+
+
+def split_counts(split: Split) -> str:
+    """Positions and games of a split."""
+    return f"{counted(split.positions, 'position', width=12)} {counted(split.games, 'game', width=10)}"
+
+
+def game_warning(index: Index) -> list[str]:
+    """A warning when some positions do not say which game they are from."""
+    lost = sum(file.without_game for file in index.inputs)
+    if not lost:
+        return []
+    return [
+        f"warning: {counted(lost, 'position', verb=_GAMELESS)}. "
+        f"{'It was' if lost == 1 else 'They were'} split by source file, so where "
+        "files share games, validation positions may come from games that are also in training"
+    ]
+
+
+def mixing_text(mixing: shuffle_quality.Mixing) -> str:
+    """What was measured, beside what a uniform shuffle gives, and a verdict."""
+    lines = [f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,} of {counted(mixing.positions, 'position')}"]
+    lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
+    for measure in mixing.measures:
+        judged = (
+            "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{('  BAD' if measure.bad else '')}"
+        )
+        lines.append(f"{measure.name:<44} {measure.measured:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
+    if mixing.without_game:
+        lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
+    lines.append(
+        "mixed: nothing tells these batches from those of a uniform shuffle"
+        if mixing.sound
+        else "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
+    )
+    return "\n".join(lines)
+
+
+def mixing_json(mixing: shuffle_quality.Mixing) -> dict[str, Any]:
+    """The same for a program."""
+    measures = [
+        {"name": each.name, "found": each.measured, "uniform": each.uniform, "deviations": each.deviations}
+        for each in mixing.measures
+    ]
+    return {**asdict(mixing), "measures": measures, "sound": mixing.sound}
+
+
+def throughput_text(measured: throughput.Throughput) -> str:
+    """Where a sample's time goes, what the loader delivers, and what to do about it."""
+    cores, threads = counted(measured.cores, "core"), counted(measured.threads, "thread")
+    on = f"{measured.device}, side {measured.side}, {cores}, {threads}"
+    lines = [f"batches of {measured.batch_size:,} on {on}"]
+    lines.append(
+        "one sample, in nanoseconds: " + ", ".join(f"{name} {ns:,.0f}" for name, ns in measured.stages.items())
+    )
+    for run in measured.runs:
+        lines.append(
+            f"{counted(run.workers, 'worker') + ':':<10} {run.samples_per_s:>12,.0f} samples/s, "
+            f"waiting {run.wait_ns:,.0f} ns a sample for rows, first batch after {run.first_batch_s:.2f} s"
+        )
+    best = f"{measured.fastest.samples_per_s:,.0f} samples/s"
+    if measured.model_samples_per_s is None:
+        batch_ms = 1000 * measured.batch_size / measured.fastest.samples_per_s
+        verdict = f"a step that takes {batch_ms:.2f} ms or more does not wait for the loader"
+    elif measured.bound == "compute":
+        verdict = (
+            f"compute-bound: the model takes {measured.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+        )
+    else:
+        verdict = (
+            f"LOADER-BOUND: the model could take {measured.model_samples_per_s:,.0f} samples/s, the loader gives {best}"
+        )
+    return "\n".join([*lines, verdict, f"train with --num-workers {measured.workers}"])
+
+
+def leakage_text(measured: leakage.Leakage) -> str:
+    """How many validation positions training shows too, in all and by the stones on the board."""
+    lines = [f"validation positions that training shows too: {_share(sum(measured.leaked), sum(measured.validation))}"]
+    edges = [*(edge for edge in LEAKAGE_PLIES if edge < len(measured.validation)), len(measured.validation)]
+    for first, end in pairwise(edges):
+        if count := sum(measured.validation[first:end]):
+            stones = f"{first}" if end == first + 1 else f"{first} to {end - 1}"
+            lines.append(f"  {stones:>9} stones: {_share(sum(measured.leaked[first:end]), count)}")
+    return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({part / whole:.1%})"
+
+
+def optional_text(positions: Positions, row: int) -> str:
+    """What the optional columns say of one position; nothing where there are none."""
+    said = []
+    for kind, column in positions.optional.items():
+        value = column[row]
+        if kind == VISITS:
+            moves = [move_name(cell, side=positions.side) for cell in value[0].tolist()]
+            visited = zip(moves, value[1].tolist(), strict=True)
+            text = " ".join(f"{move}:{count}" for move, count in visited if count) or "none"
+        else:
+            text = f"{value:.6g}" if value.ndim == 0 else f"{value.tolist()}"
+        said.append(f"{kind.name} {text}")
+    return ", ".join(said)
+
+
+def board_picture(positions: Positions, row: int) -> str:
+    """One position as text: B and R stones, * the policy's move, each row shifted as the hexagons are."""
+    side = positions.side
+    blue, red = positions.planes()[row]
+    policy = positions.policy[row]
+    target = int(policy.argmax()) if positions.soft and policy.any() else -1 if positions.soft else int(policy)
+    lines = ["   " + " ".join(chr(ord("a") + col) for col in range(side))]
+    for r in range(side):
+        marks = [
+            "*" if r * side + c == target else "B" if blue[r, c] else "R" if red[r, c] else "·" for c in range(side)
+        ]
+        lines.append(" " * r + f"{r + 1:>2} " + " ".join(marks))
+    return "\n".join(lines)
