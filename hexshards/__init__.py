@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hexshards.conversion.convert import Report as Report
     from hexshards.conversion.convert import convert as convert
     from hexshards.conversion.options import ConvertSpec as ConvertSpec
+    from hexshards.conversion.report import Report as Report
     from hexshards.conversion.trmph_writer import SearchedGame as SearchedGame
     from hexshards.conversion.trmph_writer import write_trmph as write_trmph
     from hexshards.dataset.index import Index as Index
@@ -74,7 +74,7 @@ _HOMES = {
     "NonFiniteLoss": "errors",
     "Noticed": "training.hooks",
     "Progressed": "training.hooks",
-    "Report": "conversion.convert",
+    "Report": "conversion.report",
     "RunEnded": "training.hooks",
     "RunSettings": "training.settings",
     "RunStarted": "training.hooks",

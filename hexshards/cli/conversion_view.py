@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from hexshards.cli.dataset_view import file_line, game_warning, split_counts
 from hexshards.cli.display import bar, duration
-from hexshards.conversion.inventory import SourceFolder, by_format
+from hexshards.conversion.report import ConversionProgress, Report, SourceFolder, by_format
 from hexshards.errors import escaped, printable
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
-    from hexshards.conversion import convert, estimate
+    from hexshards.conversion import estimate
 
 SHOWN_FILES = 20
 """Files that the summary of a conversion lists, a line each."""
@@ -24,7 +24,7 @@ SHOWN_FOLDERS = 8
 
 
 @contextmanager
-def conversion_progress() -> Iterator[Callable[[convert.ConversionProgress], None]]:
+def conversion_progress() -> Iterator[Callable[[ConversionProgress], None]]:
     """Files read and shards written, positions per second and time left."""
     with bar() as bars:
         games = bars.add_task("comparing games", total=None, visible=False)
@@ -33,7 +33,7 @@ def conversion_progress() -> Iterator[Callable[[convert.ConversionProgress], Non
         write = bars.add_task("writing shards", total=None, visible=False)
         publish = bars.add_task("publishing files", total=None, visible=False)
 
-        def show(now: convert.ConversionProgress) -> None:
+        def show(now: ConversionProgress) -> None:
             bars.update(read, total=now.bytes, completed=now.bytes_done)
             for task, done, total in (
                 (games, now.lists_done, now.lists),
@@ -78,7 +78,7 @@ def _near(folder: str) -> str:
     return escaped(Path(folder).relative_to(here) if Path(folder).is_relative_to(here) else folder)
 
 
-def conversion_summary(report: convert.Report) -> str:
+def conversion_summary(report: Report) -> str:
     """What a conversion kept and where it is."""
     index = report.index
     lines = [file_line(file) for file in report.added[:SHOWN_FILES]]
@@ -127,6 +127,6 @@ def estimate_text(expected: estimate.Estimate) -> str:
     return "\n".join(lines)
 
 
-def _passed_over(report: convert.Report | estimate.Estimate) -> list[str]:
+def _passed_over(report: Report | estimate.Estimate) -> list[str]:
     lines = [f"passed over {escaped(path)}: same contents as another file" for path in report.repeated]
     return lines + [f"passed over {escaped(path)}: already in the dataset" for path in report.already]

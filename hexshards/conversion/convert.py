@@ -7,8 +7,6 @@ its rows from all spills (write_shards). The dataset exists once its index is wr
 from __future__ import annotations
 
 import errno
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -23,18 +21,26 @@ from hexshards.conversion.dedupe_games import held_path, note_held, without_copi
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import check_space
 from hexshards.conversion.executors import Runner
-from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
 from hexshards.conversion.overlaps import Overlap, overlap, overlap_with
 from hexshards.conversion.repeated_games import holds_games, without_repeats
+from hexshards.conversion.report import (
+    ConversionProgress,
+    ProgressTotals,
+    Report,
+    SourceFolder,
+    report_again,
+    report_of,
+    shards_of,
+    source_folders,
+)
 from hexshards.conversion.sorted_runs import Spill, find_spill
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import Group, Refusal, Survey, judge, read_group, stem_of, survey
-from hexshards.conversion.workdir import REJECTS, clear, finished, held, rejects_name
+from hexshards.conversion.workdir import clear, finished, held, rejects_name
 from hexshards.conversion.write_shards import assemble, plan_of
-from hexshards.dataset.index import NAME, Index, InputFile, read_index
-from hexshards.dataset.shard import Shard
+from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.dataset.upload import published, upload, written_in
 from hexshards.errors import DataError, escaped, printable
 from hexshards.main_guard import check_main_guard
@@ -44,55 +50,6 @@ from hexshards.storage.remote import is_url, shown
 from hexshards.units import counted, parse_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversionProgress:
-    """Progress of a conversion; sent after every group of files of games compared, file read and shard written."""
-
-    files: int
-    files_done: int
-    bytes: int
-    bytes_done: int
-    positions: int
-    lists: int = 0
-    """Groups of files whose games are compared, to find repeats."""
-    lists_done: int = 0
-    shards: int = 0
-    shards_done: int = 0
-    uploads: int = 0
-    uploads_done: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Report of a conversion: what it kept, and what it did not."""
-
-    out: str | Path
-    index: Index
-    """The whole dataset, with what it held before files were added."""
-    rejects: dict[str, int]
-    """How many examples, or lines of game records, were rejected, by reason."""
-    repeated: tuple[str, ...]
-    """Files passed over because another has the same contents."""
-    already: tuple[str, ...] = ()
-    """Files passed over because the dataset was made from them before."""
-    merged: int = 0
-    """Positions that went into an equal one."""
-    positions: int
-    """Positions that this conversion wrote, over all splits."""
-    shard_bytes: int
-    added: tuple[InputFile, ...]
-    """The files that were read, each with its counts, its generation and what was corrected."""
-    notes: tuple[str, ...] = ()
-    """Sentences on repeats of games, and on what held the conversion back."""
-    folders: tuple[SourceFolder, ...] = ()
-    """Where the files to convert were found."""
-
-    @property
-    def input_bytes(self) -> int:
-        """Size of the files that were read."""
-        return sum(file.size_bytes for file in self.added)
 
 
 @checked
@@ -149,12 +106,12 @@ def convert(
         announce(folders, discovery.passed_over)
     executors.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
     if url and (waiting := _on_its_way(url, out, spec, inputs)):
-        return _published(url, _again(out, waiting, folders), _Teller(inputs, progress))
+        return _published(url, report_again(out, waiting, folders), ProgressTotals(inputs, progress))
     if not append and (done := finished(out, spec)) and _made_from(done, inputs):
         return _tidied(out, done, spec, folders)
     with _disk_named(out), held(out, spec, base=base) as scratch:
         work = _Work(out=out, scratch=scratch, spec=spec, base=base, budget=budget, engine=engine)
-        tell = _Teller(inputs, progress)
+        tell = ProgressTotals(inputs, progress)
         report = _converted(work, inputs, max_rejects=max_rejects, tell=tell)
         report = replace(report, notes=(*discovery.passed_over, *report.notes), folders=folders)
         clear(scratch)
@@ -182,7 +139,7 @@ def _on_its_way(url: str, folder: Path, spec: ConvertSpec, inputs: Sequence[Inpu
     return waiting
 
 
-def _published(url: str, report: Report, tell: _Teller) -> Report:
+def _published(url: str, report: Report, tell: ProgressTotals) -> Report:
     upload(Path(report.out), url, tell=tell.published)
     return replace(report, out=shown(url))
 
@@ -223,16 +180,16 @@ class _Work:
     engine: Engine
 
 
-def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: _Teller) -> Report:
+def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: ProgressTotals) -> Report:
     surveyed = survey(inputs, scratch=work.scratch, base=work.base)
     if not surveyed.groups and work.base:
         tell.passed_over(surveyed)
-        return _report(work, work.base, surveyed=surveyed)
+        return report_of(work.base, out=work.out, base=work.base, surveyed=surveyed)
     with executors.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
         return _carried_out(work, surveyed, runner, max_rejects=max_rejects, tell=tell)
 
 
-def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: int, tell: _Teller) -> Report:
+def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: int, tell: ProgressTotals) -> Report:
     surveyed, repeats = _without_repeats(work, surveyed, runner, tell)
     spills, refusals, notes = _read_all(work, surveyed, runner, tell)
     notes += [_repeated_games(repeats, work.spec), _without_policy(sum(spill.without_policy for spill in spills))]
@@ -247,7 +204,7 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
         spills, note = _once(work, spills, runner)
         notes.append(note)
         if work.base and not any(sum(spill.rows.values()) for spill in spills):
-            return _report(work, work.base, surveyed=surveyed, rejects=rejects, notes=notes)
+            return report_of(work.base, out=work.out, base=work.base, surveyed=surveyed, rejects=rejects, notes=notes)
     plan = plan_of(spills, out=work.out, scratch=work.scratch, base=work.base, spec=work.spec)
     # merged positions become soft block by block: what is held of them is as their files have it
     soft = any(spill.soft for spill in spills) if plan.merges else plan.layout.soft
@@ -261,12 +218,12 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
         notes += _overlapping(work, [each for spill in spills if (each := spill.sketch()) is not None])
     index.write(work.out)
     rows = sum(sum(spill.rows.values()) for spill in spills)
-    return _report(work, index, surveyed=surveyed, rejects=rejects, rows=rows, notes=notes)
+    return report_of(index, out=work.out, base=work.base, surveyed=surveyed, rejects=rejects, rows=rows, notes=notes)
 
 
 def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Spill], str]:
     """The spills without what is there more than once, or in the dataset, and a sentence on that."""
-    held = _shards(work.base)
+    held = shards_of(work.base)
     if work.base:
         task = partial(note_held, folder=work.out, scratch=work.scratch, index=work.base, spec=work.spec)
         at_once = work.budget.at_once(writing_bytes(work.base.side, soft=work.base.layout.soft, spec=work.spec))
@@ -280,7 +237,7 @@ def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Sp
     return kept, f"{out}{games} (--dedupe games)"
 
 
-def _without_repeats(work: _Work, surveyed: Survey, runner: Runner, tell: _Teller) -> tuple[Survey, int]:
+def _without_repeats(work: _Work, surveyed: Survey, runner: Runner, tell: ProgressTotals) -> tuple[Survey, int]:
     """The same groups of files, told which of their games are repeats, and how many of these there are."""
     groups = [tuple(file for file in group if holds_games(file)) for group in surveyed.groups]
     # what is kept once of games is found after reading, in files of every format
@@ -312,7 +269,7 @@ def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
             f"{_about(twice, 'is/are')} there more than once, by several files: kept. --dedupe games keeps each once; "
             "or name one of the folders or formats"
         )
-    held = shard_sketches(work.scratch, _shards(work.base))
+    held = shard_sketches(work.scratch, shards_of(work.base))
     if (again := overlap_with(held, sketches)).positions:
         notes.append(
             f"{_about(again, 'was/were')} in the dataset already, from other files: added once more. A dataset made "
@@ -336,7 +293,7 @@ def _without_policy(count: int) -> str:
 
 
 def _read_all(
-    work: _Work, surveyed: Survey, runner: Runner, tell: _Teller
+    work: _Work, surveyed: Survey, runner: Runner, tell: ProgressTotals
 ) -> tuple[list[Spill], list[Refusal], list[str]]:
     """All spills, those of an earlier try among them; what was refused; and what held the reading back."""
     tell.passed_over(surveyed)
@@ -362,7 +319,7 @@ def _read_rest(
     surveyed: Survey,
     results: Iterable[tuple[Group, Spill | tuple[Refusal, ...]]],
     spills: dict[Group, Spill],
-    tell: _Teller,
+    tell: ProgressTotals,
 ) -> Iterator[Refusal]:
     """Take what is read into ``spills``; what is refused is yielded."""
     for count, (group, result) in enumerate(results, start=1):
@@ -380,63 +337,7 @@ def _check_space(work: _Work, surveyed: Survey, spills: Mapping[Group, Spill]) -
     check_space(work.out, waiting=waiting, spills=spills.values(), spec=work.spec)
 
 
-class _Teller:
-    """Adds up what is done and passes it on."""
-
-    def __init__(self, inputs: Sequence[Input], tell: Callable[[ConversionProgress], None] | None) -> None:
-        self.tell = tell or (lambda _: None)
-        self.counts = Counter(files=len(inputs), bytes=sum(file.path.stat().st_size for file in inputs))
-        self.add()
-
-    def add(self, **counts: int) -> None:
-        self.counts.update(counts)
-        self.tell(ConversionProgress(**{each.name: self.counts[each.name] for each in fields(ConversionProgress)}))
-
-    def read(self, group: Group, spill: Spill | None) -> None:
-        kept = sum(file.positions for file in spill.inputs) if spill else 0
-        self.add(files_done=len(group), bytes_done=sum(file.path.stat().st_size for file in group), positions=kept)
-
-    def published(self, done: int, total: int) -> None:
-        self.counts.update(uploads=total - self.counts["uploads"], uploads_done=done - self.counts["uploads_done"])
-        self.add()
-
-    def passed_over(self, surveyed: Survey) -> None:
-        paths = [*surveyed.repeated, *surveyed.already]
-        self.add(files_done=len(paths), bytes_done=sum(Path(path).stat().st_size for path in paths))
-
-
 # the end ------------------------------------------------------------------------------------------------------------
-
-
-def _report(
-    work: _Work,
-    index: Index,
-    *,
-    surveyed: Survey,
-    rejects: dict[str, int] | None = None,
-    rows: int = 0,
-    notes: Sequence[str] = (),
-) -> Report:
-    before = {shard.name for shard in _shards(work.base)}
-    added = [shard for shard in _shards(index) if shard.name not in before]
-    positions = sum(shard.positions for shard in added)
-    known = len(work.base.inputs) if work.base else 0
-    return Report(
-        out=work.out,
-        index=index,
-        rejects=rejects or {},
-        repeated=surveyed.repeated,
-        already=surveyed.already,
-        merged=rows - positions,
-        positions=positions,
-        shard_bytes=sum(shard.size_bytes for shard in added),
-        added=index.inputs[known:],
-        notes=tuple(note for note in notes if note),
-    )
-
-
-def _shards(index: Index | None) -> list[Shard]:
-    return [shard for split in index.splits.values() for shard in split.shards] if index else []
 
 
 def _made_from(index: Index, inputs: Sequence[Input]) -> bool:
@@ -449,24 +350,7 @@ def _tidied(out: Path, index: Index, spec: ConvertSpec, folders: tuple[SourceFol
     """The report of a conversion that was cut off after its dataset was whole."""
     with held(out, spec, base=None, tidying=True) as scratch:
         clear(scratch)
-    return _again(out, index, folders)
-
-
-def _again(out: Path, index: Index, folders: tuple[SourceFolder, ...]) -> Report:
-    """The report of a conversion whose dataset was whole when it was given again."""
-    path = out / REJECTS
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return Report(
-        out=out,
-        index=index,
-        rejects=dict(Counter(line["reason"] for line in lines)),
-        repeated=(),
-        positions=sum(shard.positions for shard in _shards(index)),
-        shard_bytes=sum(shard.size_bytes for shard in _shards(index)),
-        added=index.inputs,
-        notes=("it was whole already: nothing was converted again",),
-        folders=folders,
-    )
+    return report_again(out, index, folders)
 
 
 @contextmanager

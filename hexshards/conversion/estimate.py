@@ -12,10 +12,10 @@ from hexshards import rng
 from hexshards.conversion.convert import settled
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import dataset_bytes, images, scratch_bytes
-from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec
 from hexshards.conversion.read_sources import read_file
+from hexshards.conversion.report import SourceFolder, source_folders
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import survey
 from hexshards.conversion.workdir import SCRATCH

@@ -5,8 +5,8 @@ from helpers.cli import call
 
 from hexshards.cli.conversion_view import SHOWN_FOLDERS, folders_text
 from hexshards.conversion.convert import convert
-from hexshards.conversion.inventory import SourceFolder, source_folders
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
+from hexshards.conversion.report import SourceFolder, source_folders
 from hexshards.conversion.sources import Input
 from hexshards.game.random_games import play
 
