@@ -20,8 +20,11 @@ from torch import Tensor
 from hexshards.dataset.filters import Filter, Selection
 from hexshards.errors import DataError, printable
 from hexshards.game.board import SWAPS_COLOURS, move_name, symmetry_cells
-from hexshards.loading.expand import Packed, expand
+from hexshards.game.columns import declared
+from hexshards.loading.expand import Rows, expand, like, rows_of
+from hexshards.loading.extra_columns import ExtraColumns, extra_columns, with_columns
 from hexshards.loading.loader import Loader
+from hexshards.loading.window import COLUMNS
 from hexshards.training.hooks import Event, Validated
 from hexshards.training.steps.heads import POLICY, Head, Target, red_probability
 from hexshards.training.steps.losses import RowLosses, losses, targets_of
@@ -44,7 +47,7 @@ were still learning while it was measured. The second number keeps losses near 0
 """
 
 _ROWS_AT_ONCE = 1024
-_COLUMNS = ("stones", "player", "policy", "value", "source", "game", "ply", "plies")
+_COLUMNS = (*COLUMNS, "source", "game", "ply", "plies")
 
 
 class Diagnosis:
@@ -58,6 +61,10 @@ class Diagnosis:
         self._trainer, self._skip = trainer, val_loader.spec.on_error == "skip"
         self._index, self._limit = val_loader.index, min(positions, val_loader.samples)
         self._home = val_loader.home
+        learned = [name for head in trainer.judges for name in head.columns]
+        layout = self._index.layout
+        self._extra = extra_columns(learned, layout.optional, declared(soft=False), side=layout.side)
+        self._names = tuple(dict.fromkeys((*_COLUMNS, *(self._extra.reads if self._extra else ()))))
         self._held: dict[str, NDArray[Any]] = {}
 
     def __call__(self, event: Event, /) -> Mapping[str, Any] | None:
@@ -72,21 +79,22 @@ class Diagnosis:
         selection = Selection(self._home, self._index, "val", where=Filter(), limit=self._limit)
         parts = []
         for block in np.flatnonzero(selection.block_rows):
-            (columns,) = selection.read(np.array([block]), _COLUMNS)
+            (columns,) = selection.read(np.array([block]), self._names)
             if not isinstance(columns, DataError):
                 # a copy: a slice would keep the whole block
-                parts.append({name: columns[name].copy() for name in _COLUMNS})
+                parts.append({name: columns[name].copy() for name in self._names})
             elif not self._skip:
                 raise columns
         if not parts:
             raise DataError("no validation position can be read", where=str(self._home), fix="Run `hexshards verify`")
-        return {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
 
     def _answers(self) -> dict[str, Any]:
         held, side = self._held, self._index.side
         untouched = np.zeros(len(held["ply"]), dtype=np.uint8)
-        packed = Packed(held["stones"], held["player"], held["policy"], held["value"], symmetry=untouched)
-        scores = scored(self._trainer, packed, side=side)
+        extra = {"columns": self._extra.packed(held)} if self._extra else {}
+        packed = rows_of({**{name: held[name] for name in COLUMNS}, "symmetry": untouched, **extra})
+        scores = scored(self._trainer, packed, side=side, extra=self._extra)
         width = max(1, side**2 // 16)  # ten plies at side 13
         return {
             "positions": len(held["ply"]),
@@ -99,7 +107,7 @@ class Diagnosis:
         }
 
     def _hardest(self, scores: Scores) -> list[dict[str, Any]]:
-        loss_P = np.sum([head.weight * scores.by_head[head.name].loss_P for head in self._trainer.heads], axis=0)
+        loss_P = np.sum([head.weight * scores.by_head[head.name].loss_P for head in self._trainer.judges], axis=0)
         rows = np.argsort(-loss_P, kind="stable")[:HARDEST].tolist()
         return [{"loss": _short(loss_P[row]), **self._described(row, scores)} for row in rows]
 
@@ -144,10 +152,10 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def scored(trainer: Trainer, rows: Packed, *, side: int) -> Scores:
+def scored(trainer: Trainer, rows: Rows, *, side: int, extra: ExtraColumns | None = None) -> Scores:
     """A network's answers on packed rows, each in the symmetry it says."""
-    parts = [_scored(trainer, part, side) for part in _parts(rows)]
-    by_head = {head.name: _joined(head, [part.by_head[head.name] for part in parts]) for head in trainer.heads}
+    parts = [_scored(trainer, part, side, extra) for part in _parts(rows)]
+    by_head = {head.name: _joined(head, [part.by_head[head.name] for part in parts]) for head in trainer.judges}
     return Scores(by_head, *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)))
 
 
@@ -161,17 +169,17 @@ def _joined(head: Head, parts: list[HeadScores]) -> HeadScores:
     )
 
 
-def _scored(trainer: Trainer, rows: Packed, side: int) -> Scores:
-    batch = expand(rows, side=side)
+def _scored(trainer: Trainer, rows: Rows, side: int, extra: ExtraColumns | None) -> Scores:
+    batch = with_columns(expand(rows, side=side), rows, extra)
     answers = {name: part.cpu() for name, part in trainer.answer(batch.board).items()}
-    targets = targets_of(trainer.heads, batch)
-    row_losses = losses(trainer.heads, answers, targets)
+    targets = targets_of(trainer.judges, batch)
+    row_losses = losses(trainer.judges, answers, targets)
     logits_BC, target_B = answers[POLICY.name], batch.policy.argmax(dim=1)
     likely_B = logits_BC.softmax(dim=1).gather(1, target_B[:, None])[:, 0]
     facts = (target_B, likely_B, logits_BC.argmax(dim=1), red_probability(trainer.heads, answers))
     by_head = {
         head.name: _head_scores(head, answers[head.name], targets[head.name], row_losses[head.name])
-        for head in trainer.heads
+        for head in trainer.judges
     }
     return Scores(by_head, *(part.numpy() for part in facts))
 
@@ -218,7 +226,7 @@ def calibration(red_P: NDArray[Any], value_P: NDArray[Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def equivariance(trainer: Trainer, rows: Packed, *, side: int) -> dict[str, float | None]:
+def equivariance(trainer: Trainer, rows: Rows, *, side: int) -> dict[str, float | None]:
     """Equivariance error: how far answers move when a position is shown in another symmetry, a mean over the three.
 
     policy: the share of probability that goes to other cells, over the positions that have a policy target. value: the
@@ -229,7 +237,7 @@ def equivariance(trainer: Trainer, rows: Packed, *, side: int) -> dict[str, floa
     return {"positions": len(rows.value), "policy": _mean(policy), "value": _mean(value)}
 
 
-def _turned(trainer: Trainer, rows: Packed, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _turned(trainer: Trainer, rows: Rows, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Differences of the policy and of the value, of each row that counts, in each symmetry but the first."""
     shown = [expand(rows._replace(symmetry=np.full_like(rows.symmetry, s)), side=side) for s in range(4)]
     said = [_back(trainer, batch.board, s, side) for s, batch in enumerate(shown)]
@@ -257,14 +265,14 @@ def memory(train: Mapping[str, Any], val: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "warning": f"{says}. Train on more games, fewer epochs, or fewer positions of each game"}
 
 
-def _parts(rows: Packed) -> Iterator[Packed]:
+def _parts(rows: Rows) -> Iterator[Rows]:
     for first in range(0, len(rows.value), _ROWS_AT_ONCE):
-        yield Packed(*(column[first : first + _ROWS_AT_ONCE] for column in rows))
+        yield like(rows, (column[first : first + _ROWS_AT_ONCE] for column in rows))
 
 
-def _spread(rows: Packed, most: int) -> Packed:
+def _spread(rows: Rows, most: int) -> Rows:
     step = -(-len(rows.value) // most)
-    return Packed(*(column[::step] for column in rows))
+    return like(rows, (column[::step] for column in rows))
 
 
 def _mean(numbers: NDArray[Any]) -> float | None:

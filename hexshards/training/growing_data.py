@@ -7,7 +7,7 @@ so with an old index the old dataset is there, whole, whatever was added since.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -115,7 +115,9 @@ class GrowingDataset:
 
 def extends(index: Index, earlier: Index) -> bool:
     """Whether a dataset is another one that was added to: each split's shards begin with the other's."""
-    return index.layout == earlier.layout and all(
+    # what is added may bring columns that the earlier files lack
+    same = replace(index.layout, optional=()) == replace(earlier.layout, optional=())
+    return same and all(
         name in index.splits and index.splits[name].shards[: len(split.shards)] == split.shards
         for name, split in earlier.splits.items()
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from hexshards.arguments import fit_fields
+from hexshards.errors import printable
 from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
 from hexshards.options import about, check_options, option, require
 from hexshards.storage.options import REMOTE, RemoteSpec
@@ -30,6 +33,9 @@ ValueOutput = Literal["logit", "tanh", "probability"]
 ValueLoss = Literal["bce", "mse"]
 """Binary cross-entropy, or the squared error of the probability."""
 
+HeadName = Literal["policy", "value", "moves_left", "search_value"]
+"""What a network can be trained to answer."""
+
 MOST_THREADS = 1024
 """A billion end a process without a word."""
 
@@ -37,6 +43,26 @@ NETWORK, OPTIMIZER, SCHEDULE, SPEED = "Network", "Optimizer", "Learning-rate sch
 
 MINI_EPOCHS, ENDS, KEPT = "Mini-epochs and validation", "When a run ends", "What is kept"
 """Panels of the help of ``hexshards train``."""
+
+
+def head_names(text: str) -> tuple[str, ...]:
+    """The heads that a text names between commas. Raises ValueError for other text."""
+    names, there = tuple(name.strip() for name in text.split(",")), get_args(HeadName)
+    fits = names[:2] == there[:2] and len({*names}) == len(names) and {*names} <= {*there}
+    require(fits, f"heads must be {','.join(there[:2])} and of {', '.join(there[2:])} those wanted", printable(text))
+    return names
+
+
+def search_share(text: str) -> float:
+    """The share of the search's value in a target such as ``0.7*result+0.3*search``. Raises ValueError."""
+    shares = {"result": Fraction(0), "search": Fraction(0)}
+    for term in text.replace(" ", "").split("+"):
+        match = re.fullmatch(r"(?:([01]|[01]?\.[0-9]{1,6})\*)?(result|search)", term)
+        if match:
+            shares[match[2]] += Fraction(match[1] or 1)
+    whole = sum(shares.values()) == 1 and len(text.split("+")) <= len(shares)
+    require(whole, "value_target must be shares that make 1, such as 0.7*result+0.3*search", printable(text))
+    return float(shares["search"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +94,30 @@ class StepSpec:
     )
     policy_weight: float = option(0.15, "Weight of the policy loss.", least=0, panel=OPTIMIZER, shapes="weights")
     value_weight: float = option(0.85, "Weight of the value loss.", least=0, panel=OPTIMIZER, shapes="weights")
+    moves_left_weight: float = option(
+        0.1, "Weight of the loss of moves_left, where that is a head.", least=0, panel=OPTIMIZER, shapes="weights"
+    )
+    search_value_weight: float = option(
+        0.3, "Weight of the loss of search_value, where that is a head.", least=0, panel=OPTIMIZER, shapes="weights"
+    )
+    value_target: str = option(
+        "result",
+        "What the value learns: who won, or a blend such as 0.7*result+0.3*search; who won where no search said "
+        "anything.",
+        panel=OPTIMIZER,
+        shapes="weights",
+    )
     value_loss: ValueLoss = option(
         "bce",
         "Cross-entropy with who won, or the squared error of the probability.",
         panel=OPTIMIZER,
+        shapes="weights",
+    )
+    heads: str = option(
+        "policy,value",
+        "What the network answers, in this order: policy,value, then moves_left (plies to the end), search_value (what "
+        "a search said).",
+        panel=NETWORK,
         shapes="weights",
     )
     value_output: ValueOutput = option(
@@ -138,6 +184,8 @@ class StepSpec:
     def __post_init__(self) -> None:
         fit_fields(self)
         check_options(self)
+        head_names(self.heads)
+        search_share(self.value_target)
         fitting = self.schedule != "step" or self.schedule_samples > 0
         require(fitting, "schedule step needs schedule_samples, after each of which it falls", self.schedule_samples)
 
@@ -281,6 +329,11 @@ class TrainSpec(StepSpec):
     )
     positions: int | None = option(
         None, "Train on at most so many positions an epoch, taken evenly.", least=1, shapes="weights"
+    )
+    weights: str = option(
+        LOADER.weights,
+        "How much positions count, by factors such as ply=60..:2,tier=0:0.5, times the dataset's weights.",
+        shapes="weights",
     )
     on_error: OnError = option(LOADER.on_error, about(LoaderSpec)["on_error"].says, shapes="nothing")
     cache: Path | None = option(REMOTE.cache, about(RemoteSpec)["cache"].says, shapes="nothing")

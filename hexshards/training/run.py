@@ -11,8 +11,9 @@ import torch
 
 from hexshards.arguments import checked
 from hexshards.cores import usable_cores
-from hexshards.errors import DataError, printable
-from hexshards.game.columns import VISITS
+from hexshards.dataset.index import read_index
+from hexshards.errors import DataError, printable, without_secrets
+from hexshards.game.columns import VISITS, known_optional
 from hexshards.loading import workers
 from hexshards.loading.batching import chosen_device
 from hexshards.loading.loader import Loader, loader
@@ -38,6 +39,7 @@ from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.records import Outcome
 from hexshards.training.run_config import RunConfig
 from hexshards.training.settings import RunSettings
+from hexshards.training.steps.heads import ROW_WEIGHTS, heads_of
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer
 from hexshards.units import duration_s
@@ -187,6 +189,8 @@ def _loader(
         seed=spec.seed,
         num_workers=spec.num_workers,
         on_error=spec.on_error,
+        columns=_columns(spec, data, training=training),
+        weights=spec.weights,
         # what one validates on stays the same, so that runs can be compared
         where=spec.where if training else "",
         positions=spec.positions if training else spec.val_samples,
@@ -202,6 +206,24 @@ def _validating(spec: TrainSpec, train_loader: Loader) -> TrainSpec:
     """The spec as validation takes it: the policy's target is the same, unless only what is mixed in has visits."""
     searched = VISITS in train_loader.index.layout.optional
     return spec if searched else replace(spec, policy_target=str(LOADER.policy))
+
+
+def _columns(spec: TrainSpec, data: str | Path | Home, *, training: bool) -> tuple[str, ...]:
+    """What is read beside boards, policies and values: weights, where a dataset has them, and what heads learn.
+
+    Raises ValueError for what a head is to learn and no dataset has.
+    """
+    homes = _mix(spec) if training and spec.mix else [data]
+    remote = replace(REMOTE, cache=_cache(spec))
+    optional = {column.name for home in homes for column in read_index(home_of(home, spec=remote)).layout.optional}
+    needed = {name: head.name for head in heads_of(spec) for name in head.columns}
+    for name, head in needed.items():
+        if training and known_optional(name) and name not in optional:
+            raise ValueError(
+                f"the head {head} learns the column {name}, which {without_secrets(str(spec.data))} lacks: convert "
+                f"files that carry it, or leave it out of heads and value_target (docs/targets.md)"
+            )
+    return tuple(dict.fromkeys((*(name for name in ROW_WEIGHTS if name in optional), *needed)))
 
 
 def _mix(spec: TrainSpec) -> dict[str, float]:

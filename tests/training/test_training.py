@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.training.options import StepSpec
-from hexshards.training.steps.heads import HEADS
+from hexshards.training.steps.heads import USUAL
 from hexshards.training.steps.losses import answers_by_head, losses, targets_of
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import Schedule
@@ -56,7 +56,7 @@ def slow_losses(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[floa
 
 
 def means(logits: Tensor, value_logit: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    row_losses = losses(HEADS, answers_by_head(HEADS, (logits, value_logit)), targets_of(HEADS, batch))
+    row_losses = losses(USUAL, answers_by_head(USUAL, (logits, value_logit)), targets_of(USUAL, batch))
     return row_losses["policy"].mean(), row_losses["value"].mean()
 
 

@@ -11,9 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hexshards.training.options import HIGHER_IS_BETTER, STEP, StepSpec, ValueLoss, ValueOutput
+from hexshards.training.options import (
+    HIGHER_IS_BETTER,
+    STEP,
+    StepSpec,
+    ValueLoss,
+    ValueOutput,
+    head_names,
+    search_share,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +34,12 @@ TOP = 5
 LAST = 1 - 2**-24
 """The float32 before 1. A bounded value is taken for no surer than that, where its cross-entropy is still finite: 17.3.
 A row that is wrong and yet at the bound passes no gradient, as what bounds it passes none there."""
+
+PLIES = 20
+"""Plies that are one unit of the loss of moves_left, so that it is about as large as the others'."""
+
+HUBER_PLIES = 10
+"""The loss of moves_left is quadratic for an error of fewer plies, and linear beyond: games end by surprise."""
 
 ALL_ROWS = "samples"
 """The count of rows of a head that has a target in each."""
@@ -36,12 +52,14 @@ class Target(NamedTuple):
     """A row for each sample; one without a target holds any finite numbers."""
     known_B: Tensor | None = None
     """Rows that have a target; None: all."""
+    weight_B: Tensor | None = None
+    """How much each row counts; None: all alike."""
 
     def split(self, cuts: Sequence[int]) -> list[Target]:
         """The target of each run of rows between cuts."""
-        unknown = [None] * (len(cuts) + 1)
-        known = unknown if self.known_B is None else self.known_B.tensor_split(cuts)
-        return [Target(*parts) for parts in zip(self.wanted.tensor_split(cuts), known, strict=True)]
+        none = [None] * (len(cuts) + 1)
+        parts = (none if part is None else part.tensor_split(cuts) for part in self)
+        return [Target(*each) for each in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +106,10 @@ class Head:
     """Of its mean loss in the sum that training minimizes."""
     counted: str
     """Name of the count of rows that have a target."""
+    columns: tuple[str, ...] = ()
+    """Columns of a batch that its target is made of, beside board, policy and value."""
+    row_weights: tuple[str, ...] = ("weight",)
+    """Columns whose product is how much a row counts, as far as a batch has them."""
     red: Callable[[Tensor], Tensor] | None = None
     """The probability (B,) that RED wins, from answers of a head that says one."""
 
@@ -95,6 +117,37 @@ class Head:
     def loss_name(self) -> str:
         """In records."""
         return f"{self.name}_loss"
+
+    @property
+    def weighted_name(self) -> str:
+        """Of the mean of its loss in which rows count by their weights."""
+        return f"weighted_{self.loss_name}"
+
+    def target_of(self, batch: Any) -> Target:
+        """What a batch says of it, and how much each row counts."""
+        found = columns_of(batch)
+        weights = [found[name] for name in self.row_weights if name in found]
+        target = self.target(batch)
+        return target._replace(weight_B=reduce(mul, weights)) if weights else target
+
+
+ROW_WEIGHTS = ("weight", "policy_weight")
+"""Columns that say how much a row counts."""
+
+
+def columns_of(batch: Any) -> Mapping[str, Tensor]:
+    """The columns that come with a batch, by name."""
+    return getattr(batch, "columns", None) or {}
+
+
+def _column(batch: Any, name: str) -> Tensor:
+    columns = columns_of(batch)
+    if name not in columns:
+        raise ValueError(
+            f"a head learns the column {name}, and the batch has none: open the loader with columns=[{name!r}]"
+        )
+    column: Tensor = columns[name]
+    return column[:, None].float()
 
 
 def _policy_target(batch: Any) -> Target:
@@ -118,6 +171,38 @@ def _best_moves(logits_BC: Tensor, policy_BC: Tensor) -> Sequence[Tensor]:
 
 def _value_target(batch: Any) -> Target:
     return Target(batch.value)
+
+
+def _blended(search_share: float) -> Callable[[Any], Target]:
+    """Who won and what a search said, where it said something, by the share of the latter."""
+
+    def target(batch: Any) -> Target:
+        search_B1 = _column(batch, "search_value")
+        blend_B1 = (1 - search_share) * batch.value + search_share * search_B1
+        return Target(blend_B1.where(search_B1.isfinite(), batch.value))
+
+    return target
+
+
+def _search_target(batch: Any) -> Target:
+    search_B1 = _column(batch, "search_value")
+    return Target(search_B1.nan_to_num(0.5), search_B1.isfinite().squeeze(1))
+
+
+def _plies_target(batch: Any) -> Target:
+    plies_B1 = _column(batch, "plies_left")
+    return Target(plies_B1.clamp(min=0), (plies_B1 >= 0).squeeze(1))
+
+
+def _huber(plies_B1: Tensor, wanted_B1: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    apart = plies_B1 / PLIES, wanted_B1 / PLIES
+    return functional.huber_loss(*apart, reduction="none", delta=HUBER_PLIES / PLIES).squeeze(1)
+
+
+def _apart(plies_B1: Tensor, wanted_B1: Tensor) -> Sequence[Tensor]:
+    return ((plies_B1 - wanted_B1).abs().squeeze(1),)
 
 
 RED: Mapping[ValueOutput, Callable[[Tensor], Tensor]] = {
@@ -173,16 +258,18 @@ POLICY = Head(
     measured=_best_moves,
     weight=STEP.policy_weight,
     counted="policy_samples",
+    row_weights=ROW_WEIGHTS,
 )
 
 
-def _value(output: ValueOutput, loss: ValueLoss) -> Head:
+def _value(output: ValueOutput, loss: ValueLoss, search_share: float = 0.0) -> Head:
     return Head(
         name="value",
         title="Value",
         unit="nats" if loss == "bce" else "squared error",
         width=lambda side: 1,
-        target=_value_target,
+        target=_blended(search_share) if search_share else _value_target,
+        columns=("search_value",) if search_share else (),
         loss=_winner_entropy(output) if loss == "bce" else _squared_error(output),
         metrics=(Metric(name="value_accuracy", title="Value: the winner is the likelier one", short="value"),),
         measured=_likelier_winner(output),
@@ -194,14 +281,62 @@ def _value(output: ValueOutput, loss: ValueLoss) -> Head:
 
 VALUE = _value(STEP.value_output, STEP.value_loss)
 
-HEADS = (POLICY, VALUE)
-"""Every head there is, in the order of a network's answers."""
+MOVES_LEFT = Head(
+    name="moves_left",
+    title="Moves left",
+    unit="Huber, of 20 plies",
+    width=lambda side: 1,
+    target=_plies_target,
+    loss=_huber,
+    metrics=(Metric(name="moves_left_error", title="Moves left: error", short="moves left", unit="plies"),),
+    measured=_apart,
+    weight=STEP.moves_left_weight,
+    counted="moves_left_samples",
+    columns=("plies_left",),
+)
+
+
+def _search_value(output: ValueOutput, loss: ValueLoss) -> Head:
+    return Head(
+        name="search_value",
+        title="Search value",
+        unit="nats" if loss == "bce" else "squared error",
+        width=lambda side: 1,
+        target=_search_target,
+        loss=_winner_entropy(output) if loss == "bce" else _squared_error(output),
+        metrics=(
+            Metric(name="search_value_error", title="Search value: error", short="search value", unit="probability"),
+        ),
+        measured=lambda answer_B1, search_B1: _apart(RED[output](answer_B1), search_B1),
+        weight=STEP.search_value_weight,
+        counted="search_value_samples",
+        columns=("search_value",),
+    )
+
+
+SEARCH_VALUE = _search_value(STEP.value_output, STEP.value_loss)
+
+HEADS = (POLICY, VALUE, MOVES_LEFT, SEARCH_VALUE)
+"""Every head there is."""
+
+USUAL = (POLICY, VALUE)
+"""Those of every network, first in the order of its answers."""
 
 
 def heads_of(spec: StepSpec) -> tuple[Head, ...]:
-    """The heads that a spec trains, weighted as it says."""
-    value = _value(spec.value_output, spec.value_loss)
-    return replace(POLICY, weight=spec.policy_weight), replace(value, weight=spec.value_weight)
+    """The heads that a spec trains, weighted as it says, in the order of a network's answers."""
+    meant = {
+        "policy": POLICY,
+        "value": _value(spec.value_output, spec.value_loss, search_share(spec.value_target)),
+        "moves_left": MOVES_LEFT,
+        "search_value": _search_value(spec.value_output, spec.value_loss),
+    }
+    return tuple(replace(meant[name], weight=getattr(spec, f"{name}_weight")) for name in head_names(spec.heads))
+
+
+def judges_of(spec: StepSpec) -> tuple[Head, ...]:
+    """The heads as validation measures them: values by who won, so that runs with other targets can be compared."""
+    return heads_of(replace(spec, value_target=STEP.value_target))
 
 
 def red_probability(heads: Sequence[Head], answers: Mapping[str, Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hexshards.errors import escaped
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.steps.heads import ALL_ROWS, Head, Target
+from hexshards.training.steps.heads import ALL_ROWS, ROW_WEIGHTS, Head, Target, columns_of
 
 
 class Samples(Protocol):
@@ -52,18 +52,32 @@ class RowLosses(NamedTuple):
     loss_B: Tensor
     known_B: Tensor | None
     """Rows with a target; None: all."""
+    weight_B: Tensor | None
+    """How much each row counts, 0 where there is no target; None: all rows that have one alike."""
 
     @classmethod
     def of(cls, head: Head, answer: Tensor, target: Target) -> RowLosses:
         """A head's losses. A row without a target passes no gradient."""
         loss_B = head.loss(answer, target.wanted)
-        return cls(loss_B if target.known_B is None else loss_B * target.known_B, target.known_B)
+        return cls(
+            loss_B if target.known_B is None else loss_B * target.known_B, target.known_B, counted_weights(target)
+        )
+
+    def minimized(self) -> Tensor:
+        """The sum that training minimizes: rows count by their weights."""
+        return (self.loss_B if self.weight_B is None else self.loss_B * self.weight_B).sum()
 
     def mean(self) -> Tensor:
         """Over the rows that have a target; exactly 0, with a zero gradient, where none has."""
         if self.known_B is None:
             return self.loss_B.mean()
         return self.loss_B.sum() / self.known_B.sum().clamp(min=1)
+
+
+def counted_weights(target: Target) -> Tensor | None:
+    """How much each row of a target counts; nothing where it has none."""
+    weight_B, known_B = target.weight_B, target.known_B
+    return weight_B if weight_B is None or known_B is None else weight_B * known_B
 
 
 def losses(heads: Sequence[Head], answers: Mapping[str, Tensor], targets: Mapping[str, Target]) -> dict[str, RowLosses]:
@@ -73,15 +87,35 @@ def losses(heads: Sequence[Head], answers: Mapping[str, Tensor], targets: Mappin
 
 def targets_of(heads: Sequence[Head], batch: Samples) -> dict[str, Target]:
     """What a batch says of each head, by its name."""
-    return {head.name: head.target(batch) for head in heads}
+    return {head.name: head.target_of(batch) for head in heads}
+
+
+def sound_columns(batch: Samples) -> Mapping[str, Tensor]:
+    """The columns that come with a batch. Raises ValueError for weights that can be none.
+
+    What is on a device already came from hexshards' loader, which checked it; to look at it there would wait for it.
+    """
+    found, rows = columns_of(batch), len(batch.value)
+    for name, column in found.items():
+        if len(column) != rows:
+            raise ValueError(f"a batch of {rows:,} rows has a column {name} of {len(column):,}")
+        if (
+            name in ROW_WEIGHTS
+            and column.device.type == "cpu"
+            and not bool((column >= 0).all() & column.isfinite().all())
+        ):
+            raise ValueError(f"a batch has {name} below 0 or not finite")
+    return found
 
 
 def loss_sums(heads: Sequence[Head], row_losses: Mapping[str, RowLosses]) -> BatchSums:
     """What some rows add to the running sums, in the dtype of ``wide``; no gradient."""
     rows: dict[str, Tensor] = {ALL_ROWS: torch.ones_like(row_losses[heads[0].name].loss_B)}
     for head in heads:
-        losses_B, known_B = row_losses[head.name]
+        losses_B, known_B, weight_B = row_losses[head.name]
         rows |= {head.loss_name: losses_B} if known_B is None else {head.counted: known_B, head.loss_name: losses_B}
+        if weight_B is not None:
+            rows |= {head.weighted_name: losses_B * weight_B, _weights_name(head): weight_B}
     return {name: part.detach().to(wide(part.device)).sum() for name, part in rows.items()}
 
 
@@ -89,7 +123,7 @@ def metric_sums(heads: Sequence[Head], answers: Mapping[str, Tensor], targets: M
     """The sums of each metric over the rows that have its target."""
     sums: BatchSums = {}
     for head in heads:
-        wanted, known_B = targets[head.name]
+        wanted, known_B, _ = targets[head.name]
         for metric, each_B in zip(head.metrics, head.measured(answers[head.name], wanted), strict=True):
             sums[metric.name] = (each_B if known_B is None else each_B * known_B).to(wide(each_B.device)).sum()
     return sums
@@ -101,6 +135,10 @@ def total(parts: Sequence[BatchSums], process_group: ProcessGroup) -> BatchSums:
     return dict(zip(parts[0], process_group.add(stacked).unbind(), strict=True))
 
 
+def _weights_name(head: Head) -> str:
+    return f"{head.name}_weights"
+
+
 class Sums:
     """Running sums by name, kept on the device so that a batch costs no synchronisation."""
 
@@ -108,7 +146,8 @@ class Sums:
         self._heads, given = heads, values or {}
         counts = dict.fromkeys(["batches", ALL_ROWS, *(head.counted for head in heads)])
         metrics = [metric.name for head in heads for metric in head.metrics]
-        self.names = (*counts, *(head.loss_name for head in heads), *metrics)
+        weighted = [name for head in heads for name in (head.weighted_name, _weights_name(head))]
+        self.names = (*counts, *(head.loss_name for head in heads), *metrics, *weighted)
         self._counts = tuple(counts)
         if unknown := sorted(given.keys() - set(self.names)):
             raise ValueError(f"unknown running sums: {', '.join(map(escaped, unknown))}")
@@ -126,12 +165,24 @@ class Sums:
         return Sums(self._total.device, self._heads, added)
 
     def losses(self) -> dict[str, float]:
-        """Counts, and means over the rows that count."""
+        """Counts, and means over the rows that count; where rows have weights, means by these as well."""
         sums = self.by_name()
         # no row with a target: a loss of 0, as in a single batch
         means = {head.loss_name: sums[head.loss_name] / max(sums[head.counted], 1.0) for head in self._heads}
         loss = sum(head.weight * means[head.loss_name] for head in self._heads)
-        return {name: int(sums[name]) for name in self._counts} | {"loss": loss} | means
+        plain = {name: int(sums[name]) for name in self._counts} | {"loss": loss} | means
+        return plain | self._weighted(sums, means)
+
+    def _weighted(self, sums: Mapping[str, float], means: Mapping[str, float]) -> dict[str, float]:
+        weighted = {
+            head.weighted_name: sums[head.weighted_name] / sums[_weights_name(head)]
+            for head in self._heads
+            if sums[_weights_name(head)]
+        }
+        if not weighted:
+            return {}
+        each = [head.weight * weighted.get(head.weighted_name, means[head.loss_name]) for head in self._heads]
+        return {"weighted_loss": sum(each), **weighted}
 
     def metrics(self) -> dict[str, float]:
         """Means over the rows that count; NaN over none."""

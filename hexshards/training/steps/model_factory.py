@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hexshards.errors import DataError, escaped, printable
 from hexshards.training.options import TrainSpec
-from hexshards.training.steps.heads import HEADS
+from hexshards.training.steps.heads import Head, heads_of
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
 from hexshards.training.steps.value_range import ROWS, check_output
 from hexshards.training.steps.weights_file import bare, read_weights
@@ -41,7 +41,7 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = _made(spec)
-        _try(model, side)
+        _try(model, heads_of(spec), side)
         if spec.value_weight:
             check_output(model, random_boards(side), spec.value_output, name=spec.model or "the model")
     if spec.init_from:
@@ -54,7 +54,7 @@ def _made(spec: TrainSpec) -> nn.Module:
         return yours(spec.model, spec.model_args, folder=str(spec.absolute("")))
     if spec.model_args:
         raise ValueError(f"model_args {printable(spec.model_args)!r} are for a model of your own: name it with model")
-    return TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks, dropout=spec.dropout)
+    return TwoHeadedResNet(channels=spec.channels, blocks=spec.blocks, dropout=spec.dropout, heads=spec.heads)
 
 
 def yours(name: str, given: str = "", *, folder: str) -> nn.Module:
@@ -109,8 +109,8 @@ def _literal(node: ast.expr, source: str) -> Any:
 
 
 @torch.no_grad()
-def _try(model: nn.Module, side: int) -> None:
-    """Raise ValueError unless it answers a batch of boards with a logit for each cell and one for the winner."""
+def _try(model: nn.Module, heads: Sequence[Head], side: int) -> None:
+    """Raise ValueError unless it answers a batch of boards with what the heads are: a logit for each cell, ..."""
     board, was_training = torch.zeros(TRIED_ROWS, PLANES, side, side), model.training
     model.eval()
     try:
@@ -119,14 +119,15 @@ def _try(model: nn.Module, side: int) -> None:
         raise ValueError(f"the model fails on a board of shape {tuple(board.shape)}: {escaped(error)}") from error
     finally:
         model.train(was_training)
-    expected = [(TRIED_ROWS, head.width(side)) for head in HEADS]
+    expected = [(TRIED_ROWS, head.width(side)) for head in heads]
     if isinstance(answer, Mapping):
-        answer = [answer.get(head.name) for head in HEADS]
+        answer = [answer.get(head.name) for head in heads]
     shapes = [_shape(part) for part in answer] if isinstance(answer, (tuple, list)) else _shape(answer)
     if shapes != expected:
+        parts = ", ".join(["policy_logits", "value_logit", *(head.name for head in heads[2:])])
         raise ValueError(
-            f"given boards of shape {tuple(board.shape)}, the model must answer (policy_logits, value_logit) of shapes "
-            f"{expected}; it answers {escaped(shapes)}"
+            f"given boards of shape {tuple(board.shape)}, the model must answer ({parts}) of shapes {expected}; it "
+            f"answers {escaped(shapes)}"
         )
 
 

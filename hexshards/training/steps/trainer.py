@@ -5,7 +5,7 @@ Several processes that train together (``process_group``) take the steps of one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
 from operator import add
@@ -22,17 +22,20 @@ from hexshards.loading.batching import usable_device
 from hexshards.training.checkpointing.state_fit import check_like, check_optimizer, with_own_flags
 from hexshards.training.distributed import ProcessGroup, here
 from hexshards.training.options import STEP, StepSpec
-from hexshards.training.steps.heads import Target, heads_of
+from hexshards.training.steps.heads import Head, Target, heads_of, judges_of
 from hexshards.training.steps.losses import (
     BatchSums,
     Samples,
     Sums,
     answers_by_head,
+    counted_weights,
     loss_sums,
     losses,
     metric_sums,
+    sound_columns,
     targets_of,
     total,
+    wide,
 )
 from hexshards.training.steps.schedules import Schedule
 from hexshards.training.steps.value_range import check_output
@@ -67,7 +70,7 @@ class Trainer:
     ) -> None:
         self.spec, self.device = spec, usable_device(device)
         self.process_group = process_group or team or here()
-        self.heads = heads_of(spec)
+        self.heads, self.judges = heads_of(spec), judges_of(spec)
         self._layout = torch.channels_last if spec.channels_last else torch.preserve_format
         self.model = model.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, spec)
@@ -85,7 +88,9 @@ class Trainer:
         """Train: a step per batch, finished before the next batch is asked for. Returns means over all samples.
 
         Metrics, over all processes: samples, policy_samples (rows with a policy target), batches, loss, policy_loss,
-        value_loss, learning_rate (of the last step). Raises NonFiniteLoss, in all processes.
+        value_loss, learning_rate (of the last step). Where batches have the column ``weight`` or ``policy_weight``,
+        weighted_loss, which training minimizes, weighted_policy_loss and so on as well; those without the word count
+        all rows alike. Raises NonFiniteLoss, in all processes.
         """
         self.model.train()
         for batch in batches:
@@ -115,7 +120,7 @@ class Trainer:
         with _evaluating(self.model):
             for number, batch in enumerate(loader):
                 if number % self.process_group.size == self.process_group.rank:
-                    sample = self._sample(batch)
+                    sample = self._sample(batch, self.judges)
                     for name, net in nets.items():
                         self._score(net, sample, sums[name])
         return {f"{name}{key}": value for name, each in sums.items() for key, value in self._validation(each).items()}
@@ -179,7 +184,7 @@ class Trainer:
     # --- a step ---
 
     def _step(self, batch: Samples) -> None:
-        sample = self._sample(batch)
+        sample = self._sample(batch, self.heads)
         if not self._settled:
             self._settle(sample.board[:1])
         rows = int(self.process_group.sum([len(sample.board)])[0])
@@ -188,20 +193,25 @@ class Trainer:
         parts = sample.parts(self.spec.accumulate)
         part_sums = [self._backward(part, counts, last=part is parts[-1]) for part in parts]
         sums = total(part_sums, self.process_group)
-        self._newest.add(self._weighted({head.name: sums[head.loss_name] for head in self.heads}, counts))
+        minimized = {head.name: sums.get(head.weighted_name, sums[head.loss_name]) for head in self.heads}
+        self._newest.add(self._weighted(minimized, counts))
         self.scheduler.advance(rows)
         self._move_weights()
         self._sums.add_batch(sums)
 
     def _count(self, target: Target, rows: int) -> int | Tensor:
-        """Rows of all processes that have a target, at least 1."""
+        """Rows of all processes that have a target, or their weights; 1 where there are none."""
+        weight_B = counted_weights(target)
+        if weight_B is not None:
+            counted = self.process_group.add(weight_B.to(wide(self.device)).sum())
+            return counted.where(counted > 0, 1).float()
         return rows if target.known_B is None else self.process_group.add(target.known_B.sum()).clamp(min=1)
 
     def _backward(self, part: _Sample, counts: Mapping[str, int | Tensor], *, last: bool) -> BatchSums:
         """Add the part's gradients, of its share in the mean over all processes' rows; its sums."""
         with self._alone(unless=last):
             row_losses = losses(self.heads, self._answers(self._net, part.board), part.targets)
-            loss = self._weighted({name: each.loss_B.sum() for name, each in row_losses.items()}, counts)
+            loss = self._weighted({name: each.minimized() for name, each in row_losses.items()}, counts)
             # DistributedDataParallel takes the mean over processes, where the sum is wanted
             self.scaler.scale(loss * self.process_group.size).backward()  # type: ignore[no-untyped-call]
         return loss_sums(self.heads, row_losses)
@@ -245,20 +255,21 @@ class Trainer:
 
     def _score(self, net: nn.Module, sample: _Sample, sums: Sums) -> None:
         answers = self._answers(net, sample.board)
-        batch_sums = loss_sums(self.heads, losses(self.heads, answers, sample.targets))
-        sums.add_batch(batch_sums | metric_sums(self.heads, answers, sample.targets))
+        batch_sums = loss_sums(self.judges, losses(self.judges, answers, sample.targets))
+        sums.add_batch(batch_sums | metric_sums(self.judges, answers, sample.targets))
 
     def _validation(self, sums: Sums) -> dict[str, float]:
         total = sums.over(self.process_group)
         return total.losses() | total.metrics()
 
-    def _sample(self, batch: Samples) -> _Sample:
+    def _sample(self, batch: Samples, heads: Sequence[Head]) -> _Sample:
         board = batch.board.to(self.device, memory_format=self._layout)
         if not self._looked_at:
             check_output(self.model, board, self.spec.value_output, name=type(self.model).__name__)
             self._looked_at = True
-        moved = _Moved(board, batch.policy.to(self.device), batch.value.to(self.device))
-        return _Sample(board, targets_of(self.heads, moved))
+        columns = {name: column.to(self.device) for name, column in sound_columns(batch).items()}
+        moved = _Moved(board, batch.policy.to(self.device), batch.value.to(self.device), columns)
+        return _Sample(board, targets_of(heads, moved))
 
     def _check_weights(self) -> None:
         # gradients may be infinite where the loss is not
@@ -287,6 +298,7 @@ class _Moved(NamedTuple):
     board: Tensor
     policy: Tensor
     value: Tensor
+    columns: dict[str, Tensor]
 
 
 class _Sample(NamedTuple):
