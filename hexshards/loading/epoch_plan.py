@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hexshards.dataset.filters import Filter, Selection
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError, escaped
-from hexshards.loading.mixture import Blend, given, sequence, whole_parts
+from hexshards.errors import DataError, escaped, printable, without_secrets
+from hexshards.loading.mixture import SHARE, Blend, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, EpochPlan, Window, plan_epoch, window_rows
 from hexshards.loading.window import Windows
+from hexshards.piecewise import Piecewise, named
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
 from hexshards.units import counted
@@ -26,7 +27,7 @@ State = dict[str, int | str]
 Datasets = str | Path | Home | Mapping[str, float] | Mapping[Path, float] | Mapping[Home, float]
 """Where a dataset is; or where several are, and the weights in which they are mixed."""
 
-CHOICES = ("where", "positions", "mix")
+CHOICES = ("where", "positions", "mix", "mix_schedule")
 """What an identity names only where it was asked for, so that states fit releases that had no such choice."""
 
 VERSION = 1
@@ -53,7 +54,8 @@ class Epochs:
         self.selections = tuple(self._selection(home_of(home), mixed=len(homes) > 1) for home in homes)
         self.index, self.home = self.selections[0].index, self.selections[0].home
         self._check_can_mix()
-        self._blend = self._mix(whole_parts(list(weights))) if len(homes) > 1 else None
+        shares = self._shares([str(home) for home in homes])
+        self._blend = self._mix(whole_parts(list(weights)), shares) if len(homes) > 1 else None
         self.positions = sum(selection.positions for selection in self.selections)
         passes = PASSES if spec.augment == "all" else 1
         self.samples = self._blend.samples if self._blend else self.positions * passes
@@ -100,6 +102,7 @@ class Epochs:
         chosen: State = {"where": str(self.selections[0].where), "positions": spec.positions or 0}
         if self._blend:
             chosen["mix"] = ":".join(map(str, self._blend.parts))
+            chosen["mix_schedule"] = ":".join(str(each or "") for each in self._blend.shares)
         return {
             "version": VERSION,
             "dataset": self._fingerprints,
@@ -120,12 +123,14 @@ class Epochs:
         return [str(selection)] if selection.positions < selection.total else []
 
     def _blend_lines(self, blend: Blend) -> list[str]:
-        total, epoch = sum(blend.parts), given(blend.parts, self.samples).tolist()
+        total, epoch = sum(blend.parts_at(0)), blend.given_in(0).tolist()
+        shares = blend.shares or [None] * len(blend.parts)
         return [
             f"{selection.home}: {part / total:.1%} of the samples, {count:,} an epoch, which are "
             f"{count / selection.positions / blend.passes:.2f} passes over {counted(selection.positions, 'position')}"
+            + (f"; its share follows {share}" if share else "")
             + (f" ({selection})" if selection.where else "")
-            for selection, part, count in zip(self.selections, blend.parts, epoch, strict=True)
+            for selection, part, count, share in zip(self.selections, blend.parts_at(0), epoch, shares, strict=True)
         ]
 
     def _selection(self, home: Home, *, mixed: bool) -> Selection:
@@ -159,11 +164,25 @@ class Epochs:
                 )
             seen[other.index.fingerprint] = other.home
 
-    def _mix(self, parts: tuple[int, ...]) -> Blend:
+    def _shares(self, names: Sequence[str]) -> tuple[Piecewise | None, ...]:
+        """The schedule of each dataset's share; nothing where there is none. Raises ValueError."""
+        found = named(self.spec.mix_schedule, name="mix_schedule")
+        if not found:
+            return ()
+        if unknown := sorted(found.keys() - {*names}):
+            raise ValueError(f"mix_schedule: {without_secrets(printable(unknown[0]))} is none of the datasets of a mix")
+        if len(found) == len(names) or sum(each.most for each in found.values()) >= 1:
+            raise ValueError("mix_schedule: the shares must stay below 1 together and leave the rest to a dataset")
+        if not all(each.most * SHARE >= 1 for each in found.values()) or not self.spec.shuffle:
+            raise ValueError("mix_schedule: a share must be above 0 at some time, and the order shuffled")
+        return tuple(found.get(name) for name in names)
+
+    def _mix(self, parts: tuple[int, ...], shares: tuple[Piecewise | None, ...]) -> Blend:
         selections, spec = self.selections, self.spec
         block = max(selection.index.layout.block_positions for selection in selections)
         return Blend(
             parts=parts,
+            shares=shares,
             shard_blocks=tuple(selection.blocks.per_shard for selection in selections),
             block_rows=tuple(selection.block_rows for selection in selections),
             window_rows=block * spec.window_blocks,

@@ -40,6 +40,7 @@ class LoaderState(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     where: Text | UnsetType = UNSET
     positions: Count | UnsetType = UNSET
     mix: Text | UnsetType = UNSET
+    mix_schedule: Text | UnsetType = UNSET
 
 
 def decoded(state: object, *, identity: State, samples: int, last_epoch: int) -> LoaderState:

@@ -23,9 +23,16 @@ from hexshards.errors import escaped, printable, without_secrets
 from hexshards.loading import order
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, Blended, EpochPlan, Window
+from hexshards.piecewise import Piecewise
 
 MAX_PARTS = 1_000_000
 """Largest sum of weights as whole numbers: products with the number of a sample stay far below 2**63."""
+
+SHARE = 10_000
+"""A share that follows a schedule is rounded to so many parts: small differences of a cosine show nowhere."""
+
+MOST_EPOCHS = 10_000
+"""With a schedule the samples of all epochs before are added up to know where one begins."""
 
 _TOGETHER = 64
 """Samples whose datasets are put into a random order, so that no dataset has fixed places in a batch."""
@@ -72,14 +79,14 @@ def given(parts: Sequence[int], samples: Any) -> NDArray[np.int64]:
     left, of, counts = np.asarray(samples, dtype=np.int64), sum(parts), []
     for part in parts:
         # the share of what the datasets before left over, rounded: never fewer for more samples, and one more at most
-        counts.append((2 * left * part + of) // (2 * of))
+        counts.append((2 * left * part + of) // max(2 * of, 1))
         left, of = left - counts[-1], of - part
     return np.stack(counts, axis=-1)
 
 
 def sequence(window: Blended, *, spec: LoaderSpec) -> NDArray[np.int64]:
     """The order in which a window delivers the rows of its runs, these being laid one after another."""
-    counts = given(window.parts, np.arange(window.first, window.end + 1))
+    counts = given(window.parts, np.arange(window.first, window.end + 1) - window.origin)
     datasets = np.diff(counts, axis=0).argmax(axis=1)
     if spec.shuffle:
         datasets = datasets[_scattered(len(datasets), spec.seed, window.first)]
@@ -99,7 +106,10 @@ def _scattered(count: int, seed: int, first: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Blend:
-    """Mixture: datasets and the weights in which they are mixed."""
+    """Mixture: datasets and the weights in which they are mixed.
+
+    With ``shares`` these follow the samples of all epochs, and are those of its first sample throughout a window.
+    """
 
     parts: tuple[int, ...]
     shard_blocks: tuple[list[int], ...]
@@ -108,6 +118,8 @@ class Blend:
     window_rows: int
     """Samples in a window."""
     spec: LoaderSpec
+    shares: tuple[Piecewise | None, ...] = ()
+    """Of each dataset; None: one of those that share the rest by their weights. Nothing: all do, as ever."""
 
     @property
     def passes(self) -> int:
@@ -118,27 +130,79 @@ class Blend:
     def samples(self) -> int:
         """Samples in an epoch: as many as no dataset has to repeat itself for, and no more than the spec allows."""
         have = np.array([int(rows.sum()) * self.passes for rows in self.block_rows])
+        if self.shares:
+            return self._fewest(have)
         count = min(int(rows) * sum(self.parts) // part for rows, part in zip(have, self.parts, strict=True))
         count += len(have)  # rounding may favour the dataset that is used up first
         while (given(self.parts, count) > have).any():
             count -= 1
         return count if self.spec.positions is None else min(count, self.spec.positions * self.passes)
 
+    def _fewest(self, have: NDArray[np.int64]) -> int:
+        """Samples in every epoch, whatever the shares are by then."""
+        most = np.array(self._most_parts())
+        # a window's counts are rounded, each by less than one
+        count = min(int(rows) * SHARE // int(part) for rows, part in zip(have, most, strict=True) if part)
+        count -= len(have) * (1 + count // self.window_rows)
+        count = max(count, 1)
+        return count if self.spec.positions is None else min(count, self.spec.positions * self.passes)
+
+    def _most_parts(self) -> tuple[int, ...]:
+        """The largest weight that each dataset ever has, of SHARE."""
+        least = sum(_parts_of(each.least) or 0 for each in self.shares if each)
+        return self._with_rest([_parts_of(each.most if each else None) for each in self.shares], SHARE - least)
+
+    def parts_at(self, sample: int) -> tuple[int, ...]:
+        """The weights from a sample of all epochs on."""
+        if not self.shares:
+            return self.parts
+        parts = [_parts_of(each.at(sample) if each else None) for each in self.shares]
+        return self._with_rest(parts, SHARE - sum(part for part in parts if part is not None))
+
+    def _with_rest(self, parts: Sequence[int | None], rest: int) -> tuple[int, ...]:
+        others = [weight for weight, part in zip(self.parts, parts, strict=True) if part is None]
+        shared = iter(given(others, rest).tolist())
+        return tuple(next(shared) if part is None else part for part in parts)
+
+    def _edges(self, epoch: int, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Samples that each dataset has given before each window of an epoch, and after its last."""
+        if not self.shares:
+            begin = epoch * self.samples if self.spec.shuffle else 0
+            return given(self.parts, begin + starts)
+        before = sum((self._given_in(earlier, starts).sum(axis=0) for earlier in range(epoch)), start=np.int64(0))
+        counts = self._given_in(epoch, starts)
+        return np.concatenate([np.zeros((1, len(self.parts)), np.int64), np.cumsum(counts, axis=0)]) + before
+
+    def _given_in(self, epoch: int, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Samples that each dataset gives in each window of an epoch."""
+        firsts = (epoch * self.samples + starts[:-1]).tolist()
+        rows = np.diff(starts).tolist()
+        return np.array([given(self.parts_at(first), count) for first, count in zip(firsts, rows, strict=True)])
+
+    def given_in(self, epoch: int) -> NDArray[np.int64]:
+        """Samples that each dataset gives in an epoch."""
+        edges = self._edges(epoch, self._starts())
+        whole: NDArray[np.int64] = edges[-1] - edges[0]
+        return whole
+
+    def _starts(self) -> NDArray[np.int64]:
+        return np.append(np.arange(0, self.samples, self.window_rows), self.samples)
+
     @property
     def last(self) -> int:
         """The largest number of an epoch whose samples ``given`` counts without going beyond 64 bits."""
+        if self.shares:
+            return MOST_EPOCHS - 1
         return int(((1 << 63) - 1) // (2 * sum(self.parts) + 1) // self.samples - 1)
 
     def plan(self, epoch: int) -> EpochPlan:
         """The windows of an epoch. Without shuffling all epochs are the first."""
-        samples = self.samples
-        begin = epoch * samples if self.spec.shuffle else 0
-        starts = np.append(np.arange(0, samples, self.window_rows), samples)
-        edges = given(self.parts, begin + starts)
+        begin, starts = (epoch * self.samples if self.spec.shuffle else 0), self._starts()
+        edges = self._edges(epoch, starts)
         streams = [_Passes(self, dataset) for dataset in range(len(self.parts))]
         windows = tuple(
             Blended(
-                self.parts,
+                self.parts_at(begin + int(starts[number])),
                 begin + int(starts[number]),
                 begin + int(starts[number + 1]),
                 tuple(
@@ -146,10 +210,15 @@ class Blend:
                     for stream, low, high in zip(streams, *edges[number : number + 2], strict=True)
                     for run in stream.runs(int(low), int(high))
                 ),
+                origin=begin + int(starts[number]) if self.shares else 0,
             )
             for number in range(len(starts) - 1)
         )
         return EpochPlan(windows, starts)
+
+
+def _parts_of(share: float | None) -> int | None:
+    return None if share is None else round(share * SHARE)
 
 
 class _Passes:

@@ -71,6 +71,14 @@ class LoaderSpec:
         offered="python",
         shapes="nothing",
     )
+    mix_schedule: str = option(
+        "",
+        "Shares of mixed datasets by the samples of all epochs, in place of fixed ones: B=linear 0:0.1 5M:0.4. The "
+        "others share the rest. Kinds: constant, linear, step, cosine.",
+        offered="python",
+        unset="fixed",
+        shapes="order",
+    )
     columns: Sequence[str] = option(
         (),
         'Columns that come with each batch as its fourth part, such as ("weight", "plies_left").',
@@ -104,6 +112,7 @@ class LoaderOptions(TypedDict, total=False):
     where: str
     positions: int | None
     policy: float | str
+    mix_schedule: str
     columns: Sequence[str]
     weights: str
 

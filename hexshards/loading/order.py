@@ -55,6 +55,8 @@ class Blended:
     end: int
     runs: tuple[Window, ...]
     """What each dataset gives, dataset by dataset and pass by pass."""
+    origin: int = 0
+    """From which sample on the datasets have shared in these weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

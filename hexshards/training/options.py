@@ -12,6 +12,7 @@ from hexshards.arguments import fit_fields
 from hexshards.errors import printable
 from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
 from hexshards.options import about, check_options, option, require
+from hexshards.piecewise import named, parsed
 from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.units import duration_s
 
@@ -107,6 +108,20 @@ class StepSpec:
         panel=OPTIMIZER,
         shapes="weights",
     )
+    loss_schedule: str = option(
+        "",
+        "Weights of heads' losses by the samples seen, in place of fixed ones: moves_left=linear 0:0 1M:0.2, "
+        "policy=cosine 0:0.5 10M:0.15. Kinds: constant, linear, step, cosine.",
+        panel=OPTIMIZER,
+        shapes="weights",
+    )
+    value_target_schedule: str = option(
+        "",
+        "The search's share of what the value learns, by the samples seen, in place of --value-target: linear 0:0 "
+        "10M:0.5.",
+        panel=OPTIMIZER,
+        shapes="weights",
+    )
     value_loss: ValueLoss = option(
         "bce",
         "Cross-entropy with who won, or the squared error of the probability.",
@@ -184,8 +199,13 @@ class StepSpec:
     def __post_init__(self) -> None:
         fit_fields(self)
         check_options(self)
-        head_names(self.heads)
-        search_share(self.value_target)
+        names, share = head_names(self.heads), search_share(self.value_target)
+        unknown = sorted(named(self.loss_schedule, name="loss_schedule").keys() - {*names})
+        require(not unknown, f"loss_schedule names what is none of the heads {', '.join(names)}", *unknown[:1])
+        if self.value_target_schedule:
+            shares = parsed(self.value_target_schedule, name="value_target_schedule")
+            require(shares.most <= 1, "value_target_schedule must be shares, 0 to 1", self.value_target_schedule)
+            require(not share, "give value_target or value_target_schedule, not both", self.value_target)
         fitting = self.schedule != "step" or self.schedule_samples > 0
         require(fitting, "schedule step needs schedule_samples, after each of which it falls", self.schedule_samples)
 
@@ -321,6 +341,11 @@ class TrainSpec(StepSpec):
     )
     mix: str = option(
         "", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.", shapes="weights"
+    )
+    mix_schedule: str = option(
+        LOADER.mix_schedule,
+        "Shares of datasets of --mix by the samples seen, in place of fixed ones: B=linear 0:0.1 5M:0.4.",
+        shapes="weights",
     )
     where: str = option(
         LOADER.where,

@@ -21,6 +21,7 @@ from hexshards.loading.mixture import mixed_in
 from hexshards.loading.options import LOADER
 from hexshards.main_guard import check_main_guard
 from hexshards.options import as_recorded
+from hexshards.piecewise import named
 from hexshards.rng import TRAINING, raw
 from hexshards.storage.files import Home
 from hexshards.storage.options import REMOTE
@@ -189,6 +190,7 @@ def _loader(
         seed=spec.seed,
         num_workers=spec.num_workers,
         on_error=spec.on_error,
+        mix_schedule=_mix_schedule(spec) if training else "",
         columns=_columns(spec, data, training=training),
         weights=spec.weights,
         # what one validates on stays the same, so that runs can be compared
@@ -233,6 +235,15 @@ def _mix(spec: TrainSpec) -> dict[str, float]:
     if len(located) < len(weights):
         raise ValueError(f"mix: {printable(spec.mix)!r} names a dataset twice, or {printable(spec.data)}")
     return located
+
+
+def _mix_schedule(spec: TrainSpec) -> str:
+    """Shares of a mix's datasets, where these are. Raises ValueError for one that is not in the mix."""
+    found = named(spec.mix_schedule, name="mix_schedule")
+    mixed = mixed_in(str(spec.data), spec.mix).keys() - {str(spec.data)}
+    if unknown := sorted(found.keys() - mixed):
+        raise ValueError(f"mix_schedule: {without_secrets(printable(unknown[0]))} is none of the datasets of mix")
+    return ", ".join(f"{_located(spec, name)}={schedule}" for name, schedule in found.items())
 
 
 def _cache(spec: TrainSpec) -> Path | None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CONVERTERS = ROOT / "converters"
 
 RANK = [
-    *("errors", "arguments", "units", "rng", "options", "config_files", "signals", "main_guard", "cores"),
+    *("errors", "arguments", "units", "rng", "piecewise", "options", "config_files", "signals", "main_guard", "cores"),
     *(
         "drawing",
         "game",

@@ -297,3 +297,63 @@ def test_a_state_of_other_weights_or_datasets_is_refused(folders):
 def test_a_mix_of_one_is_that_dataset(folders):
     alone = Loader(folders[0], LoaderSpec(augment="none"))
     assert epochs(mix(folders[:1], weights=(3,), window_blocks=16, group_shards=8, seed=0), 1)[0] == epochs(alone, 1)[0]
+
+
+# shares by schedule -------------------------------------------------------------------------------------------------
+
+
+def scheduled(folders, schedule="linear 0:0.1 900:0.6", **options):
+    return mix(folders, mix_schedule=f"{folders[1]}={schedule}", **options)
+
+
+def test_a_share_follows_its_schedule_over_the_samples_of_all_epochs(folders, sizes):
+    loader = scheduled(folders)
+    rows, of_b = epochs(loader, 4)
+    of = len(of_b) // 4
+    assert of * 4 == len(of_b) > 900
+    for first in range(0, len(of_b) - 80, 80):
+        wanted = sum(min(0.6, 0.1 + 0.5 * at / 900) for at in range(first, first + 80))
+        # a window keeps the share of its first sample, and epochs need not be whole windows
+        assert abs(of_b[first : first + 80].sum() - wanted) < 16
+    for epoch in range(4):
+        used = of_b[epoch * of : (epoch + 1) * of].sum()
+        assert used <= sizes[1] and of - used <= sizes[0]
+    for which, (folder, size) in enumerate(zip(folders, sizes, strict=True)):
+        stream = [row for row, b in zip(rows, of_b, strict=True) if b == which]
+        expected = Counter(images(*sample)[0] for sample in samples_of(folder, "train"))
+        assert Counter(stream[:size]) == expected
+
+
+def test_a_constant_schedule_mixes_as_the_weights_do_to_a_sample_a_window(folders):
+    by_schedule, by_weights = scheduled(folders, "constant 0:0.3"), mix(folders, weights=(0.7, 0.3))
+    ours, theirs = (epochs(each, 2)[1].cumsum() for each in (by_schedule, by_weights))
+    count = min(len(ours), len(theirs))
+    assert abs(ours[:count] - theirs[:count]).max() <= 20 + count // 80
+
+
+def test_a_scheduled_mix_resumes_anywhere_and_only_under_its_schedule(folders):
+    loader = scheduled(folders)
+    loader.set_epoch(2)
+    whole = [(rows_of(batch), loader.state_dict()) for batch in loader]
+    for at in range(0, len(whole), 3):
+        again = scheduled(folders, num_workers=1 if at == 3 else 0)
+        again.load_state_dict(whole[at][1])
+        assert [rows_of(batch) for batch in again] == [rows for rows, _ in whole[at + 1 :]]
+    for other in (mix(folders), scheduled(folders, "linear 0:0.1 900:0.5")):
+        with pytest.raises(ValueError, match="mix"):
+            other.load_state_dict(whole[0][1])
+    assert "its share follows linear 0:0.1 900:0.6" in " ".join(loader.describe())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("C=linear 0:0.1 9:0.2", "C is none of the datasets"),
+        ("{b}=linear 0:0.1 9:1.0", "must stay below 1 together"),
+        ("{b}=constant 0:0", "must be above 0 at some time"),
+        ("{a}=constant 0:0.2, {b}=constant 0:0.2", "leave the rest to a dataset"),
+    ],
+)
+def test_a_schedule_that_leaves_no_mix_is_refused(folders, schedule, message):
+    with pytest.raises(ValueError, match=f"mix_schedule: .*{message}"):
+        mix(folders, mix_schedule=schedule.format(a=folders[0], b=folders[1]))

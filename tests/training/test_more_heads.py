@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from helpers.small_data import dataset, examples, write_examples
-from helpers.steps import assert_equal, batch
+from helpers.steps import Bare, assert_equal, batch
 from torch import Tensor, nn
 
 from hexshards import TrainSpec, TwoHeadedResNet
@@ -128,6 +128,10 @@ def test_validation_measures_by_who_won_whatever_the_value_learns():
         ({"value_target": "2*result+-1*search"}, "value_target must be shares that make 1"),
         ({"value_target": "result+0*search+0*search"}, "value_target must be shares that make 1"),
         ({"value_target": "visits"}, "value_target must be shares that make 1"),
+        ({"loss_schedule": "moves_left=linear 0:0 9:1"}, "loss_schedule names what is none of the heads policy, value"),
+        ({"loss_schedule": "policy=linear"}, "loss_schedule: 'linear' is no schedule"),
+        ({"value_target_schedule": "linear 0:0 9:1.5"}, "value_target_schedule must be shares, 0 to 1"),
+        ({"value_target_schedule": "step 0:0 9:1", "value_target": "search"}, "not both"),
     ],
 )
 def test_heads_and_targets_that_can_be_none_are_refused(options, message):
@@ -139,6 +143,27 @@ def test_a_batch_without_what_a_head_learns_is_refused_in_a_sentence():
     trainer = Trainer(OneOfYours(), StepSpec(heads=ALL))
     with pytest.raises(ValueError, match=r"a head learns the column plies_left, .* columns=\['plies_left'\]"):
         trainer.train_on_batches([batch(0)])
+
+
+def test_weights_of_losses_and_what_a_value_learns_follow_the_samples_seen_before_a_step():
+    schedules = {"loss_schedule": "value=linear 0:0 12:1.2, policy=step 0:0 7:1"}
+    schedules |= {"value_target_schedule": "linear 0:0 12:1"}
+    options = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_samples": 0}
+    batches = [WithColumns(*batch(seed), {"search_value": torch.full((6,), 0.25)}) for seed in range(4)]
+    torch.manual_seed(2)
+    ours, theirs = Trainer(Bare(), StepSpec(**options, **schedules)), Bare()
+    theirs.load_state_dict(ours.model.state_dict())
+    for number, each in enumerate(batches):
+        fixed = {"value_weight": [0, 0.6, 1.2, 1.2][number], "policy_weight": [0, 0, 1, 1][number]}
+        share = [0, 0.5, 1, 1][number]
+        # a trainer a step: SGD without momentum keeps nothing between two
+        step = Trainer(theirs, StepSpec(**options, **fixed, value_target=f"{1 - share}*result+{share}*search"))
+        step.train_on_batches([each])
+        ours.train_on_batches([each])
+        for (name, weight), other in zip(ours.model.state_dict().items(), theirs.state_dict().values(), strict=True):
+            assert torch.allclose(weight, other, atol=1e-6), (number, name)
+    found = ours.validate(batches)
+    assert found["loss"] == pytest.approx(1 * found["policy_loss"] + 1.2 * found["value_loss"])
 
 
 # a run --------------------------------------------------------------------------------------------------------------
@@ -161,7 +186,8 @@ def spec(data, run, **options):
 
 EVERYTHING = {
     "heads": ALL,
-    "value_target": "0.7*result+0.3*search",
+    "value_target_schedule": "linear 0:0.1 128:0.5",
+    "loss_schedule": "moves_left=cosine 0:0.5 100:0.1, policy=step 0:0.15 64:0.3",
     "weights": "ply=8..:2",
     "ema": 0.9,
     "accumulate": 2,

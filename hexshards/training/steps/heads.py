@@ -15,6 +15,7 @@ from functools import reduce
 from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hexshards.piecewise import Piecewise, named, parsed
 from hexshards.training.options import (
     HIGHER_IS_BETTER,
     STEP,
@@ -262,14 +263,15 @@ POLICY = Head(
 )
 
 
-def _value(output: ValueOutput, loss: ValueLoss, search_share: float = 0.0) -> Head:
+def _value(output: ValueOutput, loss: ValueLoss, search_share: float | None = None) -> Head:
+    """The value's head; ``search_share`` None: it learns who won."""
     return Head(
         name="value",
         title="Value",
         unit="nats" if loss == "bce" else "squared error",
         width=lambda side: 1,
-        target=_blended(search_share) if search_share else _value_target,
-        columns=("search_value",) if search_share else (),
+        target=_value_target if search_share is None else _blended(search_share),
+        columns=() if search_share is None else ("search_value",),
         loss=_winner_entropy(output) if loss == "bce" else _squared_error(output),
         metrics=(Metric(name="value_accuracy", title="Value: the winner is the likelier one", short="value"),),
         measured=_likelier_winner(output),
@@ -323,20 +325,44 @@ USUAL = (POLICY, VALUE)
 """Those of every network, first in the order of its answers."""
 
 
-def heads_of(spec: StepSpec) -> tuple[Head, ...]:
-    """The heads that a spec trains, weighted as it says, in the order of a network's answers."""
+def heads_of(spec: StepSpec, *, samples: int | None = None) -> tuple[Head, ...]:
+    """The heads that a spec trains, weighted as it says, in the order of a network's answers.
+
+    Where that follows a schedule: as once so many samples were seen, or, with None, as at its end.
+    """
     meant = {
         "policy": POLICY,
-        "value": _value(spec.value_output, spec.value_loss, search_share(spec.value_target)),
+        "value": _value(spec.value_output, spec.value_loss, _search_share(spec, samples)),
         "moves_left": MOVES_LEFT,
         "search_value": _search_value(spec.value_output, spec.value_loss),
     }
-    return tuple(replace(meant[name], weight=getattr(spec, f"{name}_weight")) for name in head_names(spec.heads))
+    weights = {name: getattr(spec, f"{name}_weight") for name in head_names(spec.heads)}
+    weights |= {name: _at(each, samples) for name, each in named(spec.loss_schedule, name="loss_schedule").items()}
+    return tuple(replace(meant[name], weight=weight) for name, weight in weights.items())
 
 
 def judges_of(spec: StepSpec) -> tuple[Head, ...]:
-    """The heads as validation measures them: values by who won, so that runs with other targets can be compared."""
-    return heads_of(replace(spec, value_target=STEP.value_target))
+    """The heads as they are measured, by weights that stay the same, and values by who won.
+
+    So that mini-epochs, and runs that learn from other targets, can be compared.
+    """
+    return heads_of(replace(spec, value_target=STEP.value_target, value_target_schedule=STEP.value_target_schedule))
+
+
+def scheduled(spec: StepSpec) -> bool:
+    """Whether heads follow the samples seen."""
+    return bool(spec.loss_schedule or spec.value_target_schedule)
+
+
+def _search_share(spec: StepSpec, samples: int | None) -> float | None:
+    """The search's share of what the value learns; None where it never has one."""
+    if spec.value_target_schedule:
+        return _at(parsed(spec.value_target_schedule, name="value_target_schedule"), samples)
+    return search_share(spec.value_target) or None
+
+
+def _at(schedule: Piecewise, samples: int | None) -> float:
+    return schedule.last if samples is None else schedule.at(samples)
 
 
 def red_probability(heads: Sequence[Head], answers: Mapping[str, Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from hexshards.loading.batching import usable_device
 from hexshards.training.checkpointing.state_fit import check_like, check_optimizer, with_own_flags
 from hexshards.training.distributed import ProcessGroup, here
 from hexshards.training.options import STEP, StepSpec
-from hexshards.training.steps.heads import Head, Target, heads_of, judges_of
+from hexshards.training.steps.heads import Head, Target, heads_of, judges_of, scheduled
 from hexshards.training.steps.losses import (
     BatchSums,
     Samples,
@@ -49,6 +49,9 @@ class Trainer:
 
     A state taken between two batches of ``train_on_batches`` holds the sums of that call so far: a trainer
     that loads it continues them in its next call, whose metrics are then those of the whole, bit for bit.
+
+    Where weights of losses or what the value learns follow a schedule, a step's are those at the samples seen before
+    it; metrics weigh losses as at its end.
 
     The model answers as the value what ``spec.value_output`` says; one that is seen to answer another thing, as a
     logit after a tanh, is refused at the first batch with ValueError, unless ``value_weight`` is 0.
@@ -81,7 +84,7 @@ class Trainer:
         self._net = torch.compile(self._ddp or model) if spec.compile else self._ddp or model
         self.average = _average(model, spec.ema) if spec.ema else None
         self._looked_at = not spec.value_weight
-        self._sums = Sums(self.device, self.heads)
+        self._sums = Sums(self.device, self.judges)
         self._newest = _NewestLosses(1 if self.device.type == "cpu" else LOOK_BATCHES)
 
     def train_on_batches(self, batches: Iterable[Samples]) -> dict[str, float]:
@@ -97,7 +100,7 @@ class Trainer:
             self._step(batch)
         self._newest.look()
         metrics = self.running_metrics()
-        self._sums = Sums(self.device, self.heads)
+        self._sums = Sums(self.device, self.judges)
         return metrics | {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
 
     def running_metrics(self) -> dict[str, float]:
@@ -116,7 +119,7 @@ class Trainer:
         nets = {"": self.model} if self.average is None else {"": self.model, "ema_": self.average.module}
         for net in nets.values():
             self.process_group.share(net.buffers())
-        sums = {name: Sums(self.device, self.heads) for name in nets}
+        sums = {name: Sums(self.device, self.judges) for name in nets}
         with _evaluating(self.model):
             for number, batch in enumerate(loader):
                 if number % self.process_group.size == self.process_group.rank:
@@ -170,7 +173,7 @@ class Trainer:
         # checked for themselves: the sums of an older version may be fewer
         del fresh["optimizer_state_dict"], fresh["running_sums"]
         check_like({name: part for name, part in state.items() if name in fresh}, fresh, "the trainer's state")
-        sums = Sums(self.device, self.heads, _sums_by_name(state.get("running_sums")))
+        sums = Sums(self.device, self.judges, _sums_by_name(state.get("running_sums")))
         self.model.load_state_dict(state["model_state_dict"])
         self.optimizer.load_state_dict(with_own_flags(state["optimizer_state_dict"], self.optimizer))
         self.scheduler.load_state_dict(state["scheduler_state_dict"])
@@ -184,6 +187,8 @@ class Trainer:
     # --- a step ---
 
     def _step(self, batch: Samples) -> None:
+        if scheduled(self.spec):
+            self.heads = heads_of(self.spec, samples=self.scheduler.samples)
         sample = self._sample(batch, self.heads)
         if not self._settled:
             self._settle(sample.board[:1])
