@@ -11,6 +11,7 @@ from helpers.small_data import CUT, dataset, examples, images, rows_of, samples_
 
 from hexshards.cli.training_view import TrainingView
 from hexshards.conversion.convert import convert
+from hexshards.errors import DataError
 from hexshards.loading.loader import Loader, loader
 from hexshards.loading.mixture import given, mixed_in, whole_parts
 from hexshards.loading.options import LoaderSpec
@@ -259,6 +260,22 @@ def test_training_on_a_mix_tells_what_it_uses_and_ends_as_if_it_had_never_stoppe
     assert f"{a}: 75.0% of the samples, 300 an epoch" in told
     assert f"{b}: 25.0% of the samples, 100 an epoch" in told
     assert "meet 'ply=2..'" in told
+
+
+def test_a_run_on_a_mix_by_schedule_ends_as_if_it_had_never_stopped(folders, tmp_path):
+    a, b = folders
+    options = {"data": a, "mix": f"{b}=0.1", "mix_schedule": f"{b}=linear 0:0.1 300:0.5", "batch_size": 50}
+    options |= {"mini_epoch_samples": 150, "channels": 2, "blocks": 1, "warmup_samples": 0, "epochs": 9}
+    ends = []
+    for run, stops in (("straight", (450,)), ("stopped", (200, 450))):
+        for until in stops:
+            outcome = train(TrainSpec(run=tmp_path / run, max_samples=until, **options))
+        ends.append(torch.load(outcome.checkpoint, weights_only=True)["model_state_dict"])
+    assert all(torch.equal(one, other) for one, other in zip(*(end.values() for end in ends), strict=True))
+    with pytest.raises(DataError, match="mix_schedule was "):
+        train(TrainSpec(run=tmp_path / "straight", max_samples=500, **{**options, "mix_schedule": ""}))
+    with pytest.raises(ValueError, match="mix_schedule: C is none of the datasets of mix"):
+        train(TrainSpec(run=tmp_path / "other", **{**options, "mix_schedule": "C=constant 0:0.2"}))
 
 
 def test_a_share_that_is_none_is_refused():
