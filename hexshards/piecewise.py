@@ -15,17 +15,16 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from hexshards.errors import printable
+from hexshards.units import parse_count
 
 Kind = Literal["constant", "linear", "step", "cosine"]
 """The number between two points: that of the first; on a line; that of the first; on half a cosine."""
 
-MAX_POINTS = 64
+MAX_POINTS, MAX_SAMPLES = 64, 10**15
 
 EXAMPLE = "linear 0:0.1 500k:0.4"
 
-_SAMPLES = r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([kM]?)"
 _NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}"
-_TIMES = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +76,29 @@ def _plain(value: float) -> str:
 def parsed(text: str, *, name: str) -> Piecewise:
     """The schedule that a text such as ``linear 0:0.1 500k:0.4`` describes. Raises ValueError, naming the option."""
     kind, *rest = text.split() or [""]
-    points = [re.fullmatch(rf"{_SAMPLES}:({_NUMBER})", point) for point in rest]
-    found = tuple((round(float(each[1]) * _TIMES[each[2]]), float(each[3])) for each in points if each)
-    rises = all(low < high for (low, _), (high, _) in pairwise(found))
-    fits = 1 <= len(found) <= (1 if kind == "constant" else MAX_POINTS)
-    if kind not in get_args(Kind) or not all(points) or not rises or not fits:
+    try:
+        points = tuple(_point(each) for each in rest)
+    except ValueError:
+        points = ()
+    rises = all(low < high for (low, _), (high, _) in pairwise(points))
+    fits = 1 <= len(points) <= (1 if kind == "constant" else MAX_POINTS)
+    if kind not in get_args(Kind) or not rises or not fits:
         kinds = ", ".join(get_args(Kind))
         raise ValueError(
             f"{name}: {printable(text)!r} is no schedule: write one of {kinds}, then samples:number at rising samples, "
             f"such as {EXAMPLE}"
         )
-    return Piecewise(kind, found)  # type: ignore[arg-type]  # it is one of them
+    return Piecewise(kind, points)  # type: ignore[arg-type]  # it is one of them
+
+
+def _point(text: str) -> tuple[int, float]:
+    samples, _, number = text.partition(":")
+    if not re.fullmatch(_NUMBER, number):
+        raise ValueError(text)
+    count = parse_count(samples)
+    if not 0 <= count <= MAX_SAMPLES:
+        raise ValueError(text)
+    return count, float(number)
 
 
 def named(text: str, *, name: str) -> Mapping[str, Piecewise]:

@@ -48,7 +48,7 @@ def panels_of(histories: Sequence[History]) -> list[Panel]:
     """What there is to draw of some runs."""
     heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
     diagnosed = any(history.newest("diagnosis") for history in histories)
-    return _curves(heads or USUAL) + (_diagnoses(heads or HEADS) if diagnosed else [])
+    return _curves(heads or USUAL) + (_diagnoses(heads or USUAL) if diagnosed else [])
 
 
 def _curve(title: str, unit: str, path: str, *, training: str = "", percent: bool = False, zero: bool = False) -> Panel:
