@@ -25,7 +25,7 @@ from hexshards.loading.batching import usable_device
 from hexshards.loading.expand import Packed, expand
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.options import STEP, ValueOutput
-from hexshards.training.steps.heads import HEADS, POLICY, RED, VALUE
+from hexshards.training.steps.heads import HEADS, POLICY, RED, USUAL, VALUE
 from hexshards.training.steps.losses import answers_by_head
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
 from hexshards.training.steps.model_factory import check_weights, random_boards, yours
@@ -83,7 +83,8 @@ class Network:
         return boards.float()
 
     def _predicted(self, boards: Tensor) -> Prediction:
-        answers = answers_by_head(HEADS, self.model(boards.to(self.device)))
+        answer = self.model(boards.to(self.device))
+        answers = answers_by_head(USUAL, answer if isinstance(answer, Mapping) else answer[: len(USUAL)])
         logits, red = answers[POLICY.name].cpu(), RED[self.value_output](answers[VALUE.name]).squeeze(1)
         taken = (boards[:, 0] + boards[:, 1] > 0).flatten(1).cpu()
         # a full board has no move: all of its cells are 0
@@ -190,7 +191,9 @@ def _as_large_as(weights: Mapping[str, Tensor]) -> TwoHeadedResNet | None:
     if stem is None or stem.ndim != 4 or not len(stem):
         return None
     blocks = {name.split(".")[1] for name in weights if name.startswith("tower.")}
-    return TwoHeadedResNet(channels=len(stem), blocks=len(blocks))
+    others = {name.split(".")[1] for name in weights if name.startswith("others.")}
+    heads = [head.name for head in HEADS if head in USUAL or head.name in others]
+    return TwoHeadedResNet(channels=len(stem), blocks=len(blocks), heads=",".join(heads))
 
 
 def _looked_at(model: nn.Module, side: int | None) -> ValueOutput:

@@ -116,6 +116,13 @@ def test_bare_weights_of_hexshards_own_network_say_how_large_it_is(tmp_path):
     assert (network.side, network.value_output, len(network.model.tower)) == (7, "logit", 1)
 
 
+def test_a_network_with_more_heads_says_what_one_without_them_does(tmp_path):
+    network = TwoHeadedResNet(channels=4, blocks=1, heads="policy,value,search_value").eval()
+    torch.save(network.state_dict(), tmp_path / "more.pt")
+    loaded, (_, value, _) = load_network(tmp_path / "more.pt"), network(boards(3))
+    assert torch.allclose(loaded.predict(boards(3)).red, value.sigmoid()[:, 0])
+
+
 def test_a_checkpoint_that_changed_is_refused_by_its_checksum(tmp_path):
     saved(path := tmp_path / "best.pt")
     data = bytearray(path.read_bytes())
