@@ -17,6 +17,8 @@ from hexshards.conversion.spill_sources import Group, Survey
 from hexshards.conversion.workdir import REJECTS
 from hexshards.dataset.index import Index, InputFile
 from hexshards.dataset.shard import Shard
+from hexshards.storage.remote import shown
+from hexshards.units import counted
 
 # where the files lie ------------------------------------------------------------------------------------------------
 
@@ -141,6 +143,17 @@ class Report:
     def input_bytes(self) -> int:
         """Size of the files that were read."""
         return sum(file.size_bytes for file in self.added)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from hexshards.dataset.facts import splits
+        from hexshards.drawing.tables import facts, summary, table
+
+        counts = {"kept": self.positions, **self.rejects, "merged into equal ones": self.merged}
+        rows = [(name, f"{count:,}") for name, count in counts.items() if count or name == "kept"]
+        title = f"{counted(self.positions, 'position')} converted into {shown(str(self.out))}"
+        notes = [("note", note) for note in self.notes]
+        return summary(title, facts([*rows, *notes]), table(splits(self.index)))
 
 
 def report_of(

@@ -142,6 +142,12 @@ class Index:
         rows[ends - 1] = [shard.positions - (len(shard.block_bytes) - 1) * full for shard in shards]
         return rows
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from hexshards.dataset.facts import summary_of
+
+        return summary_of(self)
+
     def write(self, folder: Path) -> None:
         """Publish the index: from now on the folder is a dataset."""
         # dataclasses.asdict would copy every leaf first: with thousands of files that takes 2.5 times as long

@@ -203,7 +203,7 @@ def sheet(diagrams: Sequence[tuple[Diagram, str]], *, side: int) -> Element:
     parts = [element("defs", _named_board(side))]
     for place, (diagram, caption) in enumerate(diagrams):
         row, col = divmod(place, ACROSS_SHEET)
-        words = label(width / 2, height - RADIUS, caption, class_="hex-caption", **_WORDS)
+        words = label(width / 2, height - RADIUS, caption, class_="hex-caption", **{**_WORDS, "font_size": 11.0})
         at = f"translate({number(col * width)} {number(row * height)})"
         parts.append(element("g", board, *_marks(diagram), words, transform=at))
     across, down = min(max(len(diagrams), 1), ACROSS_SHEET), -(-len(diagrams) // ACROSS_SHEET)
@@ -218,6 +218,14 @@ def sheet_of(positions: Positions, *, most: int = MOST_SHOWN) -> Element:
         [(diagram_of(positions, row, last=int(last[row])), caption_of(positions, row)) for row in shown],
         side=positions.side,
     )
+
+
+def sheet_of_planes(boards: NDArray[Any], policies: NDArray[Any], values: NDArray[Any]) -> Element:
+    """Samples as a network sees them as one picture: boards (P, 3, S, S), policies (P, C), values (P, 1)."""
+    rows = zip(boards, policies, values, strict=True)
+    diagrams = [(from_planes(board, policy), float(value[0])) for board, policy, value in rows]
+    shown = [(each, f"{each.title} · {winner_of(value)}") for each, value in diagrams]
+    return sheet(shown, side=boards.shape[-1])
 
 
 def caption_of(positions: Positions, row: int) -> str:

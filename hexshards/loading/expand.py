@@ -76,6 +76,10 @@ class Batch(NamedTuple):
     policy: torch.Tensor
     value: torch.Tensor
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the first samples as boards."""
+        return _boards(self.board, self.policy, self.value)
+
 
 class BatchWithColumns(NamedTuple):
     """Batch with a fourth part: the columns that were asked for, by name, a tensor of B rows each."""
@@ -84,6 +88,17 @@ class BatchWithColumns(NamedTuple):
     policy: torch.Tensor
     value: torch.Tensor
     columns: dict[str, torch.Tensor]
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the first samples as boards."""
+        return _boards(self.board, self.policy, self.value)
+
+
+def _boards(*parts: torch.Tensor) -> str:
+    from hexshards.drawing.svg import markup
+    from hexshards.game.diagram import MOST_SHOWN, sheet_of_planes
+
+    return markup(sheet_of_planes(*(part[:MOST_SHOWN].detach().float().cpu().numpy() for part in parts)))
 
 
 def parts_of(batch: Batch | BatchWithColumns) -> list[torch.Tensor]:

@@ -23,18 +23,18 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.errors import escaped
+from hexshards.errors import escaped, printable
 from hexshards.loading.batching import RowBuffer, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
 from hexshards.loading.expand import Batch, Rows, each_alone
 from hexshards.loading.loader_state import decoded
-from hexshards.loading.options import LoaderOptions, LoaderSpec
+from hexshards.loading.options import LOADER, LoaderOptions, LoaderSpec
 from hexshards.loading.rank import rank_and_size
 from hexshards.loading.shard_prefetch import check_room
 from hexshards.loading.window import Mixed, Windows
 from hexshards.loading.window_reader import read_windows
-from hexshards.options import takes
+from hexshards.options import as_recorded, changed, takes
 from hexshards.storage.files import Home
 from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import home_of
@@ -226,6 +226,18 @@ class Loader:
         """
         total = self.epochs.samples
         return total - total % self._global_batch if self.spec.drop_last else total
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from hexshards.drawing.tables import facts, summary
+
+        title = f"{counted(self.samples, 'sample')} an epoch in {counted(len(self), 'batch')} of {self.batch_size:,}"
+        used = f"{self.positions:,} of {self.spec.split}"
+        rows = {"dataset": str(self.home), "positions": used, "epoch": f"{self.epoch:,}", "device": str(self.device)}
+        rows["rank"] = f"{self.rank} of {self.world_size}"
+        given = changed(LOADER, as_recorded(self.spec))
+        rows |= {name: printable(value) for name, value in given.items() if name not in rows}
+        return summary(title, facts(rows.items()))
 
     def __len__(self) -> int:
         """Batches in an epoch, the same on every rank."""

@@ -11,7 +11,9 @@ import numpy as np
 
 from hexshards import __version__
 from hexshards.arguments import checked
+from hexshards.dataset.facts import facts_of, lead, splits
 from hexshards.dataset.index import SPLITS, Index, read_index
+from hexshards.drawing.tables import Table
 from hexshards.errors import printable, without_secrets
 from hexshards.game.diagram import caption_of, diagram_of, draw, last_moves, shared_board
 from hexshards.loading.options import LOADER
@@ -19,7 +21,7 @@ from hexshards.loading.shuffle_quality import Mixing, mixing
 from hexshards.reports.copies import Shared, shared
 from hexshards.reports.figures import Openings, figures_of, opening_figures, openings_of
 from hexshards.reports.options import REPORT, ReportSpec
-from hexshards.reports.page import Board, Page, Table, rendered
+from hexshards.reports.page import Board, Page, rendered
 from hexshards.reports.run_figures import runs_part
 from hexshards.reports.sample import Sample, read_sample
 from hexshards.reports.source_files import source_files
@@ -96,13 +98,13 @@ def dataset_report(
     openings = openings_of(samples[0])
     page = Page(
         title=_title(home),
-        lead=_lead(index),
+        lead=lead(index),
         read=_read(samples, mixed, spec),
         made=_made(index),
         version=__version__,
         verdicts=sorted(verdicts, key=lambda each: FIRST.index(each.level)),
-        splits=_splits(index),
-        facts=[*_facts(index)],
+        splits=splits(index),
+        facts=[*facts_of(index)],
         shared_board=shared_board(index.side),
         boards=[*_random_boards(samples[0], spec)],
         boards_note="Positions of train, drawn at random. The ring is the move to learn, in the colour of who is to "
@@ -153,15 +155,6 @@ def _title(home: Home) -> str:
     return printable(without_secrets(str(home)), width=200)
 
 
-def _lead(index: Index) -> str:
-    positions = sum(split.positions for split in index.splits.values())
-    games = sum(split.games for split in index.splits.values())
-    return (
-        f"{counted(positions, 'position')} of {counted(games, 'game')} of Hex on boards of {index.side} by "
-        f"{index.side}, from {counted(len(index.inputs), 'source file')}."
-    )
-
-
 def _read(samples: Sequence[Sample], mixed: Mixing | None, spec: ReportSpec) -> str:
     if all(each.whole for each in samples):
         said = "Every position was read."
@@ -176,43 +169,6 @@ def _read(samples: Sequence[Sample], mixed: Mixing | None, spec: ReportSpec) -> 
 
 def _made(index: Index) -> str:
     return f"Made by hexshards {__version__} from the dataset with the fingerprint {index.fingerprint[:16]}…"
-
-
-def _splits(index: Index) -> Table:
-    rows = []
-    for name, split in index.splits.items():
-        plies = np.array(split.plies)
-        used = np.flatnonzero(plies)
-        mean = float((np.arange(len(plies)) * plies).sum() / plies.sum())
-        rows.append(
-            [
-                name,
-                f"{split.positions:,}",
-                f"{split.games:,}",
-                f"{len(split.shards):,}",
-                f"{split.blue_wins / split.positions:.1%}",
-                f"{split.red_wins / split.positions:.1%}",
-                f"{split.without_policy / split.positions:.1%}",
-                f"{used[0]} to {used[-1]}, mean {mean:.1f}",
-            ]
-        )
-    heads = ["Split", "Positions", "Games", "Shards", "BLUE won", "RED won", "Without a move", "Stones"]
-    return Table(heads=heads, rows=rows, numbers=[1, 2, 3, 4, 5, 6, 7])
-
-
-def _facts(index: Index) -> Iterator[tuple[str, str]]:
-    shards = [shard for split in index.splits.values() for shard in split.shards]
-    layout = index.layout
-    yield "Size", f"{show_bytes(sum(shard.size_bytes for shard in shards))} in {counted(len(shards), 'shard')}"
-    yield "Codec", f"{layout.codec}, blocks of {layout.block_positions:,} positions"
-    yield "Policy targets", "distributions over all cells" if layout.soft else "single moves"
-    yield "Columns", ", ".join(column.name for column in layout.declared)
-    yield "Options", ", ".join(f"{printable(name)} {_said(value)}" for name, value in index.options.items())
-    yield "Fingerprint", index.fingerprint
-
-
-def _said(value: object) -> str:
-    return ("off", "on")[value] if isinstance(value, bool) else printable(value)
 
 
 def _files(index: Index) -> Table:

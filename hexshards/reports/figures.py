@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.dataset.facts import SPLIT_KINDS, plies_chart
 from hexshards.dataset.index import Index
-from hexshards.drawing.charts import TONE_RED, Kind, Series, bar_list, chart
+from hexshards.drawing.charts import TONE_RED, Series, bar_list, chart
 from hexshards.drawing.svg import Element
 from hexshards.game.board import move_name
 from hexshards.game.columns import VISITS, Column
@@ -129,26 +130,16 @@ def opening_figures(sample: Sample, openings: Openings) -> Iterator[Figure]:
     )
 
 
-SPLIT_KINDS: tuple[Kind, ...] = ("bars", "line")
-"""How the numbers of train and of val are drawn."""
-
-
 def _legend(names: Sequence[str]) -> list[tuple[int, str]]:
     return [*enumerate(names)] if len(names) > 1 else []
 
 
 def _plies(index: Index) -> Figure:
-    names = [*index.splits]
-    series = []
-    for at, name in enumerate(names):
-        plies = np.array(index.splits[name].plies, dtype=np.float64)
-        used = np.arange(int(np.flatnonzero(plies).max()) + 1)
-        series.append(Series(x=used, y=plies[used] / plies.sum(), tone=at, kind=SPLIT_KINDS[at]))
     return Figure(
         title="How far into the game positions are",
         caption="The share of a split's positions by the stones on the board. Both splits should look alike.",
-        picture=chart(series, title="plies", below="stones on the board", percent=True, low=0),
-        legend=_legend(names),
+        picture=plies_chart(index),
+        legend=_legend([*index.splits]),
     )
 
 

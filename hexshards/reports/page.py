@@ -14,21 +14,13 @@ from importlib.resources import files
 
 from hexshards.drawing.charts import tone_class
 from hexshards.drawing.svg import Element, markup
+from hexshards.drawing.tables import Table
 from hexshards.errors import escaped
 from hexshards.reports.figures import Figure
 from hexshards.reports.verdicts import Verdict
 
 LEVELS = {"good": "fine", "look": "look", "bad": "mend", "unknown": "not told"}
 """How verdicts stand, in a word."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows of text under heads; ``numbers`` are the columns that are aligned on the right."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -13,12 +13,13 @@ from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Filter, Selection
 from hexshards.dataset.index import Index
 from hexshards.drawing.charts import TONE_QUIET, Series, chart
+from hexshards.drawing.tables import Table
 from hexshards.errors import DataError, printable
 from hexshards.game.diagram import caption_of, diagram_of, draw
 from hexshards.game.positions import Positions
 from hexshards.reports.figures import Figure
 from hexshards.reports.history import History, number, read_history
-from hexshards.reports.page import Board, RunsPart, Table
+from hexshards.reports.page import Board, RunsPart
 from hexshards.reports.panels import Panel, panels_of
 from hexshards.reports.runs import RunSummary, differing, summary_of
 from hexshards.storage.files import Home

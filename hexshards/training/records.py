@@ -110,6 +110,14 @@ class Outcome:
         files = [f"checkpoint {escaped(self.checkpoint)}", *([f"best {escaped(self.best)}"] if self.best else [])]
         return "\n".join([self._headline(), *self._losses(), *files])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from hexshards.drawing.tables import facts, summary
+
+        losses = [("losses", line.removeprefix("losses ")) for line in self._losses()]
+        files = [(name, str(path)) for name, path in (("checkpoint", self.checkpoint), ("best", self.best)) if path]
+        return summary(self._headline(), facts([*losses, *files, *(("note", notice) for notice in self.notices)]))
+
     def _headline(self) -> str:
         done = f"{counted(self.samples_seen, 'sample')}, {counted(self.epochs, 'whole epoch')}"
         if self.interrupted:
