@@ -184,13 +184,16 @@ def usable_device(name: str | torch.device) -> torch.device:
         raise ValueError(f"device {name!r} is none that torch knows. Name cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {escaped(name)}: torch finds {torch.cuda.device_count()} CUDA devices here. Name cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {device}: torch finds no GPU of Apple's here. Name cpu")
     return device
 
 
 def chosen_device(name: str) -> str:
-    """The device of a name, ``auto`` being cuda where there is one, else cpu. Raises ValueError as usable_device."""
+    """The device of a name, ``auto``: the first there is of cuda, mps and cpu. Raises ValueError as usable_device."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+        name = next((kind for kind, is_here in present.items() if is_here()), "cpu")
     return str(usable_device(name))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,24 @@ from pathlib import Path
 from hexshards.errors import escaped
 
 
+def _lock(handle: int) -> None:
+    """Lock an open file for this process alone, until it is closed. Raises OSError when another holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextmanager
 def locked(path: Path, *, taken: str) -> Iterator[None]:
     """Hold the file ``path`` alone. Raises FileExistsError, saying ``taken``, when another process holds it."""
     with open(path, "w") as file:
         try:
-            import fcntl
-        except ImportError:  # Windows has no flock; there two at once are the user's to avoid
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
         except OSError:
             raise FileExistsError(escaped(taken)) from None
         # the one that held it may have ended, and removed it, between our opening and our locking

@@ -362,7 +362,9 @@ class TrainSpec(StepSpec):
     )
     on_error: OnError = option(LOADER.on_error, about(LoaderSpec)["on_error"].says, shapes="nothing")
     cache: Path | None = option(REMOTE.cache, about(RemoteSpec)["cache"].says, shapes="nothing")
-    device: str = option("auto", "cpu, cuda, cuda:1, mps; auto: cuda where there is one, else cpu.", shapes="rounding")
+    device: str = option(
+        "auto", "cpu, cuda, cuda:1, mps; auto: the first there is of cuda, mps and cpu.", shapes="rounding"
+    )
     resume: str = option(
         "auto",
         "auto: from the newest good checkpoint in the run's folder; never: from nothing, and only in a folder without "

@@ -1,12 +1,14 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import small_hex_ai
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -20,11 +22,12 @@ BLOCKS = blocks_of(README)
 IN_DOCS = [
     pytest.param(language, text, id=f"{page.stem}-{number}")
     for page in sorted((ROOT / "docs").glob("*.md"))
-    if page.stem != "tour"
+    if page.stem not in ("tour", "hex_ai")
     for number, (language, text) in enumerate(blocks_of(page))
     if language in ("python", "console")
 ]
 """What the pages of docs/ show to be run here; ``sh`` is for other machines, such as a cluster's."""
+HEX_AI = [block for block in blocks_of(ROOT / "docs" / "hex_ai.md") if block[0]]
 TOUR = blocks_of(ROOT / "docs" / "tour.md")
 
 # The blocks of README and of the tour run in one folder each, as a reader would follow them; only what needs a checkout
@@ -51,6 +54,24 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def touring(tmp_path_factory):
     return tmp_path_factory.mktemp("tour")
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory):
+    """One who moves has hex_ai, shuffled files and a checkpoint."""
+    folder = tmp_path_factory.mktemp("moving")
+    package, old = folder / "hex_ai", folder / "checkpoints" / "old"
+    package.mkdir()
+    old.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    shutil.copy(small_hex_ai.__file__, package / "models.py")
+    (package / "training.py").write_text("from hex_ai.models import Trainer as Trainer\n")
+    trainer = small_hex_ai.Trainer(small_hex_ai.create_model("resnet18"), None)
+    losses = small_hex_ai.aged(["total_loss"])
+    trainer.save_checkpoint(old / "epoch3_mini4.pt.gz", losses, losses)
+    made = run(["hexshards", "synth", "--games", "40", "--side", "13", "--out", "data/processed/shuffled"], folder)
+    assert made.returncode == 0
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +117,28 @@ def test_every_block_of_the_tour_runs(number, touring):
 @pytest.mark.parametrize(("language", "text"), IN_DOCS)
 def test_every_block_of_the_docs_runs(language, text, prepared):
     run_block(language, text, prepared)
+
+
+@pytest.mark.parametrize("number", range(len(HEX_AI)))
+def test_every_block_of_the_move_from_hex_ai_runs(number, moving):
+    run_block(*HEX_AI[number], moving)
+
+
+def test_after_the_move_hex_ais_programs_find_what_they_look_for(moving):
+    checkpoints = moving / "checkpoints"
+    found = [path.relative_to(checkpoints).as_posix() for path in sorted(checkpoints.rglob("epoch*.pt.gz"))]
+    assert found == [
+        "as-it-is/epoch1_mini1.pt.gz",
+        "as-it-is/epoch1_mini2.pt.gz",
+        "exported/epoch1_mini1.pt.gz",
+        "first/epoch1_mini1.pt.gz",
+        "first/epoch1_mini2.pt.gz",
+        "old/epoch3_mini4.pt.gz",
+    ]
+    assert all(small_hex_ai.loaded_network(checkpoints / path) for path in found)
+    (books,) = (checkpoints / "bookkeeping").glob("training_metrics_*.csv")
+    (curve,) = small_hex_ai.read_books(books).values()
+    assert [row["mini"] for row in curve] == [1, 2]
 
 
 def test_readers_of_the_docs_have_done_what_the_tour_says():

@@ -14,7 +14,7 @@ import torch
 from helpers.small_data import dataset
 
 from hexshards.errors import DataError
-from hexshards.loading.batching import BUFFERS, RowBuffer, compiled, on_cpu, on_device
+from hexshards.loading.batching import BUFFERS, RowBuffer, chosen_device, compiled, on_cpu, on_device
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.device_cache import wants_memory
 from hexshards.loading.expand import Packed, expand
@@ -358,3 +358,14 @@ def test_what_is_no_want_of_memory_is_told_as_it_is(data, monkeypatch):
 )
 def test_torch_wants_memory_where_it_says_so(said, wanted):
     assert wants_memory(RuntimeError(said)) == wanted
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_the_device_is_the_first_there_is_of_cuda_mps_and_cpu(monkeypatch, cuda, mps, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+    assert chosen_device("auto") == chosen
+    if not mps:
+        with pytest.raises(ValueError, match=r"device mps: torch finds no GPU of Apple's here\. Name cpu"):
+            chosen_device("mps")

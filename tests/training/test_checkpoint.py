@@ -16,6 +16,8 @@ import torch
 
 from hexshards.errors import DataError
 from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.schema import RandomStates
+from hexshards.training.distributed import ProcessGroup
 
 STATE = {
     "dataset": "abc",
@@ -293,3 +295,17 @@ def test_what_is_drawn_with_the_random_state_kept_is_not_missed():
     with checkpoint_file.random_state_kept():
         torch.rand(7)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_random_state_of_apples_gpu_is_kept_where_there_is_one(tmp_path, monkeypatch):
+    state, given = torch.arange(44, dtype=torch.uint8), []
+    assert checkpoint_file.random_state().keys() == {"cpu", "cuda"}
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", given.append)
+    states = checkpoint_file.random_states(ProcessGroup())
+    assert states["ranks"][0]["mps"] is state and RandomStates(**states)
+    checkpoint_file.set_random_states(states, ProcessGroup())
+    assert given == [state]
+    with pytest.raises(ValueError, match="no bytes"):
+        RandomStates(ranks=[{**states["ranks"][0], "mps": "x"}])

@@ -195,16 +195,20 @@ def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, 
 
 
 def random_state() -> dict[str, Any]:
-    """State of torch's global generators: the CPU's, and each CUDA device's once CUDA is in use."""
+    """State of torch's global generators: the CPU's, each CUDA device's once CUDA is in use, and Apple's GPU's."""
     cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    mps = {"mps": torch.mps.get_rng_state()} if torch.backends.mps.is_available() else {}
+    return {"cpu": torch.get_rng_state(), "cuda": cuda, **mps}
 
 
 def random_states(process_group: ProcessGroup) -> dict[str, Any]:
     """The random state of each process of a group, by rank."""
     mine = random_state()
     cpu, cuda = process_group.gather(mine["cpu"]), [process_group.gather(each) for each in mine["cuda"]]
-    return {"ranks": [{"cpu": cpu[rank], "cuda": [each[rank] for each in cuda]} for rank in range(process_group.size)]}
+    ranks = [{"cpu": cpu[rank], "cuda": [each[rank] for each in cuda]} for rank in range(process_group.size)]
+    if "mps" in mine:  # of which a machine has one, and so one process
+        ranks[process_group.rank]["mps"] = mine["mps"]
+    return {"ranks": ranks}
 
 
 def set_random_states(states: Mapping[str, Any], process_group: ProcessGroup) -> None:
@@ -219,6 +223,8 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     present = torch.cuda.device_count() if state["cuda"] else 0
     for device, cuda in enumerate(state["cuda"][:present]):
         torch.cuda.set_rng_state(cuda, device)
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
 
 
 @contextmanager

@@ -57,10 +57,11 @@ class RandomStates(msgspec.Struct, kw_only=True, frozen=True):
     ranks: Annotated[list[Any], Meta(min_length=1, max_length=1 << 20)]
 
     def __post_init__(self) -> None:
-        if not all(isinstance(rank, dict) and rank.keys() == {"cpu", "cuda"} for rank in self.ranks):
+        if not all(isinstance(rank, dict) and rank.keys() - {"mps"} == {"cpu", "cuda"} for rank in self.ranks):
             raise ValueError("a rank without cpu and cuda")
         for rank in self.ranks:
-            states = [rank["cpu"], *rank["cuda"]] if isinstance(rank["cuda"], list) else []
+            apples = [rank["mps"]] if "mps" in rank else []
+            states = [rank["cpu"], *rank["cuda"], *apples] if isinstance(rank["cuda"], list) else []
             if not states or not all(isinstance(each, Tensor) and each.dtype == torch.uint8 for each in states):
                 raise ValueError("a random state that is no bytes")
 
