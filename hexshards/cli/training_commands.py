@@ -210,8 +210,8 @@ def runs(
         from hexshards.cli.runs_view import runs_json, runs_text
         from hexshards.reports.runs import runs_in
 
-        found = runs_in(folder)
-        display.say(display.json_line(runs_json(found)) if as_json else runs_text(found))
+        summaries = runs_in(folder)
+        display.say(display.json_line(runs_json(summaries)) if as_json else runs_text(summaries))
 
 
 def sweep(

@@ -217,5 +217,5 @@ class _OfKnownPolicies:
         return total, {**losses, "policy_loss": of_known["policy_loss"], "total_loss": float(total.detach())}
 
     def _of(self, *given: Any) -> tuple[Any, Any]:
-        found: tuple[Any, Any] = self._criterion(*given)
-        return found
+        losses: tuple[Any, Any] = self._criterion(*given)
+        return losses

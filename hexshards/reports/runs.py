@@ -46,10 +46,10 @@ class RunSummary:
 
 def runs_in(folder: str | Path) -> list[RunSummary]:
     """The runs in a folder, the best first; those that tell nothing last. Raises FileNotFoundError without any."""
-    found = [summary_of(path, Path(folder)) for path in _folders(Path(folder))]
-    if not found:
+    summaries = [summary_of(path, Path(folder)) for path in _folders(Path(folder))]
+    if not summaries:
         raise FileNotFoundError(f"{escaped(folder)}: no run in here with a finished mini-epoch (no metrics.jsonl)")
-    return sorted(found, key=_rank)
+    return sorted(summaries, key=_rank)
 
 
 def differing(runs: Sequence[RunSummary]) -> list[str]:

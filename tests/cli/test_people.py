@@ -79,8 +79,8 @@ def test_a_slip_is_answered_with_what_may_be_meant(slip, meant):
 def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command, meant, data):
     (data.parent / "run").mkdir(exist_ok=True)
     (data.parent / "run" / "metrics.jsonl").touch()
-    found = call(*(word.format(data.parent) for word in command), code=2)
-    assert meant in found.output
+    ended = call(*(word.format(data.parent) for word in command), code=2)
+    assert meant in ended.output
 
 
 def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):

@@ -115,9 +115,9 @@ def test_the_state_of_another_network_or_optimizer_is_refused_before_anything_is
     wide = small_hex_ai.Trainer(small_hex_ai.TwoHeadedResNet(cells=169), None)
     other = trainer()
     other.optimizer = torch.optim.SGD(other.model.parameters())
-    for theirs, found in ((wide, "policy_head.weight has shape"), (other, "optimizer_state_dict has other groups")):
+    for theirs, finding in ((wide, "policy_head.weight has shape"), (other, "optimizer_state_dict has other groups")):
         before = plain(dict(theirs.model.state_dict()))
-        with pytest.raises(ValueError, match=found):
+        with pytest.raises(ValueError, match=finding):
             HexAiTrainer(theirs).load_state_dict(state)
         assert plain(dict(theirs.model.state_dict())) == before
     with pytest.raises(ValueError, match="the state lacks scheduler_state_dict"):

@@ -65,8 +65,8 @@ def unsafe(message, function, numbers):
             return ""
         case ast.Call(func=ast.Attribute(attr=name)) if name in OF_NO_FILE:
             return ""
-        case ast.Name(id=name) if found := _assigned(name, function):
-            return next(filter(None, (unsafe(value, None, numbers) for value in found)), "")
+        case ast.Name(id=name) if values := _assigned(name, function):
+            return next(filter(None, (unsafe(value, None, numbers) for value in values)), "")
     return ast.unparse(message)
 
 

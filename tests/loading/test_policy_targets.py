@@ -84,12 +84,12 @@ def test_compiled_code_refuses_visits_beyond_the_board():
 
 def searched(count=12):
     """Examples, most of them with counts."""
-    found = examples(count)
-    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in found])
-    for number, (example, counts) in enumerate(zip(found, search(free, simulations=30), strict=True)):
+    entries = examples(count)
+    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in entries])
+    for number, (example, counts) in enumerate(zip(entries, search(free, simulations=30), strict=True)):
         if example["policy"] is not None and number % 5:
             example["visits"] = counts
-    return found
+    return entries
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,10 @@ def test_a_loader_gives_the_target_that_is_asked_for(data, policy, share, worker
     columns = columns_of(data, "train")
     still = np.zeros(len(columns["ply"]), dtype=np.uint8)
     expected = slowly(columns["policy"], counts_of(columns), still, share, SIDE)
-    found = policies(data, policy=policy, augment="none", num_workers=workers)
-    assert found.tobytes() == expected.tobytes()
+    given = policies(data, policy=policy, augment="none", num_workers=workers)
+    assert given.tobytes() == expected.tobytes()
     has_target = (columns["policy"] >= 0) | columns["visits"][:, 1].any(axis=1)
-    np.testing.assert_allclose(found.sum(axis=1), has_target, rtol=1e-5)
+    np.testing.assert_allclose(given.sum(axis=1), has_target, rtol=1e-5)
 
 
 def test_played_is_the_default_and_0_is_the_same(data):
@@ -159,11 +159,11 @@ def test_distributions_are_mixed_as_distributions(data):
     columns = columns_of(merged, "train")
     counts = counts_of(columns)
     for policy, share in (("search", 1.0), (0.5, 0.5)):
-        found = policies(merged, policy=policy, augment="none")
+        given = policies(merged, policy=policy, augment="none")
         for row, target in enumerate(columns["policy"].astype(np.float32)):
             part = 0 if not counts[row].any() else share if target.any() else 1
             shares = counts[row] / max(1, counts[row].sum())
-            np.testing.assert_allclose(found[row], part * shares + (1 - part) * target, atol=2e-3)
+            np.testing.assert_allclose(given[row], part * shares + (1 - part) * target, atol=2e-3)
 
 
 def test_a_dataset_of_a_mix_without_visits_gives_its_moves(data, tmp_path):

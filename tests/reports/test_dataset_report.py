@@ -386,8 +386,8 @@ def test_splits_that_differ_by_more_than_chance_are_said(samples):
         val = replace(val, games=games, blue_wins=round(0.7 * val.positions))
         train = replace(train, blue_wins=round(0.5 * train.positions))
         index = replace(samples[0].index, splits={"train": train, "val": val})
-        found = verdicts_of(index, samples, files=source_files(samples[0]), shared=None, mixing=None)
-        return next(each.level for each in found if each.name == "Balance")
+        said = verdicts_of(index, samples, files=source_files(samples[0]), shared=None, mixing=None)
+        return next(each.level for each in said if each.name == "Balance")
 
     assert (level(games=50), level(games=5000)) == ("good", "look")
 

@@ -109,9 +109,9 @@ def test_the_hardest_positions_of_a_run_are_drawn_as_the_dataset_has_them(data, 
 def test_hostile_records_neither_end_the_page_nor_stand_on_it_as_markup(data, tmp_path, diagnosis):
     name = '"><script>alert(1)<'
     ended = record(1, diagnosis=diagnosis, val={"loss": "<b>", "policy_loss": [1]}, learning_rate={})
-    found = dataset_report(data, [run(tmp_path / name, ended)])
-    assert "<script" not in found.html
-    assert "<b>" not in found.html
+    report = dataset_report(data, [run(tmp_path / name, ended)])
+    assert "<script" not in report.html
+    assert "<b>" not in report.html
 
 
 def test_the_command_takes_runs_and_names_what_is_none(data, tmp_path):

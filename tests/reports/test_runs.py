@@ -52,8 +52,8 @@ def test_the_command_shows_a_table_and_json(tmp_path):
     head, best, other = call("runs", tmp_path).output.splitlines()
     assert head.split() == ["run", "best", "val.loss", "last", "mini-epochs", "samples", "time", "channels"]
     assert best.split() == ["b", "0.2500", "0.2500", "1", "100", "60", "s", "16"] and other.split()[0] == "a"
-    found = json.loads(call("runs", tmp_path, "--json").output)
-    assert found["differ"] == ["channels"] and [run["name"] for run in found["runs"]] == ["b", "a"]
+    told = json.loads(call("runs", tmp_path, "--json").output)
+    assert told["differ"] == ["channels"] and [run["name"] for run in told["runs"]] == ["b", "a"]
 
 
 def test_a_damaged_run_is_named_and_the_others_are_shown(tmp_path):

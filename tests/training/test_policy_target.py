@@ -19,12 +19,12 @@ SMALL = {"mini_epoch_samples": 100, "channels": 4, "blocks": 1, "batch_size": 32
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder, found = tmp_path_factory.mktemp("searched"), examples(20)
-    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in found])
-    for example, counts in zip(found, search(free, simulations=20), strict=True):
+    folder, entries = tmp_path_factory.mktemp("searched"), examples(20)
+    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in entries])
+    for example, counts in zip(entries, search(free, simulations=20), strict=True):
         if example["policy"] is not None:
             example["visits"] = counts
-    convert(write_examples(folder / "a_processed.pkl.gz", found), out=folder / "data", **CUT)
+    convert(write_examples(folder / "a_processed.pkl.gz", entries), out=folder / "data", **CUT)
     return folder / "data"
 
 
@@ -51,9 +51,9 @@ def test_a_run_on_visits_goes_on_bit_for_bit_and_is_recorded(data, tmp_path):
     kept, whole = weights_of(tmp_path / "search")
     assert weights_of(tmp_path / "cut")[1] == whole
     assert kept["options"]["policy_target"] == "search"
-    found = {target: losses(tmp_path / target) for target in ("search", "0.5", "played")}
-    assert len({json.dumps(each) for each in found.values()}) == 3  # validated by what is learned
-    assert all(np.isfinite(each).all() for each in found.values())
+    by_target = {target: losses(tmp_path / target) for target in ("search", "0.5", "played")}
+    assert len({json.dumps(each) for each in by_target.values()}) == 3  # validated by what is learned
+    assert all(np.isfinite(each).all() for each in by_target.values())
 
 
 def test_a_dataset_without_visits_is_refused_before_training(tmp_path):
