@@ -103,11 +103,11 @@ def _point(text: str) -> tuple[int, float]:
 
 def named(text: str, *, name: str) -> Mapping[str, Piecewise]:
     """Schedules by their names, out of ``policy=linear 0:0.1 500k:0.4, value=constant 0:1``. Raises ValueError."""
-    found: dict[str, Piecewise] = {}
+    schedules: dict[str, Piecewise] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, _, schedule = (each.strip() for each in part.rpartition("="))
-        if not key or key in found:
-            twice = " a second time" if key in found else ""
+        if not key or key in schedules:
+            twice = " a second time" if key in schedules else ""
             raise ValueError(f"{name}: {printable(part)!r} is no name and schedule{twice}: write it like A={EXAMPLE}")
-        found[key] = parsed(schedule, name=name)
-    return found
+        schedules[key] = parsed(schedule, name=name)
+    return schedules

@@ -26,8 +26,8 @@ def test_a_schedule_says_itself_so_that_it_is_read_back():
 
 
 def test_schedules_have_the_names_before_the_last_equals_sign():
-    found = named("a=linear 0:1 5:2, s3://b/x=y=constant 0:0.1", name="x")
-    assert {name: str(each) for name, each in found.items()} == {
+    schedules = named("a=linear 0:1 5:2, s3://b/x=y=constant 0:0.1", name="x")
+    assert {name: str(each) for name, each in schedules.items()} == {
         "a": "linear 0:1 5:2",
         "s3://b/x=y": "constant 0:0.1",
     }

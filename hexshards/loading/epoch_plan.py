@@ -166,16 +166,16 @@ class Epochs:
 
     def _shares(self, names: Sequence[str]) -> tuple[Piecewise | None, ...]:
         """The schedule of each dataset's share; nothing where there is none. Raises ValueError."""
-        found = named(self.spec.mix_schedule, name="mix_schedule")
-        if not found:
+        schedules = named(self.spec.mix_schedule, name="mix_schedule")
+        if not schedules:
             return ()
-        if unknown := sorted(found.keys() - {*names}):
+        if unknown := sorted(schedules.keys() - {*names}):
             raise ValueError(f"mix_schedule: {without_secrets(printable(unknown[0]))} is none of the datasets of a mix")
-        if len(found) == len(names) or sum(each.most for each in found.values()) >= 1:
+        if len(schedules) == len(names) or sum(each.most for each in schedules.values()) >= 1:
             raise ValueError("mix_schedule: the shares must stay below 1 together and leave the rest to a dataset")
-        if not all(each.most * SHARE >= 1 for each in found.values()) or not self.spec.shuffle:
+        if not all(each.most * SHARE >= 1 for each in schedules.values()) or not self.spec.shuffle:
             raise ValueError("mix_schedule: a share must be above 0 at some time, and the order shuffled")
-        return tuple(found.get(name) for name in names)
+        return tuple(schedules.get(name) for name in names)
 
     def _mix(self, parts: tuple[int, ...], shares: tuple[Piecewise | None, ...]) -> Blend:
         selections, spec = self.selections, self.spec

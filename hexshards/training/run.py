@@ -239,11 +239,11 @@ def _mix(spec: TrainSpec) -> dict[str, float]:
 
 def _mix_schedule(spec: TrainSpec) -> str:
     """Shares of a mix's datasets, where these are. Raises ValueError for one that is not in the mix."""
-    found = named(spec.mix_schedule, name="mix_schedule")
+    schedules = named(spec.mix_schedule, name="mix_schedule")
     mixed = mixed_in(str(spec.data), spec.mix).keys() - {str(spec.data)}
-    if unknown := sorted(found.keys() - mixed):
+    if unknown := sorted(schedules.keys() - mixed):
         raise ValueError(f"mix_schedule: {without_secrets(printable(unknown[0]))} is none of the datasets of mix")
-    return ", ".join(f"{_located(spec, name)}={schedule}" for name, schedule in found.items())
+    return ", ".join(f"{_located(spec, name)}={schedule}" for name, schedule in schedules.items())
 
 
 def _cache(spec: TrainSpec) -> Path | None:

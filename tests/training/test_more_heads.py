@@ -57,26 +57,26 @@ class OneOfYours(nn.Module):
 @pytest.mark.parametrize("answer", ["tuple", "dict"])
 def test_what_is_not_known_of_plies_and_search_never_counts(answer):
     known = with_columns(plies_left=[10, 30, 31, 70, -1, -1], search_value=[0.5, 1.0] + [math.nan] * 4)
-    found = Trainer(OneOfYours(answer), StepSpec(heads=ALL)).validate([known])
-    assert (found["samples"], found["moves_left_samples"], found["search_value_samples"]) == (6, 4, 2)
-    assert found["moves_left_error"] == pytest.approx((20 + 0 + 1 + 40) / 4)
+    means = Trainer(OneOfYours(answer), StepSpec(heads=ALL)).validate([known])
+    assert (means["samples"], means["moves_left_samples"], means["search_value_samples"]) == (6, 4, 2)
+    assert means["moves_left_error"] == pytest.approx((20 + 0 + 1 + 40) / 4)
     # quadratic within ten plies, linear beyond, in units of twenty
     huber = [0.5 * (1.0 - 0.25), 0.0, 0.05**2 / 2, 0.5 * (2.0 - 0.25)]
-    assert found["moves_left_loss"] == pytest.approx(sum(huber) / 4)
-    assert found["search_value_loss"] == pytest.approx(math.log(2))
-    assert found["search_value_error"] == pytest.approx(0.25)
-    weighted = 0.15 * found["policy_loss"] + 0.85 * found["value_loss"]
-    weighted += 0.1 * found["moves_left_loss"] + 0.3 * found["search_value_loss"]
-    assert found["loss"] == pytest.approx(weighted)
+    assert means["moves_left_loss"] == pytest.approx(sum(huber) / 4)
+    assert means["search_value_loss"] == pytest.approx(math.log(2))
+    assert means["search_value_error"] == pytest.approx(0.25)
+    weighted = 0.15 * means["policy_loss"] + 0.85 * means["value_loss"]
+    weighted += 0.1 * means["moves_left_loss"] + 0.3 * means["search_value_loss"]
+    assert means["loss"] == pytest.approx(weighted)
 
 
 def test_what_is_not_known_passes_no_gradient():
     trainer = Trainer(OneOfYours(), StepSpec(heads=ALL, optimizer="sgd", warmup_samples=0, momentum=0.0))
     trainer.train_on_batches([with_columns(plies_left=[-1] * 6, search_value=[math.nan] * 6)])
     assert (trainer.model.plies.item(), trainer.model.search.item()) == (30.0, 0.0)
-    found = trainer.train_on_batches([with_columns(plies_left=[60] + [-1] * 5, search_value=[1.0] + [math.nan] * 5)])
+    means = trainer.train_on_batches([with_columns(plies_left=[60] + [-1] * 5, search_value=[1.0] + [math.nan] * 5)])
     assert trainer.model.plies.item() > 30 and trainer.model.search.item() > 0
-    assert (found["moves_left_samples"], found["search_value_samples"]) == (1, 1)
+    assert (means["moves_left_samples"], means["search_value_samples"]) == (1, 1)
 
 
 def test_our_network_with_more_heads_begins_with_the_weights_of_one_without():
@@ -162,8 +162,8 @@ def test_weights_of_losses_and_what_a_value_learns_follow_the_samples_seen_befor
         ours.train_on_batches([each])
         for (name, weight), other in zip(ours.model.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert torch.allclose(weight, other, atol=1e-6), (number, name)
-    found = ours.validate(batches)
-    assert found["loss"] == pytest.approx(1 * found["policy_loss"] + 1.2 * found["value_loss"])
+    means = ours.validate(batches)
+    assert means["loss"] == pytest.approx(1 * means["policy_loss"] + 1.2 * means["value_loss"])
 
 
 # a run --------------------------------------------------------------------------------------------------------------
@@ -171,10 +171,10 @@ def test_weights_of_losses_and_what_a_value_learns_follow_the_samples_seen_befor
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    folder, found = tmp_path_factory.mktemp("searched"), examples(24)
-    for number, example in enumerate(found):
+    folder, entries = tmp_path_factory.mktemp("searched"), examples(24)
+    for number, example in enumerate(entries):
         example |= {"weight": 0.5 + number % 3} | ({"search_value": (number % 11) / 10} if number % 4 else {})
-    path = write_examples(folder / "a_processed.pkl.gz", found)
+    path = write_examples(folder / "a_processed.pkl.gz", entries)
     convert(path, out=folder / "data", shard_positions=96, block_positions=16, val_fraction=0.3)
     return folder / "data"
 

@@ -48,28 +48,28 @@ def made(**options):
 def test_a_position_of_weight_three_counts_as_if_it_were_there_three_times():
     repeated = [0, 0, 0, 1, 3, 3, 4, 5]
     ours, theirs = made(), made()
-    found = ours.train_on_batches([weighted(weight=[3.0, 1.0, 0.0, 2.0, 1.0, 1.0])])
+    means = ours.train_on_batches([weighted(weight=[3.0, 1.0, 0.0, 2.0, 1.0, 1.0])])
     plain = batch(0)
     expected = theirs.train_on_batches([type(plain)(*(part[repeated] for part in plain))])
     for name in ("loss", "policy_loss", "value_loss"):
-        assert found[f"weighted_{name}"] == pytest.approx(expected[name])
+        assert means[f"weighted_{name}"] == pytest.approx(expected[name])
     assert torch.allclose(weights(ours.model), weights(theirs.model), atol=1e-6)
-    assert found["value_loss"] == made().train_on_batches([plain])["value_loss"]
+    assert means["value_loss"] == made().train_on_batches([plain])["value_loss"]
 
 
 def test_a_policys_weight_is_for_the_policy_alone_and_multiplies_the_other():
     both = weighted(weight=[1.0, 1.0, 2.0, 2.0, 0.5, 1.0], policy_weight=[1.0, 1.0, 0.5, 3.0, 2.0, 0.0])
-    found, model = made().validate([both]), made().model
+    means, model = made().validate([both]), made().model
     logits, values = model(both.board)
     policy = torch.nn.functional.cross_entropy(logits[2:], both.policy[2:], reduction="none")
     value = torch.nn.functional.binary_cross_entropy_with_logits(values, both.value, reduction="none")[:, 0]
     by_hand = {"policy": (policy * torch.tensor([1.0, 6.0, 1.0, 0.0])).sum() / 8}
     by_hand["value"] = (value * both.columns["weight"]).sum() / 7.5
     for name, mean in by_hand.items():
-        assert found[f"weighted_{name}_loss"] == pytest.approx(mean.item(), rel=1e-6)
-    assert found["weighted_loss"] == pytest.approx(0.15 * by_hand["policy"].item() + 0.85 * by_hand["value"].item())
-    assert found["policy_loss"] == pytest.approx(policy.mean().item())
-    assert found["value_loss"] == pytest.approx(value.mean().item())
+        assert means[f"weighted_{name}_loss"] == pytest.approx(mean.item(), rel=1e-6)
+    assert means["weighted_loss"] == pytest.approx(0.15 * by_hand["policy"].item() + 0.85 * by_hand["value"].item())
+    assert means["policy_loss"] == pytest.approx(policy.mean().item())
+    assert means["value_loss"] == pytest.approx(value.mean().item())
 
 
 def test_without_weights_nothing_weighted_is_reported():
@@ -119,10 +119,10 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
     """A dataset that says how much a position counts."""
-    folder, found = tmp_path_factory.mktemp("rich"), examples(20)
-    for number, example in enumerate(found):
+    folder, entries = tmp_path_factory.mktemp("rich"), examples(20)
+    for number, example in enumerate(entries):
         example |= {"weight": float(number % 4), "policy_weight": 0.5}
-    path = write_examples(folder / "a_processed.pkl.gz", found)
+    path = write_examples(folder / "a_processed.pkl.gz", entries)
     convert(path, out=folder / "data", shard_positions=96, block_positions=16, val_fraction=0.3)
     return folder / "data"
 

@@ -126,8 +126,8 @@ class Head:
 
     def target_of(self, batch: Any) -> Target:
         """What a batch says of it, and how much each row counts."""
-        found = columns_of(batch)
-        weights = [found[name] for name in self.row_weights if name in found]
+        columns = columns_of(batch)
+        weights = [columns[name] for name in self.row_weights if name in columns]
         target = self.target(batch)
         return target._replace(weight_B=reduce(mul, weights)) if weights else target
 

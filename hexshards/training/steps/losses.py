@@ -95,8 +95,8 @@ def sound_columns(batch: Samples) -> Mapping[str, Tensor]:
 
     What is on a device already came from hexshards' loader, which checked it; to look at it there would wait for it.
     """
-    found, rows = columns_of(batch), len(batch.value)
-    for name, column in found.items():
+    columns, rows = columns_of(batch), len(batch.value)
+    for name, column in columns.items():
         if len(column) != rows:
             raise ValueError(f"a batch of {rows:,} rows has a column {name} of {len(column):,}")
         if (
@@ -105,7 +105,7 @@ def sound_columns(batch: Samples) -> Mapping[str, Tensor]:
             and not bool((column >= 0).all() & column.isfinite().all())
         ):
             raise ValueError(f"a batch has {name} below 0 or not finite")
-    return found
+    return columns
 
 
 def loss_sums(heads: Sequence[Head], row_losses: Mapping[str, RowLosses]) -> BatchSums:
