@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -60,7 +60,8 @@ class Column:
     low: float | None = None
     high: float | None = None
     """The lowest and the highest number that it may hold, besides NaN where that is what is unknown; None: any."""
-    doc: str = ""
+    doc: str = field(default="", compare=False)
+    """In words, which may change: a column of an older index is the same one."""
 
     def shape(self, side: int) -> tuple[int, ...]:
         """Shape per position on boards of a side."""

@@ -17,6 +17,7 @@ import zstandard
 
 import hexshards
 from hexshards import TrainSpec
+from hexshards.game.columns import OPTIONAL, column_of
 
 RELEASED = Path(__file__).parent / "released"
 VERSIONS = sorted(path.parent for path in RELEASED.glob("*/made.json"))
@@ -91,6 +92,33 @@ def test_a_dataset_is_added_to_as_the_version_itself_did(folder, tmp_path):
                 shutil.copy(path, grown)
     hexshards.convert(folder / "sources" / "more5", out=grown, workers=1, append=True)
     assert hexshards.read_index(grown).fingerprint == hexshards.read_index(folder / "grown5").fingerprint
+
+
+FORMAT_2 = RELEASED / "format-2"
+
+
+def test_a_dataset_with_optional_columns_is_read_with_the_same_bits():
+    made = json.loads((FORMAT_2 / "expected.json").read_text())
+    sums = {name: hashlib.sha256() for name in made["digests"]}
+    for batch in hexshards.loader(FORMAT_2 / "rich5", **made["read"]):
+        for name, part in {**dict(zip(("board", "policy", "value"), batch, strict=False)), **batch.columns}.items():
+            sums[name].update(part.contiguous().numpy().tobytes())
+    assert {name: each.hexdigest() for name, each in sums.items()} == made["digests"]
+    assert hexshards.verify(FORMAT_2 / "rich5").problems == ()
+
+
+def test_a_file_with_optional_keys_is_converted_to_the_same_bytes(tmp_path):
+    made = json.loads((FORMAT_2 / "expected.json").read_text())
+    hexshards.convert(FORMAT_2 / "rich_processed.pkl.gz", out=tmp_path / "again", workers=1, **made["options"])
+    shards = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "again").glob("*.tar")}
+    assert shards == made["shards"]
+
+
+def test_a_column_is_the_same_one_whatever_words_an_older_index_has_for_it():
+    listed = json.loads((FORMAT_2 / "rich5" / "index.json").read_text())["layout"]["optional"]
+    assert [column_of({**each, "doc": "as it was said"}) for each in listed] == [
+        each for each in OPTIONAL if each.name in {entry["name"] for entry in listed}
+    ]
 
 
 @pytest.mark.parametrize(("folder", "name"), each("runs"))
