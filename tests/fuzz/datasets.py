@@ -93,6 +93,22 @@ def member(name: str, data: bytes) -> bytes:
     return head.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
+def famous(random: Random, entry: dict[str, Any], told: list[str]) -> None:
+    """Put into a shard's entry what was once taken for sound, and what random choices would not find in a minute."""
+    split = random.choice(list(entry["splits"]))
+    shards = entry["splits"][split]["shards"]
+    shard = random.choice(shards)
+    match random.randrange(3):
+        case 0:
+            shard["block_crc32"], how = [None] * len(shard["block_crc32"]), "has checksums of null"
+        case 1:
+            entry["splits"][split]["shards"], how = shards * 10_000, "is listed 10,000 times"
+        case _:
+            size = random.choice([10**18, 10**30, -1, 512.0])
+            shard["block_bytes"], how = [size] * len(shard["block_bytes"]), f"has blocks of {size} bytes"
+    told.append(f"{shard['name']} {how}")
+
+
 def refilled(random: Random, files: Files, entry: dict[str, Any], told: list[str]) -> None:
     """Put illegal contents into a block, and make all that the index says of it fit."""
     split = random.choice(list(entry["splits"]))
@@ -315,7 +331,9 @@ def prepare(work: Path) -> Callable[[Random, list[str]], None]:
         files, told[:] = dict(sound[kind]), [kind]
         entry = json.loads(files[NAME])
         what = random.randrange(10)
-        if what < 5:
+        if random.randrange(50) == 0:
+            famous(random, entry, told)
+        elif what < 5:
             refilled(random, files, entry, told)
         if what >= 4:
             for _ in range(random.choice([0, 1, 1, 1, 2, 3])):

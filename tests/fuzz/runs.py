@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,49 @@ def saved(random: Random, path: Path, told: list[str]) -> None:
     told.append(f"{'.'.join(map(str, where))} = {shown(new)}")
 
 
+def swollen(path: Path, bomb: Path) -> None:
+    """A checkpoint of which one record is stored compressed: 2 GB of zeros in 2 MB."""
+    with zipfile.ZipFile(path) as sound, zipfile.ZipFile(bomb, "w") as made:
+        names = sound.namelist()
+        largest = max(sound.infolist(), key=lambda each: each.file_size).filename
+        for name in names:
+            if name != largest:
+                made.writestr(name, sound.read(name))
+        info = zipfile.ZipInfo(largest)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        with made.open(info, "w", force_zip64=True) as record:
+            for _ in range(2_000):
+                record.write(bytes(1 << 20))
+
+
+def replaced(random: Random, run: Path, bomb: Path, told: list[str]) -> None:
+    """Put something that is no regular file in the place of one, or a checkpoint that swells when it is read."""
+    path = random.choice([checkpoint_file.newest_first(run / "checkpoints")[0], run / "metrics.jsonl"])
+    path.unlink()
+    kind = random.choice(["a pipe", "endless", "a folder", "a link to nothing", "a link to itself", "swollen"])
+    match kind:
+        case "a pipe":
+            os.mkfifo(path)
+        case "endless":
+            path.symlink_to("/dev/zero")
+        case "a folder":
+            path.mkdir()
+        case "a link to nothing":
+            path.symlink_to(run / "nothing")
+        case "a link to itself":
+            path.symlink_to(path)
+        case _:
+            path.symlink_to(bomb)
+    told.append(f"{path.name} is {kind}")
+
+
 def prepare(work: Path) -> Case:
     """A sound run, and the case that spoils a copy."""
     sound, run = work / "sound", work / "run"
     orchestrator(sound, num_epochs=1).run()
+    bomb = work / "bomb.pt"
+    swollen(checkpoint_file.newest_first(sound / "checkpoints")[0], bomb)
+    bomb.write_bytes(checkpoint_file._sealed(bomb.read_bytes()))
 
     def gone_on() -> None:
         orchestrator(run, trainer=seeded(Trainer), train_loader=SmallLoader(), val_loader=Validation()).run()
@@ -80,7 +121,9 @@ def prepare(work: Path) -> Case:
     def case(random: Random, told: list[str]) -> None:
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(sound, run)
-        if random.randrange(4):
+        if random.randrange(30) == 0:
+            replaced(random, run, bomb, told)
+        elif random.randrange(4):
             saved(random, checkpoint_file.newest_first(run / "checkpoints")[0], told)
         else:
             logged(random, run, told)
