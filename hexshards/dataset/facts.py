@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,9 @@ from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
     from hexshards.dataset.index import Index
+
+LISTED_OPTIONS = 100
+"""Options that are named: releases have a dozen, and an index may say anything."""
 
 SPLIT_KINDS: tuple[Kind, ...] = ("bars", "line")
 """How the numbers of train and of val are drawn."""
@@ -64,7 +68,8 @@ def facts_of(index: Index) -> Iterator[tuple[str, str]]:
     yield "Codec", f"{layout.codec}, blocks of {layout.block_positions:,} positions"
     yield "Policy targets", "distributions over all cells" if layout.soft else "single moves"
     yield "Columns", ", ".join(column.name for column in layout.declared)
-    yield "Options", ", ".join(f"{printable(name)} {_said(value)}" for name, value in index.options.items())
+    options = (f"{printable(name)} {_said(value)}" for name, value in index.options.items())
+    yield "Options", ", ".join(islice(options, LISTED_OPTIONS))
     yield "Fingerprint", index.fingerprint
 
 

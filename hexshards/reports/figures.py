@@ -24,6 +24,9 @@ from hexshards.units import counted, show_bytes
 FEWEST = 20
 """Positions from which a share is still drawn."""
 
+SHOWN_FILES = 600
+"""Source files that are drawn as dots."""
+
 OPENINGS = 12
 """First moves that are listed."""
 
@@ -199,6 +202,9 @@ def _winners_by_file(files: SourceFiles) -> Figure | None:
     enough = np.flatnonzero(files.games >= FEWEST)
     if len(enough) < 2:
         return None
+    # of thousands of files, those that are odd and every so many-th of the others
+    few = enough[:: -(-len(enough) // SHOWN_FILES)]
+    enough = np.union1d(few, np.intersect1d(enough, np.array(files.odd[:SHOWN_FILES], dtype=np.int64)))
     order = enough[np.argsort(files.blue[enough], kind="stable")]
     odd = np.isin(order, files.odd)
     hints = [files.hint(at) for at in order.tolist()]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Filter, Selection
@@ -124,7 +125,12 @@ def _series(panel: Panel, history: History, *, tone: int) -> Iterator[Series]:
     for line in panel.lines(history):
         yield Series(x=line.x, y=line.y, kind="dashed" if line.training else "line", tone=tone)
         if line.shares is not None:
-            yield Series(x=line.x, y=line.y, kind="dots", tone=tone, sizes=2 + 7 * np.sqrt(line.shares))
+            yield Series(x=line.x, y=line.y, kind="dots", tone=tone, sizes=2 + 7 * np.sqrt(_between(line.shares)))
+
+
+def _between(shares: NDArray[Any]) -> NDArray[Any]:
+    """Shares of a record, which may say anything, between 0 and 1."""
+    return np.asarray(np.clip(np.nan_to_num(shares), 0, 1))
 
 
 def _caption(panel: Panel, *, training: bool) -> str:

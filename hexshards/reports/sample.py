@@ -29,6 +29,9 @@ REPORTS = 9
 _TOGETHER = 16
 """Blocks read at a time."""
 
+_KEYED = 1 << 14
+"""Positions whose boards are compared at a time."""
+
 _ENCODED = 4
 """Blocks whose columns are compressed once more to learn their sizes."""
 
@@ -54,7 +57,9 @@ class Sample:
     @cached_property
     def keys(self) -> Words:
         """A word for each position, equal for equal boards in any symmetry."""
-        return board_keys(self.positions, self.index)
+        # turned boards of all at once would be as large as the sample, soft policies and all
+        parts = (self.positions.take(slice(at, at + _KEYED)) for at in range(0, len(self.positions), _KEYED))
+        return np.concatenate([board_keys(part, self.index) for part in parts])
 
     @cached_property
     def upright(self) -> Positions:

@@ -89,6 +89,9 @@ def test_calibration_is_drawn_against_the_diagonal(data, tmp_path):
     part = part_of(data, run(tmp_path / "run", record(1, diagnosis={"calibration": table, "positions": 40})))
     (figure,) = [each for each in part.figures if each.title == "Calibration of the value"]
     assert [line.get("class") for line in figure.picture.iter("polyline")] == ["line-quiet", "line-tone-0"]
+    for wrong in ([-1, 10], [float("nan"), 1e18]):
+        ended = record(1, diagnosis={"calibration": {**table, "positions": wrong}})
+        assert part_of(data, run(tmp_path / str(wrong), ended)).figures
     large, small = [float(each.get("r")) for each in figure.picture.iter("circle")][-2:]
     assert large > small
 
