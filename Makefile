@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BASE := $(VENV)/.base
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test quick check docs docs-serve docs-tables bench bench-peers clean
 
-demo: $(INSTALLED)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
+demo: $(BASE)  ## the main job end to end, on data it makes: synth, convert, verify, train, stop, resume
 	rm -rf demo
 	$(BIN)/hexshards demo --out demo
 
@@ -49,8 +50,12 @@ $(VENV)/.docs: $(INSTALLED)
 	touch $@
 
 # constraints.txt pins every version, so that two machines test the same thing
-$(INSTALLED): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(INSTALLED): $(BASE)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 

@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -91,6 +91,12 @@ def option(default: Any, says: str, *, shapes: Shapes, repr: bool = True, **abou
 
 def options_in(spec: type[DataclassInstance] | DataclassInstance) -> dict[str, Field[Any]]:
     """The fields of a spec that were made by ``option``, by name, in order."""
+    return dict(_options_of(spec if isinstance(spec, type) else type(spec)))
+
+
+@cache
+def _options_of(spec: type[DataclassInstance]) -> dict[str, Field[Any]]:
+    """Looked up once: a command asks for each of its options."""
     return {each.name: each for each in fields(spec) if "about" in each.metadata}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from hexshards.errors import escaped
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _BINARY = {"": 1, "B": 1, **{f"{unit}iB": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)}}
 _UNITS = {**_BINARY, **{f"{unit}B": 1000**power for power, unit in enumerate("kMGT", start=1)}, "KB": 1000}
@@ -31,8 +34,8 @@ def parse_count(text: str, *, name: str = "it") -> int:
     Raises ValueError for anything else.
     """
     match = re.fullmatch(rf"(-?)({_NUMBER}) ?([kKmMgGbB]?)", _short(text))
-    count = _number(match[2]) * _THOUSANDS[match[3].lower()] if match else Fraction(1, 2)
-    if not match or count.denominator != 1:
+    count = _number(match[2]) * _THOUSANDS[match[3].lower()] if match else None
+    if not match or count is None or count.denominator != 1:
         raise ValueError(f"{escaped(name)} must be a whole number like 200000, 200k, 1.5M or 1e6, got {escaped(text)}")
     return int(count) * (-1 if match[1] else 1)
 
@@ -42,6 +45,8 @@ def _short(text: str | int) -> str:
 
 
 def _number(text: str) -> Fraction:
+    from fractions import Fraction  # its decimal takes a moment, and a command that is asked for help needs none
+
     return Fraction(text.replace(",", "").replace("_", ""))
 
 

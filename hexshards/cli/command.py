@@ -106,8 +106,8 @@ def _loud(function: Callable[..., None]) -> Callable[..., None]:
     def command(*args: Any, quiet: bool, verbose: bool, **options: Any) -> None:
         from hexshards.cli import display
 
-        display.be(quiet=quiet, verbose=verbose)
-        function(*args, **options)
+        with display.manner(quiet=quiet, verbose=verbose):
+            function(*args, **options)
 
     own = [each.replace(kind=each.KEYWORD_ONLY) for each in signature.parameters.values()]
     new = [

@@ -81,9 +81,15 @@ class _Manner:
 _manner = _Manner()
 
 
-def be(*, quiet: bool, verbose: bool) -> None:
-    """Say less, or more, from now on."""
+@contextmanager
+def manner(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Say less, or more."""
+    before = _manner.quiet, _manner.verbose
     _manner.quiet, _manner.verbose = quiet, verbose and not quiet
+    try:
+        yield
+    finally:
+        _manner.quiet, _manner.verbose = before
 
 
 def verbose() -> bool:
