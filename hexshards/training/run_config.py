@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hexshards.config_files import toml_text
+from hexshards.errors import without_secrets
 from hexshards.options import as_recorded
 from hexshards.storage.files import write_whole
 from hexshards.storage.remote import is_url
@@ -49,4 +50,4 @@ class RunConfig:
         return toml_text(values)
 
     def _absolute(self, path: str) -> str:
-        return path if is_url(path) else str(self._spec.absolute(path))
+        return without_secrets(path) if is_url(path) else str(self._spec.absolute(path))
