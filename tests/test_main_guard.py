@@ -7,7 +7,7 @@ import pytest
 from helpers.small_data import dataset
 
 import hexshards
-from hexshards.conversion.executors import _Spawning
+from hexshards.conversion.executors.processes import _Spawning
 from hexshards.errors import WorkerDied
 from hexshards.loading import workers
 from hexshards.main_guard import EXIT_CODE, lacks_main_guard

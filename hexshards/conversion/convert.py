@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Unpack
 
 from hexshards.arguments import checked
-from hexshards.conversion import executors
 from hexshards.conversion.count_games import shard_sketches
 from hexshards.conversion.dedupe_games import held_path, note_held, without_copies
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import check_space
-from hexshards.conversion.executors import Runner
+from hexshards.conversion.executors import engines
+from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
 from hexshards.conversion.overlaps import Overlap, overlap, overlap_with
@@ -104,7 +104,7 @@ def convert(
     inputs, folders = _of_generation(discovery.inputs, generation), source_folders(discovery.inputs)
     if announce:
         announce(folders, discovery.passed_over)
-    executors.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
+    engines.start(engine, workers=1, folder=out)  # refuses an engine that is not there, and starts nothing yet
     if url and (waiting := _on_its_way(url, out, spec, inputs)):
         return _published(url, report_again(out, waiting, folders), ProgressTotals(inputs, progress))
     if not append and (done := finished(out, spec)) and _made_from(done, inputs):
@@ -185,7 +185,7 @@ def _converted(work: _Work, inputs: Sequence[Input], *, max_rejects: int, tell: 
     if not surveyed.groups and work.base:
         tell.passed_over(surveyed)
         return report_of(work.base, out=work.out, base=work.base, surveyed=surveyed)
-    with executors.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
+    with engines.start(work.engine, workers=work.budget.workers, folder=work.scratch) as runner:
         return _carried_out(work, surveyed, runner, max_rejects=max_rejects, tell=tell)
 
 

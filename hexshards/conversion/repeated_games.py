@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.conversion.executors import Runner
+from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.read_sources import games_of_each
 from hexshards.conversion.same_games import changes

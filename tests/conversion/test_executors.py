@@ -15,8 +15,8 @@ import pytest
 from helpers.processes import wait_for
 from helpers.small_data import processed
 
-from hexshards.conversion import executors
 from hexshards.conversion.convert import convert
+from hexshards.conversion.executors import processes
 from hexshards.errors import DataError, InputRejected
 
 PATIENCE_S = 60
@@ -58,7 +58,7 @@ def runs(pid):
 
 @pytest.mark.parametrize("workers", ENGINES)
 def test_every_job_gives_its_result_once(workers):
-    with executors.local(workers) as runner:
+    with processes.local(workers) as runner:
         assert sorted(runner.each(square, [(number,) for number in range(100)], at_once=2)) == [
             n * n for n in range(100)
         ]
@@ -73,7 +73,7 @@ def test_every_job_gives_its_result_once(workers):
     ids=lambda error: type(error).__name__,
 )
 def test_what_a_task_raises_arrives_as_itself(workers, error):
-    with executors.local(workers) as runner, pytest.raises(type(error)) as caught:
+    with processes.local(workers) as runner, pytest.raises(type(error)) as caught:
         list(runner.each(fail, [(error,)] * 2, at_once=2))
     assert type(caught.value) is type(error)
     assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
@@ -88,7 +88,7 @@ class Unmakeable(OSError):
 
 @pytest.mark.parametrize("workers", ENGINES)
 def test_an_error_of_the_system_that_cannot_be_sent_is_told_by_its_words_and_not_taken_for_a_death(workers):
-    with executors.local(workers) as runner, pytest.raises(OSError, match="the tape is torn 7"):
+    with processes.local(workers) as runner, pytest.raises(OSError, match="the tape is torn 7"):
         list(runner.each(fail_unmakeably, [(7,)] * 2, at_once=2))
 
 
@@ -123,7 +123,7 @@ def me(_):
 
 def test_processes_stay_for_the_next_tasks_unless_fewer_are_to_run():
     jobs = [(number,) for number in range(20)]
-    with executors.local(2) as runner:
+    with processes.local(2) as runner:
         first, again = (set(runner.each(me, jobs, at_once=5)) for _ in range(2))
         assert len(first) <= 2 and again <= first and os.getpid() not in first
         assert set(runner.each(me, jobs, at_once=1)) == {os.getpid()}
@@ -134,7 +134,7 @@ def test_processes_stay_for_the_next_tasks_unless_fewer_are_to_run():
 
 
 def test_a_worker_that_dies_ends_in_an_error_that_says_what_to_do():
-    with executors.local(2) as runner, pytest.raises(DataError, match=r"worker process was killed.*fewer --workers"):
+    with processes.local(2) as runner, pytest.raises(DataError, match=r"worker process was killed.*fewer --workers"):
         list(runner.each(die, [(number,) for number in range(20)], at_once=2))
 
 
@@ -145,7 +145,7 @@ def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
     killer = threading.Thread(target=kill_one)
     killer.start()
     begun = time.monotonic()
-    with executors.local(2) as runner, pytest.raises(DataError, match="killed"):
+    with processes.local(2) as runner, pytest.raises(DataError, match="killed"):
         list(runner.each(tell_and_sleep, [(tmp_path,)] * 6, at_once=2))
     killer.join()
     assert time.monotonic() - begun < PATIENCE_S, "the other worker was waited for"
@@ -155,16 +155,16 @@ def test_one_of_two_workers_killed_from_outside_ends_the_job_at_once(tmp_path):
 SLEEP = """
 import sys
 from pathlib import Path
-from test_executors import executors, tell_and_sleep
+from test_executors import processes, tell_and_sleep
 if __name__ == "__main__":
-    with executors.local(2) as runner:
+    with processes.local(2) as runner:
         list(runner.each(tell_and_sleep, [(Path(sys.argv[1]),)] * 6, at_once=2))
 """
 
 
 HELD = """
 import signal, threading, time
-from hexshards.conversion import executors
+from hexshards.conversion.executors import processes
 enter, running = threading.Condition.__enter__, []
 def entered(condition):
     got = enter(condition)
@@ -174,7 +174,7 @@ def entered(condition):
     return got
 threading.Condition.__enter__ = entered
 if __name__ == "__main__":
-    with executors.local(2) as runner:
+    with processes.local(2) as runner:
         next(runner.each(time.sleep, [(0.2,)] * 6, at_once=2))
         running += [each._condition for each in runner._futures if each.running()]
 """
@@ -228,7 +228,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_leaves_nothing(sleeping):
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_is_killed_while_tasks_wait_says_nothing(monkeypatch):
-    pools = executors._Pools(2)
+    pools = processes._Pools(2)
     results = pools.each(time.sleep, [(60.0,)] * 20, at_once=2)
 
     def begin():
@@ -247,8 +247,8 @@ def test_what_is_killed_while_tasks_wait_says_nothing(monkeypatch):
         time.sleep(0.5)  # so that the pool's thread sees the dead before it is told to end
         yield
 
-    monkeypatch.setattr(executors, "wait", interrupted)
-    monkeypatch.setattr(executors, "_ctrl_c_held_back", late)
+    monkeypatch.setattr(processes, "wait", interrupted)
+    monkeypatch.setattr(processes, "_ctrl_c_held_back", late)
     with pytest.raises(KeyboardInterrupt):
         pools.leave()
     wait_for(lambda: not any(process.is_alive() for process in pools._processes))

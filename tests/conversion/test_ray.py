@@ -16,8 +16,8 @@ import pytest
 from helpers import processes
 from helpers.small_data import CUT, files_of, processed
 
-from hexshards.conversion import executors
 from hexshards.conversion.convert import convert
+from hexshards.conversion.executors import ray_cluster
 from hexshards.errors import DataError, InputRejected
 
 ray = pytest.importorskip(
@@ -66,7 +66,7 @@ def two_workers():
 
 @pytest.fixture
 def runner(two_workers, tmp_path):
-    with executors.cluster(2, folder=tmp_path, ray=ray) as runner:
+    with ray_cluster.cluster(2, folder=tmp_path, ray=ray) as runner:
         yield runner
 
 
@@ -223,8 +223,8 @@ def test_a_machine_that_does_not_share_the_folder_is_named(runner, tmp_path):
 
 
 def test_a_machine_with_other_versions_is_named(tmp_path):
-    versions = {**executors._versions(), "zstandard": "0.1"}
-    site = executors._Site(tmp_path, tmp_path, versions)
+    versions = {**ray_cluster._versions(), "zstandard": "0.1"}
+    site = ray_cluster._Site(tmp_path, tmp_path, versions)
     with pytest.raises(
         DataError, match=r"Ray worker on .*: has .*zstandard .*, not .*zstandard 0\.1\. Install the same"
     ):
