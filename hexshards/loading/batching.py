@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -192,7 +192,10 @@ def usable_device(name: str | torch.device) -> torch.device:
 def chosen_device(name: str) -> str:
     """The device of a name, ``auto``: the first there is of cuda, mps and cpu. Raises ValueError as usable_device."""
     if name == "auto":
-        present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+        present: dict[str, Callable[[], bool]] = {
+            "cuda": torch.cuda.is_available,
+            "mps": torch.backends.mps.is_available,
+        }
         name = next((kind for kind, is_here in present.items() if is_here()), "cpu")
     return str(usable_device(name))
 
