@@ -238,7 +238,7 @@ def show(
 def _draw(positions: Positions, out: Path) -> None:
     from hexshards.cli import display
     from hexshards.drawing.svg import markup
-    from hexshards.game.diagram import sheet_of
+    from hexshards.game.diagram_svg import sheet_of
     from hexshards.storage.files import write_whole
 
     if out.suffix != ".svg":

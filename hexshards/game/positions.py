@@ -140,7 +140,7 @@ class Positions:
     def _repr_svg_(self) -> str:
         """What a notebook shows: the first positions as boards."""
         from hexshards.drawing.svg import markup
-        from hexshards.game.diagram import sheet_of
+        from hexshards.game.diagram_svg import sheet_of
 
         return markup(sheet_of(self))
 

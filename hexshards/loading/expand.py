@@ -96,7 +96,7 @@ class BatchWithColumns(NamedTuple):
 
 def _boards(*parts: torch.Tensor) -> str:
     from hexshards.drawing.svg import markup
-    from hexshards.game.diagram import MOST_SHOWN, sheet_of_planes
+    from hexshards.game.diagram_svg import MOST_SHOWN, sheet_of_planes
 
     return markup(sheet_of_planes(*(part[:MOST_SHOWN].detach().float().cpu().numpy() for part in parts)))
 

@@ -15,11 +15,13 @@ from hexshards.dataset.facts import facts_of, lead, splits
 from hexshards.dataset.index import SPLITS, Index, read_index
 from hexshards.drawing.tables import Table
 from hexshards.errors import printable, without_secrets
-from hexshards.game.diagram import caption_of, diagram_of, draw, last_moves, shared_board
+from hexshards.game.diagram import caption_of, diagram_of, last_moves
+from hexshards.game.diagram_svg import draw, shared_board
 from hexshards.loading.options import LOADER
 from hexshards.loading.shuffle_quality import Mixing, mixing
 from hexshards.reports.copies import Shared, shared
-from hexshards.reports.figures import Openings, figures_of, opening_figures, openings_of
+from hexshards.reports.figures import figures_of
+from hexshards.reports.openings import Openings, opening_figures, openings_of
 from hexshards.reports.options import REPORT, ReportSpec
 from hexshards.reports.page import Board, Page, rendered
 from hexshards.reports.run_figures import runs_part

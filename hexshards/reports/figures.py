@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,19 @@ from hexshards.dataset.facts import SPLIT_KINDS, plies_chart
 from hexshards.dataset.index import Index
 from hexshards.drawing.charts import TONE_RED, Series, bar_list, chart
 from hexshards.drawing.svg import Element
-from hexshards.game.board import move_name
-from hexshards.game.columns import VISITS, Column
-from hexshards.game.diagram import Diagram, draw
+from hexshards.game.columns import UNKNOWN, VISITS, Column
+from hexshards.game.diagram import Diagram
+from hexshards.game.diagram_svg import draw
 from hexshards.reports.copies import copies_by_ply
 from hexshards.reports.sample import Sample
 from hexshards.reports.source_files import SourceFiles
-from hexshards.units import counted, show_bytes
+from hexshards.units import show_bytes
 
 FEWEST = 20
 """Positions from which a share is still drawn."""
 
 SHOWN_FILES = 600
 """Source files that are drawn as dots."""
-
-OPENINGS = 12
-"""First moves that are listed."""
 
 SHOWN_ELSEWHERE = ("stones", "policy", "player", "value", "source", "game", "ply", "plies")
 """Columns that other figures show; each of the others gets one of its own."""
@@ -47,39 +44,6 @@ class Figure:
     """Whether it is given the room of two."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Openings:
-    """First moves (C cells) of the games of a sample."""
-
-    games: NDArray[np.float64]
-    """How many begin so."""
-    red: NDArray[np.float64]
-    """The share that RED won, NaN for none."""
-
-    def rows(self, side: int) -> list[tuple[str, str, str]]:
-        """The most played: move, share of the games, share that BLUE won."""
-        most = [cell for cell in np.argsort(-self.games, kind="stable")[:OPENINGS].tolist() if self.games[cell]]
-        return [
-            (move_name(cell, side=side), f"{self.games[cell] / self.games.sum():.1%}", f"{1 - self.red[cell]:.0%}")
-            for cell in most
-        ]
-
-
-def openings_of(sample: Sample) -> Openings | None:
-    """First moves, by the positions with one stone; None where there are none."""
-    positions = sample.upright
-    first = positions.take(np.flatnonzero(positions.ply == 1))
-    if not len(first):
-        return None
-    cells = positions.side**2
-    weight = np.ones(len(first)) if first.count is None else first.count.astype(np.float64)
-    stone = first.planes()[:, 0].reshape(-1, cells).argmax(axis=1)
-    games = np.bincount(stone, weights=weight, minlength=cells).astype(np.float64)
-    red = np.bincount(stone, weights=weight * first.value, minlength=cells)
-    with np.errstate(invalid="ignore"):
-        return Openings(games=games, red=red / games)
-
-
 def figures_of(index: Index, samples: Sequence[Sample], files: SourceFiles) -> list[Figure]:
     """All figures of a dataset that have something to show."""
     train = samples[0]
@@ -95,42 +59,6 @@ def figures_of(index: Index, samples: Sequence[Sample], files: SourceFiles) -> l
         _bytes(index, train),
     ]
     return [each for each in made if each is not None]
-
-
-def opening_figures(sample: Sample, openings: Openings) -> Iterator[Figure]:
-    """Two maps of the first move: how often it is played, and who wins then."""
-    games = openings.games
-    often = Diagram(
-        side=sample.index.side,
-        stones=np.full(len(games), -1),
-        heat=np.sqrt(games / games.max()),
-        title="how often each first move is played",
-    )
-    played = counted(round(games.sum()), "game")
-    yield Figure(
-        title="Which first moves are played",
-        caption=f"The stronger its shade, the more games begin on a cell, of {played}. Few shaded cells mean narrow "
-        "data.",
-        picture=draw(often, shared=True),
-    )
-    enough = games >= FEWEST
-    red = np.where(enough, openings.red, 0.5)
-    labels = {cell: f"{100 * (1 - openings.red[cell]):.0f}" for cell in np.flatnonzero(enough).tolist()}
-    yield Figure(
-        title="Who wins after each first move",
-        caption=f"Blue where BLUE wins more often, red where RED does, with BLUE's percent; only after "
-        f"{FEWEST} games or more.",
-        picture=draw(
-            replace(
-                often,
-                heat=np.minimum(1, np.abs(red - 0.5) * 2.5) * enough,
-                tones=(red > 0.5).astype(np.int64),
-                labels=labels,
-                title="who wins after each first move",
-            ),
-            shared=True,
-        ),
-    )
 
 
 def _legend(names: Sequence[str]) -> list[tuple[int, str]]:
@@ -300,17 +228,10 @@ def _entropy(sample: Sample) -> Figure | None:
 
 def _column(sample: Sample, kind: Column) -> Figure | None:
     """A histogram of a column; of one with several numbers a position, of their sum."""
-    column = sample.positions.columns().get(kind.name)
-    if column is None or not len(column):
-        return None
+    column = sample.positions.columns()[kind.name]
     counts = column[:, 1] if kind is VISITS else column
     numbers = counts.astype(np.float64).reshape(len(column), -1).sum(axis=1)
-    unknown = np.isnan(numbers) if kind.unknown is None else numbers == kind.unknown
-    if kind.optional or kind.name in ("tier",):
-        known = numbers[~unknown] if kind.name != "weight" else numbers
-    else:
-        known = numbers
-    known = known[np.isfinite(known)]
+    known = numbers[_says(kind, numbers)]
     if not len(known):
         return None
     low, high = float(known.min()), float(known.max())
@@ -331,6 +252,14 @@ def _column(sample: Sample, kind: Column) -> Figure | None:
             low=0,
         ),
     )
+
+
+def _says(kind: Column, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which positions say it. What an unknown weight holds, 1, is as good as said."""
+    silent = (
+        numbers == kind.unknown if kind.unknown == UNKNOWN or kind is VISITS else np.zeros(len(numbers), dtype=bool)
+    )
+    return np.asarray(np.isfinite(numbers) & ~silent)
 
 
 def _bytes(index: Index, sample: Sample) -> Figure:

@@ -16,7 +16,8 @@ from hexshards.dataset.index import Index
 from hexshards.drawing.charts import TONE_QUIET, Series, chart
 from hexshards.drawing.tables import Table
 from hexshards.errors import DataError, printable
-from hexshards.game.diagram import caption_of, diagram_of, draw
+from hexshards.game.diagram import caption_of, diagram_of
+from hexshards.game.diagram_svg import draw
 from hexshards.game.positions import Positions
 from hexshards.reports.figures import Figure
 from hexshards.reports.history import History, number, read_history

@@ -12,7 +12,8 @@ from hexshards.dataset.index import read_index
 from hexshards.drawing.svg import element, markup
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.game.columns import VISITS
-from hexshards.game.diagram import connecting_path, diagram_of, draw, last_moves, place_of, size, winner_of
+from hexshards.game.diagram import connecting_path, diagram_of, last_moves, winner_of
+from hexshards.game.diagram_svg import draw, place_of, size
 from hexshards.game.positions import as_distributions, no_positions
 from hexshards.loading.window import first_positions
 from hexshards.storage.remote import home_of
@@ -89,6 +90,7 @@ def test_a_soft_policy_is_a_shade_on_each_of_its_cells(positions):
 def test_visits_are_shaded_by_how_often_a_cell_was_visited(positions):
     visits = VISITS.unknowns(len(positions), side=SIDE)
     visits[0, :, :2] = [[7, 3], [60, 20]]
+    visits[1, :, :2] = [[60_000, 3], [60, 20]]  # a cell that no board has
     searched = positions.with_optional({VISITS: visits})
     for row, shades in ((0, [20 / 60 * 0.9, 0.9]), (1, [])):
         picture = markup(draw(diagram_of(searched, row)))

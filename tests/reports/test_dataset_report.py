@@ -194,11 +194,14 @@ def test_every_optional_column_gets_a_figure(data, tmp_path):
     sample = read_sample(home_of(data), index, "train", ReportSpec())
     weighted = {kind: kind.unknowns(len(sample.positions), side=SIDE) for kind in OPTIONAL}
     for kind, column in weighted.items():
-        column[::2] = 5 if kind.dtype.kind in "iu" else 0
+        column[1::2] = 5 if kind.dtype.kind in "iu" else 0
     layout = replace(index.layout, optional=tuple(OPTIONAL))
     wide = replace(of(sample, sample.positions.with_optional(weighted)), index=replace(index, layout=layout))
-    titles = [each.title for each in figures_of(wide.index, [wide], source_files(wide))]
-    assert all(f"Column {kind.name}" in titles for kind in OPTIONAL)
+    captions = {each.title: each.caption for each in figures_of(wide.index, [wide], source_files(wide))}
+    assert all(f"Column {kind.name}" in captions for kind in OPTIONAL)
+    # one more than half of the positions are left unknown: a weight is then 1
+    assert "all positions say it, from 0 to 1, mean 0.5" in captions["Column weight"]
+    assert all("50% say it" in captions[f"Column {name}"] for name in ("search_value", "generation", "visits"))
 
 
 def test_soft_policies_show_how_undecided_they_are(samples):
