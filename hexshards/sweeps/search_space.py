@@ -13,6 +13,7 @@ from hexshards.errors import escaped
 from hexshards.options import check_option, require
 from hexshards.sweeps.options import TRAIN_OPTIONS, Range, SweepSpec
 from hexshards.training.options import TrainSpec
+from hexshards.units import parse_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,8 @@ def _value(name: str, value: Any) -> Any:
     options = [name for name, each in TRAIN_OPTIONS.items() if each.searched != "no"]
     known(name, options, of="no option of `hexshards train` that can be searched: ")
     kind = hints_of(TrainSpec)[name]
+    if isinstance(value, str) and int in (kind, *get_args(kind)) and str not in get_args(kind):
+        value = parse_count(value, name=name)
     value = fitted(value, kind, name=name)
     if float in (kind, *get_args(kind)) and type(value) is int:
         value = float(value)
