@@ -23,18 +23,20 @@ SURFACE = {
     "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
     "show": "DATASET; -n=3; --split=train; --svg; --cache",
     "report": "DATASET; runs; --out=report.html; --sample=400000; --seed=0; --cache; --json",
-    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --also-save; --config; --optimizer=adamw; "
-    "--learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; "
-    "--value-learning-rate-factor=1.0; --value-weight-decay-factor=1.0; --clip-norm=0.0; --policy-weight=0.15; "
-    "--value-weight=0.85; --value-loss=bce; --value-output=logit; --ema=0.0; --schedule=constant; "
-    "--warmup-samples=20000; --schedule-samples=0; "
-    "--schedule-factor=0.1; --precision=float32; --accumulate=1; --compile; --channels-last; "
-    "--mini-epoch-samples=200000; --mini-epoch-batches; --cross-epochs; --val-every=1; --val-samples; "
-    "--diagnose=8192; --epochs=1; --max-samples; --max-time; --patience; --best-by=val.loss; "
-    "--min-improvement=0.0; --keep-last; --keep-every; --batch-size=256; --channels=32; --blocks=4; --dropout=0.0; "
-    "--model; --model-args=; --init-from; --augment=random; --policy-target=played; --seed=0; "
-    "--num-workers=0; --threads; --mix=; --where=; "
-    "--positions; --on-error=raise; --cache; --device=auto; --resume=auto",
+    "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --also-save; --config; "
+    "--optimizer=adamw; --learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; "
+    "--value-learning-rate-factor=1.0; --value-weight-decay-factor=1.0; --clip-norm=0.0; "
+    "--policy-weight=0.15; --value-weight=0.85; --moves-left-weight=0.1; --search-value-weight=0.3; "
+    "--value-target=result; --loss-schedule=; --value-target-schedule=; --value-loss=bce; "
+    "--heads=policy,value; --value-output=logit; --ema=0.0; --schedule=constant; "
+    "--warmup-samples=20000; --schedule-samples=0; --schedule-factor=0.1; --precision=float32; "
+    "--accumulate=1; --compile; --channels-last; --mini-epoch-samples=200000; --mini-epoch-batches; "
+    "--cross-epochs; --val-every=1; --val-samples; --diagnose=8192; --epochs=1; --max-samples; "
+    "--max-time; --patience; --best-by=val.loss; --min-improvement=0.0; --keep-last; --keep-every; "
+    "--batch-size=256; --channels=32; --blocks=4; --dropout=0.0; --model; --model-args=; --init-from; "
+    "--augment=random; --policy-target=played; --seed=0; --num-workers=0; --threads; --mix=; "
+    "--mix-schedule=; --where=; --positions; --weights=; --on-error=raise; --cache; --device=auto; "
+    "--resume=auto",
     "sweep": "DATASET; --config!; --out!; --trials; --json",
     "plot": "RUNS; --out",
     "runs": "FOLDER; --json",
