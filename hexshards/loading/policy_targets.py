@@ -18,6 +18,7 @@ from hexshards.dataset.shard import Layout
 from hexshards.errors import printable
 from hexshards.game.board import symmetry_cells
 from hexshards.game.columns import MAX_VISITED, VISITS, Array
+from hexshards.game.positions import as_distributions
 from hexshards.game.visits import Visits
 
 NAMED = {"played": 0.0, "search": 1.0}
@@ -104,13 +105,31 @@ def shown_on_device(targets: torch.Tensor, table_BC: torch.Tensor, cells: int) -
 class PolicyTarget:
     """What the policy's target is made of, for rows of some datasets."""
 
-    def __init__(self, share: float, *, soft: bool) -> None:
-        self.share, self.soft = share, soft
+    def __init__(self, share: float, *, soft: bool, cells: int) -> None:
+        self.share, self.soft, self.cells = share, soft, cells
+        self._memory: Array = np.empty(0)
 
-    def field(self, cells: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    @property
+    def field(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """Dtype and shape of a row."""
-        return (np.dtype("<f2"), (cells,)) if self.soft else (np.dtype("<i2"), (2, PLACES))
+        return (np.dtype("<f2"), (self.cells,)) if self.soft else (np.dtype("<i2"), (2, PLACES))
 
-    def packed(self, policy: Array, visits: Visits, *, out: Array | None = None) -> Array:
-        """Targets of rows whose policies are moves, or distributions where ``soft``."""
-        return dense(policy, visits, self.share) if self.soft else sparse(policy, visits, self.share, out=out)
+    def packed(self, blocks: Iterable[tuple[Array, Visits]]) -> Array:
+        """Targets of the rows of some blocks, whose policies are moves, or where ``soft`` also distributions.
+
+        In memory that is written again with the next blocks: a page fault for every 4 KiB of fresh memory costs more.
+        """
+        blocks = list(blocks)
+        count = sum(len(policy) for policy, _ in blocks)
+        dtype, shape = self.field
+        if len(self._memory) < count:
+            self._memory = np.empty((count, *shape), dtype)
+        at = 0
+        for policy, visits in blocks:
+            out = self._memory[at : (at := at + len(policy))]
+            if self.soft:
+                dense_PC = policy if policy.ndim == 2 else as_distributions(policy, cells=self.cells)
+                out[...] = dense(dense_PC, visits, self.share)
+            else:
+                sparse(policy, visits, self.share, out=out)
+        return self._memory[:count]

@@ -62,8 +62,10 @@ class Windows:
         self.target: PolicyTarget | None = None
         if share := search_share(spec.policy):
             check_searched(layouts)
-            self.target = PolicyTarget(share, soft=any(layout.soft for layout in layouts))
-            self.columns["policy"] = self.target.field(layouts[0].side ** 2)
+            cells = layouts[0].side ** 2
+            self.target = PolicyTarget(share, soft=any(layout.soft for layout in layouts), cells=cells)
+            self.columns["policy"] = self.target.field
+        self._shows_visits = VISITS.name in spec.columns
         self._besides: tuple[str, ...] = (VISITS.name,) if self.target else ()
         if self.extra:
             self.columns["columns"] = (self.extra.record, ())
@@ -88,9 +90,6 @@ class Windows:
     def mix(self, number: int, into: Columns) -> Mixed:
         """Read and shuffle window ``number``; its rows go to arrays of the right size, or to fresh ones."""
         window = self.read(number, (*COLUMNS, *self._besides), into)
-        if self.target:
-            policy, visits = window.columns["policy"], window.columns[VISITS.name]
-            window.columns["policy"] = self.target.packed(policy, visits, out=into.get("policy"))
         if self.extra:
             window.columns["columns"] = self.extra.packed(window.columns)
         for name, column in into.items():
@@ -112,7 +111,7 @@ class Windows:
         runs = [self._shuffled(run, names, NOWHERE) for run in window.runs]
         rows = mixture.sequence(window, spec=self.spec)
         return WindowColumns(
-            {name: self._taken(name, [run.columns[name] for run in runs], rows, into) for name in (*names, *DERIVED)},
+            {name: self._taken(name, [run.columns[name] for run in runs], rows, into) for name in runs[0].columns},
             tuple(error for run in runs for error in run.damage),
             sum(run.lost for run in runs),
         )
@@ -136,10 +135,17 @@ class Windows:
         sizes = selection.block_rows[window.blocks]
         lost = sum(int(size) for block, size in zip(read, sizes, strict=True) if isinstance(block, DataError))
         count = int(sizes.sum()) if window.count is None else window.count
+        targets = list[NDArray[Any]]()
+        if self.target and VISITS.name in names:
+            targets = [self.target.packed((block["policy"], block[VISITS.name]) for block in blocks)]
+            names = tuple(name for name in names if name != VISITS.name or self._shows_visits)
         rows = order.window_rows(window, count, spec=self.spec)
         if window.skip:
             rows += window.skip
-        columns = {name: self._taken(name, [block[name] for block in blocks], rows, into) for name in (*names, "place")}
+        columns = {
+            name: self._taken(name, (name == "policy" and targets) or [block[name] for block in blocks], rows, into)
+            for name in (*names, "place")
+        }
         if self.softened and "policy" in names and columns["policy"].ndim == 1:
             columns["policy"] = as_distributions(columns["policy"], cells=selection.index.side**2)
         places = columns["place"]
