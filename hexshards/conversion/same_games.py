@@ -39,10 +39,25 @@ def position_keys(positions: Positions, games: Words, *, seed: int) -> Words:
 def marks(positions: Positions, whole_P: NDArray[np.uint32]) -> NDArray[np.void]:
     """The mark of each position; of those with equal keys and moves the one with the smallest says most."""
     marked = np.zeros(len(positions), dtype=MARK)
-    known = positions.plies.view(np.uint16).astype(np.uint64) << np.uint64(8) | positions.tier.view(np.uint8)
+    plies = np.minimum(positions.plies.view(np.uint16), _UNKNOWN_PLIES).astype(np.uint64)
+    known = _lacking(positions) << np.uint64(18) | plies << np.uint64(8) | positions.tier.view(np.uint8)
     marked["word"] = moves(positions) << KNOWN_BITS | known
     marked["whole"] = np.where(positions.game == UNKNOWN, NO_GAME, whole_P)
     return marked
+
+
+_UNKNOWN_PLIES = np.uint16((1 << 10) - 1)
+_MOST_SAID = 63
+"""What optional columns say counts more than plies and tier: of these 10 and 8 bits are taken."""
+
+
+def _lacking(positions: Positions) -> Words:
+    """How many more optional columns a position might say something in."""
+    said = np.zeros(len(positions), dtype=np.uint64)
+    for kind, column in positions.optional.items():
+        unknown = np.isnan(column) if kind.may_be_nan else column == kind.unknown
+        said += ~unknown if unknown.ndim == 1 else ~unknown.reshape(len(column), -1).all(axis=1)
+    return np.uint64(_MOST_SAID) - np.minimum(said, np.uint64(_MOST_SAID))
 
 
 def moves(positions: Positions) -> Words:

@@ -212,3 +212,16 @@ def test_an_estimate_counts_what_optional_columns_take(tmp_path):
     assert one.positions == other.positions
     assert other.scratch_bytes - one.scratch_bytes == one.positions * 4 * MAX_VISITED
     assert other.dataset_bytes > one.dataset_bytes
+
+
+def test_of_copies_of_a_game_the_one_with_visits_stays(tmp_path):
+    found, said = searched(6)
+    bare = [{name: part for name, part in example.items() if name != "visits"} for example in found]
+    for example in found:  # it says less besides
+        del example["metadata"]["value_sample_tier"]
+    for names in ("ab", "ba"):
+        folder = tmp_path / names
+        one = write_examples(folder / f"{names[0]}_processed.pkl.gz", found)
+        other = write_examples(folder / f"{names[1]}_processed.pkl.gz", bare)
+        convert([one, other], out=folder / "data", dedupe="games", **WHOLE)
+        assert_kept(folder / "data", said)
