@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import typer
 import zstandard
-from helpers.small_data import processed
+from helpers.small_data import examples, processed, write_examples
 
 import hexshards
 from fuzz.harness import NUMBERS, VALUES, Random, Unclean, at, check_text, fuzz, one_place, places, put, refusal, shown
@@ -34,6 +34,8 @@ from hexshards.cli import dataset_commands
 from hexshards.dataset import codec
 from hexshards.dataset.index import NAME, read_index
 from hexshards.dataset.leakage import leakage
+from hexshards.game.columns import OPTIONAL
+from hexshards.game.random_visits import search
 from hexshards.loading.batching import compiled, on_cpu, on_device
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.shuffle_quality import mixing
@@ -43,9 +45,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "hard": {},
     "soft": {"dedupe": "positions", "codec": "none"},
     "baked": {"bake_symmetries": True},
+    "rich": {},
+    "rich soft": {"dedupe": "positions", "codec": "none"},
 }
+"""Those that are rich have every optional column."""
 CUT = {"val_fraction": 0.3, "shard_positions": 48, "block_positions": 16}
 BATCH = 8
+
+COLUMNS = tuple(column.name for column in OPTIONAL)
 
 Files = dict[str, bytes]
 
@@ -193,6 +200,7 @@ class Use:
             "where": choice(["", "", "ply=1..9", "plies=3..", "tier=0..1", "source=*"]),
             "positions": choice([None, None, 1, 20]),
             "seed": choice([0, 1, 2**40]),
+            "policy": choice(["played", "played", "search", 0.5]),
             **others,
         }
 
@@ -224,7 +232,9 @@ class Use:
 
     def loaded(self) -> None:
         """A whole epoch, and the start of the next."""
-        loader = hexshards.loader(self.folder, **self.options(on_error=self.random.choice(["raise", "skip"])))
+        columns = self.random.choice([(), (), COLUMNS])
+        options = self.options(on_error=self.random.choice(["raise", "skip"]), columns=columns)
+        loader = hexshards.loader(self.folder, **options)
         loader.fingerprint(0)
         for _ in range(2):
             for batch in itertools.islice(loader, 200):
@@ -316,18 +326,30 @@ def watch(event: str, given: tuple[Any, ...]) -> None:
         opened.append(f"{event} {given[:2]}")
 
 
+def rich(path: Path) -> Path:
+    """A processed file whose examples have every optional key."""
+    entries = examples(6, seed=4)
+    free = np.array([example["board"].sum(axis=0).reshape(-1) == 0 for example in entries])
+    for number, (example, visits) in enumerate(zip(entries, search(free, simulations=30), strict=True)):
+        if number % 3:
+            example |= {"visits": visits, "weight": number % 4 / 2, "policy_weight": 0.5, "search_value": 0.25}
+    return write_examples(path, entries)
+
+
 def prepare(work: Path) -> Callable[[Random, list[str]], None]:
     """Sound datasets in memory, and the case that spoils one."""
     sources, folder = processed(work / "sources", games=6, games_per_file=3), work / "data"
     extra, sound = processed(work / "extra", games=1, seed=9), {}
+    searched = rich(work / "searched" / "rich_processed.pkl.gz")
     for name, options in KINDS.items():
-        hexshards.convert(sources, out=work / name, **{**CUT, **options})  # type: ignore[arg-type]
+        given = {"generation": 7, **CUT, **options} if "rich" in name else {**CUT, **options}
+        hexshards.convert(searched if "rich" in name else sources, out=work / name, **given)  # type: ignore[arg-type]
         sound[name] = {path.name: path.read_bytes() for path in (work / name).iterdir() if path.is_file()}
     hexshards.convert(extra, out=work / "other", **CUT)  # type: ignore[arg-type]
     sys.addaudithook(watch)
 
     def case(random: Random, told: list[str]) -> None:
-        kind = random.choice(["hard", "hard", "soft", "baked"])
+        kind = random.choice(["hard", "hard", "soft", "baked", "rich", "rich", "rich soft"])
         files, told[:] = dict(sound[kind]), [kind]
         entry = json.loads(files[NAME])
         what = random.randrange(10)

@@ -9,8 +9,10 @@ import gzip
 import io
 import os
 import pickle
+import re
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from random import Random  # noqa: TID251
 
@@ -59,7 +61,13 @@ def records() -> list[bytes]:
     text = "\n".join(lines) + "\n"
     legacy = text.replace(" b\n", " 1\n").replace(" r\n", " 2\n")
     dressed = "# a comment\n\nhttp://www.trmph.com/hex/board" + lines[0] + " # good game\r\n" + lines[1] + "\t\n"
-    return [text.encode(), legacy.encode(), b"\xef\xbb\xbf" + dressed.encode(), gzip.compress(text.encode(), mtime=0)]
+    searched = "# Model: gen_12.pt\n# Seed: 3\n"
+    for line in lines[:6]:
+        moves = line.partition(",")[2].partition(" ")[0]
+        plies = len(re.findall("[a-z]", moves))
+        searched += f"{line}\n# search {zlib.crc32(moves.encode()):08x} 0.5:{moves[:2]}=3" + " -" * (plies - 1) + "\n"
+    others = [legacy, searched, "\ufeff" + dressed]
+    return [text.encode(), *(other.encode() for other in others), gzip.compress(text.encode(), mtime=0)]
 
 
 SPICES = [
