@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def commands_in(text):
 
 
 def run_block(language, text, folder):
-    commands = [[sys.executable, "-c", text]] if language == "python" else map(str.split, commands_in(text))
+    commands = [[sys.executable, "-c", text]] if language == "python" else map(shlex.split, commands_in(text))
     for command in commands:
         result = run(command, folder)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
