@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, get_args
 
-from hexshards.errors import printable
+from hexshards.errors import escaped, printable
 from hexshards.units import parse_count
 
 Kind = Literal["constant", "linear", "step", "cosine"]
@@ -85,7 +85,8 @@ def parsed(text: str, *, name: str) -> Piecewise:
     if kind not in get_args(Kind) or not rises or not fits:
         kinds = ", ".join(get_args(Kind))
         raise ValueError(
-            f"{name}: {printable(text)!r} is no schedule: write one of {kinds}, then samples:number at rising samples, "
+            f"{escaped(name)}: {printable(text)!r} is no schedule: write one of {escaped(kinds)}, then "
+            f"samples:number at rising samples, "
             f"such as {EXAMPLE}"
         )
     return Piecewise(kind, points)  # type: ignore[arg-type]  # it is one of them
@@ -94,10 +95,10 @@ def parsed(text: str, *, name: str) -> Piecewise:
 def _point(text: str) -> tuple[int, float]:
     samples, _, number = text.partition(":")
     if not re.fullmatch(_NUMBER, number):
-        raise ValueError(text)
+        raise ValueError(escaped(text))
     count = parse_count(samples)
     if not 0 <= count <= MAX_SAMPLES:
-        raise ValueError(text)
+        raise ValueError(escaped(text))
     return count, float(number)
 
 
@@ -108,6 +109,8 @@ def named(text: str, *, name: str) -> Mapping[str, Piecewise]:
         key, _, schedule = (each.strip() for each in part.rpartition("="))
         if not key or key in schedules:
             twice = " a second time" if key in schedules else ""
-            raise ValueError(f"{name}: {printable(part)!r} is no name and schedule{twice}: write it like A={EXAMPLE}")
+            raise ValueError(
+                f"{escaped(name)}: {printable(part)!r} is no name and schedule{twice}: write it like A={EXAMPLE}"
+            )
         schedules[key] = parsed(schedule, name=name)
     return schedules

@@ -16,7 +16,14 @@ from typing import Unpack
 
 from hexshards.arguments import checked
 from hexshards.conversion.count_games import shard_sketches
-from hexshards.conversion.dedupe_games import held_path, note_held, without_copies
+from hexshards.conversion.dedupe_games import (
+    HeldGames,
+    LeftOut,
+    held_games,
+    held_path,
+    note_held,
+    without_copies,
+)
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import check_space
 from hexshards.conversion.executors import engines
@@ -201,8 +208,8 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
         side=work.base.side if work.base else None,
     )
     if work.spec.dedupe == "games":
-        spills, note = _once(work, spills, runner)
-        notes.append(note)
+        spills, told = _once(work, spills, runner)
+        notes += told
         if work.base and not any(sum(spill.rows.values()) for spill in spills):
             return report_of(work.base, out=work.out, base=work.base, surveyed=surveyed, rejects=rejects, notes=notes)
     plan = plan_of(spills, out=work.out, scratch=work.scratch, base=work.base, spec=work.spec)
@@ -221,20 +228,41 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
     return report_of(index, out=work.out, base=work.base, surveyed=surveyed, rejects=rejects, rows=rows, notes=notes)
 
 
-def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Spill], str]:
-    """The spills without what is there more than once, or in the dataset, and a sentence on that."""
-    held = shards_of(work.base)
+def _once(work: _Work, spills: Sequence[Spill], runner: Runner) -> tuple[list[Spill], list[str]]:
+    """The spills without what is there more than once, or in the dataset, and sentences on that."""
+    held, games = shards_of(work.base), None
     if work.base:
         task = partial(note_held, folder=work.out, scratch=work.scratch, index=work.base, spec=work.spec)
         at_once = work.budget.at_once(writing_bytes(work.base.side, soft=work.base.layout.soft, spec=work.spec))
         for _ in runner.each(task, [(shard,) for shard in held], at_once=at_once):
             pass
-    kept, left = without_copies(spills, held=[held_path(work.scratch, shard) for shard in held])
+        games = held_games(work.scratch, held, baked=work.base.baked)
+    kept, left = without_copies(spills, held=[held_path(work.scratch, shard) for shard in held], games=games)
+    added = sum(sum(spill.rows.values()) for spill in kept)
+    return kept, [_left_out(left), *(_unseen(left, games) if games and added else [])]
+
+
+def _left_out(left: LeftOut) -> str:
     if not left.rows:
-        return kept, ""
+        return ""
     games = f", {counted(left.games, 'whole game')} among them under other names" if left.games else ""
     out = f"left out {counted(left.rows, 'position')} of games that are there by other files"
-    return kept, f"{out}{games} (--dedupe games)"
+    return f"{out}{games} (--dedupe games)"
+
+
+def _unseen(left: LeftOut, held: HeldGames) -> list[str]:
+    """What may be in the dataset under another name, and could not be known."""
+    notes = []
+    if left.in_part:
+        came = counted(left.in_part, "position", verb="is of a game that/are of games that")
+        notes.append(
+            f"{came} did not come whole: added, unless the dataset holds them by the same file and line; under another "
+            "name they would not be known"
+        )
+    if held.in_part:
+        there = counted(held.in_part, "game", verb="is/are")
+        notes.append(f"{there} in the dataset in part: the same game under another name would be added once more")
+    return notes
 
 
 def _without_repeats(work: _Work, surveyed: Survey, runner: Runner, tell: ProgressTotals) -> tuple[Survey, int]:

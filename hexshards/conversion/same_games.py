@@ -92,11 +92,11 @@ def whole_games(positions: Positions, games: Words) -> tuple[NDArray[np.uint32],
         return number_P, np.zeros((0, 3), dtype=np.uint64)
     mine = positions.take(rows[inside])
     starts = np.cumsum([0, *count[whole][:-1]])
-    sums = [np.add.reduceat(_contents(each), starts) for each in (mine, image(mine, TURN))]
+    sums = [np.add.reduceat(contents(each), starts) for each in (mine, image(mine, TURN))]
     return number_P, np.stack([np.minimum(*sums), np.maximum(*sums), names[whole]], axis=1)
 
 
-def _contents(positions: Positions) -> Words:
+def contents(positions: Positions) -> Words:
     """A word for each position, whatever game it is of."""
     return mix(_chained(positions, np.repeat(raw(1, 0, SAME), len(positions))) ^ mix(moves(positions)))
 

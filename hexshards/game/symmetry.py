@@ -53,8 +53,13 @@ def canonical(positions: Positions) -> Positions:
 
 def upright(positions: Positions) -> Positions:
     """Every position with the colours of a game that BLUE began: those with swapped colours are swapped back."""
+    return _chosen(positions, image(positions, TRANSPOSE), ~of_blues_start(positions))
+
+
+def of_blues_start(positions: Positions) -> NDArray[np.bool_]:
+    """Which positions have the colours of a game that BLUE began."""
     blue, red = (positions.planes().sum(axis=(2, 3), dtype=np.int64)).T
-    return _chosen(positions, image(positions, TRANSPOSE), blue - red != positions.player)
+    return np.asarray(blue - red == positions.player)
 
 
 def stone_keys(stones: NDArray[np.uint8], *, seed: int) -> Words:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.arguments import LocalPath
+from hexshards.errors import escaped
 from hexshards.storage.files import write_whole
 from hexshards.storage.locks import locked
 from hexshards.training.hooks import Event, RunStarted, Saved
@@ -84,7 +85,7 @@ class HexAiMetrics:
                     return write_whole(path, _csv([*_others(path, run.name), *rows]))
             except FileExistsError:
                 time.sleep(WAIT_S)
-        log.warning("%s is in use: the newest rows are written after the next mini-epoch", path)
+        log.warning("%s is in use: the newest rows are written after the next mini-epoch", escaped(path))
 
 
 def name_of(first: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 
 from hexshards.arguments import checked
+from hexshards.errors import escaped
 from hexshards.interop.hex_ai_checkpoint import RENAMED, HexAiCheckpoints, name_of, renamed
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.checkpointing.state_fit import MOMENTS, check_like, check_optimizer
@@ -125,7 +126,7 @@ class HexAiTrainer:
             check_optimizer(state.get("optimizer_state_dict"), optimizer, "optimizer_state_dict")
         wanted = {*(f"{name}_state_dict" for name in parts), "epoch", "best_val_loss", "val_metrics"}
         if lacking := sorted(wanted - state.keys()):
-            raise ValueError(f"the state lacks {', '.join(lacking)}")
+            raise ValueError(f"the state lacks {escaped(', '.join(lacking))}")
         for name, part in parts.items():
             part.load_state_dict(state[f"{name}_state_dict"])
         # where only the validation is left to do, no mini-epoch begins
@@ -199,7 +200,7 @@ class _OfKnownPolicies:
 
     def __getattr__(self, name: str) -> Any:
         if name == "_criterion":  # not made yet, as when it is copied
-            raise AttributeError(name)
+            raise AttributeError(escaped(name))
         return getattr(self._criterion, name)
 
     def __call__(self, policy: Tensor, value: Tensor, policies: Tensor, values: Tensor, *more: Any) -> tuple[Any, Any]:

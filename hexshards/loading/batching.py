@@ -185,7 +185,7 @@ def usable_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {escaped(name)}: torch finds {torch.cuda.device_count()} CUDA devices here. Name cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device {device}: torch finds no GPU of Apple's here. Name cpu")
+        raise ValueError(f"device {escaped(device)}: torch finds no GPU of Apple's here. Name cpu")
     return device
 
 

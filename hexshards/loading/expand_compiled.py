@@ -62,7 +62,7 @@ def fill(
     elif several:
         wrong = _targets(rows.policy, rows.symmetry, side, WHOLE, symmetry_cells(side), policy.reshape(-1))
         if wrong >= 0:
-            raise IndexError(f"row {wrong} has visits beyond {counted(side * side, 'cell')}")
+            raise IndexError(f"row {wrong:d} has visits beyond {counted(side * side, 'cell')}")
 
 
 _WORD, _INDEX = ir.IntType(32), ir.IntType(64)

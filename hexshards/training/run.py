@@ -12,7 +12,7 @@ import torch
 from hexshards.arguments import checked
 from hexshards.cores import usable_cores
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError, printable, without_secrets
+from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.game.columns import VISITS, known_optional
 from hexshards.loading import workers
 from hexshards.loading.batching import chosen_device
@@ -222,7 +222,8 @@ def _columns(spec: TrainSpec, data: str | Path | Home, *, training: bool) -> tup
     for name, head in needed.items():
         if training and known_optional(name) and name not in optional:
             raise ValueError(
-                f"the head {head} learns the column {name}, which {without_secrets(str(spec.data))} lacks: convert "
+                f"the head {escaped(head)} learns the column {escaped(name)}, which "
+                f"{escaped(without_secrets(str(spec.data)))} lacks: convert "
                 f"files that carry it, or leave it out of heads and value_target (docs/targets.md)"
             )
     return tuple(dict.fromkeys((*(name for name in ROW_WEIGHTS if name in optional), *needed)))

@@ -192,6 +192,39 @@ def test_added_files_bring_only_what_the_dataset_does_not_hold(ways, plain, game
     assert shards_of(tmp_path / "out") == after
 
 
+@pytest.mark.parametrize("baked", [False, True])
+def test_a_game_that_the_dataset_holds_under_another_name_is_not_added_again(games, baked, tmp_path, monkeypatch):
+    monkeypatch.setattr(dedupe_games, "TOGETHER", 20)
+    options = {"dedupe": "games", "bake_symmetries": baked, **CUT}
+    write_games(tmp_path / "in" / "a.trmph", games[:12])
+    write_examples(tmp_path / "in" / "b_processed.pkl.gz", examples(games[12:14], source="b.trmph"), source="b.trmph")
+    convert(tmp_path / "in", out=tmp_path / "out", **options)
+    first = shards_of(tmp_path / "out")
+    more = write_games(tmp_path / "c.trmph", [*games[6:9], *map(turned, games[9:13]), *games[13:18], games[17]])
+    report = convert(more, out=tmp_path / "out", append=True)
+    new = sum(len(game.moves) + 1 for game in games[14:18])
+    assert report.positions == new * (4 if baked else 1) and first.items() < shards_of(tmp_path / "out").items()
+    assert any("9 whole games among them under other names" in note for note in report.notes)
+    assert not any("in part" in note or "whole:" in note for note in report.notes)
+    assert sum(split.games for split in read_index(tmp_path / "out").splits.values()) == 18
+    assert verify(tmp_path / "out").problems == ()
+
+
+def test_what_cannot_be_known_under_another_name_is_counted(games, tmp_path):
+    parts = examples(games[:6], source="a.trmph")[::2]
+    write_examples(tmp_path / "in" / "shuffled.pkl.gz", parts, source="")
+    write_games(tmp_path / "in" / "whole.trmph", games[6:8])
+    first = convert(tmp_path / "in", out=tmp_path / "out", dedupe="games", **CUT)
+    assert not any("another name" in note for note in first.notes)
+    again = examples([games[0], games[6]], source="c.trmph")[1::2]
+    report = convert(
+        write_examples(tmp_path / "d.pkl.gz", again, source=""), out=tmp_path / "out", append=True, max_rejects=0
+    )
+    assert report.positions == len(again)
+    assert any(f"{len(again)} positions are of games that did not come whole: added" in each for each in report.notes)
+    assert any("6 games are in the dataset in part" in note for note in report.notes)
+
+
 def test_what_is_to_be_kept_and_left_out_is_refused(tmp_path):
     with pytest.raises(ValueError, match="keep_duplicates"):
         convert(tmp_path, out=tmp_path / "out", dedupe="games", keep_duplicates=True)

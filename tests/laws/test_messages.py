@@ -55,6 +55,8 @@ def unsafe(message, function, numbers):
             return ""
         case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[joined]):
             return _joined(joined, function, numbers)
+        case ast.Call(func=ast.Name(id="without_secrets"), args=[text]):
+            return unsafe(text, function, numbers)
         case ast.Subscript(value=ast.Name(id=name)) if _is_constant(name):
             return ""
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="get"), args=[_, ast.Constant()]) if (

@@ -15,6 +15,7 @@ from functools import reduce
 from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hexshards.errors import escaped
 from hexshards.piecewise import Piecewise, named, parsed
 from hexshards.training.options import (
     HIGHER_IS_BETTER,
@@ -145,7 +146,7 @@ def _column(batch: Any, name: str) -> Tensor:
     columns = columns_of(batch)
     if name not in columns:
         raise ValueError(
-            f"a head learns the column {name}, and the batch has none: open the loader with columns=[{name!r}]"
+            f"a head learns the column {escaped(name)}, and the batch has none: open the loader with columns=[{name!r}]"
         )
     column: Tensor = columns[name]
     return column[:, None].float()

@@ -98,13 +98,13 @@ def sound_columns(batch: Samples) -> Mapping[str, Tensor]:
     columns, rows = columns_of(batch), len(batch.value)
     for name, column in columns.items():
         if len(column) != rows:
-            raise ValueError(f"a batch of {rows:,} rows has a column {name} of {len(column):,}")
+            raise ValueError(f"a batch of {rows:,} rows has a column {escaped(name)} of {len(column):,}")
         if (
             name in ROW_WEIGHTS
             and column.device.type == "cpu"
             and not bool((column >= 0).all() & column.isfinite().all())
         ):
-            raise ValueError(f"a batch has {name} below 0 or not finite")
+            raise ValueError(f"a batch has {escaped(name)} below 0 or not finite")
     return columns
 
 

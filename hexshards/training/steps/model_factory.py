@@ -126,8 +126,8 @@ def _try(model: nn.Module, heads: Sequence[Head], side: int) -> None:
     if shapes != expected:
         parts = ", ".join(["policy_logits", "value_logit", *(head.name for head in heads[2:])])
         raise ValueError(
-            f"given boards of shape {tuple(board.shape)}, the model must answer ({parts}) of shapes {expected}; it "
-            f"answers {escaped(shapes)}"
+            f"given boards of shape {tuple(board.shape)}, the model must answer ({escaped(parts)}) of shapes "
+            f"{expected}; it answers {escaped(shapes)}"
         )
 
 
