@@ -20,11 +20,10 @@ from hexshards.arguments import LocalPath, checked
 from hexshards.errors import escaped
 from hexshards.interop import hex_ai_checkpoint
 from hexshards.interop.options import Format
-from hexshards.interop.saved_network import DEFAULT_SIDE, Network, load_network
+from hexshards.interop.saved_network import DEFAULT_SIDE, Network, load_network, usual_answers
 from hexshards.storage.files import write_whole
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.steps.heads import HEADS
-from hexshards.training.steps.losses import answers_by_head
+from hexshards.training.steps.heads import USUAL
 from hexshards.training.steps.model_factory import random_boards
 
 ENDINGS: dict[Format, str] = {
@@ -81,15 +80,15 @@ def _stem(checkpoint: Path) -> str:
 
 
 class _Answering(nn.Module):
-    """A network whose answers are a tuple in the order of the heads, whatever it answers itself."""
+    """A network that answers policy and value as a tuple, whatever it answers itself."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, board: Tensor) -> tuple[Tensor, ...]:
-        """Answers of all heads."""
-        return tuple(answers_by_head(HEADS, self.model(board)).values())
+        """Policy logits and value."""
+        return tuple(usual_answers(self.model, board).values())
 
 
 def _state_dict(network: Network, boards: Tensor) -> bytes:
@@ -122,7 +121,7 @@ def _onnx(network: Network, boards: Tensor) -> bytes:
             _Answering(network.model),
             (boards,),
             input_names=["board"],
-            output_names=[head.name for head in HEADS],
+            output_names=[head.name for head in USUAL],
             dynamic_shapes={"board": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
@@ -140,7 +139,7 @@ def _check(exported: Callable[[Tensor], Sequence[Any]], network: Network, boards
     for given in (boards, boards[:1]):
         with torch.no_grad():
             wanted, got = _Answering(network.model)(given), exported(given)
-        for head, ours, theirs in zip(HEADS, wanted, got, strict=True):
+        for head, ours, theirs in zip(USUAL, wanted, got, strict=True):
             off = float((ours - torch.as_tensor(theirs)).abs().max())
             if not off <= TOLERANCE * max(1.0, float(ours.abs().max())):
                 raise ValueError(

@@ -83,13 +83,18 @@ class Network:
         return boards.float()
 
     def _predicted(self, boards: Tensor) -> Prediction:
-        answer = self.model(boards.to(self.device))
-        answers = answers_by_head(USUAL, answer if isinstance(answer, Mapping) else answer[: len(USUAL)])
+        answers = usual_answers(self.model, boards.to(self.device))
         logits, red = answers[POLICY.name].cpu(), RED[self.value_output](answers[VALUE.name]).squeeze(1)
         taken = (boards[:, 0] + boards[:, 1] > 0).flatten(1).cpu()
         # a full board has no move: all of its cells are 0
         policy = logits.masked_fill(taken, -torch.inf).softmax(dim=1).nan_to_num(0.0)
         return Prediction(policy, red.cpu())
+
+
+def usual_answers(model: nn.Module, boards: Tensor) -> dict[str, Tensor]:
+    """Policy and value by their names, whatever else a network answers."""
+    answer = model(boards)
+    return answers_by_head(USUAL, answer if isinstance(answer, Mapping) else answer[: len(USUAL)])
 
 
 def _boards_of(boards: Positions | Tensor | NDArray[Any], part: slice) -> Tensor:

@@ -23,6 +23,7 @@ from hexshards.errors import DataError
 from hexshards.interop.export import _check
 from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints
 from hexshards.training.checkpointing.retention import Retention
+from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
 
 
@@ -72,12 +73,15 @@ def test_any_pytorch_program_loads_the_weights_alone(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_torchscript_answers_as_the_network_does_on_any_side_and_number_of_boards(tmp_path):
-    model = saved(tmp_path / "best.pt")
+@pytest.mark.parametrize("heads", ["policy,value", "policy,value,moves_left"])
+def test_torchscript_answers_as_the_network_does_on_any_side_and_number_of_boards(tmp_path, heads):
+    model = saved(tmp_path / "best.pt", TwoHeadedResNet(channels=2, blocks=1, heads=heads))
     path = export_network(tmp_path / "best.pt", format="torchscript", out=tmp_path / "out")
     loaded = torch.jit.load(path)
     for given in (boards(1), boards(3, side=9)):
-        assert all(torch.allclose(*both, atol=1e-6) for both in zip(loaded(given), model(given), strict=True))
+        answers = dict(zip(heads.split(","), model(given), strict=True))
+        for name, theirs in zip(("policy", "value"), loaded(given), strict=True):
+            assert torch.allclose(theirs, answers[name], atol=1e-6)
 
 
 def test_onnx_answers_as_the_network_does(tmp_path):
