@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import quick
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -26,12 +25,19 @@ PATIENCE_S = 60
 """What ends in a second or two ends within this on any machine; what takes quadratic time does not."""
 
 
-LONGEST_FIRST = ("test_docs.py", "test_fuzz.py", "test_model_factory.py")
-"""Files that take minutes: begun last, one of them would keep a single core busy at the end."""
-
-NOT_UNITS = ("laws", "benchmarks", "fuzz", "helpers")
-BUSY = re.compile(r"subprocess|small_machine|answers|s3_bucket|serving|num_workers=[1-9]|workers=[2-9]")
-TRAINS = re.compile(r"\b(train|sweep|started|fit)\(|train_on_batches")
+LONGEST_FIRST = (
+    "test_docs.py",
+    "test_fuzz.py",
+    "test_cli.py",
+    "test_loader.py",
+    "test_loading_benchmark.py",
+    "test_sweeps.py",
+    "test_processes.py",
+    "test_orchestrator.py",
+    "test_scale.py",
+    "test_dedupe.py",
+)
+"""Files that take the longest, in this order: begun last, one of them would keep a single core busy at the end."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,21 +52,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if config.getoption("quick") and collection_path.name in NOT_UNITS else None
+    return True if config.getoption("quick") and collection_path.name in quick.NOT_UNITS else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    names = [item.path.name for item in items]
+    ranks = {name: LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST) for name in names}
+    items.sort(key=lambda item: ranks[item.path.name])
     if config.getoption("quick"):
-        units = [item for item in items if _is_unit(item)]
+        units = [item for item in items if quick.is_unit(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
         items[:] = units
 
 
-def _is_unit(item: pytest.Item) -> bool:
-    assert isinstance(item, pytest.Function)
-    words = inspect.getsource(item.function) + " ".join(item.fixturenames)
-    return not (BUSY.search(words) or TRAINS.search(words))
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("quick"):
+        quick.refuse_processes()
 
 
 @pytest.fixture
