@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,12 @@ ADDRESS_SPACE_BYTES = 3 << 30
 PATIENCE_S = 60
 """What ends in a second or two ends within this on any machine; what takes quadratic time does not."""
 
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30
+# the folders of tests lie in memory: a conversion of a thousand positions waits 72 times until the disk has it
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 LONGEST_FIRST = (
     "test_docs.py",

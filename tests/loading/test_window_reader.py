@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,15 @@ COLUMNS = {"stones": (np.dtype("u1"), (7,)), "policy": (np.dtype("<i2"), ()), "v
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("arrival"))
+
+
+@pytest.fixture
+def beside(data):
+    """Out of /dev/shm, where tests have theirs, for when another is mounted there: the dataset, and an empty folder."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        shutil.copytree(data, Path(folder, "data"))
+        Path(folder, "empty").mkdir()
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -123,8 +133,9 @@ except DataError as error:
 """
 
 
-def run_with_little_memory(data, *, shared_bytes, temporary, together=1, temporary_bytes=1 << 26):
+def run_with_little_memory(beside, *, shared_bytes, together=1, temporary_bytes=1 << 26):
     """What programs say that read at the same time, with so much room in /dev/shm, and in a folder for files."""
+    temporary = beside / "empty"
     mounts = f"mount -t tmpfs -o size={shared_bytes} tmpfs /dev/shm"
     mounts += f" && mount -t tmpfs -o size={temporary_bytes} tmpfs {temporary}"
     if (
@@ -132,7 +143,7 @@ def run_with_little_memory(data, *, shared_bytes, temporary, together=1, tempora
         or subprocess.run(["unshare", "-m", "sh", "-c", mounts], capture_output=True).returncode
     ):
         pytest.skip("nothing can be mounted here, so this is NOT CHECKED: shared memory that is full")
-    one = shlex.join([sys.executable, "-c", READS, str(data)])
+    one = shlex.join([sys.executable, "-c", READS, str(beside / "data")])
     ended = subprocess.run(
         ["unshare", "-m", "sh", "-c", f"{mounts} && {{ {' & '.join([one] * together)} & wait; }}"],
         capture_output=True,
@@ -144,15 +155,15 @@ def run_with_little_memory(data, *, shared_bytes, temporary, together=1, tempora
     return ended.stdout.splitlines()
 
 
-def test_processes_that_fill_shared_memory_at_once_read_by_files(data, tmp_path):
-    said = run_with_little_memory(data, shared_bytes=SPARED_BYTES + (1 << 14), temporary=tmp_path, together=2)
+def test_processes_that_fill_shared_memory_at_once_read_by_files(beside):
+    said = run_with_little_memory(beside, shared_bytes=SPARED_BYTES + (1 << 14), together=2)
     assert said == ["all read"] * 2
 
 
-def test_where_files_have_no_room_either_one_sentence_says_so(data, tmp_path):
+def test_where_files_have_no_room_either_one_sentence_says_so(beside):
     room = {"shared_bytes": SPARED_BYTES, "temporary_bytes": 4096}
-    (told,) = run_with_little_memory(data, temporary=tmp_path, **room)
-    assert told.startswith(f"/dev/shm and {tmp_path}: no room for ")
+    (told,) = run_with_little_memory(beside, **room)
+    assert told.startswith(f"/dev/shm and {beside / 'empty'}: no room for ")
     assert told.endswith("set TMPDIR to a folder with room, or take fewer workers")
 
 
