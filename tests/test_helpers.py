@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 import pytest
-from helpers import quick
+from helpers import quick, warm
+from helpers.processes import wait_for
 
 
 def test_a_quick_test_starts_no_process(pytestconfig):
@@ -16,3 +19,28 @@ def test_a_quick_test_starts_no_process(pytestconfig):
     if pytestconfig.getoption("quick"):
         with pytest.raises(RuntimeError, match="a quick test starts no process"):
             os.system("true")
+
+
+@pytest.mark.parametrize(
+    ("source", "ended"),
+    [
+        ("import sys; print(sys.argv[1]); sys.exit(3)", (3, "word\n", "")),
+        ("import sys; sys.exit('why')", (1, "", "why\n")),
+        ("import os; os.kill(os.getpid(), 9)", (-9, "", "")),
+        ("import sys; print('hexshards' in sys.modules, __name__)", (0, "False __main__\n", "")),
+        ("import os; print(os.getcwd(), os.environ['WHAT'])", (0, "/ word\n", "")),
+    ],
+)
+def test_a_warm_program_ends_as_a_cold_one(source, ended):
+    found = warm.run([sys.executable, "-c", source, "word"], cwd="/", env={**os.environ, "WHAT": "word"})
+    assert (found.returncode, found.stdout, found.stderr) == ended
+
+
+def test_a_warm_program_hears_signals_and_one_that_is_left_is_killed():
+    command = [sys.executable, "-c", "import signal; signal.pause()"]
+    with warm.Program(command) as program:
+        program.terminate()
+        assert program.wait(60) == -signal.SIGTERM
+    with warm.Program(command) as program:
+        assert program.poll() is None
+    wait_for(lambda: not os.path.exists(f"/proc/{program.pid}"))

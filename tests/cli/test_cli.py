@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import redirect_stderr
 
 import pytest
 import typer
+from helpers import warm
 from helpers.cli import call
+from helpers.processes import wait_for
 from helpers.small_data import CUT, dataset, examples, processed, write_examples
 
 from hexshards.cli.console import told
@@ -185,28 +186,20 @@ def test_no_traceback_and_no_control_character_of_a_file_reaches_the_terminal(tm
 
 
 def test_ctrl_c_ends_training_with_130_and_the_same_command_completes_it(data, tmp_path):
-    command = [*HEXSHARDS, *map(str, train(data, tmp_path / "run", "--epochs", 20))]
+    options = ["--batch-size", 50, "--mini-epoch-samples", 500, "--epochs", 2, "--model", "helpers.steps:Interrupted"]
+    command = [*HEXSHARDS, "train", data, "--run", tmp_path / "run", *options]
     metrics = tmp_path / "run" / "metrics.jsonl"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        end = time.monotonic() + 60
-        while not metrics.exists() and process.poll() is None:
-            assert time.monotonic() < end, "no mini-epoch ended in time"
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130, out + err
-    assert "Traceback" not in err
+    # in the middle of the second mini-epoch
+    ended = warm.run(command, env={**os.environ, "INTERRUPTED_AT": "15"})
+    assert ended.returncode == 130, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
     # 1,117 samples are mini-epochs of 500, 500 and 117
-    places = [(epoch, mini) for epoch in range(1, 21) for mini in range(1, 4)]
-    assert 1 <= len(metrics.read_text().splitlines()) < len(places)
+    places = [(epoch, mini) for epoch in range(1, 3) for mini in range(1, 4)]
+    assert len(metrics.read_text().splitlines()) == 1
     call(*command[len(HEXSHARDS) :])
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [(line["epoch"], line["mini_epoch"]) for line in lines] == places
-    assert lines[-1]["samples_seen"] == 20 * 1117
+    assert lines[-1]["samples_seen"] == 2 * 1117
 
 
 def test_ctrl_c_ends_a_conversion_with_130_and_the_same_command_completes_it(tmp_path):
@@ -217,10 +210,7 @@ def test_ctrl_c_ends_a_conversion_with_130_and_the_same_command_completes_it(tmp
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        end = time.monotonic() + 60
-        while not list(tmp_path.glob("out/.partial/*.npy")) and process.poll() is None:
-            assert time.monotonic() < end, "nothing was read in time"
-            time.sleep(0.002)
+        wait_for(lambda: list(tmp_path.glob("out/.partial/*.npy")) or process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:

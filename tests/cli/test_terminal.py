@@ -6,12 +6,12 @@ import io
 import os
 import pty
 import re
-import subprocess
 import sys
 import threading
 
 import pyte
 import pytest
+from helpers import warm
 from helpers.small_data import CUT, processed
 from rich.console import Console
 
@@ -29,20 +29,20 @@ def screen_of(columns, *command, cwd):
     parent, child = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": str(ROWS), "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "hexshards", *map(str, command)]
-    started = subprocess.Popen(command, cwd=cwd, env=environment, stdin=child, stdout=child, stderr=child)
-    os.close(child)
     screen = pyte.Screen(columns, ROWS)
     stream = pyte.ByteStream(screen)
-    while True:
-        try:
-            data = os.read(parent, 1 << 16)
-        except OSError:  # the other end is closed
-            break
-        if not data:
-            break
-        stream.feed(data)
-    os.close(parent)
-    assert started.wait() == 0
+    with warm.Program(command, cwd=cwd, env=environment, tty=child) as started:
+        os.close(child)
+        while True:
+            try:
+                data = os.read(parent, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            if not data:
+                break
+            stream.feed(data)
+        os.close(parent)
+        assert started.wait() == 0
     return [line.rstrip() for line in screen.display if line.strip()]
 
 
@@ -105,7 +105,7 @@ def test_a_long_line_breaks_between_words_on_a_terminal_alone(monkeypatch):
 
 def test_colours_that_are_asked_for_make_no_terminal_of_a_file(data, tmp_path):
     command = [sys.executable, "-m", "hexshards", "verify", data / "data"]
-    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "FORCE_COLOR": "1"})
+    ended = warm.run(command, env={**os.environ, "FORCE_COLOR": "1"})
     assert "\x1b" not in ended.stdout + ended.stderr
     assert len(ended.stderr.splitlines()) <= 1
 

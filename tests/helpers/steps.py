@@ -80,6 +80,20 @@ class Spoiled(Bare):
         return policy, value * board[:, 0, 0, 0].reshape(-1, 1)
 
 
+class Interrupted(Bare):
+    """A network that sends its process a Ctrl-C in its step number INTERRUPTED_AT, where that is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.last = 0, int(os.environ.get("INTERRUPTED_AT", "0"))
+
+    def forward(self, board: Tensor) -> tuple[Tensor, Tensor]:
+        self.steps += self.training
+        if self.training and self.steps == self.last:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(board)
+
+
 class Dying(Bare):
     """A network that kills process 1 at its first start, and asks process 0 to stop after that."""
 

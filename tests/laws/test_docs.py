@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import small_hex_ai
+from helpers import small_hex_ai, warm
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -79,14 +79,22 @@ def moving(tmp_path_factory):
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     for command in FIRST:
-        assert run(command.split(), folder).returncode == 0
+        assert run_warm(command.split(), folder).returncode == 0
     return folder
 
 
+BINARIES = Path(sys.executable).parent
+"""Where an installed hexshards is."""
+
+
 def run(command, folder):
-    binaries = str(Path(sys.executable).parent)
-    env = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": f"{BINARIES}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+def run_warm(command, folder):
+    program = str(BINARIES / "hexshards") if command[0] == "hexshards" else command[0]
+    return warm.run([program, *command[1:]], cwd=folder)
 
 
 def commands_in(text):
@@ -94,7 +102,7 @@ def commands_in(text):
     return [line for line in lines if line]
 
 
-def run_block(language, text, folder):
+def run_block(language, text, folder, *, run=run_warm):
     commands = [[sys.executable, "-c", text]] if language == "python" else map(shlex.split, commands_in(text))
     for command in commands:
         result = run(command, folder)
@@ -105,7 +113,7 @@ def run_block(language, text, folder):
 def test_every_block_of_the_readme_runs(number, folder):
     language, text = BLOCKS[number]
     if language:
-        run_block(language, text, folder)
+        run_block(language, text, folder, run=run)
     else:
         assert {line for line in commands_in(text) if not line.startswith("pip install")} <= ELSEWHERE
 

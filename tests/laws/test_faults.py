@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import warm
 from helpers.loading import all_rows, open_loader, stream
 from helpers.processes import processes, wait_for
 from helpers.small_data import dataset, images, rows_of, samples_of
@@ -158,13 +159,7 @@ def shared():
 def reader(*command):
     """A program that reads with two workers, in a process group of its own, which is empty afterwards."""
     before = shared()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = warm.Program([sys.executable, *command], pipe=True)
     try:
         yield process
         # a worker looks for its parent twice a second; nobody needs half a minute
@@ -173,7 +168,7 @@ def reader(*command):
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.close()
 
 
 def group_of(process):

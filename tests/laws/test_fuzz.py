@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import warm
 
 MEMORY_BYTES = 3 << 30
 
@@ -27,12 +28,6 @@ def test_thousands_of_damaged_files_are_read_or_refused_in_words_in_bounded_memo
 
 @pytest.mark.parametrize(("what", "cases"), [("datasets", 100), ("runs", 60), ("servers", 60)])
 def test_what_anybody_could_have_written_is_used_or_refused_in_a_sentence(what, cases, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", f"fuzz.{what}", "--cases", str(cases)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = warm.run([sys.executable, "-m", f"fuzz.{what}", "--cases", str(cases)], cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert f"{cases} cases" in done.stdout

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
+from helpers import warm
 from helpers.small_data import dataset, rows_of
 
 import hexshards
@@ -193,9 +193,7 @@ print("resumed", len(checkpoints))
 def test_a_lightning_fit_goes_on_from_each_of_its_checkpoints_bit_for_bit(data, tmp_path, request):
     optional("lightning.pytorch", request)
     # steps 6, 12, ..., so in the middle of an epoch and after its last batch; and at the end of each epoch
-    ended = subprocess.run(
-        [sys.executable, "-c", FIT, data, tmp_path], capture_output=True, text=True, timeout=300, cwd=tmp_path
-    )
+    ended = warm.run([sys.executable, "-c", FIT, data, tmp_path], cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "resumed 9"
 

@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import warm
 from helpers.small_data import dataset
 
 import hexshards
@@ -167,14 +169,10 @@ print(loader._compiled is not None, seen.hexdigest())
 """
 
 
-def batches_in_a_process(data, before="", **environment):
-    ended = subprocess.run(
-        [sys.executable, "-c", BATCHES.format(before=before), data],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=data,  # python -c imports from where it is first
-    )
+def batches_in_a_process(data, before="", *, run=warm.run, **environment):
+    command = [sys.executable, "-c", BATCHES.format(before=before), data]
+    # python -c imports from where it is first
+    ended = run(command, env={**os.environ, **environment}, cwd=data)
     assert ended.returncode == 0, ended.stderr
     compiled, digest = ended.stdout.split()
     return compiled == "True", digest, ended.stderr
@@ -190,6 +188,7 @@ def test_a_loader_delivers_the_same_where_numba_is_missing_or_can_write_nowhere(
     shutil.copytree(Path(hexshards.__file__).parent, home, ignore=shutil.ignore_patterns("__pycache__"))
     (home / "loading" / "__pycache__").touch()
     nowhere = {"PYTHONPATH": str(home.parent), "XDG_CACHE_HOME": os.devnull, "HOME": os.devnull}
-    compiled, other, told = batches_in_a_process(data, PYTHONDONTWRITEBYTECODE="1", **nowhere)
+    cold = partial(subprocess.run, capture_output=True, text=True)
+    compiled, other, told = batches_in_a_process(data, run=cold, PYTHONDONTWRITEBYTECODE="1", **nowhere)
     assert (compiled, other) == (False, digest)
     assert "batches are expanded by NumPy" in told and "Set NUMBA_CACHE_DIR" in told

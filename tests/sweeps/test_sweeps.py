@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from itertools import product
 from types import SimpleNamespace
 
 import pytest
+from helpers import warm
+from helpers.processes import wait_for
 from helpers.small_data import dataset
 from typer.testing import CliRunner
 
@@ -74,8 +74,7 @@ def toml(path, config):
 
 def started(data, out, config):
     command = [sys.executable, "-c", PROCESS, "sweep", str(data), "--config", str(config), "--out", str(out), "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm.Program(command)
 
 
 def ended(process):
@@ -121,10 +120,7 @@ def test_a_trial_whose_process_was_killed_goes_on_from_its_checkpoint(data, tmp_
     process = started(data, tmp_path / "out", file)
     log = tmp_path / "out" / "trials" / "0000" / "metrics.jsonl"
     try:
-        end = time.monotonic() + DEADLINE_S
-        while not log.exists() and process.poll() is None:
-            assert time.monotonic() < end, "no mini-epoch ended in time"
-            time.sleep(0.005)
+        wait_for(lambda: (log.exists() and log.stat().st_size) or process.poll() is not None, wait_s=DEADLINE_S)
     finally:
         process.kill()
         process.communicate()

@@ -6,9 +6,9 @@ Run as a program, this file trains in the folder it is given, for the tests that
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from helpers import processes, warm
 from helpers.small_runs import (
     EPOCHS,
     MINI,
@@ -63,6 +64,9 @@ from hexshards.training.records import Outcome
 from hexshards.training.steps.trainer import Trainer
 
 DEADLINE_S = 120.0
+"""What has not happened by then does not happen."""
+FOR_EVER = math.inf
+"""The pause of a program that ends by a signal alone."""
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -761,17 +765,13 @@ def test_a_dataset_without_validation_trains_and_says_so_and_one_without_trainin
 # --- real processes ---
 
 
-def started(run: Path, *, pause_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, str(run), str(pause_s)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def started(run: Path, *, pause_s: float) -> warm.Program:
+    return warm.Program([sys.executable, __file__, run, pause_s])
 
 
-def wait_for(process: subprocess.Popen[str], path: Path) -> None:
-    until = time.monotonic() + DEADLINE_S
-    while not path.exists():
-        assert process.poll() is None, f"ended before {path.name} appeared"
-        assert time.monotonic() < until, f"{path.name} did not appear"
-        time.sleep(0.002)
+def wait_for(process: warm.Program, path: Path) -> None:
+    processes.wait_for(lambda: path.exists() or process.poll() is not None, wait_s=DEADLINE_S)
+    assert path.exists(), f"ended before {path.name} appeared: {process.communicate()}"
 
 
 def test_a_process_killed_again_and_again_ends_as_one_that_was_not(tmp_path, whole):
@@ -795,12 +795,12 @@ def test_a_terminated_process_saves_says_so_and_goes_on_where_it_was(tmp_path, w
 
 
 def test_a_second_signal_leaves_at_once(tmp_path, whole):
-    with started(tmp_path, pause_s=DEADLINE_S) as process:
+    with started(tmp_path, pause_s=FOR_EVER) as process:
         wait_for(process, tmp_path / "started")
         process.terminate()
         wait_for(process, tmp_path / "heard")
         process.terminate()
-        assert process.wait(DEADLINE_S / 2) == -signal.SIGTERM
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
     (tmp_path / "started").unlink()
     (tmp_path / "heard").unlink()
     train(tmp_path)
@@ -816,7 +816,7 @@ def main(run: Path, pause_s: float) -> int:
         (run / "started").touch()
         until = time.monotonic() + pause_s
         while time.monotonic() < until:
-            if pause_s >= DEADLINE_S and built.stop.signals.asked:
+            if pause_s == FOR_EVER and built.stop.signals.asked:
                 (run / "heard").touch()
             time.sleep(0.005)
 
