@@ -18,7 +18,7 @@ from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 from hexshards.units import counted
 
-GAMES, SIDE = 1_000, 9
+GAMES, SIDE, MINI_EPOCH_SAMPLES = 1_000, 9, 20_000
 """64,000 positions: a minute and a half on two cores."""
 
 
@@ -51,8 +51,9 @@ def run(out: LocalPath) -> None:
         raise problem
     display.say(f"sound: {counted(verification.positions, 'position')}, {counted(verification.games, 'game')}")
 
-    spec = TrainSpec(data=data, run=out / "run", mini_epoch_samples=20_000, epochs=2, channels=16, blocks=3)
-    command = f"train {data} --run {spec.run} --mini-epoch-samples 20000 --epochs 2 --channels 16 --blocks 3"
+    samples = MINI_EPOCH_SAMPLES
+    spec = TrainSpec(data=data, run=out / "run", mini_epoch_samples=samples, epochs=2, channels=16, blocks=3)
+    command = f"train {data} --run {spec.run} --mini-epoch-samples {samples} --epochs 2 --channels 16 --blocks 3"
     _step("train in mini-epochs; SIGTERM after the second", command)
     _train(spec, stop_after=2)
     _step("the same command again: it goes on where it stopped", command)

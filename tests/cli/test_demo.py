@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+
+from helpers import warm
 
 SMALL = """
 import sys
 from pathlib import Path
 from hexshards.cli import demo
-demo.GAMES = 330
+demo.GAMES, demo.MINI_EPOCH_SAMPLES = 40, 1_500
 demo.run(Path(sys.argv[1]))
 """
 
 
 def test_the_demo_stops_after_the_second_mini_epoch_and_goes_on_to_the_end(tmp_path):
-    command = [sys.executable, "-c", SMALL, tmp_path / "demo"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ended = warm.run([sys.executable, "-c", SMALL, tmp_path / "demo"])
     assert ended.returncode == 0, ended.stderr
     assert "interrupted after " in ended.stdout
     assert f"resumed from {tmp_path / 'demo' / 'run' / 'checkpoints'}" in ended.stderr
