@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyte
 import pytest
 from helpers.small_data import dataset
-from helpers.small_runs import SmallLoader, Validation, train
+from helpers.small_runs import Drawing, SmallLoader, Validation, train
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -21,6 +21,7 @@ from hexshards.cli.training_view import TrainingView
 from hexshards.training.dry_run import rehearse
 from hexshards.training.hooks import Event, MiniEpochBegun
 from hexshards.training.options import TrainSpec
+from hexshards.training.steps.trainer import Trainer
 from hexshards.training.tensorboard_log import numbers
 
 TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}
@@ -120,16 +121,26 @@ def test_a_slow_run_without_a_terminal_says_now_and_then_how_far_it_is(tmp_path,
     assert "epoch 1 mini-epoch 1 · 4 of 26 samples · " in capsys.readouterr().err
 
 
-def test_time_spent_waiting_for_data_is_recorded_as_a_share(tmp_path):
+def test_time_spent_waiting_for_data_is_recorded_as_a_share(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("hexshards.training.stopwatch.time", SimpleNamespace(monotonic=lambda: now))
+
     class Slow(SmallLoader):
         def __iter__(self):
+            nonlocal now
             for batch in super().__iter__():
-                time.sleep(0.05)
+                now += 3
                 yield batch
 
-    train(tmp_path, train_loader=Slow(), num_epochs=1)
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
-        assert 0.5 < json.loads(line)["waiting"] <= 1
+    class Learning(Drawing):
+        def forward(self, board):
+            nonlocal now
+            now += self.training
+            return super().forward(board)
+
+    train(tmp_path, trainer=Trainer(Learning()), train_loader=Slow(), num_epochs=1)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["waiting"] for line in lines] == [0.75] * 3
 
 
 # --- before a run ---

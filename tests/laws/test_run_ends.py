@@ -7,9 +7,9 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,17 +86,19 @@ def test_epochs_end_a_run_that_may_have_more_samples(tmp_path):
     assert (outcome.samples_seen, outcome.stopped) == (52, None)
 
 
-def test_a_limit_of_time_ends_the_run_saved_and_validated_and_counts_all_starts(tmp_path, whole):
+def test_a_limit_of_time_ends_the_run_saved_and_validated_and_counts_all_starts(tmp_path, whole, monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr("hexshards.training.stopwatch.time", SimpleNamespace(monotonic=lambda: now_s[0]))
     slow = SmallLoader()
-    slow.on_batch = lambda number: time.sleep(0.1)
-    outcome = train(tmp_path, train_loader=slow, max_time_s=0.35)
+    slow.on_batch = lambda number: now_s.append(now_s.pop() + 100)
+    outcome = train(tmp_path, train_loader=slow, max_time_s=350)
     assert outcome.stopped == "the time is used up"
     assert 0 < outcome.samples_seen < 52
     assert outcome.metrics["samples_seen"] == outcome.samples_seen
     assert outcome.metrics["val"]
     assert outcome.checkpoint
     used_s = checkpoint_file.read(outcome.checkpoint)["standing"]["used_s"]
-    assert used_s > 0.09
+    assert used_s == 400
     assert train(tmp_path, max_time_s=used_s / 2).mini_epochs == 0
     train(tmp_path)
     assert weights(tmp_path, names(tmp_path)[-1]) == weights(whole, WHOLE[-1])
