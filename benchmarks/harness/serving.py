@@ -82,7 +82,7 @@ def _process(python: Path, *arguments: object, log: Path) -> Iterator[subprocess
     home = {
         "HF_HOME": str(log.parent / "huggingface"),
         "HF_HUB_OFFLINE": "1",
-        "NUMBA_CACHE_DIR": str(log.parent / "numba"),
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(log.parent / "numba")),
     }
     with (
         log.open("wb") as err,

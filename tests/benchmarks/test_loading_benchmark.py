@@ -153,11 +153,12 @@ def test_every_script_starts_and_says_what_it_measures():
     assert named == [script.stem for script in scripts]
 
 
-def test_the_benchmark_measures_and_prints_a_row_for_each_system(tmp_path):
+def test_the_benchmark_measures_and_prints_a_row_for_each_system(tmp_path, pytestconfig):
     processed(tmp_path / "files", games=40)
     options = ["--systems", "ceiling_write", "hexshards_dense", "--workers", "0", "--repeats", "1", "--seconds", "0.05"]
     ended = subprocess.run(
         [sys.executable, BENCHMARKS / "loading.py", tmp_path / "files", "--cache", tmp_path / "cache", *options],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(pytestconfig.cache.mkdir("numba"))},  # compiled once, not each time
         capture_output=True,
         text=True,
         timeout=300,

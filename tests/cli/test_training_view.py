@@ -186,9 +186,10 @@ def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
     assert 0 < path.stat().st_size - rehearsal.checkpoint_bytes < 15_000
 
 
-def test_a_batch_is_learned_by_heart_or_the_command_fails(data, tmp_path):
+def test_a_batch_is_learned_by_heart_or_the_command_fails(data, tmp_path, monkeypatch):
     options = [data, "--run", tmp_path / "run", "--overfit-batch", "--learning-rate"]
     assert call(*options, 1e-2).splitlines()[-1] == "the batch was learned by heart"
+    monkeypatch.setattr("hexshards.training.overfit.STEPS", 50)
     assert "error: the batch was not learned by heart" in call(*options, 1e-9, code=1)
     assert not (tmp_path / "run").exists()
 

@@ -131,11 +131,19 @@ def test_files_are_added_any_number_of_times(sources, data):
 # cut off ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", [".partial/*.spill.json", "train-*.tar"], ids=["reading", "writing"])
-def test_a_crash_leaves_the_old_dataset_valid_and_the_same_command_goes_on(moment, data, first, tmp_path):
-    more = processed(tmp_path / "more", games=200, seed=5, games_per_file=10)
-    undisturbed = shutil.copytree(first, tmp_path / "undisturbed")
+@pytest.fixture(scope="module")
+def grown(first, tmp_path_factory):
+    """Files of many games, and the dataset to which they were added without a crash."""
+    folder = tmp_path_factory.mktemp("grown")
+    more = processed(folder / "more", games=200, seed=5, games_per_file=10)
+    undisturbed = shutil.copytree(first, folder / "undisturbed")
     convert(more, out=undisturbed, append=True)
+    return more, files_of(undisturbed)
+
+
+@pytest.mark.parametrize("moment", [".partial/*.spill.json", "train-*.tar"], ids=["reading", "writing"])
+def test_a_crash_leaves_the_old_dataset_valid_and_the_same_command_goes_on(moment, data, first, grown):
+    more, undisturbed = grown
     known = len(list(data.glob(moment)))
     command = [sys.executable, "-m", "hexshards", "convert", *map(str, more), "--out", str(data), "--append"]
     process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True)
@@ -152,7 +160,7 @@ def test_a_crash_leaves_the_old_dataset_valid_and_the_same_command_goes_on(momen
     ended = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["positions"] > 0
-    assert files_of(data) == files_of(undisturbed)
+    assert files_of(data) == undisturbed
 
 
 # readers ------------------------------------------------------------------------------------------------------------
