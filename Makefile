@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 INSTALLED := $(VENV)/.installed
+# tests start hundreds of processes: each would compile hexshards anew, and pytest all tests in each of its workers
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test quick check docs docs-serve docs-tables bench bench-peers clean
 
