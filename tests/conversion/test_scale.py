@@ -143,13 +143,22 @@ def test_a_file_too_large_for_the_memory_is_read_alone_and_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("512MiB", 512 << 20), ("1GiB", 1 << 30), ("1.5 GiB", 3 << 29), ("4096", 4096), (77, 77)]
+    ("text", "count"),
+    [
+        ("512MiB", 512 << 20),
+        ("1GiB", 1 << 30),
+        ("1.5 GiB", 3 << 29),
+        ("1GB", 10**9),
+        ("1e9", 10**9),
+        ("4096", 4096),
+        (77, 77),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(text, count):
     assert parse_bytes(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "1GB", "0", "GiB", "1e9"])
+@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "0", "GiB"])
 def test_other_sizes_are_refused(text, tmp_path):
     with pytest.raises(ValueError, match="memory must be a size like 512MiB"):
         convert(tmp_path, out=tmp_path / "out", memory=text)
