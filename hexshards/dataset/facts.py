@@ -66,6 +66,7 @@ def facts_of(index: Index) -> Iterator[tuple[str, str]]:
     layout = index.layout
     yield "Size", f"{show_bytes(sum(shard.size_bytes for shard in shards))} in {counted(len(shards), 'shard')}"
     yield "Codec", f"{layout.codec}, blocks of {layout.block_positions:,} positions"
+    yield "Format", f"version {index.version}"
     yield "Policy targets", "distributions over all cells" if layout.soft else "single moves"
     yield "Columns", ", ".join(column.name for column in layout.declared)
     options = (f"{printable(name)} {_said(value)}" for name, value in index.options.items())

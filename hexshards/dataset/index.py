@@ -119,6 +119,11 @@ class Index:
     """The options of the conversion."""
 
     @property
+    def version(self) -> int:
+        """Version of the format that it is written in: see VERSIONS."""
+        return VERSIONS[bool(self.layout.optional or any(file.headers for file in self.inputs))]
+
+    @property
     def baked(self) -> bool:
         """Whether every position is there in all four symmetries, so that a loader must not augment."""
         return bool(self.options.get("bake_symmetries", False))
@@ -151,7 +156,7 @@ class Index:
     def write(self, folder: Path) -> None:
         """Publish the index: from now on the folder is a dataset."""
         # dataclasses.asdict would copy every leaf first: with thousands of files that takes 2.5 times as long
-        entry = {"format": "hexshards", "version": _version(self), "fingerprint": self.fingerprint, **_by_name(self)}
+        entry = {"format": "hexshards", "version": self.version, "fingerprint": self.fingerprint, **_by_name(self)}
         entry["layout"] = _layout_entry(self.layout)
         write_whole(folder / NAME, json.dumps(entry, indent=1, sort_keys=True, default=_by_name).encode())
 
@@ -201,8 +206,8 @@ def read_index(dataset: str | Path | Home) -> Index:
         index = _index_of(entry, apart)
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not well formed: {printable(error, width=300)}", where=path, fix=_REDO) from None
-    if _version(index) != head.version:
-        problem = f"has format version {head.version}, and what is in it is of version {_version(index)}"
+    if index.version != head.version:
+        problem = f"has format version {head.version}, and what is in it is of version {index.version}"
         raise DataError(problem, where=path, fix=_REDO)
     fingerprint = _fingerprint(index, counted=False) if entry.layout.counted is UNSET else index.fingerprint
     if fingerprint != head.fingerprint:
@@ -240,10 +245,6 @@ def _layout_entry(layout: Layout) -> dict[str, Any]:
     entry = _by_name(layout)
     del entry["optional"]
     return entry | {"optional": [entry_of(each) for each in layout.optional]} if layout.optional else entry
-
-
-def _version(index: Index) -> int:
-    return VERSIONS[bool(index.layout.optional or any(file.headers for file in index.inputs))]
 
 
 def _split(name: str, said: SplitEntry, layout: LayoutEntry) -> Split:
@@ -287,7 +288,7 @@ def _compact(index: Index, *, counted: bool) -> Iterator[bytes]:
     for number, (name, split) in enumerate(sorted(index.splits.items())):
         yield (b"," if number > 0 else b"") + _json(name) + b":"
         yield from _compact_split(split)
-    yield b'},"version":' + _json(_version(index)) + b"}"
+    yield b'},"version":' + _json(index.version) + b"}"
 
 
 def _compact_split(split: Split) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from hexshards import __version__
 from hexshards.arguments import checked
 from hexshards.dataset.facts import facts_of, lead, splits
-from hexshards.dataset.index import SPLITS, Index, read_index
+from hexshards.dataset.index import SPLITS, Index, InputFile, read_index
 from hexshards.drawing.tables import Table
 from hexshards.errors import printable, without_secrets
 from hexshards.game.diagram import caption_of, diagram_of, last_moves
@@ -40,6 +41,9 @@ SHARED_BOARDS = 6
 
 LISTED_FILES = 1000
 """Source files that get a row."""
+
+LISTED_HEADERS = 20
+"""Lines of a source file's head that are shown."""
 
 MIXED_POSITIONS = 131_072
 """Positions whose batches are compared with a uniform shuffle: they are read five times."""
@@ -109,8 +113,8 @@ def dataset_report(
         facts=[*facts_of(index)],
         shared_board=shared_board(index.side),
         boards=[*_random_boards(samples[0], spec)],
-        boards_note="Positions of train, drawn at random. The ring is the move to learn, in the colour of who is to "
-        "move; a white dot the last stone, where it is known; a white line the chain that won.",
+        boards_note=f"Positions of {samples[0].split}, drawn at random. The ring is the move to learn, in the colour "
+        "of who is to move; a white dot the last stone, where it is known; a white line the chain that won.",
         opening_figures=[*opening_figures(samples[0], openings)] if openings else [],
         opening_table=_opening_table(openings, index.side),
         figures=figures_of(index, samples, files),
@@ -181,7 +185,7 @@ def _files(index: Index) -> Table:
             f"{file.positions:,}",
             f"{file.rejected:,}",
             show_bytes(file.size_bytes),
-            printable(file.notes, width=300),
+            _head_says(file),
             file.sha256[:12],
         ]
         for file in index.inputs[:LISTED_FILES]
@@ -190,6 +194,12 @@ def _files(index: Index) -> Table:
         rows.append([f"and {counted(more, 'more file')}: `hexshards info` lists them all", *[""] * 6])
     heads = ["File", "Format", "Positions", "Rejected", "Size", "What its head says", "SHA-256"]
     return Table(heads=heads, rows=rows, numbers=[2, 3, 4])
+
+
+def _head_says(file: InputFile) -> str:
+    """What a converter says of a file, and what stands in the file's head."""
+    headers = (f"{printable(name)}: {printable(said)}" for name, said in islice(file.headers.items(), LISTED_HEADERS))
+    return "; ".join(filter(None, [printable(file.notes, width=300), *headers]))
 
 
 def _opening_table(openings: Openings | None, side: int) -> Table:

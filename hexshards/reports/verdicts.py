@@ -79,7 +79,7 @@ def _torn(samples: Sequence[Sample]) -> Verdict:
         return Verdict(
             name=name,
             level="unknown",
-            says="There is no validation split.",
+            says=f"There is one split, {samples[0].split}, and none to compare it with.",
             do="Convert with --val-fraction 0.02, so that a run can tell skill from memory.",
         )
     train, val = samples
@@ -165,7 +165,8 @@ def _repeated_games(sample: Sample) -> Verdict:
     if math.isnan(often):
         return Verdict(name="Repeated games", level="unknown", says="There are no final positions to compare games by.")
     level = _level(often, COPIES_LOOK, COPIES_BAD)
-    says = f"A game of train is there {_about(sample)}{often:.2f} times on average, by the boards on which games ended."
+    times = f"{_about(sample)}{often:.2f} times on average"
+    says = f"A game of {sample.split} is there {times}, by the boards on which games ended."
     do = "Convert with --dedupe games, which keeps each game once." if level != "good" else ""
     return Verdict(name="Repeated games", level=level, says=says, do=do)
 

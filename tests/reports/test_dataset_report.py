@@ -131,14 +131,15 @@ def test_hostile_names_are_text_on_the_page(data, made, tmp_path):
     (folder / "index.json").unlink()
     index = read_index(data)
     inputs = tuple(
-        replace(each, name=name, notes=name, format=name) for each, name in zip(index.inputs, HOSTILE, strict=True)
+        replace(each, name=name, notes=name, format=name, headers={name: "<i>"})
+        for each, name in zip(index.inputs, HOSTILE, strict=True)
     )
     replace(index, sources=HOSTILE, inputs=inputs, options={HOSTILE[0]: HOSTILE[1]}).write(folder)
     hostile, plain = Parsed(dataset_report(folder).html), Parsed(made.html)
     assert hostile.tags.keys() == plain.tags.keys()
     assert {(tag, name) for tag, name, _ in hostile.attributes} == {(tag, name) for tag, name, _ in plain.attributes}
     text = "".join(hostile.text)
-    assert all(name in text for name in HOSTILE[:2])
+    assert all(name in text and f"{name[:40]}: <i>" in text for name in HOSTILE[:2])
     assert r"`${alert(1)}`{{7*7}}\x1b[2J\u202e\udc80" in text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e\udc80]", text)
 
@@ -149,6 +150,7 @@ def test_the_page_holds_the_numbers_of_the_index(data, made):
         assert f"{split.positions:,}" in text
         assert f"{split.blue_wins / split.positions:.1%}" in text
     assert index.fingerprint in text
+    assert f"version {index.version}" in text
     assert all(file.name in text and file.sha256[:12] in text for file in index.inputs)
     assert "Every position was read." in text
 
@@ -212,7 +214,9 @@ def test_soft_policies_show_how_undecided_they_are(samples):
     assert "How undecided the policy targets are" in titles
 
 
-@pytest.mark.parametrize("options", [{"val_fraction": 0}, {"dedupe": "symmetric"}, {"bake_symmetries": True}])
+@pytest.mark.parametrize(
+    "options", [{"val_fraction": 0}, {"val_fraction": 1}, {"dedupe": "symmetric"}, {"bake_symmetries": True}]
+)
 def test_every_kind_of_dataset_has_a_page(tmp_path, options):
     report = dataset_report(dataset(tmp_path, games=24, **options))
     assert Parsed(report.html).tags["svg"] > 10
