@@ -57,12 +57,16 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
     for name in sorted(index.splits, reverse=True):  # val is remembered, train compared with it
         split, problems, tally = index.splits[name], problems_of[name], _Tally(index)
         for shard in split.shards:
+            read = 0
             for block in _look_into(home, shard, index):
                 if isinstance(block, DataError):
                     problems.append(block)
                 else:
                     tally.add(block)
                     torn.add(name, block)
+                    read += len(block)
+                    if progress:
+                        progress(min(done + read, total), total)
             done += shard.positions
             if progress:
                 progress(done, total)
