@@ -243,12 +243,12 @@ def loading_s(rows: Rows, folder: Path, pickles: Path | None) -> dict[str, float
     """CPU seconds that a sample takes to load: by hexshards, and as hex_ai does from its processed files."""
     loader, begun = hexshards.loader(folder, batch_size=BATCH), time.process_time()
     count = sum(len(batch.value) for batch in islice(loader, 200))
-    found = {"hexshards": (time.process_time() - begun) / count, "pickles": float("nan")}
+    seconds = {"hexshards": (time.process_time() - begun) / count, "pickles": float("nan")}
     if pickles:
         stream, begun = iter(hex_ai_pickles.Samples(pickles, 1)), time.process_time()
         count = sum(1 for _ in islice(stream, 20_000))
-        found["pickles"] = (time.process_time() - begun) / count
-    return found
+        seconds["pickles"] = (time.process_time() - begun) / count
+    return seconds
 
 
 def table(results: dict[tuple[str, str], list[list[Point]]], loading: dict[str, float]) -> str:

@@ -32,8 +32,8 @@ def test_a_quick_test_starts_no_process(pytestconfig):
     ],
 )
 def test_a_warm_program_ends_as_a_cold_one(source, ended):
-    found = warm.run([sys.executable, "-c", source, "word"], cwd="/", env={**os.environ, "WHAT": "word"})
-    assert (found.returncode, found.stdout, found.stderr) == ended
+    program = warm.run([sys.executable, "-c", source, "word"], cwd="/", env={**os.environ, "WHAT": "word"})
+    assert (program.returncode, program.stdout, program.stderr) == ended
 
 
 def test_a_warm_program_hears_signals_and_one_that_is_left_is_killed():

@@ -238,15 +238,15 @@ def held_path(scratch: Path, shard: Shard) -> Path:
 def held_games(scratch: Path, shards: Sequence[Shard], *, baked: bool) -> HeldGames:
     """The games of all shards, as they were noted."""
     noted = [np.load(_sums_path(scratch, shard), mmap_mode="r", allow_pickle=False) for shard in shards]
-    found, in_part, copies = list[Words](), 0, 2 if baked else 1
+    games, in_part, copies = list[Words](), 0, 2 if baked else 1
     for low, high in key_ranges(sum(map(len, noted)), TOGETHER):
         sums = _added(np.concatenate([each[within(each["game"], low, high)] for each in noted]))
         plies = np.clip(sums["most"], 0, len(_UP_TO) - 1)
         whole = (sums["least"] == sums["most"]) & (sums["rows"] == copies * (sums["most"] + 1))
         whole &= sums["plies"] == np.uint64(copies) * _UP_TO[plies]
-        found.append(np.stack([sums["contents"][whole], sums["game"][whole]], axis=1))
+        games.append(np.stack([sums["contents"][whole], sums["game"][whole]], axis=1))
         in_part += int((~whole).sum())
-    words = np.concatenate([np.zeros((0, 2), dtype=np.uint64), *found])
+    words = np.concatenate([np.zeros((0, 2), dtype=np.uint64), *games])
     return HeldGames(words[np.argsort(words[:, 0], kind="stable")], in_part)
 
 

@@ -22,10 +22,10 @@ def summary(title: str, *parts: Element) -> str:
     return html(element("div", element("p", element("strong", text=title)), *parts, class_="hexshards"))
 
 
-def table(found: Table) -> Element:
+def table(facts: Table) -> Element:
     """A table."""
-    head = element("tr", *_cells("th", found.heads, found.numbers))
-    body = (element("tr", *_cells("td", row, found.numbers)) for row in found.rows)
+    head = element("tr", *_cells("th", facts.heads, facts.numbers))
+    body = (element("tr", *_cells("td", row, facts.numbers)) for row in facts.rows)
     return element("table", element("thead", head), element("tbody", *body))
 
 

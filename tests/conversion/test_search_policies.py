@@ -215,13 +215,13 @@ def test_an_estimate_counts_what_optional_columns_take(tmp_path):
 
 
 def test_of_copies_of_a_game_the_one_with_visits_stays(tmp_path):
-    found, said = searched(6)
-    bare = [{name: part for name, part in example.items() if name != "visits"} for example in found]
-    for example in found:  # it says less besides
+    entries, said = searched(6)
+    bare = [{name: part for name, part in example.items() if name != "visits"} for example in entries]
+    for example in entries:  # it says less besides
         del example["metadata"]["value_sample_tier"]
     for names in ("ab", "ba"):
         folder = tmp_path / names
-        one = write_examples(folder / f"{names[0]}_processed.pkl.gz", found)
+        one = write_examples(folder / f"{names[0]}_processed.pkl.gz", entries)
         other = write_examples(folder / f"{names[1]}_processed.pkl.gz", bare)
         convert([one, other], out=folder / "data", dedupe="games", **WHOLE)
         assert_kept(folder / "data", said)

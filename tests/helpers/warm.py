@@ -91,9 +91,9 @@ class Program:
             reader.start()
             reader.join(timeout)
         self.wait(timeout)
-        found = "".join(out) if self._piped else self._text(self.stdout), self._text(self.stderr)
+        said = "".join(out) if self._piped else self._text(self.stdout), self._text(self.stderr)
         self.close()
-        return found
+        return said
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

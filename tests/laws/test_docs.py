@@ -135,8 +135,8 @@ def test_every_block_of_the_move_from_hex_ai_runs(number, moving):
 
 def test_after_the_move_hex_ais_programs_find_what_they_look_for(moving):
     checkpoints = moving / "checkpoints"
-    found = [path.relative_to(checkpoints).as_posix() for path in sorted(checkpoints.rglob("epoch*.pt.gz"))]
-    assert found == [
+    written = [path.relative_to(checkpoints).as_posix() for path in sorted(checkpoints.rglob("epoch*.pt.gz"))]
+    assert written == [
         "as-it-is/epoch1_mini1.pt.gz",
         "as-it-is/epoch1_mini2.pt.gz",
         "exported/epoch1_mini1.pt.gz",
@@ -144,7 +144,7 @@ def test_after_the_move_hex_ais_programs_find_what_they_look_for(moving):
         "first/epoch1_mini2.pt.gz",
         "old/epoch3_mini4.pt.gz",
     ]
-    assert all(small_hex_ai.loaded_network(checkpoints / path) for path in found)
+    assert all(small_hex_ai.loaded_network(checkpoints / path) for path in written)
     (books,) = (checkpoints / "bookkeeping").glob("training_metrics_*.csv")
     (curve,) = small_hex_ai.read_books(books).values()
     assert [row["mini"] for row in curve] == [1, 2]

@@ -24,8 +24,8 @@ READ = {"augment": "random", "seed": 7, "batch_size": 20, "columns": COLUMNS, "w
 
 def rich(games: int) -> list[dict[str, object]]:
     """Examples with weights, values and visits, and some without."""
-    found = examples(games, side=5)
-    for number, example in enumerate(found):
+    entries = examples(games, side=5)
+    for number, example in enumerate(entries):
         free = np.flatnonzero(np.asarray(example["board"]).reshape(-1, 25)[:2].sum(axis=0) == 0)
         visits = np.zeros(25, dtype=np.int64)
         visits[free] = (free * 7 + number) % 5
@@ -33,7 +33,7 @@ def rich(games: int) -> list[dict[str, object]]:
             example |= {"weight": 0.25 * (number % 5), "policy_weight": 1.0 + number % 2}
         if number % 4 and visits.any():
             example |= {"search_value": (number % 11) / 10, "visits": visits}
-    return found
+    return entries
 
 
 def digests(dataset: Path) -> dict[str, str]:
