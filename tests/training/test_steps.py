@@ -20,7 +20,7 @@ from hexshards.training.options import StepSpec
 from hexshards.training.steps.losses import answers_by_head, losses, targets_of
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import share
-from hexshards.training.steps.trainer import Trainer
+from hexshards.training.steps.trainer import RELEASED_SUMS, Trainer
 
 PLAIN: dict[str, Any] = {"warmup_samples": 0, "learning_rate": 1e-2}
 
@@ -121,10 +121,11 @@ def test_a_compiled_network_goes_on_bit_for_bit_and_its_weights_have_their_own_n
 def test_sums_of_a_version_that_knew_fewer_begin_at_nothing_and_its_list_is_read_by_name():
     state = made().state_dict()
     counted = {name: float(number) for number, name in enumerate(state["running_sums"], start=1)}
-    for saved in (list(counted.values()), counted, {**counted}):
+    released = {name: counted[name] for name in RELEASED_SUMS}
+    for saved, known in ((list(released.values()), released), (counted, counted)):
         trainer = made()
         trainer.load_state_dict({**state, "running_sums": saved})
-        assert trainer.state_dict()["running_sums"] == counted
+        assert trainer.state_dict()["running_sums"] == {**dict.fromkeys(counted, 0.0), **known}
     del counted["value_accuracy"]
     trainer = made()
     trainer.load_state_dict({**state, "running_sums": counted})
