@@ -67,6 +67,11 @@ class Piecewise:
         return min(value for _, value in self.points)
 
 
+def fixed(value: float) -> Piecewise:
+    """The same number at all times."""
+    return Piecewise("constant", ((0, value),))
+
+
 def _plain(value: float) -> str:
     """A number as it is read, without an exponent."""
     return f"{value:.9f}".rstrip("0").rstrip(".")

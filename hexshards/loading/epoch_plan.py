@@ -76,7 +76,7 @@ class Epochs:
 
     def windows(self, epoch: int) -> Windows:
         """What an epoch reads, window by window."""
-        return Windows(self.selections, self.plan(epoch), self.spec)
+        return Windows(self.selections, self.plan(epoch), self.spec, first=epoch * self.samples)
 
     def fingerprint(self, epoch: int) -> str:
         """A short hash of an epoch's order: of what determines it, of the order of all blocks and of some rows.

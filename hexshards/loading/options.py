@@ -67,7 +67,7 @@ class LoaderSpec:
     policy: float | str = option(
         "played",
         "The policy's target: played, the move that was played; search, the shares of a search's visits; or a mix, a "
-        "number from 0 (played) to 1 (search).",
+        "number from 0 (played) to 1 (search), or by the samples of all epochs, such as linear 0:0 5M:1.",
         offered="python",
         shapes="nothing",
     )

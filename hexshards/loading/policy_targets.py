@@ -20,6 +20,7 @@ from hexshards.game.board import symmetry_cells
 from hexshards.game.columns import MAX_VISITED, VISITS, Array
 from hexshards.game.positions import as_distributions
 from hexshards.game.visits import Visits
+from hexshards.piecewise import Piecewise, fixed, parsed
 
 NAMED = {"played": 0.0, "search": 1.0}
 """The shares of the search that have names."""
@@ -33,17 +34,28 @@ Targets = NDArray[np.int16]
 """(B, 2, T): cells, and below them the bits of uint16: counts, and last the share of the played move."""
 
 
-def search_share(policy: float | str) -> float:
-    """How much of the target the search is, 0 to 1. Raises ValueError for what is neither a name nor such a number."""
-    if policy in NAMED:
-        return NAMED[str(policy)]
+def search_shares(policy: float | str) -> Piecewise:
+    """How much of the target the search is, 0 to 1, by the samples of all epochs.
+
+    Raises ValueError for what is no name, no such number and no schedule of such numbers.
+    """
     try:
-        share = float(policy)
+        shares = fixed(NAMED[str(policy)] if policy in NAMED else float(policy))
     except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise ValueError(f"policy is played, search or a number from 0 (played) to 1 (search), got {printable(policy)}")
-    return share
+        shares = _schedule(str(policy))
+    if not (shares.least >= 0 and shares.most <= 1):
+        raise ValueError(f"{_MEANT}, got {printable(policy)}")
+    return shares
+
+
+_MEANT = "policy is played, search or a number from 0 (played) to 1 (search), fixed or such as linear 0:0 5M:1"
+
+
+def _schedule(text: str) -> Piecewise:
+    try:
+        return parsed(text, name="policy")
+    except ValueError:
+        raise ValueError(f"{_MEANT}, got {printable(text)}") from None
 
 
 def check_searched(layouts: Iterable[Layout]) -> None:
@@ -105,9 +117,14 @@ def shown_on_device(targets: torch.Tensor, table_BC: torch.Tensor, cells: int) -
 class PolicyTarget:
     """What the policy's target is made of, for rows of some datasets."""
 
-    def __init__(self, share: float, *, soft: bool, cells: int) -> None:
-        self.share, self.soft, self.cells = share, soft, cells
+    def __init__(self, shares: Piecewise, *, soft: bool, cells: int) -> None:
+        self.shares, self.soft, self.cells = shares, soft, cells
+        self.share = shares.at(0)
         self._memory: Array = np.empty(0)
+
+    def stand_at(self, sample: int) -> None:
+        """From now on the search has the share that it has at a sample, numbered through all epochs."""
+        self.share = self.shares.at(sample)
 
     @property
     def field(self) -> tuple[np.dtype[Any], tuple[int, ...]]:

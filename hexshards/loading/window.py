@@ -20,7 +20,7 @@ from hexshards.loading.expand import Rows, rows_of
 from hexshards.loading.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
-from hexshards.loading.policy_targets import PolicyTarget, check_searched, search_share
+from hexshards.loading.policy_targets import PolicyTarget, check_searched, search_shares
 from hexshards.storage.files import Home
 from hexshards.storage.remote import Unreachable
 
@@ -45,10 +45,13 @@ class Mixed(NamedTuple):
 
 
 class Windows:
-    """The windows of one epoch by number. One thread at a time may read."""
+    """The windows of one epoch by number. One thread at a time may read.
 
-    def __init__(self, selections: Sequence[Selection], plan: EpochPlan, spec: LoaderSpec) -> None:
-        self.selections, self.spec, self.plan = selections, spec, plan
+    ``first``: the number of the epoch's first sample among those of all epochs.
+    """
+
+    def __init__(self, selections: Sequence[Selection], plan: EpochPlan, spec: LoaderSpec, *, first: int = 0) -> None:
+        self.selections, self.spec, self.plan, self.first = selections, spec, plan, first
         layouts = [selection.index.layout for selection in selections]
         self.softened = len({layout.soft for layout in layouts}) > 1
         softest = max(layouts, key=lambda layout: layout.soft).columns()
@@ -60,10 +63,11 @@ class Windows:
         self.columns = {**{name: softest[name] for name in COLUMNS}, "symmetry": (np.dtype(np.uint8), ())}
         """Dtype and shape per row of what a batch is made of."""
         self.target: PolicyTarget | None = None
-        if share := search_share(spec.policy):
+        shares = search_shares(spec.policy)
+        if shares.most:
             check_searched(layouts)
             cells = layouts[0].side ** 2
-            self.target = PolicyTarget(share, soft=any(layout.soft for layout in layouts), cells=cells)
+            self.target = PolicyTarget(shares, soft=any(layout.soft for layout in layouts), cells=cells)
             self.columns["policy"] = self.target.field
         self._shows_visits = VISITS.name in spec.columns
         self._besides: tuple[str, ...] = (VISITS.name,) if self.target else ()
@@ -89,6 +93,8 @@ class Windows:
 
     def mix(self, number: int, into: Columns) -> Mixed:
         """Read and shuffle window ``number``; its rows go to arrays of the right size, or to fresh ones."""
+        if self.target:
+            self.target.stand_at(self.first + int(self.plan.starts[number]))
         window = self.read(number, (*COLUMNS, *self._besides), into)
         if self.extra:
             window.columns["columns"] = self.extra.packed(window.columns)

@@ -326,7 +326,7 @@ class TrainSpec(StepSpec):
     policy_target: str = option(
         str(LOADER.policy),
         "What the policy learns: played, the move that was played; search, the shares of a search's visits; or a "
-        "number from 0 (played) to 1 (search) for a mix.",
+        "number from 0 (played) to 1 (search) for a mix, or by the samples seen, such as linear 0:0 5M:1.",
         shapes="weights",
     )
     seed: int = option(LOADER.seed, "Seed of weights and order.", least=0, below=1 << 64, shapes="weights")

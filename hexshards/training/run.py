@@ -19,6 +19,7 @@ from hexshards.loading.batching import chosen_device
 from hexshards.loading.loader import Loader, loader
 from hexshards.loading.mixture import mixed_in
 from hexshards.loading.options import LOADER
+from hexshards.loading.policy_targets import search_shares
 from hexshards.main_guard import check_main_guard
 from hexshards.options import as_recorded
 from hexshards.piecewise import named
@@ -205,9 +206,14 @@ def _loader(
 
 
 def _validating(spec: TrainSpec, train_loader: Loader) -> TrainSpec:
-    """The spec as validation takes it: the policy's target is the same, unless only what is mixed in has visits."""
-    searched = VISITS in train_loader.index.layout.optional
-    return spec if searched else replace(spec, policy_target=str(LOADER.policy))
+    """The spec as validation takes it: the policy's target is the same, unless only what is mixed in has visits.
+
+    One by a schedule is as at its end throughout, so that mini-epochs can be compared.
+    """
+    if VISITS not in train_loader.index.layout.optional:
+        return replace(spec, policy_target=str(LOADER.policy))
+    shares = search_shares(spec.policy_target)
+    return spec if len(shares.points) == 1 else replace(spec, policy_target=str(shares.last))
 
 
 def _columns(spec: TrainSpec, data: str | Path | Home, *, training: bool) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from hexshards.game.random_visits import search
 from hexshards.game.visits import Entries, visits_of
 from hexshards.loading import expand_compiled
 from hexshards.loading.expand import Packed, expand, expand_on_device
+from hexshards.loading.loader import Loader
+from hexshards.loading.options import LoaderSpec
 from hexshards.loading.policy_targets import WHOLE, sparse
 
 CELLS = SIDE * SIDE
@@ -176,7 +178,21 @@ def test_a_dataset_of_a_mix_without_visits_gives_its_moves(data, tmp_path):
     assert (several == 1).sum() > len(several) / 2
 
 
-@pytest.mark.parametrize("policy", ["visits", "", -0.1, 1.5, "nan", "1e999"])
+def test_the_searchs_share_follows_its_schedule_window_by_window_and_goes_on_with_it(data):
+    fixed = {policy: policies(data, policy=policy, augment="none") for policy in ("played", 0.25, "search")}
+    total = len(fixed["played"])
+    options = {**OPTIONS, "augment": "none", "window_blocks": 2, "policy": f"step 0:0 64:0.25 {total}:1"}
+    loader = Loader(data, LoaderSpec(**options))
+    first, second = (torch.cat([batch.policy for batch in loader]).numpy() for _ in range(2))
+    assert (first == np.concatenate([fixed["played"][:64], fixed[0.25][64:]])).all()
+    assert (second == fixed["search"]).all()
+    next(passing := iter(loader))
+    again = Loader(data, LoaderSpec(**options))
+    again.load_state_dict(loader.state_dict())
+    assert all((one.policy == other.policy).all() for one, other in zip(passing, again, strict=True))
+
+
+@pytest.mark.parametrize("policy", ["visits", "", -0.1, 1.5, "nan", "1e999", "linear 0:0 9:2", "linear 0:0.5 0:1"])
 def test_what_is_no_target_is_refused_in_a_sentence(data, policy):
     with pytest.raises(ValueError, match="policy is played, search or a number from 0"):
         hexshards.loader(data, policy=policy)

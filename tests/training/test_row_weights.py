@@ -13,7 +13,9 @@ from torch import Tensor
 
 from hexshards import TrainSpec
 from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
 from hexshards.errors import DataError
+from hexshards.training.growing_data import extends
 from hexshards.training.options import StepSpec
 from hexshards.training.run import parts_of, train
 from hexshards.training.steps.trainer import Trainer
@@ -152,6 +154,14 @@ def test_a_run_by_rules_says_what_counts_goes_on_and_is_not_gone_on_with_under_o
     assert val["weighted_value_loss"] != val["value_loss"]
     with pytest.raises(DataError, match=r"weights was ply=10\.\.:4, tier=0:0\.5, is ply=10\.\.:2"):
         train(spec(plain, tmp_path / "parts", weights="ply=10..:2", max_samples=256))
+
+
+def test_files_that_bring_weights_are_an_addition_to_a_dataset_without(rich, tmp_path):
+    data = dataset(tmp_path, games=12)
+    before = read_index(data)
+    convert(rich.parent / "a_processed.pkl.gz", out=data, append=True)
+    assert read_index(data).layout.optional and extends(read_index(data), before)
+    assert not extends(before, read_index(data))
 
 
 def test_a_datasets_own_weights_are_in_the_losses(rich, tmp_path):
