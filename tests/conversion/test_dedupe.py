@@ -117,12 +117,12 @@ def test_shards_hold_at_most_so_many_positions_and_all_but_few_of_them(data):
 
 
 def test_one_position_many_times_is_one_shard_of_one_position(tmp_path):
-    many = processed(tmp_path / "in", games=200, games_per_file=40)
+    many = processed(tmp_path / "in")
     report = convert(
         many, out=tmp_path / "out", dedupe="positions", val_fraction=0, shard_positions=16, block_positions=8
     )
     columns = columns_of(tmp_path / "out", "train")
-    assert columns["count"].max() == columns["count"][columns["ply"] == 0][0] == 200
+    assert columns["count"].max() == columns["count"][columns["ply"] == 0][0] == 60
     assert verify(tmp_path / "out").problems == ()
     assert all(shard.positions for shard in report.index.splits["train"].shards)
 

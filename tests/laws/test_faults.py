@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -345,7 +344,7 @@ app.main()
 
 def test_ctrl_c_that_something_swallowed_before_training_began_still_stops_it(data, tmp_path):
     command = [sys.executable, "-c", SWALLOWS, *map(str, long_run(data, tmp_path / "run")[2:])]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = warm.run(command)
     assert ended.returncode == 130
     assert ended.stderr.startswith("swallowed\n") and after_start(ended.stderr) == []
     assert "interrupted" in ended.stdout
