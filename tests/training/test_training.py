@@ -127,7 +127,7 @@ def test_a_step_lowers_the_loss_of_a_batch_seen_again_and_again():
 
 def test_the_rate_rises_with_the_samples_seen_however_they_are_batched():
     def rates(sizes: list[int]) -> dict[int, float]:
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
         warm, seen = Schedule(optimizer, StepSpec(learning_rate=0.5, warmup_samples=10)), {}
         for size in sizes:
             warm.advance(size)
