@@ -143,7 +143,7 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: type[np.generic], axes: i
     rest = file.getbuffer()[file.tell() :]
     wanted = stated_dtype == dtype and len(shape) == axes and min(shape) >= 0 and not in_columns
     if not wanted or int(np.prod([int(each) for each in shape], dtype=object)) * stated_dtype.itemsize != len(rest):
-        held = printable(f"{stated_dtype} {shape} in {len(rest):,} bytes", width=80)
+        held = printable(f"{stated_dtype} {shape} in {counted(len(rest), 'byte')}", width=80)
         raise DataError(f"{name} is {held}", where=where, fix=f"It must be {np.dtype(dtype)} with {axes} axes. {_FIX}")
     return np.frombuffer(rest, dtype=dtype).reshape(shape)
 

@@ -20,6 +20,7 @@ from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import Column
 from hexshards.game.positions import Reject
 from hexshards.storage.files import gunzip
+from hexshards.units import counted
 
 MAX_STRAYS = 1_000
 """A file with more lines that are no games than this, and than games, is refused."""
@@ -59,7 +60,7 @@ class _Neurobenzene:
             else:
                 strays.append(game)
                 if len(strays) > MAX_STRAYS + games:
-                    raise not_of_the_format(f"has more than {MAX_STRAYS:,} lines that are no games", where)
+                    raise not_of_the_format(f"has more than {counted(MAX_STRAYS, 'line')} that are no games", where)
         yield from strays
 
 

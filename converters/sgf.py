@@ -42,6 +42,7 @@ from hexshards.game.columns import OPTIONAL, Column
 from hexshards.game.game_filter import Players
 from hexshards.game.positions import Reject
 from hexshards.storage.files import gunzip
+from hexshards.units import counted
 
 MAX_GAME_BYTES = 1 << 20
 """A longer game is none: 361 moves with 2.9 kB of comments each."""
@@ -82,7 +83,7 @@ class _Sgf:
                 unclosed += 1
                 if unclosed > MAX_UNCLOSED:
                     raise not_of_the_format(
-                        f"has more than {MAX_UNCLOSED} games whose parentheses are not closed", where
+                        f"has more than {counted(MAX_UNCLOSED, 'game')} whose parentheses are not closed", where
                     )
                 # what comes next may be a game again, and begins a line
                 following = re.compile(rb"\n\s*\(\s*;").search(data, at)
