@@ -65,7 +65,7 @@ def facts_of(index: Index) -> Iterator[tuple[str, str]]:
     shards = [shard for split in index.splits.values() for shard in split.shards]
     layout = index.layout
     yield "Size", f"{show_bytes(sum(shard.size_bytes for shard in shards))} in {counted(len(shards), 'shard')}"
-    yield "Codec", f"{layout.codec}, blocks of {layout.block_positions:,} positions"
+    yield "Codec", f"{layout.codec}, blocks of {counted(layout.block_positions, 'position')}"
     yield "Format", f"version {index.version}"
     yield "Policy targets", "distributions over all cells" if layout.soft else "single moves"
     yield "Columns", ", ".join(column.name for column in layout.declared)

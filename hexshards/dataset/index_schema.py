@@ -18,6 +18,7 @@ from hexshards.dataset.shard import END
 from hexshards.errors import escaped
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import MAX_OPTIONAL
+from hexshards.units import counted
 
 T = TypeVar("T")
 
@@ -149,7 +150,9 @@ def shards_of(name: str, split: SplitEntry, layout: LayoutEntry) -> Iterator[Sha
         shard = _at(path, raw, ShardEntry)
         blocks = -(-shard.positions // layout.block_positions)
         if len(shard.block_bytes) != blocks:
-            raise ValueError(f"{shard.positions:,} positions are {blocks:,} blocks - at `{escaped(path)}.block_bytes`")
+            raise ValueError(
+                f"{counted(shard.positions, 'position', verb='is/are')} {counted(blocks, 'block')} - at `{escaped(path)}.block_bytes`"
+            )
         if not shard.name.startswith(f"{name}-"):
             raise ValueError(f"a shard of another split - at `{escaped(path)}.name`")
         if shard.name <= before:
@@ -158,7 +161,9 @@ def shards_of(name: str, split: SplitEntry, layout: LayoutEntry) -> Iterator[Sha
         yield shard
     most = max(split.blue_wins + split.red_wins, split.without_policy)
     if sum(split.plies) != positions or most > positions or len(split.plies) != layout.side**2 + 1:
-        raise ValueError(f"its counts are not those of {positions:,} positions - at `$.splits.{escaped(name)}`")
+        raise ValueError(
+            f"its counts are not those of {counted(positions, 'position')} - at `$.splits.{escaped(name)}`"
+        )
 
 
 def with_names_apart(data: bytes) -> tuple[bytes, dict[str, Any]]:

@@ -165,11 +165,11 @@ def _read(samples: Sequence[Sample], mixed: Mixing | None, spec: ReportSpec) -> 
     if all(each.whole for each in samples):
         said = "Every position was read."
     else:
-        parts = [f"{len(each.positions):,} of {each.total:,} positions of {each.split}" for each in samples]
+        parts = [f"{len(each.positions):,} of {counted(each.total, 'position')} of {each.split}" for each in samples]
         said = f"{' and '.join(parts)} were read, whole blocks drawn with seed {spec.seed}; shares and averages are "
         said += "estimates for all of them, and what is counted by ply, split and file is exact."
     if mixed:
-        said += f" Mixing was measured on {mixed.positions:,} positions."
+        said += f" Mixing was measured on {counted(mixed.positions, 'position')}."
     return said
 
 

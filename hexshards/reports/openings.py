@@ -74,7 +74,7 @@ def opening_figures(sample: Sample, openings: Openings) -> Iterator[Figure]:
     yield Figure(
         title="Who wins after each first move",
         caption=f"Blue where BLUE wins more often, red where RED does, with BLUE's percent; only after "
-        f"{FEWEST} games or more.",
+        f"{counted(FEWEST, 'game')} or more.",
         picture=draw(
             replace(
                 often,

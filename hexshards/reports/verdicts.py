@@ -116,7 +116,7 @@ def _leakage(shared: Shared | None) -> Verdict:
     if shared.exact:
         says = f"{late} ({share:.1%}) are in training too"
     else:
-        says = f"{late} were met among the {shared.read:,} positions of train that were read, so about {share:.1%} are "
+        says = f"{late} were met among {counted(shared.read, 'position')} of train that were read, so about {share:.1%} are "
         says += "in training too"
     says += ", in any symmetry. Late ones have as many stones as the board has rows, or more."
     level = _level(share, LEAK_LOOK, LEAK_BAD)
@@ -239,7 +239,7 @@ def _sources(index: Index) -> Verdict:
         do = "They were split by file: convert from files that name their games, such as trmph records."
         return Verdict(name="Source files", level="look", says=f"{says}.", do=do)
     if rejected > REJECTED_LOOK * max(kept, 1):
-        says = f"{rejected:,} entries were rejected, and {kept:,} positions kept."
+        says = f"{counted(rejected, 'entry', verb='was/were')} rejected, and {counted(kept, 'position')} kept."
         return Verdict(name="Source files", level="look", says=says, do="`hexshards info` says in which files.")
     read = counted(len(index.inputs), "file")
     says = f"Of {read}, {counted(rejected, 'entry', verb='was/were')} rejected, and every position names its game."

@@ -15,6 +15,7 @@ from torch import Tensor
 from hexshards.errors import escaped
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.steps.heads import ALL_ROWS, ROW_WEIGHTS, Head, Target, columns_of
+from hexshards.units import counted
 
 
 class Samples(Protocol):
@@ -98,7 +99,7 @@ def sound_columns(batch: Samples) -> Mapping[str, Tensor]:
     columns, rows = columns_of(batch), len(batch.value)
     for name, column in columns.items():
         if len(column) != rows:
-            raise ValueError(f"a batch of {rows:,} rows has a column {escaped(name)} of {len(column):,}")
+            raise ValueError(f"a batch of {counted(rows, 'row')} has a column {escaped(name)} of {len(column):,}")
         if (
             name in ROW_WEIGHTS
             and column.device.type == "cpu"
