@@ -150,9 +150,8 @@ def shards_of(name: str, split: SplitEntry, layout: LayoutEntry) -> Iterator[Sha
         shard = _at(path, raw, ShardEntry)
         blocks = -(-shard.positions // layout.block_positions)
         if len(shard.block_bytes) != blocks:
-            raise ValueError(
-                f"{counted(shard.positions, 'position', verb='is/are')} {counted(blocks, 'block')} - at `{escaped(path)}.block_bytes`"
-            )
+            held = f"{counted(shard.positions, 'position', verb='is/are')} {counted(blocks, 'block')}"
+            raise ValueError(f"{held} - at `{escaped(path)}.block_bytes`")
         if not shard.name.startswith(f"{name}-"):
             raise ValueError(f"a shard of another split - at `{escaped(path)}.name`")
         if shard.name <= before:

@@ -116,7 +116,8 @@ def _leakage(shared: Shared | None) -> Verdict:
     if shared.exact:
         says = f"{late} ({share:.1%}) are in training too"
     else:
-        says = f"{late} were met among {counted(shared.read, 'position')} of train that were read, so about {share:.1%} are "
+        read = counted(shared.read, "position")
+        says = f"{late} were met among {read} of train that were read, so about {share:.1%} are "
         says += "in training too"
     says += ", in any symmetry. Late ones have as many stones as the board has rows, or more."
     level = _level(share, LEAK_LOOK, LEAK_BAD)
