@@ -60,8 +60,6 @@ class Game:
 class Parser(Protocol):
     """What a format is, but for what all of them share."""
 
-    patterns: tuple[str, ...]
-
     def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterable[Game | Reject | str]:
         """The games of a file, what is not well-formed in it, and why a game is passed over, to be counted.
 

@@ -20,7 +20,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from tokenize import TokenError
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ from hexshards.units import counted
 
 CHUNK_ROWS = 4_096
 """Rows checked together: 25 MB at side 19."""
+
+_Number = TypeVar("_Number", bound=np.generic)
 
 _KINDS = {column.name: column for column in OPTIONAL}
 _FIX = "Fetch or make the file again, or leave it out"
@@ -120,7 +122,7 @@ def _rows(data: bytes, where: str) -> _Rows:
     return _Rows(packed, inputs[:, 0] > 0.5, visits[:, 0], targets, width)
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: type[np.generic], axes: int, where: str) -> NDArray[np.generic]:
+def _array(archive: zipfile.ZipFile, name: str, dtype: type[_Number], axes: int, where: str) -> NDArray[_Number]:
     try:
         member = archive.getinfo(f"{name}.npy")
     except KeyError:
@@ -170,7 +172,7 @@ def _sides(planes: NDArray[np.uint8]) -> NDArray[np.int64]:
 def _draft(rows: _Rows, chosen: NDArray[np.int64], source: NDArray[np.int64], side: int) -> Draft:
     targets, second = rows.targets[chosen], rows.second[chosen]
     planes = _planes(rows, chosen)[:, 1:, :side, :side]
-    visits = rows.visits[chosen, :-1].reshape(-1, rows.width, rows.width)
+    visits: NDArray[Any] = rows.visits[chosen, :-1].reshape(-1, rows.width, rows.width)
     off_board = visits.sum(axis=(1, 2), dtype=np.int64)
     visits = visits[:, :side, :side]
     off_board -= visits.sum(axis=(1, 2), dtype=np.int64)
@@ -198,7 +200,7 @@ def _draft(rows: _Rows, chosen: NDArray[np.int64], source: NDArray[np.int64], si
         optional={
             _KINDS["weight"]: targets[:, 25],
             _KINDS["policy_weight"]: targets[:, 26],
-            _KINDS["search_value"]: _of_red(*targets[:, 16:19].T, second).astype(np.float32),
+            _KINDS["search_value"]: _of_red(targets[:, 16], targets[:, 17], targets[:, 18], second).astype(np.float32),
         },
     )
 
@@ -209,7 +211,7 @@ def _hashes(targets: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _of_red(
-    win: NDArray[np.floating], loss: NDArray[np.floating], neither: NDArray[np.floating], second: NDArray[np.bool_]
+    win: NDArray[Any], loss: NDArray[Any], neither: NDArray[Any], second: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """How likely RED wins, of what the mover is told; NaN where nothing is."""
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -75,7 +75,7 @@ class OptionalReaders:
         value, leaves = self.template.example[key], self.template.leaves
         if key != VISITS.name:
             return type(value) is float and (key,) in leaves
-        array = isinstance(value, Array) and value.numeric and not value.fortran and value.shape == (self.cells,)
+        array = isinstance(value, Array) and value.numeric and not value.fortran and list(value.shape) == [self.cells]
         return array and value.dtype[1:] != "b1" and (key, "data") in leaves
 
     def read(self, dicts: DictsOfKind, rows: slice) -> tuple[Columns, NDArray[np.bool_]]:

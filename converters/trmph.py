@@ -379,7 +379,8 @@ class _Batch:
 
     def move(self, game: int, move: int) -> str:
         """See records.Spelling."""
-        return _MOVE.findall(self.lines[game].moves)[move].decode()
+        moves: list[bytes] = _MOVE.findall(self.lines[game].moves)
+        return moves[move].decode()
 
     def winner(self, game: int) -> str:
         """See records.Spelling."""
