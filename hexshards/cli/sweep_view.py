@@ -25,7 +25,7 @@ def trial_line(trial: Trial) -> str:
     """One trial that ended."""
     if trial.error:
         return f"trial {trial.number} failed: {printable(trial.error, width=ERROR_WIDTH)}"
-    options = " · ".join(f"{name} {_shown(value)}" for name, value in trial.options.items())
+    options = " · ".join(f"{name} {shown_option(value)}" for name, value in trial.options.items())
     best = "no number" if trial.value is None else f"{trial.value:.4f}"
     return f"trial {trial.number} {trial.state} after {counted(trial.mini_epochs, 'mini-epoch')}: {best} · {options}"
 
@@ -46,11 +46,12 @@ def sweep_text(sweep: Sweep) -> str:
 
 def _row(trial: Trial, names: Sequence[str]) -> list[str]:
     value = "" if trial.value is None else f"{trial.value:.4f}"
-    options = [_shown(trial.options.get(name, "")) for name in names]
+    options = [shown_option(trial.options.get(name, "")) for name in names]
     return [str(trial.number), value, trial.state, str(trial.mini_epochs), f"{trial.samples:,}", *options]
 
 
-def _shown(value: Any) -> str:
+def shown_option(value: Any) -> str:
+    """The value of an option that a sweep tries."""
     return f"{value:.4g}" if isinstance(value, float) else printable(value, width=40)
 
 

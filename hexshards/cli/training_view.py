@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import TaskID
 
 from hexshards.cli import display
-from hexshards.errors import escaped, printable
+from hexshards.errors import escaped
 from hexshards.loading.loader import Loader
 from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.protocols import Describes, HasModel, OnDevice
@@ -162,8 +162,10 @@ def _origin(event: RunStarted) -> list[str]:
 
 def trial_lines(event: RunStarted, names: Sequence[str]) -> list[str]:
     """A trial of a sweep, and what it tries of the options of these names."""
+    from hexshards.cli.sweep_view import shown_option
+
     given = {"batch_size": event.run.options.get("global_batch_size"), **event.run.options}
-    options = [f"{name} {printable(given.get(name), width=40)}" for name in names]
+    options = [f"{name} {shown_option(given.get(name))}" for name in names]
     return [" · ".join([f"trial {int(event.run.folder.name)} begins", *options]), *_origin(event)]
 
 

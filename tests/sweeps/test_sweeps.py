@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 import hexshards
 from hexshards.cli.app import app
 from hexshards.cli.sweep_view import sweep_figure, sweep_text
+from hexshards.cli.training_view import trial_lines
 from hexshards.sweeps import trials
 from hexshards.sweeps.options import Range, SweepSpec
 from hexshards.sweeps.search_space import read_sweep
@@ -331,3 +333,12 @@ def test_what_a_trial_is_worth_is_its_best_mini_epoch_not_its_last(metric, best)
         pruning._report({"val": record})
     assert pruning.best == best
     assert reported == {1: 2.0, 2: 1.0, 5: 3.0, 6: 2.5}
+
+
+def test_a_trial_that_begins_is_told_as_it_is_when_it_ends():
+    started = SimpleNamespace(
+        run=SimpleNamespace(options={"learning_rate": 0.008887881534289972, "blocks": 2}, folder=Path("trials/0003")),
+        resumed_from=None,
+    )
+    told = trial_lines(started, ["blocks", "learning_rate"])
+    assert told == ["trial 3 begins · blocks 2 · learning_rate 0.008888"]
