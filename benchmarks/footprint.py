@@ -32,6 +32,7 @@ from hexshards.units import show_bytes
 
 POSITIONS, EPOCHS, BATCH = 97_000_000, 5, 1024
 POLL_S = 0.02
+SIDE = 13
 GAME_POSITIONS = 152.5
 
 OPEN = """
@@ -90,13 +91,14 @@ def index_of(positions: int, folder: Path) -> int:
                 block_crc32=tuple(range(2**31, 2**31 + blocks)),
             )
         )
-    counts = Counts(blue_wins=positions, red_wins=0, without_policy=0, plies=(positions,))
+    plies = (positions, *[0] * SIDE**2)  # as many as a board has cells, and the empty board
+    counts = Counts(blue_wins=positions, red_wins=0, without_policy=0, plies=plies)
     split = Split(
         shards=tuple(shards),
         games=positions // 80,
         **{name: getattr(counts, name) for name in ("blue_wins", "red_wins", "without_policy", "plies")},
     )
-    layout = Layout(side=13, soft=False, codec="zstd", block_positions=block)
+    layout = Layout(side=SIDE, soft=False, codec="zstd", block_positions=block)
     sources = tuple(f"games_{number:04d}.trmph" for number in range(500))
     Index(layout=layout, splits={"train": split}, sources=sources, inputs=(), options={}).write(folder)
     return (folder / "index.json").stat().st_size
