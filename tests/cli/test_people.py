@@ -110,7 +110,7 @@ def test_the_command_line_wins_over_the_file_of_options(data, tmp_path):
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ("lerning_rate = 1", "no option of `hexshards train`: lerning_rate. Did you mean learning_rate?"),
+        ("lerning_rate = 1", "no option of `hexshards train`: lerning_rate. Did you mean learning_rate"),
         ("quiet = true", "no option of `hexshards train`: quiet"),
         ("seed = [1]", "seed must be a number, a text, true or false"),
         ('epochs = "many"', "epochs must be a whole number like"),
