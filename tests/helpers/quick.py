@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[1]
 NOT_UNITS = ("laws", "benchmarks", "fuzz", "helpers")
 BUSY = re.compile(
     r"subprocess|\bwarm\.|multiprocessing|fork\(|os\.system|pipe:|three_processes|s3_bucket|serving\(|WebLoader"
-    r"|DataLoader|workers\b|executors|\.local\(|\"(convert|bench)\""
+    r"|DataLoader|workers\b|executors|_Pools|\.local\(|\"(convert|bench)\""
 )
 TRAINS = re.compile(r"\b(train|sweep|started|fit|rehearse|overfit)\(|train_on_batches|\"train\"")
 STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"}
