@@ -205,7 +205,7 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
         refusals,
         rejects=work.out / rejects_name(work.base),
         max_rejects=max_rejects,
-        side=work.base.side if work.base else None,
+        side=work.base.side if work.base else work.spec.side,
     )
     if work.spec.dedupe == "games":
         spills, told = _once(work, spills, runner)

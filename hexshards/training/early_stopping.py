@@ -83,15 +83,16 @@ class Standing:
 
     def exhausted(self, record: Mapping[str, Any], early: EarlyStopping) -> bool:
         """Whether patience ended with a mini-epoch. Raises ValueError where it lacks the metric but was validated."""
-        if early.patience is None or not record.get("val"):
+        if not record.get("val"):
             return False
-        if early.value(record) is None:
+        # a metric that somebody named is one to choose the best by, also where nothing waits for it
+        if early.value(record) is None and (early.patience is not None or early.metric != EarlyStopping().metric):
             names = [f"val.{name}" for name in record["val"]]
             raise ValueError(
                 f"the metric {escaped(early.metric)} is not in a mini-epoch's record. "
                 f"It has {', '.join(map(escaped, names))}"
             )
-        return self.waited >= early.patience
+        return early.patience is not None and self.waited >= early.patience
 
     def why(self, early: EarlyStopping) -> str:
         """The reason of an early end, for a person."""

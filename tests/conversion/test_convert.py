@@ -20,7 +20,7 @@ from hexshards.cli.dataset_view import info_text
 from hexshards.conversion import spill_sources
 from hexshards.conversion.convert import convert
 from hexshards.conversion.options import ConvertSpec
-from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
+from hexshards.conversion.random_files import examples_of, trmph_line, write, write_processed
 from hexshards.dataset.index import read_index
 from hexshards.dataset.split import game_keys, in_val
 from hexshards.dataset.verify import verify
@@ -568,3 +568,10 @@ def test_codecs_hold_the_same_columns(sources, data, tmp_path):
     for split in ("train", "val"):
         as_recorded, packed = columns_of(tmp_path / "plain", split), columns_of(data, split)
         assert all(np.array_equal(as_recorded[name], packed[name]) for name in packed)
+
+
+@pytest.mark.parametrize("form", ["processed", "trmph"])
+def test_a_file_of_another_side_than_is_asked_for_is_refused(form, tmp_path):
+    write(tmp_path / "files", games=3, side=5, games_per_file=3, format=form)
+    with pytest.raises(InputRejected, match="holds boards of side 5, others of 6"):
+        convert(tmp_path / "files", out=tmp_path / "data", side=6)

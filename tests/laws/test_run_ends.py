@@ -143,6 +143,12 @@ def minis(run: Path) -> int:
     return len(log_lines(run))
 
 
+@pytest.mark.parametrize("patience", [None, 1])
+def test_a_metric_that_no_record_has_is_an_error_whether_anything_waits_for_it_or_not(patience, tmp_path):
+    with pytest.raises(ValueError, match=r"the metric val\.los is not in a mini-epoch's record"):
+        train(tmp_path, early=EarlyStopping(patience=patience, metric="val.los"))
+
+
 @pytest.mark.parametrize(
     ("early", "expected", "best"),
     [

@@ -219,7 +219,7 @@ def test_a_metric_that_no_record_has_fails_every_trial_and_ends_with_1(data, tmp
     file = toml(tmp_path / "sweep.toml", config)
     result = CliRunner().invoke(app, ["sweep", str(data), "--config", str(file), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1, result.output
-    assert "no mini-epoch's record has the number val.nothing" in result.output
+    assert "the metric val.nothing is not in a mini-epoch's record" in result.output
 
 
 # what a file may say -------------------------------------------------------------------------------------------------
