@@ -1,19 +1,20 @@
 """Game records of any format: what a parser read becomes positions, and all that is not kept is named or counted.
 
-A parser yields ``Game``s, whose moves are still text, and ``Reject``s. A game with a swap is stated as it stands after
-the swap, so that it is the same game by whatever rule its site swaps: BLUE moved first, the players take turns. What a
-file says soundly, but no dataset of one side can hold, is no fault: games of other sides, with a pass, or without a
-connection are counted in a note.
+A format's ``parse`` yields ``Game``s, whose moves are still text, and ``Reject``s. A game with a swap is stated as it
+stands after the swap, so that it is the same game by whatever rule its site swaps: BLUE moved first, the players take
+turns. What a file says soundly, but no dataset of one side can hold, is no fault: games of other sides, with a pass, or
+without a connection are counted in a note.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +22,20 @@ from numpy.typing import NDArray
 from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.sources import Chunk, Games, source_name
 from hexshards.errors import DataError, printable
-from hexshards.game.board import MAX_SIDE, MIN_SIDE
+from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import VISITS, Array, Column
 from hexshards.game.game_filter import NOT_SAID, GameFilter, Players
 from hexshards.game.positions import Positions, Reject, no_positions
-from hexshards.game.records import NOBODY, GameRecords
+from hexshards.game.records import NOBODY, GameRecords, selected
 from hexshards.game.visits import Entries, visits_of
+from hexshards.storage.files import gunzip
 from hexshards.units import counted
 
 CHUNK_GAMES = 512
 """Games checked together; see trmph."""
+
+MAX_STRAYS = 1_000
+"""A file of lines with more that are no games than this, and than games, is refused."""
 
 Ended = Literal["connected", "resigned", "other", "unknown"]
 """How a game ended: as the file says, by a connection; by a resignation; by a clock or a forfeit; it does not say."""
@@ -57,52 +62,58 @@ class Game:
     """Of the position before each move, and after the last, what it says for optional columns; none, or one each."""
 
 
-class Parser(Protocol):
-    """What a format is, but for what all of them share."""
+class GameLists(ABC):
+    """Converter of a format of game records: a subclass says what its files are called, and parses one.
 
-    def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterable[Game | Reject | str]:
-        """The games of a file, what is not well-formed in it, and why a game is passed over, to be counted.
+    See sources.GameSource.
+    """
+
+    patterns: tuple[str, ...]
+    named_patterns: tuple[str, ...] = ()
+
+    @abstractmethod
+    def parse(self, data: bytes, *, where: str) -> Iterable[Game | Reject | str]:
+        """The games of a file, decompressed; what is not well-formed in it; why a game is passed over, to be counted.
 
         Raises DataError where it is no file of this format.
         """
-        ...
-
-
-class GameLists:
-    """The converter of a format that a parser reads: see sources.GameSource."""
-
-    def __init__(self, parser: Parser) -> None:
-        self.parser = parser
 
     def read(
         self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT, skip: Collection[int] = ()
     ) -> Iterator[Chunk]:
         """Yield the file's positions. The games numbered in ``skip`` are passed over."""
-        source = (source_name(name),)
-        file = _sorted_out(self.parser.parse(data, where=where, spec=spec), spec)
-        notes = list(file.notes)
-        yield Chunk(no_positions(file.side), source, file.rejects, notes)
-        skipped = frozenset(skip)
+        source, skipped = (source_name(name),), frozenset(skip)
+        file = self._file(data, where, spec)
+        yield Chunk(no_positions(file.side), source, file.rejects, file.notes)
         for part in _parts(file.games):
             checked = _checked(part, spec)
-            rows = np.array(
-                [row for row in np.flatnonzero(checked.sound).tolist() if part[row].number not in skipped],
-                dtype=np.int64,
-            )
-            positions = checked.records.positions(rows, "all")
-            positions = _with_extras(positions, [part[row] for row in rows.tolist()])
-            yield Chunk(_selected(positions, spec), source, checked.rejects, notes)
+            rows = [row for row in np.flatnonzero(checked.sound).tolist() if part[row].number not in skipped]
+            every = checked.records.positions(np.array(rows, dtype=np.int64), "all")
+            positions = selected(_with_extras(every, [part[row] for row in rows]), spec.positions)
+            yield Chunk(positions, source, checked.rejects, file.notes)
 
     def games(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Games:
         """The games whose positions ``read`` yields."""
-        file = _sorted_out(self.parser.parse(data, where=where, spec=spec), spec)
         keys, numbers = [np.zeros((0, 2), dtype=np.uint64)], [np.zeros(0, dtype=np.int32)]
-        for part in _parts(file.games):
+        for part in _parts(self._file(data, where, spec).games):
             checked = _checked(part, spec)
             rows = np.flatnonzero(checked.sound)
             keys.append(checked.records.keys(rows))
             numbers.append(checked.records.number[rows])
         return Games(np.concatenate(keys), np.concatenate(numbers))
+
+    def _file(self, data: bytes, where: str, spec: ConvertSpec) -> _File:
+        plain = gunzip(data, where=where) if data.startswith(b"\x1f\x8b") else data
+        return _sorted_out(self.parse(plain, where=where), spec)
+
+
+def numbered_lines(data: bytes) -> Iterator[tuple[str, int, str]]:
+    """The lines of a text that are not blank: the place of each, its number among them from 1, and its text."""
+    number = 0
+    for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        if text := raw.decode(errors="replace").strip():
+            number += 1
+            yield f"line {line}", number, text
 
 
 # files --------------------------------------------------------------------------------------------------------------
@@ -114,7 +125,7 @@ class _File(NamedTuple):
     side: int
     games: list[Game]
     rejects: list[Reject]
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 def _sorted_out(parsed: Iterable[Game | Reject | str], spec: ConvertSpec) -> _File:
@@ -145,7 +156,7 @@ def _sorted_out(parsed: Iterable[Game | Reject | str], spec: ConvertSpec) -> _Fi
         else:
             kept.append(game)
     notes = [f"passed over: {counted(count, 'game')} {why}" for why, count in sorted(passed_over.items())]
-    return _File(side, kept, rejects, tuple(notes or (() if kept or rejects else ("holds no games",))))
+    return _File(side, kept, rejects, notes or ([] if kept or rejects else ["holds no games"]))
 
 
 def _not_trusted(game: Game, spec: ConvertSpec) -> str:
@@ -191,20 +202,23 @@ class _Spelled(NamedTuple):
 def _checked(games: list[Game], spec: ConvertSpec) -> _Checked:
     after_swaps = [_after_swap(game) for game in games]
     cells = [cells for _, cells, _ in after_swaps]
+    winner = np.array([winner for _, _, winner in after_swaps], dtype=np.int8)
     records = GameRecords.laid(
         games[0].side,
         number=np.array([game.number for game in games], dtype=np.int32),
-        winner=np.array([winner for _, _, winner in after_swaps], dtype=np.int8),
+        winner=winner,
         cell_M=np.array([cell for of_game in cells for cell in of_game], dtype=np.int16),
         plies_G=np.array([len(of_game) for of_game in cells], dtype=np.int64),
     )
-    records = records.with_winners(np.where(records.winner == NOBODY, records.joined()[0], records.winner))
-    unknown = records.winner == NOBODY
-    records = records.with_winners(np.where(unknown, 0, records.winner).astype(np.int8))
+    unknown = winner == NOBODY
+    if unknown.any():
+        # who connected has won; where nobody did, a winner that the check cannot trust stands in for nobody
+        joined = np.where(unknown, records.joined()[0], winner)
+        unknown = joined == NOBODY
+        records = replace(records, winner=np.where(unknown, BLUE, joined).astype(np.int8))
     trusted = np.array([game.ended in ("resigned", "other") or spec.unfinished == "keep" for game in games])
-    sound, faults = records.check(
-        _Spelled(games, [moves for moves, _, _ in after_swaps]), unfinished=trusted & ~unknown
-    )
+    spelling = _Spelled(games, [moves for moves, _, _ in after_swaps])
+    sound, faults = records.check(spelling, unfinished=trusted & ~unknown)
     rejects = [Reject(games[game].place, *fault) for game, fault in sorted(faults.items())]
     return _Checked(records, sound, rejects)
 
@@ -252,14 +266,10 @@ def _cells(side: int, *, turned: bool = False) -> dict[str, int]:
 # positions ----------------------------------------------------------------------------------------------------------
 
 
-def _selected(positions: Positions, spec: ConvertSpec) -> Positions:
-    if spec.positions == "all":
-        return positions
-    return positions.take(positions.ply == positions.plies - (spec.positions == "penultimate"))
-
-
 def _with_extras(positions: Positions, games: list[Game]) -> Positions:
     """The positions of games with what they say for optional columns; a column that none names is left out."""
+    if not any(game.extras for game in games):
+        return positions
     rows = [extra for game in games for extra in (game.extras or [{}] * (_plies(game) + 1))]
     named = {column: None for extra in rows for column in extra}
     columns: dict[Column, Array] = {}
@@ -269,7 +279,7 @@ def _with_extras(positions: Positions, games: list[Game]) -> Positions:
             if column in extra:
                 numbers[row] = extra[column]
         columns[column] = numbers
-    return positions.with_optional(columns) if columns else positions
+    return positions.with_optional(columns)
 
 
 def _plies(game: Game) -> int:

@@ -12,12 +12,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hexshards.conversion.options import ConvertSpec
-from hexshards.converters.game_lists import PASS, SWAP_PIECES, Ended, Game, GameLists, not_of_the_format, spelled
+from hexshards.converters.game_lists import (
+    MAX_STRAYS,
+    PASS,
+    SWAP_PIECES,
+    Ended,
+    Game,
+    GameLists,
+    not_of_the_format,
+    numbered_lines,
+    spelled,
+)
 from hexshards.errors import printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.positions import Reject
-from hexshards.storage.files import gunzip
 
 MAX_MOVES = MAX_SIDE**2 + 2
 """Moves of a game at most: each cell, a swap, and one that is one too many."""
@@ -28,8 +36,8 @@ _MOVE = re.compile(r"[a-z]{1,2}[0-9]{1,3}+|:s|:p|:[rf][bw]")
 _TOKENS = {":s": SWAP_PIECES, ":p": PASS}
 
 
-class _HexWorld:
-    """The parser of lists of links; ``game`` is the number of the line among those that are not blank, from 1."""
+class HexWorldLinks(GameLists):
+    """Converter for lists of links to boards of HexWorld; ``game`` is the number of the line that is not blank."""
 
     patterns = ("*.hexworld", "*.hexworld.txt", "*.hexworld.gz")
     named_patterns = ("*.txt",)
@@ -39,29 +47,20 @@ class _HexWorld:
         """Whether the first bytes of a file are of one of these."""
         return b"hexworld.org/board" in head
 
-    def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterator[Game | Reject | str]:
-        """See game_lists.Parser."""
-        if data.startswith(b"\x1f\x8b"):
-            data = gunzip(data, where=where)
-        links = 0
-        strays = list[Reject]()
-        number = 0
-        for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-            text = raw.decode(errors="replace").strip()
-            if not text:
-                continue
-            number += 1
+    def parse(self, data: bytes, *, where: str) -> Iterator[Game | Reject | str]:
+        """See game_lists.GameLists."""
+        links, strays = 0, list[Reject]()
+        for place, number, text in numbered_lines(data):
             if text.startswith("# "):
                 continue
-            place = f"line {line}"
             if link := _LINK.search(text):
                 links += 1
                 yield _game(link[1], place, number)
             else:
                 strays.append(Reject(place, "not a link to a board", printable(text[:200], width=40)))
-                if len(strays) > 1_000 + links:
+                if len(strays) > MAX_STRAYS + links:
                     break
-        if (not links and strays) or len(strays) > 1_000 + links:
+        if (not links and strays) or len(strays) > MAX_STRAYS + links:
             raise not_of_the_format("holds no list of links like https://hexworld.org/board/#11c1,a2b3", where)
         yield from strays
 
@@ -90,14 +89,3 @@ def _game(link: str, place: str, number: int) -> Game | Reject:
     if early := [token for token in tokens if token[:2] in (":r", ":f")]:
         return Reject(place, "moves after the end", early[0])
     return Game(place, number, side, spelled(_TOKENS.get(token, token) for token in tokens), first_won, ended)
-
-
-class HexWorldLinks(GameLists):
-    """Converter for lists of links to boards of HexWorld."""
-
-    patterns = _HexWorld.patterns
-    named_patterns = _HexWorld.named_patterns
-    recognises = staticmethod(_HexWorld.recognises)
-
-    def __init__(self) -> None:
-        super().__init__(_HexWorld())

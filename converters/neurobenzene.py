@@ -13,17 +13,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hexshards.conversion.options import ConvertSpec
-from hexshards.converters.game_lists import Game, GameLists, not_of_the_format, spelled, visits_before
+from hexshards.converters.game_lists import (
+    MAX_STRAYS,
+    Game,
+    GameLists,
+    not_of_the_format,
+    numbered_lines,
+    spelled,
+    visits_before,
+)
 from hexshards.errors import printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import Column
 from hexshards.game.positions import Reject
-from hexshards.storage.files import gunzip
 from hexshards.units import counted
-
-MAX_STRAYS = 1_000
-"""A file with more lines that are no games than this, and than games, is refused."""
 
 _SIDE = re.compile(r"#\s*([0-9]{1,2})\s*x\s*([0-9]{1,2})\b.*")
 _MOVE = re.compile(r"([BW])\[([a-z]{1,2}[0-9]{1,3})\](?:\[([^\]]{1,8000})\])?\s+")
@@ -31,31 +34,24 @@ _VALUE = re.compile(r"-?[0-9]{1,3}(?:\.[0-9]{0,20})?")
 _SHARE = re.compile(r"\s*([a-z])([0-9]{1,2})[ :]\s*([0-9][0-9.e+-]{0,20})\s*")
 
 
-class _Neurobenzene:
-    """The parser; ``game`` is the number of the line among those that are not blank, from 1."""
+class NeurobenzeneGames(GameLists):
+    """Converter for games of MoHex-3HNN's training loop; ``game`` is the number of the line that is not blank."""
 
     patterns = ("*.shf", "*.shf.gz")
 
-    def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterator[Game | Reject | str]:
-        """See game_lists.Parser."""
-        if data.startswith(b"\x1f\x8b"):
-            data = gunzip(data, where=where)
-        side = games = number = 0
-        strays = list[Reject]()
-        for line, raw in enumerate(data.splitlines(), 1):
-            text = raw.decode(errors="replace").strip()
-            if not text:
-                continue
-            number += 1
+    def parse(self, data: bytes, *, where: str) -> Iterator[Game | Reject | str]:
+        """See game_lists.GameLists."""
+        side, games, strays = 0, 0, list[Reject]()
+        for place, number, text in numbered_lines(data):
             if text.startswith("#"):
                 header = _SIDE.fullmatch(text)
                 side = int(header[1]) if header and header[1] == header[2] else side
                 continue
             if not side:
                 raise not_of_the_format("does not begin with the side of the board, like #13 x 13 Hex", where)
-            game = _game(text, side, f"line {line}", number)
-            games += isinstance(game, Game)
+            game = _game(text, side, place, number)
             if isinstance(game, Game):
+                games += 1
                 yield game
             else:
                 strays.append(game)
@@ -103,12 +99,3 @@ def _visits(text: str | None, side: int) -> dict[Column, object] | None:
         return None
     row, col, share = np.array(cells).T
     return visits_before((row * side + col).astype(np.int64), share, side=side)
-
-
-class NeurobenzeneGames(GameLists):
-    """Converter for games of MoHex-3HNN's training loop."""
-
-    patterns = _Neurobenzene.patterns
-
-    def __init__(self) -> None:
-        super().__init__(_Neurobenzene())

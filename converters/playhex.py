@@ -13,12 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from hexshards.conversion.options import ConvertSpec
 from hexshards.converters.game_lists import Ended, Game, GameLists, not_of_the_format, spelled
 from hexshards.errors import printable
 from hexshards.game.game_filter import Players
 from hexshards.game.positions import Reject
-from hexshards.storage.files import gunzip
 
 MIN_GAME_BYTES = 40
 """A shorter object cannot state a game."""
@@ -42,16 +40,14 @@ _ENTRY = msgspec.json.Decoder(_Entry)
 _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _PlayHex:
-    """The parser of the export; ``game`` is the number of the object, from 1."""
+class PlayHexGames(GameLists):
+    """Converter for PlayHex's export of its games; ``game`` is the number of the object, from 1."""
 
     patterns = ("playhex-games-*.json.gz", "playhex-games-*.json")
     named_patterns = ("*.json", "*.json.gz")
 
-    def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterator[Game | Reject | str]:
-        """See game_lists.Parser."""
-        if data.startswith(b"\x1f\x8b"):
-            data = gunzip(data, where=where)
+    def parse(self, data: bytes, *, where: str) -> Iterator[Game | Reject | str]:
+        """See game_lists.GameLists."""
         # an array of other things would take 60 bytes for each that is written in two
         if data.count(b"{") > len(data) / MIN_GAME_BYTES or data.count(b",") > len(data) / 8:
             raise not_of_the_format("is no array of games", where)
@@ -80,13 +76,3 @@ def _game(raw: bytes, number: int) -> Game | Reject:
         ended=_ENDED.get(entry.outcome or "path", "other"),
         players=Players(rated=entry.rated, bots=None if None in kinds else "bot" in kinds),
     )
-
-
-class PlayHexGames(GameLists):
-    """Converter for PlayHex's export of its games."""
-
-    patterns = _PlayHex.patterns
-    named_patterns = _PlayHex.named_patterns
-
-    def __init__(self) -> None:
-        super().__init__(_PlayHex())

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from hexshards.conversion.options import ConvertSpec
 from hexshards.converters import minizero
 from hexshards.converters.game_lists import (
     PASS,
@@ -38,10 +37,9 @@ from hexshards.converters.game_lists import (
 from hexshards.converters.minizero import Node, node_text
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE
-from hexshards.game.columns import OPTIONAL, Column
+from hexshards.game.columns import SEARCH_VALUE, Column
 from hexshards.game.game_filter import Players
 from hexshards.game.positions import Reject
-from hexshards.storage.files import gunzip
 from hexshards.units import counted
 
 MAX_GAME_BYTES = 1 << 20
@@ -53,25 +51,22 @@ MAX_PARENTHESES = 1_000
 MAX_UNCLOSED = 20
 """Games without an end in a file at most: to look for the end of one takes half a second."""
 
-_START = re.compile(rb"\(\s*;")
+_START, _NEXT = re.compile(rb"\(\s*;"), re.compile(rb"\n\s*\(\s*;")
 _WORDS = {"swap-pieces": SWAP_PIECES, "swap": SWAP_PIECES, "swap-sides": SWAP_SIDES, "pass": PASS, "": PASS}
 _RESULT = re.compile(r"([BW])(?:\+(.*))?", re.IGNORECASE | re.DOTALL)
 _SEARCH = re.compile(r"\s*([01]?\.[0-9]+|[01])\s+([01]?\.[0-9]+|[01])\s+([01]?\.[0-9]+|[01])(?:\s+v=([0-9]+))?")
 _MINIZERO = re.compile(r"hex(_[0-9]+x[0-9]+)?")
 _RATING = re.compile(r"\s*([0-9]{1,5})")
-_SEARCH_VALUE = next(column for column in OPTIONAL if column.name == "search_value")
 
 
-class _Sgf:
-    """The parser; ``game`` is the number of the game in the file, from 1."""
+class SgfGames(GameLists):
+    """Converter for games in SGF and HSGF; ``game`` is the number of the game in the file, from 1."""
 
     patterns = ("*.sgf", "*.hsgf", "*.sgf.gz", "*.sgfs")
 
-    def parse(self, data: bytes, *, where: str, spec: ConvertSpec) -> Iterator[Game | Reject | str]:
-        """See game_lists.Parser."""
+    def parse(self, data: bytes, *, where: str) -> Iterator[Game | Reject | str]:
+        """See game_lists.GameLists."""
         grammar = _grammar(where)
-        if data.startswith(b"\x1f\x8b"):
-            data = gunzip(data, where=where)
         number = at = unclosed = 0
         while start := _START.search(data, at):
             number += 1
@@ -86,7 +81,7 @@ class _Sgf:
                         f"has more than {counted(MAX_UNCLOSED, 'game')} whose parentheses are not closed", where
                     )
                 # what comes next may be a game again, and begins a line
-                following = re.compile(rb"\n\s*\(\s*;").search(data, at)
+                following = _NEXT.search(data, at)
                 at = following.start() if following else len(data)
                 yield Reject(place, "not a game", "its parentheses are not closed, or it is longer than any game")
             elif sum(token == b"(" for kind, token in tokens if kind == "D") > MAX_PARENTHESES:
@@ -142,7 +137,7 @@ def _of_nodes(nodes: list[Node], side: int, place: str, number: int) -> Game | R
         if text == "resign":
             resigned = colour
             continue
-        moves.append(_WORDS.get(text) or _move(text, side))
+        moves.append(_WORDS.get(text) or _move(text))
         colours.append(colour)
         extras.append(_search(node))
     if any(one == other for one, other in pairwise(colours)):
@@ -176,7 +171,7 @@ def _ended(how: str | None) -> Ended:
     return "other" if word.startswith(("t", "f")) else "unknown"
 
 
-def _move(text: str, side: int) -> str:
+def _move(text: str) -> str:
     """Column's letter and row's number; two letters are those of column and row."""
     if re.fullmatch(r"[a-s][a-s]", text):
         return f"{text[0]}{ord(text[1]) - ord('a') + 1}"
@@ -195,13 +190,4 @@ def _search(node: Node) -> float | None:
 def _of_red(white_wins: float | None, first: str) -> dict[Column, object]:
     if white_wins is None:
         return {}
-    return {_SEARCH_VALUE: np.float32(white_wins if first == "B" else 1 - white_wins)}
-
-
-class SgfGames(GameLists):
-    """Converter for games in SGF and HSGF."""
-
-    patterns = _Sgf.patterns
-
-    def __init__(self) -> None:
-        super().__init__(_Sgf())
+    return {SEARCH_VALUE: np.float32(white_wins if first == "B" else 1 - white_wins)}

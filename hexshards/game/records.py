@@ -10,7 +10,7 @@ Legend of shapes: G games, M moves of all games one after another, P positions, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
@@ -106,10 +106,6 @@ class GameRecords:
             joined[connects(boards, player=player).reshape(joined.shape)] = player
         return joined[0], joined[1]
 
-    def with_winners(self, winner: NDArray[np.int8]) -> GameRecords:
-        """The same games with other winners."""
-        return replace(self, winner=winner)
-
     def check(
         self, spelling: Spelling, *, unfinished: bool | NDArray[np.bool_]
     ) -> tuple[NDArray[np.bool_], dict[int, tuple[str, str]]]:
@@ -184,7 +180,7 @@ class GameRecords:
         plies_P = self.plies_G[game_P]
         final_P = ply_P == plies_P
         next_P = self.cell_M[self.first_G[game_P] + ply_P - final_P]
-        positions = Positions(
+        every = Positions(
             side=self.side,
             stones=_stones(next_P, ply_P, start_P, self.side),
             policy=np.where(final_P, np.int16(NO_POLICY), next_P),
@@ -196,8 +192,14 @@ class GameRecords:
             plies=plies_P.astype(np.int16),
             tier=np.full(len(game_P), UNKNOWN, dtype=np.int8),
         )
-        chosen = {"all": slice(None), "final": final_P, "penultimate": ply_P == plies_P - 1}[selector]
-        return positions.take(chosen)
+        return selected(every, selector)
+
+
+def selected(positions: Positions, selector: Selector) -> Positions:
+    """Those positions of whole games that a selector takes."""
+    if selector == "all":
+        return positions
+    return positions.take(positions.ply == positions.plies - (selector == "penultimate"))
 
 
 def _stones(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.options import StepSpec
+from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings
@@ -150,3 +150,9 @@ def assert_same_run(run: Path, whole: Path) -> None:
         ours, theirs = (plain(checkpoint_file.read(folder / "checkpoints" / name)) for folder in (run, whole))
         assert ours == theirs, f"{name} differs"
     assert log_lines(run) == log_lines(whole)
+
+
+def small_spec(data: Path, run: Path, **options: Any) -> TrainSpec:
+    """A training of two mini-epochs of 64 samples."""
+    small = {"channels": 2, "blocks": 1, "batch_size": 32, "mini_epoch_samples": 64, "warmup_samples": 0, "threads": 1}
+    return TrainSpec(data=data, run=run, device="cpu", **{**small, "max_samples": 128, **options})

@@ -13,18 +13,17 @@ import pytest
 import torch
 from helpers import small_hex_ai
 from helpers.saved_networks import boards, saved
-from helpers.small_runs import MINI, SmallLoader, Validation, seeded
+from helpers.small_runs import train
 from torch import nn
 from typer.testing import CliRunner
 
-from hexshards import MiniEpochOrchestrator, RunSettings, export_network
+from hexshards import export_network
 from hexshards.cli.app import app
 from hexshards.errors import DataError
 from hexshards.interop.export import _check
 from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.steps.model import TwoHeadedResNet
-from hexshards.training.steps.trainer import Trainer
 
 
 def test_hex_ais_programs_find_a_run_that_was_exported_and_load_it_strictly(tmp_path):
@@ -117,16 +116,7 @@ def test_an_export_that_answers_otherwise_is_refused_in_words():
 
 
 def run(folder: Path, *, epochs: int = 1, last: int | None = None) -> None:
-    MiniEpochOrchestrator(
-        seeded(Trainer),
-        SmallLoader(),
-        Validation(),
-        run=folder,
-        mini_epoch_samples=MINI,
-        num_epochs=epochs,
-        hooks=[HexAiCheckpoints()],
-        settings=RunSettings(retention=Retention(last=last)),
-    ).run()
+    train(folder, num_epochs=epochs, hooks=[HexAiCheckpoints()], retention=Retention(last=last))
 
 
 def test_a_run_saves_hex_ais_checkpoints_too_and_keeps_no_more_of_them_than_of_its_own(tmp_path):

@@ -9,28 +9,18 @@ from typing import Any
 
 import pytest
 from helpers import small_hex_ai
-from helpers.small_runs import MINI, SmallLoader, Validation, log_lines, seeded
+from helpers.small_runs import log_lines, orchestrator
 
-from hexshards import HexAiMetrics, MiniEpochOrchestrator, RunSettings
+from hexshards import HexAiMetrics
 from hexshards.interop.hex_ai_metrics import COLUMNS, name_of
 from hexshards.training.hooks import RunStarted, Saved
-from hexshards.training.steps.trainer import Trainer
 
 OPTIONS = {"learning_rate": 1e-3, "clip_norm": 5.0, "value_learning_rate_factor": 0.1, "policy_weight": 0.15}
 CURVE = "lr=0.00100, mgn=5.0, vlrf=0.1"
 
 
 def train(run: Path, *, epochs: int = 1, hook: HexAiMetrics | None = None) -> None:
-    MiniEpochOrchestrator(
-        seeded(Trainer),
-        SmallLoader(),
-        Validation(),
-        run=run,
-        mini_epoch_samples=MINI,
-        num_epochs=epochs,
-        hooks=[hook or HexAiMetrics()],
-        settings=RunSettings(options=OPTIONS),
-    ).run()
+    orchestrator(run, num_epochs=epochs, hooks=[hook or HexAiMetrics()], options=OPTIONS).run()
 
 
 def books(folder: Path) -> list[Path]:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import pytest
 import torch
 from helpers.small_data import dataset, examples, write_examples
+from helpers.small_runs import small_spec
 from helpers.steps import Bare, assert_equal, batch
 from torch import Tensor, nn
 
-from hexshards import TrainSpec, TwoHeadedResNet
+from hexshards import TwoHeadedResNet
 from hexshards.conversion.convert import convert
 from hexshards.errors import DataError
 from hexshards.reports.history import read_history
@@ -180,8 +181,7 @@ def searched(tmp_path_factory):
 
 
 def spec(data, run, **options):
-    small = {"channels": 2, "blocks": 1, "batch_size": 32, "mini_epoch_samples": 64, "warmup_samples": 0, "threads": 1}
-    return TrainSpec(data=data, run=run, device="cpu", **{**small, "max_samples": 128, "diagnose": 64, **options})
+    return small_spec(data, run, **{"diagnose": 64, **options})
 
 
 EVERYTHING = {

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from helpers.small_data import columns_of, dataset, examples, write_examples
+from helpers.small_runs import small_spec
 from helpers.steps import Bare, assert_equal, batch, weights
 from torch import Tensor
 
-from hexshards import TrainSpec
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.errors import DataError
@@ -130,8 +130,7 @@ def rich(tmp_path_factory):
 
 
 def spec(data, run, **options):
-    small = {"channels": 2, "blocks": 1, "batch_size": 32, "mini_epoch_samples": 64, "warmup_samples": 0, "threads": 1}
-    return TrainSpec(data=data, run=run, device="cpu", **{**small, "max_samples": 128, "diagnose": 32, **options})
+    return small_spec(data, run, **{"diagnose": 32, **options})
 
 
 def test_weights_are_read_where_a_dataset_or_a_rule_gives_them_and_nowhere_else(plain, rich, tmp_path):
