@@ -24,7 +24,7 @@ import torch
 from harness.recording import arguments_of, files_of, machine, write_results
 
 import hexshards
-from hexshards.loading.expand import Packed, expand_on_device
+from hexshards.loading.expansion.expand import Packed, expand_on_device
 from hexshards.training.options import StepSpec
 
 ROOT = Path(__file__).parents[1]

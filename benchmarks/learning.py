@@ -26,7 +26,7 @@ from systems import hex_ai_pickles
 from torch import Tensor, nn
 
 import hexshards
-from hexshards.loading.expand import Batch, Packed, expand
+from hexshards.loading.expansion.expand import Batch, Packed, expand
 from hexshards.training.options import StepSpec
 
 BATCH, FILES, VAL_SHARE, POOL_SHARE, PER_GAME = 256, 20, 0.1, 0.5, 8

@@ -30,8 +30,8 @@ from hexshards.game.columns import OPTIONAL, VISITS
 from hexshards.game.random_games import play
 from hexshards.game.random_visits import search
 from hexshards.game.visits import Entries, Visits, visits_of
-from hexshards.loading import expand_compiled
-from hexshards.loading.expand import Fill, expand
+from hexshards.loading.expansion import expand_compiled
+from hexshards.loading.expansion.expand import Fill, expand
 
 POSITIONS, CELLS, SIDE = 8_192, 169, 13
 SIMULATIONS = (100, 200, 400, 800)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hexshards.interop.hex_ai_trainer import HexAiTrainer as HexAiTrainer
     from hexshards.interop.saved_network import Network as Network
     from hexshards.interop.saved_network import load_network as load_network
-    from hexshards.loading.expand import expand as expand
+    from hexshards.loading.expansion.expand import expand as expand
     from hexshards.loading.loader import Batch as Batch
     from hexshards.loading.loader import Loader as Loader
     from hexshards.loading.loader import loader as loader
@@ -36,17 +36,6 @@ if TYPE_CHECKING:
     from hexshards.loading.webdataset_pipeline import decode_column as decode_column
     from hexshards.loading.webdataset_pipeline import pipeline as pipeline
     from hexshards.sweeps.sweep import sweep as sweep
-    from hexshards.training.hooks import Event as Event
-    from hexshards.training.hooks import Hook as Hook
-    from hexshards.training.hooks import MiniEpochBegun as MiniEpochBegun
-    from hexshards.training.hooks import MiniEpochTrained as MiniEpochTrained
-    from hexshards.training.hooks import Noticed as Noticed
-    from hexshards.training.hooks import Progressed as Progressed
-    from hexshards.training.hooks import RunEnded as RunEnded
-    from hexshards.training.hooks import RunStarted as RunStarted
-    from hexshards.training.hooks import Saved as Saved
-    from hexshards.training.hooks import Validated as Validated
-    from hexshards.training.hooks import Validating as Validating
     from hexshards.training.options import StepSpec as StepSpec
     from hexshards.training.options import TrainSpec as TrainSpec
     from hexshards.training.orchestrator import MiniEpochOrchestrator as MiniEpochOrchestrator
@@ -54,43 +43,54 @@ if TYPE_CHECKING:
     from hexshards.training.settings import RunSettings as RunSettings
     from hexshards.training.steps.model import TwoHeadedResNet as TwoHeadedResNet
     from hexshards.training.steps.trainer import Trainer as Trainer
+    from hexshards.training.tracking.hooks import Event as Event
+    from hexshards.training.tracking.hooks import Hook as Hook
+    from hexshards.training.tracking.hooks import MiniEpochBegun as MiniEpochBegun
+    from hexshards.training.tracking.hooks import MiniEpochTrained as MiniEpochTrained
+    from hexshards.training.tracking.hooks import Noticed as Noticed
+    from hexshards.training.tracking.hooks import Progressed as Progressed
+    from hexshards.training.tracking.hooks import RunEnded as RunEnded
+    from hexshards.training.tracking.hooks import RunStarted as RunStarted
+    from hexshards.training.tracking.hooks import Saved as Saved
+    from hexshards.training.tracking.hooks import Validated as Validated
+    from hexshards.training.tracking.hooks import Validating as Validating
 
 _HOMES = {
     "Batch": "loading.loader",
     "ConvertSpec": "conversion.options",
     "DataError": "errors",
-    "Event": "training.hooks",
+    "Event": "training.tracking.hooks",
     "HexAiCheckpoints": "interop.hex_ai_checkpoint",
     "HexAiMetrics": "interop.hex_ai_metrics",
     "HexAiTrainer": "interop.hex_ai_trainer",
-    "Hook": "training.hooks",
+    "Hook": "training.tracking.hooks",
     "Index": "dataset.index",
     "InputRejected": "errors",
     "Loader": "loading.loader",
     "LoaderSpec": "loading.options",
-    "MiniEpochBegun": "training.hooks",
+    "MiniEpochBegun": "training.tracking.hooks",
     "MiniEpochOrchestrator": "training.orchestrator",
-    "MiniEpochTrained": "training.hooks",
+    "MiniEpochTrained": "training.tracking.hooks",
     "NonFiniteLoss": "errors",
-    "Noticed": "training.hooks",
-    "Progressed": "training.hooks",
+    "Noticed": "training.tracking.hooks",
+    "Progressed": "training.tracking.hooks",
     "Report": "conversion.report",
-    "RunEnded": "training.hooks",
+    "RunEnded": "training.tracking.hooks",
     "RunSettings": "training.settings",
-    "RunStarted": "training.hooks",
-    "Saved": "training.hooks",
+    "RunStarted": "training.tracking.hooks",
+    "Saved": "training.tracking.hooks",
     "SearchedGame": "conversion.trmph_writer",
     "StepSpec": "training.options",
     "TrainSpec": "training.options",
     "Trainer": "training.steps.trainer",
     "TwoHeadedResNet": "training.steps.model",
-    "Validated": "training.hooks",
-    "Validating": "training.hooks",
+    "Validated": "training.tracking.hooks",
+    "Validating": "training.tracking.hooks",
     "WorkerDied": "errors",
     "Network": "interop.saved_network",
     "convert": "conversion.convert",
     "decode_column": "loading.webdataset_pipeline",
-    "expand": "loading.expand",
+    "expand": "loading.expansion.expand",
     "export_network": "interop.export",
     "load_network": "interop.saved_network",
     "loader": "loading.loader",

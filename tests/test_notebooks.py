@@ -10,7 +10,7 @@ from helpers.small_data import CUT, processed
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.loading.loader import loader
-from hexshards.training.records import Outcome
+from hexshards.training.tracking.records import Outcome
 
 HOSTILE = "</td><script>alert('1')</script>\x1b&"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.rows import Dense
 
 import hexshards
-from hexshards.loading.expand import Packed, expand
+from hexshards.loading.expansion.expand import Packed, expand
 from systems.hexshards_dense import prepare as prepare
 
 

@@ -13,9 +13,9 @@ from hexshards.conversion.random_files import write
 from hexshards.dataset.index import NAME
 from hexshards.dataset.verify import verify
 from hexshards.errors import escaped
-from hexshards.training.hooks import Event, Saved
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
+from hexshards.training.tracking.hooks import Event, Saved
 from hexshards.units import counted
 
 GAMES, SIDE, MINI_EPOCH_SAMPLES = 1_000, 9, 20_000

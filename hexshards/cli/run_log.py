@@ -14,7 +14,7 @@ from typing import Self
 from hexshards import __version__
 from hexshards.cli import display
 from hexshards.errors import escaped, without_secrets
-from hexshards.training.hooks import Event, RunStarted
+from hexshards.training.tracking.hooks import Event, RunStarted
 
 LOG = "log.txt"
 """In the run's folder."""

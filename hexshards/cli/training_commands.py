@@ -23,7 +23,7 @@ from hexshards.sweeps.options import SweepSpec
 from hexshards.training.options import TrainSpec
 
 if TYPE_CHECKING:
-    from hexshards.training.hooks import Hook
+    from hexshards.training.tracking.hooks import Hook
 
 
 @options_of(TrainSpec)
@@ -80,7 +80,7 @@ def _train(spec: TrainSpec, *, tensorboard: bool, also_save: AlsoSaved | None) -
     from hexshards.interop.hex_ai_metrics import HexAiMetrics
     from hexshards.training import run as runs
     from hexshards.training.distributed import joined
-    from hexshards.training.tensorboard_log import TensorBoardLog
+    from hexshards.training.tracking.tensorboard_log import TensorBoardLog
 
     with joined() as process_group:
         speaks = process_group.rank == 0

@@ -13,10 +13,10 @@ from rich.progress import TaskID
 from hexshards.cli import display
 from hexshards.errors import escaped
 from hexshards.loading.loader import Loader
-from hexshards.training.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.protocols import Describes, HasModel, OnDevice
-from hexshards.training.records import TrainingProgress
 from hexshards.training.steps.heads import HEADS, Head, recorded
+from hexshards.training.tracking.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.training.tracking.records import TrainingProgress
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:

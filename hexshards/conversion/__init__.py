@@ -2,8 +2,7 @@
 
 ``convert`` is the job, ``report`` what it tells. ``discovery`` finds the files, ``sources`` is what a converter of a
 format offers, ``read_sources`` reads, ``spill_sources`` spills what was read as sorted runs (``sorted_runs``),
-``write_shards`` merges them. ``repeated_games``, ``dedupe_games``, ``dedupe_positions`` and ``overlaps`` see to what is
-there more than once. ``executors`` run the tasks here or on Ray; ``memory``, ``disk`` and ``estimate`` say beforehand
-what is needed. Public: ``hexshards.convert``, ``ConvertSpec``, ``Report``, and ``sources`` for third parties'
-converters.
+``write_shards`` merges them. ``duplicates`` sees to what is there more than once. ``executors`` run the tasks here or
+on Ray; ``memory``, ``disk`` and ``estimate`` say beforehand what is needed. Public: ``hexshards.convert``,
+``ConvertSpec``, ``Report``, and ``sources`` for third parties' converters.
 """

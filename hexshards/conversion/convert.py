@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Unpack
 
 from hexshards.arguments import checked
-from hexshards.conversion.count_games import shard_sketches
-from hexshards.conversion.dedupe_games import (
+from hexshards.conversion.discovery import discover
+from hexshards.conversion.disk import check_space
+from hexshards.conversion.duplicates.count_games import shard_sketches
+from hexshards.conversion.duplicates.dedupe_games import (
     HeldGames,
     LeftOut,
     held_games,
@@ -24,14 +26,12 @@ from hexshards.conversion.dedupe_games import (
     note_held,
     without_copies,
 )
-from hexshards.conversion.discovery import discover
-from hexshards.conversion.disk import check_space
+from hexshards.conversion.duplicates.overlaps import Overlap, overlap, overlap_with
+from hexshards.conversion.duplicates.repeated_games import holds_games, without_repeats
 from hexshards.conversion.executors import engines
 from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
-from hexshards.conversion.overlaps import Overlap, overlap, overlap_with
-from hexshards.conversion.repeated_games import holds_games, without_repeats
 from hexshards.conversion.report import (
     ConversionProgress,
     ProgressTotals,

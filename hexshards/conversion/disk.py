@@ -6,9 +6,9 @@ import errno
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hexshards.conversion.duplicates.overlaps import MAX_ROWS, ROW_BYTES
 from hexshards.conversion.memory import decompressed_bytes, row_bytes
 from hexshards.conversion.options import ConvertSpec
-from hexshards.conversion.overlaps import MAX_ROWS, ROW_BYTES
 from hexshards.conversion.sorted_runs import Spill
 from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import MAX_SPILLS

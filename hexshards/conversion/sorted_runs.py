@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards import rng
+from hexshards.conversion.duplicates.overlaps import sketch
+from hexshards.conversion.duplicates.same_games import MARK, NO_GAME, marks, position_keys, whole_games
 from hexshards.conversion.options import ConvertSpec
-from hexshards.conversion.overlaps import sketch
-from hexshards.conversion.same_games import MARK, NO_GAME, marks, position_keys, whole_games
 from hexshards.conversion.sources import Twin
 from hexshards.dataset.index import SPLITS, InputFile
 from hexshards.dataset.split import game_keys, in_val
@@ -81,12 +81,12 @@ class Spill:
         return Path(f"{self.stem}.{split}.kept")
 
     def whole_games(self) -> Words:
-        """Words of the whole games in it, (G, 3) by the first of them (hexshards.conversion.same_games)."""
+        """Words of the whole games in it, (G, 3) by the first of them (hexshards.conversion.duplicates.same_games)."""
         words: Words = np.load(_whole(Path(self.stem)), mmap_mode="r", allow_pickle=False)
         return words
 
     def sketch(self) -> Words | None:
-        """A sample of what is in it (hexshards.conversion.overlaps); None where an older version wrote it."""
+        """A sample of what is in it (conversion.duplicates.overlaps); None where an older version wrote it."""
         path = _sketch(Path(self.stem))
         return np.load(path, allow_pickle=False) if path.exists() else None
 

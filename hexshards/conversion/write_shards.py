@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.conversion.count_games import distinct_games, note_games, note_games_of_shard
-from hexshards.conversion.dedupe_positions import merged
+from hexshards.conversion.duplicates.count_games import distinct_games, note_games, note_games_of_shard
+from hexshards.conversion.duplicates.dedupe_positions import merged
 from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype

@@ -18,7 +18,7 @@ from hexshards.arguments import LocalPath
 from hexshards.errors import DataError
 from hexshards.storage.files import write_whole
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.hooks import Event, RunStarted, Saved
+from hexshards.training.tracking.hooks import Event, RunStarted, Saved
 
 COMPRESSION = 1
 """zlib's fastest: in the digits of floats there is little to find."""

@@ -19,7 +19,7 @@ from hexshards.arguments import LocalPath
 from hexshards.errors import escaped
 from hexshards.storage.files import write_whole
 from hexshards.storage.locks import locked
-from hexshards.training.hooks import Event, RunStarted, Saved
+from hexshards.training.tracking.hooks import Event, RunStarted, Saved
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from hexshards.errors import escaped
 from hexshards.interop.hex_ai_checkpoint import RENAMED, HexAiCheckpoints, name_of, renamed
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.checkpointing.state_fit import MOMENTS, check_like, check_optimizer
-from hexshards.training.hooks import Event, MiniEpochBegun, Saved, Validating
+from hexshards.training.tracking.hooks import Event, MiniEpochBegun, Saved, Validating
 
 OWN_NAMES = {theirs: ours for ours, theirs in RENAMED.items()}
 """Metrics by hex_ai's names, and hexshards'."""

@@ -22,7 +22,7 @@ from hexshards.errors import DataError, printable
 from hexshards.game.board import check_side
 from hexshards.game.positions import Positions
 from hexshards.loading.batching import usable_device
-from hexshards.loading.expand import Packed, expand
+from hexshards.loading.expansion.expand import Packed, expand
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.options import STEP, ValueOutput
 from hexshards.training.steps.heads import HEADS, POLICY, RED, USUAL, VALUE

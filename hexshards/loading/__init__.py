@@ -2,7 +2,8 @@
 
 Shuffling is ``order`` (which position comes when, by arithmetic) carried out by ``epoch_plan`` and ``window``;
 ``window_reader``, ``shard_prefetch``, ``workers`` and ``buffers`` bring windows in, ``batching`` cuts batches,
-``expand`` and ``expand_compiled`` make planes of packed positions. ``shuffle_quality`` measures how well batches are
-mixed. Public: ``hexshards.loader``, ``Loader``, ``LoaderSpec``, ``Batch``, ``hexshards.pipeline`` and
+``expansion`` makes planes of packed positions. ``shuffle_quality`` measures how well batches are mixed.
+
+Public: ``hexshards.loader``, ``Loader``, ``LoaderSpec``, ``Batch``, ``hexshards.pipeline`` and
 ``decode_column``.
 """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hexshards.dataset.validation import look_first
 from hexshards.errors import escaped
 from hexshards.loading.buffers import Buffers
-from hexshards.loading.expand import (
+from hexshards.loading.expansion.expand import (
     Batch,
     BatchWithColumns,
     Fill,
@@ -25,7 +25,7 @@ from hexshards.loading.expand import (
     parts_of,
     split,
 )
-from hexshards.loading.extra_columns import ExtraColumns, as_bytes, with_columns
+from hexshards.loading.expansion.extra_columns import ExtraColumns, as_bytes, with_columns
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def compiled() -> Fill | None:
     """
     try:
         from hexshards.dataset.validation_compiled import sound
-        from hexshards.loading.expand_compiled import fill
+        from hexshards.loading.expansion.expand_compiled import fill
     except ImportError:
         return None
     except RuntimeError as error:

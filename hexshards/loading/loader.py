@@ -27,7 +27,7 @@ from hexshards.errors import escaped, printable
 from hexshards.loading.batching import RowBuffer, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
-from hexshards.loading.expand import Batch, Rows, each_alone
+from hexshards.loading.expansion.expand import Batch, Rows, each_alone
 from hexshards.loading.loader_state import decoded
 from hexshards.loading.options import LOADER, LoaderOptions, LoaderSpec
 from hexshards.loading.rank import rank_and_size

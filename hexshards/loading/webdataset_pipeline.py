@@ -29,8 +29,8 @@ from hexshards.dataset.shard import REPAIR, stream_members
 from hexshards.errors import DataError, escaped, printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import declared
-from hexshards.loading.expand import Rows, each_alone, expand, like, rows_of
-from hexshards.loading.extra_columns import ExtraColumns, extra_columns, with_columns
+from hexshards.loading.expansion.expand import Rows, each_alone, expand, like, rows_of
+from hexshards.loading.expansion.extra_columns import ExtraColumns, extra_columns, with_columns
 from hexshards.loading.options import LOADER
 from hexshards.loading.webdataset_blocks import CheckedBlocks, side_of
 from hexshards.loading.window import COLUMNS

@@ -16,11 +16,11 @@ from hexshards.errors import DataError
 from hexshards.game.columns import VISITS, declared
 from hexshards.game.positions import Positions, as_distributions
 from hexshards.loading import mixture, order
-from hexshards.loading.expand import Rows, rows_of
-from hexshards.loading.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
+from hexshards.loading.expansion.expand import Rows, rows_of
+from hexshards.loading.expansion.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
+from hexshards.loading.expansion.policy_targets import PolicyTarget, check_searched, search_shares
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
-from hexshards.loading.policy_targets import PolicyTarget, check_searched, search_shares
 from hexshards.storage.files import Home
 from hexshards.storage.remote import Unreachable
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from hexshards.errors import DataError, sendable
 from hexshards.loading import workers
 from hexshards.loading.buffers import Slots
-from hexshards.loading.expand import Packed, rows_of
+from hexshards.loading.expansion.expand import Packed, rows_of
 from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.shard_prefetch import fetching
 from hexshards.loading.window import NOWHERE, Mixed, Windows

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hexshards.errors import DataError, escaped, printable
 from hexshards.storage.files import nearest_path, open_regular
-from hexshards.training.records import entry
+from hexshards.training.tracking.records import entry
 
 MOST = 1 << 62
 """No number of a run is larger."""

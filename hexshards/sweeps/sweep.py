@@ -14,7 +14,7 @@ from hexshards.main_guard import check_main_guard
 from hexshards.storage.remote import is_url
 from hexshards.sweeps.options import Range, SweepSpec
 from hexshards.sweeps.search_space import Trial, read_sweep
-from hexshards.training.hooks import Hook
+from hexshards.training.tracking.hooks import Hook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,9 @@ from hexshards.errors import escaped, printable, without_secrets
 from hexshards.sweeps.options import Range, SweepSpec
 from hexshards.sweeps.search_space import Trial
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.hooks import Event, Hook, Progressed, RunStarted, Saved
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
+from hexshards.training.tracking.hooks import Event, Hook, Progressed, RunStarted, Saved
 
 HEARTBEAT_S, GRACE_S = 10, 60
 """How often a process says that it lives, and after which silence another takes its trial."""

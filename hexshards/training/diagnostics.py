@@ -21,14 +21,14 @@ from hexshards.dataset.filters import Filter, Selection
 from hexshards.errors import DataError, printable
 from hexshards.game.board import SWAPS_COLOURS, move_name, symmetry_cells
 from hexshards.game.columns import declared
-from hexshards.loading.expand import Rows, expand, like, rows_of
-from hexshards.loading.extra_columns import ExtraColumns, extra_columns, with_columns
+from hexshards.loading.expansion.expand import Rows, expand, like, rows_of
+from hexshards.loading.expansion.extra_columns import ExtraColumns, extra_columns, with_columns
 from hexshards.loading.loader import Loader
 from hexshards.loading.window import COLUMNS
-from hexshards.training.hooks import Event, Validated
 from hexshards.training.steps.heads import POLICY, Head, Target, red_probability
 from hexshards.training.steps.losses import RowLosses, losses, targets_of
 from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.hooks import Event, Validated
 
 HARDEST = 8
 """Positions with the largest losses that are listed."""

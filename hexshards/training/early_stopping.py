@@ -10,7 +10,7 @@ from typing import Any
 from hexshards.arguments import fit_fields
 from hexshards.errors import escaped
 from hexshards.training.options import HIGHER_IS_BETTER
-from hexshards.training.records import entry
+from hexshards.training.tracking.records import entry
 from hexshards.units import counted
 
 

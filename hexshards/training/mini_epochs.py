@@ -8,7 +8,7 @@ from hexshards.arguments import fit_fields
 from hexshards.errors import escaped
 from hexshards.training.early_stopping import Limits
 from hexshards.training.protocols import TrainLoader
-from hexshards.training.records import Totals
+from hexshards.training.tracking.records import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,17 +20,17 @@ from hexshards.training.checkpointing.checkpoint_file import random_state_kept
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.early_stopping import Limits
-from hexshards.training.events import Events, record_of
-from hexshards.training.hooks import Hook, Run
 from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.nonfinite import write_suspect
 from hexshards.training.options import TRAIN
 from hexshards.training.protocols import HearsEvents, ShowsLosses, Trainable, TrainLoader
-from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings
 from hexshards.training.stop import Stop
-from hexshards.training.stopwatch import Stopwatch
 from hexshards.training.stream import BatchStream
+from hexshards.training.tracking.events import Events, record_of
+from hexshards.training.tracking.hooks import Hook, Run
+from hexshards.training.tracking.records import Outcome
+from hexshards.training.tracking.stopwatch import Stopwatch
 
 DEFAULT = RunSettings()
 
@@ -40,7 +40,7 @@ class MiniEpochOrchestrator:
 
     A mini-epoch ends with the first batch that reaches ``mini_epoch_samples`` samples, of all ranks, or with the epoch.
     val_loader None: no validation. run: the folder of ``checkpoints/``, ``best.pt`` and ``metrics.jsonl``. hooks: see
-    hexshards.training.hooks. settings: all that most leave as it is.
+    hexshards.training.tracking.hooks. settings: all that most leave as it is.
     """
 
     @checked

@@ -16,10 +16,10 @@ from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.game.columns import VISITS, known_optional
 from hexshards.loading import workers
 from hexshards.loading.batching import chosen_device
+from hexshards.loading.expansion.policy_targets import search_shares
 from hexshards.loading.loader import Loader, loader
 from hexshards.loading.mixture import mixed_in
 from hexshards.loading.options import LOADER
-from hexshards.loading.policy_targets import search_shares
 from hexshards.main_guard import check_main_guard
 from hexshards.options import as_recorded
 from hexshards.piecewise import named
@@ -35,15 +35,15 @@ from hexshards.training.diagnostics import Diagnosis
 from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.growing_data import GrowingDataset
-from hexshards.training.hooks import Hook
 from hexshards.training.options import MOST_THREADS, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
-from hexshards.training.records import Outcome
 from hexshards.training.run_config import RunConfig
 from hexshards.training.settings import RunSettings
 from hexshards.training.steps.heads import ROW_WEIGHTS, heads_of
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.hooks import Hook
+from hexshards.training.tracking.records import Outcome
 from hexshards.units import duration_s
 
 

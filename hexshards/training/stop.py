@@ -12,7 +12,7 @@ from hexshards.signals import StopSignals
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping, Standing
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
-from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.tracking.stopwatch import Stopwatch
 from hexshards.units import counted
 
 

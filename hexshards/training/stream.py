@@ -16,7 +16,7 @@ from hexshards.training.growing_data import GrowingData
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.protocols import BatchLike, CountsSkipped, TrainLoader
 from hexshards.training.recent_batches import RecentBatches
-from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.tracking.stopwatch import Stopwatch
 from hexshards.units import counted
 
 

@@ -19,10 +19,10 @@ from hexshards.cli import display
 from hexshards.cli.app import app
 from hexshards.cli.training_view import TrainingView
 from hexshards.training.dry_run import rehearse
-from hexshards.training.hooks import Event, MiniEpochBegun
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.trainer import Trainer
-from hexshards.training.tensorboard_log import numbers
+from hexshards.training.tracking.hooks import Event, MiniEpochBegun
+from hexshards.training.tracking.tensorboard_log import numbers
 
 TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}
 
@@ -123,7 +123,7 @@ def test_a_slow_run_without_a_terminal_says_now_and_then_how_far_it_is(tmp_path,
 
 def test_time_spent_waiting_for_data_is_recorded_as_a_share(tmp_path, monkeypatch):
     now = 0.0
-    monkeypatch.setattr("hexshards.training.stopwatch.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("hexshards.training.tracking.stopwatch.time", SimpleNamespace(monotonic=lambda: now))
 
     class Slow(SmallLoader):
         def __iter__(self):

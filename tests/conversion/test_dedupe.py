@@ -10,7 +10,7 @@ from helpers.small_data import CUT, SIDE, columns_of, files_of, images, processe
 import hexshards
 from hexshards.cli.conversion_view import conversion_summary
 from hexshards.conversion.convert import convert
-from hexshards.conversion.dedupe_positions import merged
+from hexshards.conversion.duplicates.dedupe_positions import merged
 from hexshards.dataset.index import read_index
 from hexshards.dataset.verify import verify
 from hexshards.game.board import symmetry_cells

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from helpers.small_data import columns_of, files_of
 
-from hexshards.conversion import dedupe_games
 from hexshards.conversion.convert import convert
+from hexshards.conversion.duplicates import dedupe_games
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.dataset.index import read_index
 from hexshards.dataset.verify import verify

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hexshards.conversion.convert import convert
-from hexshards.conversion.overlaps import MAX_ROWS, MAX_SKETCHES, overlap, overlap_with, sketch
+from hexshards.conversion.duplicates.overlaps import MAX_ROWS, MAX_SKETCHES, overlap, overlap_with, sketch
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.game.random_games import play
 

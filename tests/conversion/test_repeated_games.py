@@ -4,10 +4,10 @@ import pytest
 import hexshards
 from hexshards.conversion.convert import convert
 from hexshards.conversion.discovery import discover
+from hexshards.conversion.duplicates.repeated_games import without_repeats
 from hexshards.conversion.executors.processes import local
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.random_files import trmph_line
-from hexshards.conversion.repeated_games import without_repeats
 from hexshards.dataset.verify import verify
 from hexshards.game.random_games import Game, play
 

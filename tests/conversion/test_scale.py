@@ -16,7 +16,7 @@ from helpers.small_data import CUT, columns_of, files_of, processed
 
 from hexshards.cli.conversion_view import estimate_text
 from hexshards.conversion.convert import convert
-from hexshards.conversion.count_games import distinct_games, note_games
+from hexshards.conversion.duplicates.count_games import distinct_games, note_games
 from hexshards.conversion.estimate import estimate
 from hexshards.conversion.memory import PROCESS_BYTES, Budget, decompressed_bytes
 from hexshards.conversion.options import CONVERT

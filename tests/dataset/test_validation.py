@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import hexshards
 from hexshards.cli.app import app
-from hexshards.conversion.count_games import note_games_of_shard
+from hexshards.conversion.duplicates.count_games import note_games_of_shard
 from hexshards.dataset import shard, validation
 from hexshards.dataset.leakage import leakage
 from hexshards.dataset.shard import write_shard

@@ -13,8 +13,8 @@ from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import Limits
 from hexshards.training.mini_epochs import MiniEpochPlan
-from hexshards.training.stopwatch import Stopwatch
 from hexshards.training.stream import BatchStream
+from hexshards.training.tracking.stopwatch import Stopwatch
 
 BATCH = 4
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
-from hexshards.training.records import Outcome
 from hexshards.training.settings import RunSettings
 from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.records import Outcome
 
 SAMPLES, BATCH, EPOCHS = 26, 4, 2
 """Seven batches an epoch, the last of two samples."""

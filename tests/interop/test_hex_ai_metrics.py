@@ -13,7 +13,7 @@ from helpers.small_runs import log_lines, orchestrator
 
 from hexshards import HexAiMetrics
 from hexshards.interop.hex_ai_metrics import COLUMNS, name_of
-from hexshards.training.hooks import RunStarted, Saved
+from hexshards.training.tracking.hooks import RunStarted, Saved
 
 OPTIONS = {"learning_rate": 1e-3, "clip_norm": 5.0, "value_learning_rate_factor": 0.1, "policy_weight": 0.15}
 CURVE = "lr=0.00100, mgn=5.0, vlrf=0.1"

@@ -18,7 +18,7 @@ from hexshards.errors import DataError
 from hexshards.interop.hex_ai_trainer import _OfKnownPolicies
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
-from hexshards.training.records import Outcome
+from hexshards.training.tracking.records import Outcome
 
 
 class FinalPositions(SmallLoader):

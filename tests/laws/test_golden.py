@@ -10,8 +10,8 @@ import torch
 
 from hexshards.converters.processed import ProcessedFiles
 from hexshards.game.positions import concat
-from hexshards.loading import expand_compiled
-from hexshards.loading.expand import Packed, expand, expand_on_device
+from hexshards.loading.expansion import expand_compiled
+from hexshards.loading.expansion.expand import Packed, expand, expand_on_device
 
 ROWS = {"golden_aug": 1600, "golden_noaug": 400, "golden_shuffled_aug": 800, "golden_shuffled_noaug": 200}
 

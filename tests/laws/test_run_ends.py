@@ -36,13 +36,13 @@ from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RunFolder
 from hexshards.training.early_stopping import EarlyStopping, Standing
-from hexshards.training.hooks import Event, MiniEpochTrained, Saved
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.recent_batches import RecentBatches
-from hexshards.training.records import Outcome
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.hooks import Event, MiniEpochTrained, Saved
+from hexshards.training.tracking.records import Outcome
 from hexshards.units import duration_s
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,7 +88,7 @@ def test_epochs_end_a_run_that_may_have_more_samples(tmp_path):
 
 def test_a_limit_of_time_ends_the_run_saved_and_validated_and_counts_all_starts(tmp_path, whole, monkeypatch):
     now_s = [0.0]
-    monkeypatch.setattr("hexshards.training.stopwatch.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr("hexshards.training.tracking.stopwatch.time", SimpleNamespace(monotonic=lambda: now_s[0]))
     slow = SmallLoader()
     slow.on_batch = lambda number: now_s.append(now_s.pop() + 100)
     outcome = train(tmp_path, train_loader=slow, max_time_s=350)

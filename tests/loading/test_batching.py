@@ -17,7 +17,7 @@ from hexshards.errors import DataError
 from hexshards.loading.batching import BUFFERS, RowBuffer, chosen_device, compiled, on_cpu, on_device
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.device_cache import wants_memory
-from hexshards.loading.expand import Packed, expand
+from hexshards.loading.expansion.expand import Packed, expand
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.ordered_map import ordered_map

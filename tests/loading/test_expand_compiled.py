@@ -14,8 +14,8 @@ from helpers.small_data import dataset
 
 import hexshards
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
-from hexshards.loading import expand_compiled
-from hexshards.loading.expand import CHUNK_ROWS, Packed, batch_floats, expand
+from hexshards.loading.expansion import expand_compiled
+from hexshards.loading.expansion.expand import CHUNK_ROWS, Packed, batch_floats, expand
 
 SIDES = range(MIN_SIDE, MAX_SIDE + 1)
 
@@ -84,8 +84,8 @@ BETWEEN_WALLS = """
 import ctypes, mmap, sys
 import numpy as np
 from hexshards.dataset import validation_compiled
-from hexshards.loading import expand_compiled
-from hexshards.loading.expand import Packed, batch_floats, expand
+from hexshards.loading.expansion import expand_compiled
+from hexshards.loading.expansion.expand import Packed, batch_floats, expand
 
 PAGE = mmap.PAGESIZE
 walled = mmap.mmap(-1, 5 * PAGE)
@@ -186,7 +186,7 @@ def test_a_loader_delivers_the_same_where_numba_is_missing_or_can_write_nowhere(
     # a copy whose __pycache__ is a file, and no other folder to write to
     home = tmp_path / "copy" / "hexshards"
     shutil.copytree(Path(hexshards.__file__).parent, home, ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "loading" / "__pycache__").touch()
+    (home / "loading" / "expansion" / "__pycache__").touch()
     nowhere = {"PYTHONPATH": str(home.parent), "XDG_CACHE_HOME": os.devnull, "HOME": os.devnull}
     cold = partial(subprocess.run, capture_output=True, text=True)
     compiled, other, told = batches_in_a_process(data, run=cold, PYTHONDONTWRITEBYTECODE="1", **nowhere)

@@ -9,8 +9,8 @@ import hexshards
 from hexshards.conversion.convert import convert
 from hexshards.game.board import symmetry_cells
 from hexshards.game.columns import Column
-from hexshards.loading.expand import Batch, BatchWithColumns, Packed, PackedWithColumns
-from hexshards.loading.extra_columns import ExtraColumns, as_bytes
+from hexshards.loading.expansion.expand import Batch, BatchWithColumns, Packed, PackedWithColumns
+from hexshards.loading.expansion.extra_columns import ExtraColumns, as_bytes
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from hexshards.game.board import symmetry_cells
 from hexshards.game.columns import MAX_VISITED
 from hexshards.game.random_visits import search
 from hexshards.game.visits import Entries, visits_of
-from hexshards.loading import expand_compiled
-from hexshards.loading.expand import Packed, expand, expand_on_device
+from hexshards.loading.expansion import expand_compiled
+from hexshards.loading.expansion.expand import Packed, expand, expand_on_device
+from hexshards.loading.expansion.policy_targets import WHOLE, sparse
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.policy_targets import WHOLE, sparse
 
 CELLS = SIDE * SIDE
 

@@ -20,7 +20,7 @@ from hexshards.errors import sendable
 from hexshards.loading import buffers
 from hexshards.loading.buffers import SPARED_BYTES, Slots
 from hexshards.loading.epoch_plan import Epochs
-from hexshards.loading.expand import Packed
+from hexshards.loading.expansion.expand import Packed
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
 

@@ -23,7 +23,7 @@ from hexshards.cli.training_view import trial_lines
 from hexshards.sweeps import trials
 from hexshards.sweeps.options import Range, SweepSpec
 from hexshards.sweeps.search_space import read_sweep
-from hexshards.training.hooks import Progressed
+from hexshards.training.tracking.hooks import Progressed
 
 DEADLINE_S = 120.0
 TINY = {"channels": 2, "blocks": 1, "batch_size": 64, "mini_epoch_samples": 600, "warmup_samples": 0, "diagnose": 0}

@@ -16,11 +16,11 @@ from hexshards.errors import DataError
 from hexshards.loading.loader import loader
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.diagnostics import Diagnosis, memory
-from hexshards.training.hooks import Run, Validated
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.hooks import Run, Validated
 
 TINY = {"channels": 4, "blocks": 1, "batch_size": 64, "mini_epoch_samples": 600, "warmup_samples": 0}
 

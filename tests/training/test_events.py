@@ -8,11 +8,20 @@ from helpers.plain_run import PlainLoader, PlainTrainer, checkpoints_of, plan, s
 from hexshards.training.checkpointing.checkpoints import RunState
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.events import Events, record_of
-from hexshards.training.hooks import MiniEpochTrained, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.mini_epochs import Cursor
 from hexshards.training.stop import Stop
-from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.tracking.events import Events, record_of
+from hexshards.training.tracking.hooks import (
+    MiniEpochTrained,
+    Noticed,
+    Progressed,
+    Run,
+    RunEnded,
+    RunStarted,
+    Saved,
+    Validating,
+)
+from hexshards.training.tracking.stopwatch import Stopwatch
 
 STATE = RunState(cursor=Cursor(epoch=2, mini_epoch=3, samples_seen=40), train={"loss": 0.5, "learning_rate": 0.1})
 

@@ -16,7 +16,7 @@ from helpers import small_hex_ai
 from torch import Tensor, nn
 
 from hexshards.errors import DataError
-from hexshards.loading.expand import Batch
+from hexshards.loading.expansion.expand import Batch
 from hexshards.training.options import StepSpec, TrainSpec
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.model_factory import arguments, network

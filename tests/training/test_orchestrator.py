@@ -47,7 +47,9 @@ from hexshards.signals import StopSignals
 from hexshards.training import run as runs
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
-from hexshards.training.hooks import (
+from hexshards.training.options import TrainSpec
+from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.hooks import (
     Event,
     MiniEpochBegun,
     MiniEpochTrained,
@@ -59,9 +61,7 @@ from hexshards.training.hooks import (
     Validated,
     Validating,
 )
-from hexshards.training.options import TrainSpec
-from hexshards.training.records import Outcome
-from hexshards.training.steps.trainer import Trainer
+from hexshards.training.tracking.records import Outcome
 
 DEADLINE_S = 120.0
 """What has not happened by then does not happen."""

@@ -7,7 +7,7 @@ from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping, Standing
 from hexshards.training.mini_epochs import Cursor
 from hexshards.training.stop import Stop
-from hexshards.training.stopwatch import Stopwatch
+from hexshards.training.tracking.stopwatch import Stopwatch
 
 RECORD = {"val": {"loss": 2.0}}
 

@@ -19,8 +19,8 @@ from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import Standing
 from hexshards.training.mini_epochs import Cursor
 from hexshards.training.protocols import Trainable
-from hexshards.training.stopwatch import Stopwatch
 from hexshards.training.stream import BatchStream
+from hexshards.training.tracking.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)

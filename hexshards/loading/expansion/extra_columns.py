@@ -21,7 +21,7 @@ from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Filter
 from hexshards.errors import escaped, printable
 from hexshards.game.columns import DERIVED, OPTIONAL, Column, in_order
-from hexshards.loading.expand import Batch, BatchWithColumns, PackedWithColumns, Rows, cells_on
+from hexshards.loading.expansion.expand import Batch, BatchWithColumns, PackedWithColumns, Rows, cells_on
 
 _THERE = ("stones", "player", "policy", "value")
 _TYPES = {"u1": torch.uint8, "i1": torch.int8, "i2": torch.int16, "i4": torch.int32, "i8": torch.int64}

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from hexshards.training.checkpointing.checkpoint_file import random_state_kept
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.protocols import Trainable, TrainLoader
-from hexshards.training.records import Outcome, Totals, TrainingProgress, joined
+from hexshards.training.tracking.records import Outcome, Totals, TrainingProgress, joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

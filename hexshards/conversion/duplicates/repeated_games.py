@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.conversion.duplicates.same_games import changes
 from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.read_sources import games_of_each
-from hexshards.conversion.same_games import changes
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.conversion.sources import Games, Input, ListsGames, Twin, formats, source_name
 from hexshards.errors import DataError

@@ -18,9 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.conversion.count_games import key_ranges, within
+from hexshards.conversion.duplicates.count_games import key_ranges, within
+from hexshards.conversion.duplicates.same_games import (
+    KNOWN_BITS,
+    NO_GAME,
+    NO_MOVE,
+    changes,
+    contents,
+    moves,
+    position_keys,
+)
 from hexshards.conversion.options import ConvertSpec
-from hexshards.conversion.same_games import KNOWN_BITS, NO_GAME, NO_MOVE, changes, contents, moves, position_keys
 from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
 from hexshards.dataset.index import SPLITS, Index
 from hexshards.dataset.shard import Shard, open_shard

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.game.columns import stone_bytes
-from hexshards.loading import expand
-from hexshards.loading.expand import Packed, Rows, show_policy
-from hexshards.loading.policy_targets import WHOLE
+from hexshards.loading.expansion import expand
+from hexshards.loading.expansion.expand import Packed, Rows, show_policy
+from hexshards.loading.expansion.policy_targets import WHOLE
 from hexshards.units import counted
 
 LANES = 16

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hexshards.errors import escaped
-from hexshards.training.hooks import Event, RunEnded, RunStarted, Saved
+from hexshards.training.tracking.hooks import Event, RunEnded, RunStarted, Saved
 
 FOLDER = "tensorboard"
 """In the run's folder."""

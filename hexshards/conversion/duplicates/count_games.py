@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.conversion.overlaps import sketch
+from hexshards.conversion.duplicates.overlaps import sketch
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard

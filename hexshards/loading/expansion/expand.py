@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hexshards.game.board import SWAPS_COLOURS, symmetry_cells
-from hexshards.loading import policy_targets
+from hexshards.loading.expansion import policy_targets
 
 CHUNK_ROWS = 1024
 """Rows that are expanded at once: what lies between bits and floats, 0.7 MB at side 13, stays in a core's cache."""

@@ -12,7 +12,9 @@ from typing import Any
 from hexshards.errors import escaped
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.hooks import (
+from hexshards.training.stop import Stop
+from hexshards.training.stream import BatchStream
+from hexshards.training.tracking.hooks import (
     Hook,
     Listeners,
     MiniEpochBegun,
@@ -26,10 +28,8 @@ from hexshards.training.hooks import (
     Validated,
     Validating,
 )
-from hexshards.training.records import MiniEpochReport, Outcome, TrainingProgress
-from hexshards.training.stop import Stop
-from hexshards.training.stopwatch import Stopwatch
-from hexshards.training.stream import BatchStream
+from hexshards.training.tracking.records import MiniEpochReport, Outcome, TrainingProgress
+from hexshards.training.tracking.stopwatch import Stopwatch
 from hexshards.units import counted
 
 log = logging.getLogger(__name__)
