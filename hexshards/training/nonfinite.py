@@ -13,14 +13,30 @@ from numpy.typing import NDArray
 from hexshards.dataset.index import NAME, Counts, Index, InputFile, Split
 from hexshards.dataset.index_schema import shard_name
 from hexshards.dataset.shard import Layout, write_shard
+from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.game.board import move_name
 from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Draft, Positions, admit
 from hexshards.storage.files import write_whole
+from hexshards.training.checkpointing.run_folder import RunFolder
+from hexshards.training.distributed import ProcessGroup
+from hexshards.training.mini_epochs import Cursor
 from hexshards.training.protocols import BoardBatch
 
 TEXT = "positions.txt"
 """A position a line, like a game of a ``.trmph`` file; the order of its moves is not known."""
+
+
+def nonfinite_loss(
+    error: NonFiniteLoss, batch: Any | None, cursor: Cursor, folder: RunFolder, process_group: ProcessGroup
+) -> DataError:
+    """What a person is told of a training loss that is not finite; its batch is written into the run's folder."""
+    seen = "its batch is not known"
+    if batch is not None:
+        seen = write_suspect(batch, folder.suspect(process_group.rank, process_group.size))
+    problem = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}; {seen}"
+    fix = "Lower the learning rate, and start again to go on from the newest checkpoint"
+    return DataError(problem, where=str(folder.path), fix=fix)
 
 
 def write_suspect(batch: Any, folder: Path) -> str:

@@ -21,7 +21,7 @@ from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.early_stopping import Limits
 from hexshards.training.mini_epochs import MiniEpochPlan
-from hexshards.training.nonfinite import write_suspect
+from hexshards.training.nonfinite import nonfinite_loss
 from hexshards.training.options import TRAIN
 from hexshards.training.protocols import HearsEvents, ShowsLosses, Trainable, TrainLoader
 from hexshards.training.settings import RunSettings
@@ -194,11 +194,5 @@ class MiniEpochOrchestrator:
 
     def _with_its_batch(self, error: NonFiniteLoss) -> DataError:
         """The batch whose loss is not finite is written out; the checkpoint before it is the newest."""
-        cursor, folder, process_group = self.stream.cursor, self.checkpoints.folder, self.settings.process_group
         batch = None if error.batches_ago is None else self.stream.recent(error.batches_ago)
-        seen = "its batch is not known"
-        if batch is not None:
-            seen = write_suspect(batch, folder.suspect(process_group.rank, process_group.size))
-        problem = f"{error} in epoch {cursor.epoch}, mini-epoch {cursor.mini_epoch}; {seen}"
-        fix = "Lower the learning rate, and start again to go on from the newest checkpoint"
-        return DataError(problem, where=str(folder.path), fix=fix)
+        return nonfinite_loss(error, batch, self.stream.cursor, self.checkpoints.folder, self.settings.process_group)

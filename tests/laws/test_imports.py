@@ -128,6 +128,17 @@ def test_a_folder_can_be_looked_through_and_says_what_it_is_for(folder):
     assert len((ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or "").split()) > 10
 
 
+def test_the_orchestrator_stays_slim():
+    text = (PACKAGE / "training" / "orchestrator.py").read_text(encoding="utf-8")
+    attributes = {
+        node.attr
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
+    }
+    assert len(text.splitlines()) < 200
+    assert len(attributes) <= 8
+
+
 def test_the_wheel_has_every_package():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted({"hexshards.converters", *(module_of(each / "__init__.py") for each in folders())})
