@@ -1,4 +1,4 @@
-"""Shuffle order is arithmetic: split, shuffle, windows, symmetries are functions of named integers. No I/O, no torch.
+"""Shuffle order is arithmetic: shuffle, windows, symmetries are functions of named integers. No I/O, no torch.
 
 Random numbers are the raw output of Philox, keyed by a seed and a path, and never of a ``Generator`` method: NumPy
 promises the streams of its bit generators forever, those of Generator methods only within a release. Seeds are derived
@@ -18,12 +18,6 @@ from hexshards.rng import BLOCKS, ROWS, SHARDS, SYMMETRY, mix, permutation, raw
 
 PASSES = 4
 """Passes over the data in an epoch with ``augment="all"``, each showing every position in another symmetry."""
-
-
-# the split ----------------------------------------------------------------------------------------------------------
-
-
-# the epoch ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
