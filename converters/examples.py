@@ -25,7 +25,8 @@ from hexshards.converters.optional_keys import OptionalReaders, count_faults
 from hexshards.errors import printable
 from hexshards.game.board import BLUE, RED
 from hexshards.game.columns import UNKNOWN, VISITS
-from hexshards.game.positions import Draft, Positions, Reject, admit, concat
+from hexshards.game.positions import Positions, concat
+from hexshards.game.validation import Draft, Reject, admit
 from hexshards.units import counted
 
 MAX_NAME_CHARS = 4096

@@ -25,8 +25,9 @@ from hexshards.errors import DataError, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import VISITS, Array, Column
 from hexshards.game.game_filter import NOT_SAID, GameFilter, Players
-from hexshards.game.positions import Positions, Reject, no_positions
+from hexshards.game.positions import Positions, no_positions
 from hexshards.game.records import NOBODY, GameRecords, selected
+from hexshards.game.validation import Reject
 from hexshards.game.visits import Entries, visits_of
 from hexshards.storage.files import gunzip
 from hexshards.units import counted

@@ -25,7 +25,7 @@ from hexshards.converters.game_lists import (
 )
 from hexshards.errors import printable
 from hexshards.game.board import MAX_SIDE
-from hexshards.game.positions import Reject
+from hexshards.game.validation import Reject
 
 MAX_MOVES = MAX_SIDE**2 + 2
 """Moves of a game at most: each cell, a swap, and one that is one too many."""

@@ -30,7 +30,8 @@ from hexshards.conversion.sources import Chunk
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import OPTIONAL, UNKNOWN
-from hexshards.game.positions import Draft, Reject, admit, no_positions
+from hexshards.game.positions import no_positions
+from hexshards.game.validation import Draft, Reject, admit
 from hexshards.storage.files import GUNZIP_FLOOR_BYTES, GUNZIP_RATIO
 from hexshards.units import counted
 

@@ -18,7 +18,7 @@ from hexshards.converters.game_lists import SWAP_PIECES, Game, spelled, visits_b
 from hexshards.errors import printable
 from hexshards.game.board import MAX_SIDE, move_name
 from hexshards.game.columns import Column
-from hexshards.game.positions import Reject
+from hexshards.game.validation import Reject
 
 _COUNTS = re.compile(r"[0-9]{1,4}:[0-9.e+-]{1,20}(?:,[0-9]{1,4}:[0-9.e+-]{1,20}){0,399}")
 _RETURN = re.compile(r"(-?1)(?:\.0*)?")

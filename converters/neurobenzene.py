@@ -25,7 +25,7 @@ from hexshards.converters.game_lists import (
 from hexshards.errors import printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import Column
-from hexshards.game.positions import Reject
+from hexshards.game.validation import Reject
 from hexshards.units import counted
 
 _SIDE = re.compile(r"#\s*([0-9]{1,2})\s*x\s*([0-9]{1,2})\b.*")

@@ -16,7 +16,7 @@ import msgspec
 from hexshards.converters.game_lists import Ended, Game, GameLists, not_of_the_format, spelled
 from hexshards.errors import printable
 from hexshards.game.game_filter import Players
-from hexshards.game.positions import Reject
+from hexshards.game.validation import Reject
 
 MIN_GAME_BYTES = 40
 """A shorter object cannot state a game."""

@@ -22,7 +22,8 @@ from hexshards.conversion.sources import Chunk, source_name
 from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, kind_of, plain_value
 from hexshards.errors import DataError, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
-from hexshards.game.positions import Reject, no_positions
+from hexshards.game.positions import no_positions
+from hexshards.game.validation import Reject
 from hexshards.storage.files import gunzipped, stated_bytes
 from hexshards.units import counted
 

@@ -39,7 +39,7 @@ from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import SEARCH_VALUE, Column
 from hexshards.game.game_filter import Players
-from hexshards.game.positions import Reject
+from hexshards.game.validation import Reject
 from hexshards.units import counted
 
 MAX_GAME_BYTES = 1 << 20

@@ -26,8 +26,9 @@ from hexshards.converters.trmph_remarks import Faulty, Headers, Search, read_sea
 from hexshards.errors import DataError, or_refusal, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED
 from hexshards.game.columns import UNKNOWN
-from hexshards.game.positions import Positions, Reject
+from hexshards.game.positions import Positions
 from hexshards.game.records import NOBODY, PLAYER_NAMES, GameRecords
+from hexshards.game.validation import Reject
 from hexshards.storage.files import gunzip
 from hexshards.units import counted
 

@@ -28,7 +28,8 @@ from hexshards.dataset.index import InputFile
 from hexshards.errors import DataError, or_refusal
 from hexshards.game.board import BLUE, RED, connects
 from hexshards.game.columns import GENERATION, NO_POLICY, UNKNOWN, VISITS, fault_of
-from hexshards.game.positions import Positions, concat, taken_cells
+from hexshards.game.positions import Positions, concat
+from hexshards.game.validation import taken_cells
 from hexshards.game.visits import visit_rules
 
 

@@ -27,8 +27,9 @@ from hexshards.dataset.index import SPLITS, InputFile
 from hexshards.dataset.split import game_keys, in_val
 from hexshards.game.board import SYMMETRIES
 from hexshards.game.columns import UNKNOWN, Column, column_of, declared, entry_of, fields_of, in_order
-from hexshards.game.positions import Positions, Reject, concat
+from hexshards.game.positions import Positions, concat
 from hexshards.game.symmetry import canonical, image, stone_keys
+from hexshards.game.validation import Reject
 from hexshards.rng import Words
 from hexshards.storage.files import publishing, write_whole
 

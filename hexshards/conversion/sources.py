@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from hexshards.conversion.options import ConvertSpec
 from hexshards.errors import DataError, printable
 from hexshards.game.columns import Column as Column
-from hexshards.game.positions import Positions, Reject
+from hexshards.game.positions import Positions
+from hexshards.game.validation import Reject
 
 GROUP = "hexshards.sources"
 """Entry points of this group name the formats: ``name = "package.module:Class"``, a class without arguments."""

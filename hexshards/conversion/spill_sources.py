@@ -22,7 +22,8 @@ from hexshards.conversion.sources import Input, source_name
 from hexshards.dataset.index import Index
 from hexshards.errors import DataError, InputRejected, printable
 from hexshards.game.columns import UNKNOWN
-from hexshards.game.positions import Positions, Reject
+from hexshards.game.positions import Positions
+from hexshards.game.validation import Reject
 from hexshards.storage.files import publishing
 from hexshards.units import counted, plural
 

@@ -18,8 +18,9 @@ from hexshards.dataset.shard import REPAIR, OpenShard, Shard, open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
 from hexshards.errors import DataError
-from hexshards.game.positions import Draft, Positions, admit
+from hexshards.game.positions import Positions
 from hexshards.game.symmetry import upright
+from hexshards.game.validation import Draft, admit
 from hexshards.rng import Words
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of

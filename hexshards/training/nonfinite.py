@@ -16,7 +16,8 @@ from hexshards.dataset.shard import Layout, write_shard
 from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.game.board import move_name
 from hexshards.game.columns import UNKNOWN
-from hexshards.game.positions import Draft, Positions, admit
+from hexshards.game.positions import Positions
+from hexshards.game.validation import Draft, admit
 from hexshards.storage.files import write_whole
 from hexshards.training.checkpointing.run_folder import RunFolder
 from hexshards.training.distributed import ProcessGroup

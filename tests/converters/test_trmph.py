@@ -20,8 +20,9 @@ from hexshards.dataset.split import game_keys
 from hexshards.errors import DataError
 from hexshards.game.board import BLUE, NEIGHBOURS, RED, move_name, symmetry_cells
 from hexshards.game.columns import NO_POLICY, UNKNOWN
-from hexshards.game.positions import Draft, admit, concat
+from hexshards.game.positions import concat
 from hexshards.game.random_games import Game, play
+from hexshards.game.validation import Draft, admit
 
 ALL = CONVERT
 KEEP = dataclasses.replace(CONVERT, unfinished="keep")

@@ -6,16 +6,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from hexshards.game.positions import (
-    NO_POLICY,
-    SUM_TOLERANCE,
-    UNKNOWN,
-    Draft,
-    Positions,
-    admit,
-    columns,
-    concat,
-)
+from hexshards.game.columns import NO_POLICY, SUM_TOLERANCE, UNKNOWN, columns
+from hexshards.game.positions import Positions, concat
+from hexshards.game.validation import Draft, admit
 
 SIDES = (3, 5, 13, 19)
 

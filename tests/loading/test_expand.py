@@ -7,8 +7,9 @@ import torch
 from hexshards.conversion.random_files import examples_of
 from hexshards.game.board import BLUE, RED, connects
 from hexshards.game.columns import stone_bytes
-from hexshards.game.positions import Draft, admit, concat
+from hexshards.game.positions import concat
 from hexshards.game.random_games import play
+from hexshards.game.validation import Draft, admit
 from hexshards.loading.expansion.expand import Batch, Packed, expand, expand_on_device
 
 SIDES = (3, 5, 13, 19)

@@ -1,0 +1,233 @@
+"""Validation of positions as source files state them: each is sound, or rejected with a reason. For converters.
+
+What is admitted is packed (``positions``) and trusted inside.
+Legend of shapes: P positions, S side, C = S * S cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.game.columns import NO_POLICY, SUM_TOLERANCE, UNKNOWN, VISITS, Array, Column
+from hexshards.game.positions import Positions
+from hexshards.game.visits import visit_rules
+from hexshards.units import counted
+
+_Rule = tuple[str, NDArray[np.bool_], Callable[[int], object]]
+"""A fault's name, the rows that have it, and what to say was found in a row."""
+
+
+class Reject(NamedTuple):
+    """Reject: one thing in a source file that was not kept, and why."""
+
+    place: str
+    """Where in the file, e.g. ``example 6``, counted from 0."""
+    reason: str
+    """What kind of fault; rejects are counted by it."""
+    finding: str
+    """What stood there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """Positions as a source file states them, of the right shapes but otherwise unchecked.
+
+    boards (P, 2, S, S) of any real dtype. policy (P, C) float32, ignored where ``has_policy`` (P,) is false.
+    value (P,) float64. player (P,) int8 and ply (P,), the stones on the board, as the file states them, UNKNOWN where
+    it does not. source, game, plies, tier (P,) integers as in Positions. places: where in the file each stands.
+    """
+
+    side: int
+    boards: Array
+    policy: NDArray[np.float32]
+    has_policy: NDArray[np.bool_]
+    value: NDArray[np.float64]
+    player: NDArray[np.int8]
+    ply: Array
+    source: Array
+    game: Array
+    plies: Array
+    tier: Array
+    places: Sequence[str]
+    optional: Mapping[Column, Array] = field(default_factory=dict)
+    """Optional columns of floats or whole numbers; what is beyond the bounds of one is a fault."""
+
+
+def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
+    """Validate a draft: its sound positions in their order, and a reject for each of the others."""
+    stones = draft.boards.reshape(-1, 2 * draft.side**2) != 0
+    packed = np.packbits(stones, axis=1)
+    ply, blue = _counts(packed), _counts(packed & _blue_bits(draft.side))
+    target = _single_moves(draft)
+    rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
+    rules = [*_board_rules(draft, stones, ply, blue), *_target_rules(draft, stones, target, rows)]
+    for kind, column in draft.optional.items():
+        rules += visit_rules(column, taken_cells(stones)) if kind == VISITS else [_bounds_rule(kind, column)]
+    faults = np.stack([bad for _, bad, _ in rules])
+    first = faults.argmax(axis=0)
+    sound = np.asarray(~faults.any(axis=0))
+    rejects = []
+    for row in np.flatnonzero(~sound).tolist():
+        reason, _, finding = rules[first[row]]
+        rejects.append(Reject(draft.places[row], reason, str(finding(row))))
+    kept = Positions(
+        side=draft.side,
+        stones=packed[sound],
+        policy=_policy_column(draft, target, sound, rows[sound[rows]]),
+        player=(2 * blue - ply)[sound].astype(np.uint8),
+        value=draft.value[sound].astype(np.float32),
+        source=draft.source[sound].astype(np.uint32),
+        game=draft.game[sound].astype(np.int32),
+        ply=ply[sound].astype(np.int16),
+        plies=draft.plies[sound].astype(np.int16),
+        tier=draft.tier[sound].astype(np.int8),
+        optional={kind: column[sound].astype(kind.dtype) for kind, column in draft.optional.items()},
+    )
+    return kept, rejects
+
+
+def taken_cells(stones_PB: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which cells have a stone, (P, C), on unpacked boards (P, 2 * C)."""
+    blue, red = np.split(stones_PB, 2, axis=1)
+    return np.asarray(blue | red)
+
+
+def _bounds_rule(kind: Column, column: Array) -> _Rule:
+    """The fault of a number beyond the bounds of its column."""
+    beyond = ~kind.within(column)
+    if beyond.ndim > 1:
+        beyond = np.asarray(beyond.reshape(len(beyond), -1).any(axis=1))
+    return f"{kind.name} {kind.bounds}", beyond, lambda row: column[row]
+
+
+def _counts(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many bits are set in each row: a quarter of the time that adding up the bits takes."""
+    return np.asarray(np.bitwise_count(packed).sum(axis=1, dtype=np.int64))
+
+
+@cache
+def _blue_bits(side: int) -> NDArray[np.uint8]:
+    """Packed stones of a board full of BLUE ones."""
+    return np.packbits(np.arange(2 * side**2) < side**2)
+
+
+def _single_moves(draft: Draft) -> NDArray[np.int16]:
+    """The cell of each policy that is exactly one move, -1 for all others."""
+    cells = draft.side**2
+    entries = np.flatnonzero(draft.policy != 0)  # of all rows: there is hardly more than one in each
+    rows = entries // cells
+    alone = np.bincount(rows, minlength=len(draft.policy)) == 1
+    plain = entries[(draft.policy.reshape(-1)[entries] == 1) & (alone & draft.has_policy)[rows]]
+    target = np.full(len(draft.policy), NO_POLICY, dtype=np.int16)
+    target[plain // cells] = plain % cells
+    return target
+
+
+def _policy_column(
+    draft: Draft, target: NDArray[np.int16], sound: NDArray[np.bool_], soft: NDArray[np.int64]
+) -> NDArray[np.int16] | NDArray[np.float16]:
+    """Moves of the sound rows; distributions, all zero for none, when any of ``soft`` rows is one."""
+    dense = draft.policy[soft]
+    single = (np.count_nonzero(dense, axis=1) == 1) & (dense == 1).any(axis=1)  # -0.0 is 0 here
+    if single.all():
+        target = target.copy()
+        target[soft] = dense.argmax(axis=1) if len(soft) else NO_POLICY
+        return target[sound]
+    policy = np.zeros((len(target), draft.side**2), dtype=np.float16)
+    moves = np.flatnonzero(target >= 0)
+    policy[moves, target[moves]] = 1
+    policy[soft] = dense
+    return policy[sound]
+
+
+def _not_stones(boards: Array, stones: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows have an entry that is neither 0 nor 1."""
+    return _any(stones != (boards == 1))
+
+
+def _any(entries: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows hold a true entry; mostly none does, which is found out faster."""
+    return np.asarray(entries.any(axis=1)) if entries.any() else np.zeros(len(entries), dtype=bool)
+
+
+def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Array) -> list[_Rule]:
+    """Faults of boards; ``ply`` and ``blue`` (P,) count all stones and those of BLUE."""
+    boards, cells = draft.boards.reshape(stones.shape), draft.side**2
+    twice = stones[:, :cells] & stones[:, cells:]
+    lead = 2 * blue - ply
+
+    def count(row: int) -> str:
+        return f"{blue[row]} BLUE and {ply[row] - blue[row]} RED"
+
+    return [
+        (
+            "board entry neither 0 nor 1",
+            _not_stones(boards, stones),
+            lambda row: boards[row][boards[row] != stones[row]][0],
+        ),
+        (
+            "cell with two stones",
+            _any(twice),
+            lambda row: f"cell {np.flatnonzero(twice[row])[0]}",
+        ),
+        ("impossible stone counts", (lead < 0) | (lead > 1), count),
+        (
+            "player to move contradicts the stones",
+            (draft.player != UNKNOWN) & (lead != draft.player),
+            lambda row: f"player {draft.player[row]}, {count(row)}",
+        ),
+        (
+            "stated number of stones contradicts the board",
+            (draft.ply != UNKNOWN) & (draft.ply != ply),
+            lambda row: f"stated {draft.ply[row]}, {ply[row]} on the board",
+        ),
+        (
+            "game ends before the position",
+            (draft.plies != UNKNOWN) & (draft.plies < ply),
+            lambda row: f"{counted(draft.plies[row], 'move')} in the game, {counted(ply[row], 'stone')} on the board",
+        ),
+    ]
+
+
+def _target_rules(
+    draft: Draft, stones: NDArray[np.bool_], target: NDArray[np.int16], rows: NDArray[np.int64]
+) -> list[_Rule]:
+    """Faults of policies and values; ``rows`` are those whose policies are not plainly one move or none."""
+    cells = draft.side**2
+    policy, place = draft.policy[rows], {row: at for at, row in enumerate(rows.tolist())}
+    occupied = stones[rows, :cells] | stones[rows, cells:]
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = policy.sum(axis=1, dtype=np.float64)
+        usable = (policy >= 0) & np.isfinite(policy)
+        taken = (policy > 0) & occupied
+    number, cell = np.arange(len(target)), np.maximum(target, 0)
+    on_stone = (target >= 0) & (stones[number, cell] | stones[number, cells + cell])
+
+    def spread(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        every = np.zeros(len(target), dtype=bool)
+        every[rows] = bad
+        return every
+
+    def stone(row: int) -> str:
+        return f"cell {target[row] if on_stone[row] else np.flatnonzero(taken[place[row]])[0]}"
+
+    return [
+        (
+            "policy entry negative or not finite",
+            spread(np.asarray(~usable.all(axis=1))),
+            lambda row: policy[place[row]][~usable[place[row]]][0],
+        ),
+        (
+            "policy does not sum to 1",
+            spread(~(np.abs(total - 1) <= SUM_TOLERANCE)),
+            lambda row: f"sum {total[place[row]]:.6g}",
+        ),
+        ("policy on an occupied cell", on_stone | spread(np.asarray(taken.any(axis=1))), stone),
+        ("value outside 0 to 1", ~((draft.value >= 0) & (draft.value <= 1)), lambda row: draft.value[row]),
+    ]
