@@ -14,8 +14,7 @@ demo: $(BASE)  ## the main job end to end, on data it makes: synth, convert, ver
 	$(BIN)/hexshards demo --out demo
 
 test: $(INSTALLED)  ## all tests; those on real files skip, and say so, where ../shared/data is missing
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(INSTALLED)  ## units of every package, for the moment before a commit: no process is started, nothing trained
 	$(BIN)/python -m pytest -q --quick -n 2 --dist loadfile

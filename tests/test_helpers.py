@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from _multiprocessing import SemLock
 
 import pytest
 from helpers import quick, warm
-from helpers.processes import wait_for
+from helpers.processes import SHARED_MEMORY, left_in_shared_memory, wait_for
 
 
 def test_a_quick_test_starts_no_process(pytestconfig):
@@ -44,3 +45,19 @@ def test_a_warm_program_hears_signals_and_one_that_is_left_is_killed():
     with warm.Program(command) as program:
         assert program.poll() is None
     wait_for(lambda: not os.path.exists(f"/proc/{program.pid}"))
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory is looked at on Linux")
+def test_what_is_left_in_shared_memory_is_what_no_process_uses():
+    name = f"test-{os.getpid()}"
+    mapped, path = SemLock(1, 1, 1, f"/{name}", False), SHARED_MEMORY / f"sem.{name}"
+    opened = SHARED_MEMORY / name
+    try:
+        with opened.open("w"):
+            assert not {str(opened), str(path)} & left_in_shared_memory()
+        assert str(opened) in left_in_shared_memory() and str(path) not in left_in_shared_memory()
+        del mapped
+        assert str(path) in left_in_shared_memory()
+    finally:
+        opened.unlink()
+        path.unlink()

@@ -186,7 +186,7 @@ def entered(condition):
 threading.Condition.__enter__ = entered
 if __name__ == "__main__":
     with processes.local(2) as runner:
-        next(runner.each(time.sleep, [(0.2,)] * 6, at_once=2))
+        next(runner.each(time.sleep, [(0,), *[(600,)] * 5], at_once=2))
         running += [each._condition for each in runner._futures if each.running()]
 """
 

@@ -1,9 +1,12 @@
-"""The processes of this machine, and waiting for something to happen in them."""
+"""The processes of this machine, what they leave in shared memory, and waiting for something to happen in them."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from helpers.small_data import CUT
 
@@ -15,6 +18,28 @@ def processes():
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
     return [(int(row[0]), int(row[1]), int(row[2]), row[4]) for row in rows if not row[3].startswith("Z")]
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def left_in_shared_memory():
+    """Files there that no process uses: left behind, where those that other tests and programs are at are in use."""
+    files = {path.inode(): path.path for path in os.scandir(SHARED_MEMORY) if path.is_file()}
+    used = {inode for process in Path("/proc").glob("[0-9]*") for inode in _used_by(process)}
+    return {path for inode, path in files.items() if inode not in used and os.path.exists(path)}
+
+
+def _used_by(process):
+    """Inodes of what it has mapped or open there, as far as it has not ended meanwhile."""
+    with suppress(OSError):
+        for line in (process / "maps").read_text(errors="replace").splitlines():
+            if f" {SHARED_MEMORY}/" in line:
+                yield int(line.split()[4])
+        for each in (process / "fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(each).startswith(f"{SHARED_MEMORY}/"):
+                    yield each.stat().st_ino
 
 
 def wait_for(happened, *, wait_s=60.0):

@@ -9,21 +9,18 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import warm
 from helpers.loading import all_rows, open_loader, stream
-from helpers.processes import processes, wait_for
+from helpers.processes import SHARED_MEMORY, left_in_shared_memory, processes, wait_for
 from helpers.small_data import dataset, images, rows_of, samples_of
 from helpers.small_server import serving
 
 import hexshards
 from hexshards.errors import DataError
 from hexshards.storage.cache import Cache
-
-pytestmark = pytest.mark.alone
 
 BLOCK = 16
 """Positions in a block of the dataset below."""
@@ -145,25 +142,19 @@ if __name__ == "__main__":
             time.sleep(0.2)
 """
 
-SHARED_MEMORY = Path("/dev/shm")
-
 posix = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="processes and shared memory are looked for on Linux")
-
-
-def shared():
-    return set(SHARED_MEMORY.iterdir())
 
 
 @contextmanager
 def reader(*command):
     """A program that reads with two workers, in a process group of its own, which is empty afterwards."""
-    before = shared()
+    before = left_in_shared_memory()
     process = warm.Program([sys.executable, *command], pipe=True)
     try:
         yield process
         # a worker looks for its parent twice a second; nobody needs half a minute
         wait_for(lambda: group_of(process) == [], wait_s=30)
-        wait_for(lambda: not shared() - before, wait_s=30)
+        wait_for(lambda: not left_in_shared_memory() - before, wait_s=30)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

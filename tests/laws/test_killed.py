@@ -8,20 +8,16 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.processes import OPTIONS, processes, wait_for
+from helpers.processes import OPTIONS, SHARED_MEMORY, left_in_shared_memory, processes, wait_for
 from helpers.small_data import CUT, files_of, processed
 
 from hexshards.conversion.convert import convert
 from hexshards.dataset.verify import verify
 
-pytestmark = pytest.mark.alone
-
 KILLS, KILLS_IN_A_ROW = 20, 10
-SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +94,14 @@ def killed(sources, out, *, files, wait_s, whom):
     return killed
 
 
+def left_behind():
+    return {path for path in left_in_shared_memory() if path.startswith(f"{SHARED_MEMORY}/psm_")}
+
+
 def test_killed_at_twenty_random_points_it_goes_on_and_ends_with_the_same_bytes(sources, whole, tmp_path):
     expected, total = files_of(whole), 24 * 5 + 3 * len(files_of(whole))
     words = np.random.Philox(20).random_raw(1000).tolist()
-    shared = set(SHARED_MEMORY.glob("psm_*"))
+    others = left_behind()
     kills = victims = episodes = 0
     while kills < KILLS:
         out = tmp_path / f"out{episodes}"
@@ -120,7 +120,7 @@ def test_killed_at_twenty_random_points_it_goes_on_and_ends_with_the_same_bytes(
             assert final.returncode == 0, told
         assert files_of(out) == expected
     assert 0 < victims < kills
-    wait_for(lambda: not set(SHARED_MEMORY.glob("psm_*")) - shared)
+    wait_for(lambda: not left_behind() - others)
 
 
 def assert_interrupted(process):
