@@ -1,6 +1,6 @@
 """Upload a dataset file by file, its index last: until that is there, nobody finds a dataset.
 
-It is written into a folder of this machine first. What had arrived when a publication was cut off is not sent again.
+What had arrived when it was cut off is not sent again: a note beside the files says which dataset they are of.
 """
 
 from __future__ import annotations
@@ -8,23 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from hexshards.dataset.index import NAME, Index, read_index
-from hexshards.errors import DataError, without_secrets
+from hexshards.errors import without_secrets
 from hexshards.storage.cache import default_folder
 from hexshards.storage.options import REMOTE, RemoteSpec
-from hexshards.storage.remote import Patience, checked_url, filesystem, home_of, is_url, shown
-from hexshards.units import counted
+from hexshards.storage.remote import is_url, shown
+from hexshards.storage.target import RemoteTarget, Target, writable_url
 
 NOTE = "publishing.json"
-"""File beside an unfinished dataset at a URL that says which it will be."""
-
-WRITABLE = ("s3", "s3a", "gs", "gcs", "hf")
+"""File beside an unfinished dataset that says which it will be."""
 
 
 def written_in(out: str | Path) -> Path:
@@ -34,16 +30,14 @@ def written_in(out: str | Path) -> Path:
     """
     if not is_url(out):
         return Path(out).absolute()
-    url = checked_url(str(out))
-    if url.partition(":")[0] not in WRITABLE:
-        raise ValueError(f"{shown(url)}: datasets are published to {', '.join(WRITABLE)} URLs")
+    url = writable_url(str(out))
     return default_folder() / "outgoing" / hashlib.sha256(without_secrets(url).encode()).hexdigest()[:16]
 
 
-def published(url: str) -> Index | None:
+def published(place: str | Path) -> Index | None:
     """The dataset that is there already. Raises DataError where it can't be told."""
     try:
-        return read_index(url)
+        return read_index(place)
     except FileNotFoundError:
         return None
 
@@ -56,76 +50,46 @@ def upload(folder: Path, url: str, *, tell: Callable[[int, int], None], spec: Re
     index, there = read_index(folder), published(url)
     if there and there.fingerprint != index.fingerprint:
         raise FileExistsError(f"{shown(url)} holds another dataset. Choose another --out")
-    target = _Target(checked_url(url), spec)
+    target = RemoteTarget(writable_url(url), spec)
     if not there:
-        target.receive(folder, index, tell)
-    target.finish()
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in (".tar", ".jsonl")]
+        deliver({path.name: path for path in files}, target, index=folder / NAME, tell=tell)
+    target.remove(NOTE)
     shutil.rmtree(folder)
 
 
-class _Target:
-    """A folder at a URL that files are sent to."""
+def deliver(
+    files: Mapping[str, Path],
+    target: Target,
+    *,
+    index: Path,
+    sha256: Mapping[str, str] | None = None,
+    tell: Callable[[int, int], None],
+) -> None:
+    """Send files, those that arrived before excepted, and after all others the index.
 
-    def __init__(self, url: str, spec: RemoteSpec) -> None:
-        self.url, self.spec = url, spec
-        self.system, self.path = filesystem(url)
+    ``sha256``: checksums of some of the files, by name. ``tell`` is told files done and files in all.
+    """
+    fingerprint, known = read_index(index.parent).fingerprint, noted(target)
+    _note(target, fingerprint)
+    for done, (name, path) in enumerate(files.items(), start=1):
+        if known != fingerprint or target.size(name) != path.stat().st_size:
+            target.send(path, name, sha256=(sha256 or {}).get(name, ""))
+        tell(done, len(files))
+    target.send(index, NAME)
+    target.remove(NOTE)
 
-    def receive(self, folder: Path, index: Index, tell: Callable[[int, int], None]) -> None:
-        """Every file that is not there yet, and the index."""
-        files = sorted(path.name for path in folder.iterdir() if path.suffix in (".tar", ".jsonl"))
-        known = self._noted() == index.fingerprint
-        self._note(folder, index)
-        for done, name in enumerate(files, start=1):
-            if not known or self._size(name) != (folder / name).stat().st_size:
-                self._send(folder / name)
-            tell(done, len(files))
-        self._send(folder / NAME)
 
-    def finish(self) -> None:
-        """Remove the note."""
-        with suppress(FileNotFoundError):
-            self._try(NOTE, self.system.rm_file, f"{self.path}/{NOTE}")
+def noted(target: Target) -> str:
+    """Fingerprint of the dataset whose publication was cut off here, nothing where none was."""
+    try:
+        return str(json.loads(target.read(NOTE) or b"")["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
-    def _noted(self) -> str:
-        """Fingerprint of the dataset whose publication was cut off here."""
-        try:
-            return str(json.loads(home_of(self.url, spec=self.spec).read(NOTE))["fingerprint"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return ""
 
-    def _note(self, folder: Path, index: Index) -> None:
-        note = folder / NOTE
-        note.write_text(json.dumps({"fingerprint": index.fingerprint}))
-        self._send(note)
-
-    def _send(self, path: Path) -> None:
-        """Send a file, and see that it is there."""
-        size = path.stat().st_size
-        # what a person's line is slow at must not look like a stall
-        limit = {"timeout": self.spec.stall_s * (1 + size / self.spec.chunk_bytes)} if self.system.async_impl else {}
-        self._try(path.name, self.system.put_file, str(path), f"{self.path}/{path.name}", **limit)
-        if (stored := self._size(path.name)) != size:
-            fix = "Give the same command again"
-            raise DataError(
-                f"{counted(size, 'byte', verb='was/were')} sent, {stored} are there",
-                where=self._where(path.name),
-                fix=fix,
-            )
-
-    def _size(self, name: str) -> int | None:
-        """Size of a file as it is there now, None where there is none."""
-        self.system.invalidate_cache()
-        try:
-            return int(self._try(name, self.system.info, f"{self.path}/{name}")["size"])
-        except FileNotFoundError:
-            return None
-
-    def _try(self, name: str, task: Callable[..., Any], *arguments: str, **limit: float) -> Any:
-        spec = self.spec
-        patience = Patience(
-            self._where(name), give_up_s=spec.give_up_s, first_wait_s=spec.first_wait_s, doing="be written"
-        )
-        return patience.attempt(partial(task, *arguments, **limit))
-
-    def _where(self, name: str) -> str:
-        return f"{shown(self.url)}/{name}"
+def _note(target: Target, fingerprint: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / NOTE
+        note.write_text(json.dumps({"fingerprint": fingerprint}))
+        target.send(note, NOTE)

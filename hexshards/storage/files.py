@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, cast
 
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
-from hexshards.errors import DataError, nearest
+from hexshards.errors import DataError, escaped, nearest
 from hexshards.units import counted
 
 _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
@@ -158,8 +158,21 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         os.replace(partial, path)
         if durable:
             sync_folder(path.parent)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(partial)):
+            # nobody asked for a file of that name
+            raise _of_file(error, path) from None
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where no file can be, none was made
+            partial.unlink(missing_ok=True)
+
+
+def _of_file(error: OSError, path: Path) -> OSError:
+    """A failure to write, by the name of the file that was to be written."""
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{escaped(path)}: there is no folder {escaped(path.parent)}. Make it first")
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def write_whole(path: Path, data: bytes) -> None:

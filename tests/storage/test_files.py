@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import zlib
 
 import pytest
@@ -141,3 +143,11 @@ except DataError as error:
     print(json.dumps(str(error)))
 """
     assert "decompresses to more than" in small_machine(source)
+
+
+def test_what_cannot_be_written_is_told_by_the_name_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/missing/page.html: there is no folder {tmp_path}/missing"):
+        write_whole(tmp_path / "missing" / "page.html", b"")
+    with pytest.raises(OSError, match="No space left on device: '.*/page.html'"), publishing(tmp_path / "page.html"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not any(tmp_path.iterdir())
