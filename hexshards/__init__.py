@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from hexshards.loading.options import LoaderSpec as LoaderSpec
     from hexshards.loading.webdataset_pipeline import decode_column as decode_column
     from hexshards.loading.webdataset_pipeline import pipeline as pipeline
+    from hexshards.publishing.publish import Publication as Publication
+    from hexshards.publishing.publish import publish as publish
     from hexshards.sweeps.sweep import sweep as sweep
     from hexshards.training.options import StepSpec as StepSpec
     from hexshards.training.options import TrainSpec as TrainSpec
@@ -74,6 +76,7 @@ _HOMES = {
     "NonFiniteLoss": "errors",
     "Noticed": "training.tracking.hooks",
     "Progressed": "training.tracking.hooks",
+    "Publication": "publishing.publish",
     "Report": "conversion.report",
     "RunEnded": "training.tracking.hooks",
     "RunSettings": "training.settings",
@@ -95,6 +98,7 @@ _HOMES = {
     "load_network": "interop.saved_network",
     "loader": "loading.loader",
     "pipeline": "loading.webdataset_pipeline",
+    "publish": "publishing.publish",
     "read_index": "dataset.index",
     "sweep": "sweeps.sweep",
     "train": "training.run",

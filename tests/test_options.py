@@ -26,12 +26,17 @@ from hexshards.options import (
     options_in,
     takes,
 )
+from hexshards.publishing.options import PublishOptions, PublishSpec
 from hexshards.storage.options import RemoteSpec
 from hexshards.training.options import StepSpec, TrainSpec
 
-SPECS = [ConvertSpec, WorkSpec, LoaderSpec, StepSpec, TrainSpec, RemoteSpec, SynthSpec]
+SPECS = [ConvertSpec, WorkSpec, LoaderSpec, StepSpec, TrainSpec, RemoteSpec, SynthSpec, PublishSpec]
 
-KEYWORDS = [(hexshards.convert, ConvertSpec, ConvertOptions), (hexshards.loader, LoaderSpec, LoaderOptions)]
+KEYWORDS = [
+    (hexshards.convert, ConvertSpec, ConvertOptions),
+    (hexshards.loader, LoaderSpec, LoaderOptions),
+    (hexshards.publish, PublishSpec, PublishOptions),
+]
 """Functions that take a spec's options, and the TypedDict by which type checkers know them."""
 
 

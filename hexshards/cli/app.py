@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from hexshards import __version__, signals
-from hexshards.cli import dataset_commands, report_command, training_commands
+from hexshards.cli import dataset_commands, publish_command, report_command, training_commands
 from hexshards.cli.command import add_command
 from hexshards.cli.console import spell_what_cannot_be_encoded
 
@@ -46,6 +46,7 @@ for command in (
     dataset_commands.bench,
     dataset_commands.show,
     report_command.report,
+    publish_command.publish,
     training_commands.train,
     training_commands.sweep,
     training_commands.plot,

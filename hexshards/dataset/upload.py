@@ -35,7 +35,7 @@ def written_in(out: str | Path) -> Path:
 
 
 def published(place: str | Path) -> Index | None:
-    """The dataset that is there already. Raises DataError where it can't be told."""
+    """The dataset that a folder or a URL holds already. Raises DataError where it can't be told."""
     try:
         return read_index(place)
     except FileNotFoundError:
@@ -52,8 +52,16 @@ def upload(folder: Path, url: str, *, tell: Callable[[int, int], None], spec: Re
         raise FileExistsError(f"{shown(url)} holds another dataset. Choose another --out")
     target = RemoteTarget(writable_url(url), spec)
     if not there:
-        files = [path for path in sorted(folder.iterdir()) if path.suffix in (".tar", ".jsonl")]
-        deliver({path.name: path for path in files}, target, index=folder / NAME, tell=tell)
+        known = noted(target) == index.fingerprint
+        files = {path.name: path for path in sorted(folder.iterdir()) if path.suffix in (".tar", ".jsonl")}
+        waiting = {name for name, path in files.items() if not known or target.size(name) != path.stat().st_size}
+        done = len(files) - len(waiting)
+        deliver(
+            {name: path for name, path in files.items() if name in waiting},
+            target,
+            index=folder,
+            tell=lambda sent, _: tell(done + sent, len(files)),
+        )
     target.remove(NOTE)
     shutil.rmtree(folder)
 
@@ -66,17 +74,15 @@ def deliver(
     sha256: Mapping[str, str] | None = None,
     tell: Callable[[int, int], None],
 ) -> None:
-    """Send files, those that arrived before excepted, and after all others the index.
+    """Send files and, after all others, the index that lies in a folder; a note tells until then what they are of.
 
     ``sha256``: checksums of some of the files, by name. ``tell`` is told files done and files in all.
     """
-    fingerprint, known = read_index(index.parent).fingerprint, noted(target)
-    _note(target, fingerprint)
+    _note(target, read_index(index).fingerprint)
     for done, (name, path) in enumerate(files.items(), start=1):
-        if known != fingerprint or target.size(name) != path.stat().st_size:
-            target.send(path, name, sha256=(sha256 or {}).get(name, ""))
+        target.send(path, name, sha256=(sha256 or {}).get(name, ""))
         tell(done, len(files))
-    target.send(index, NAME)
+    target.send(index / NAME, NAME)
     target.remove(NOTE)
 
 

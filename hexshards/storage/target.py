@@ -34,6 +34,11 @@ class Target(Protocol):
         """The target as a person names it, without secrets."""
         ...
 
+    @property
+    def home(self) -> str | Path:
+        """The folder or the URL, for those that read what is there."""
+        ...
+
     def size(self, name: str) -> int | None:
         """Size of a file as it is there now, None where there is none."""
         ...
@@ -73,15 +78,20 @@ class FolderTarget:
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def home(self) -> Path:
+        """The folder."""
+        return self.path
+
     def size(self, name: str) -> int | None:
         """Size of a file."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             return (self.path / name).stat().st_size
         return None
 
     def read(self, name: str) -> bytes | None:
         """A file, whole."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             return (self.path / name).read_bytes()
         return None
 
@@ -113,6 +123,11 @@ class RemoteTarget:
 
     def __str__(self) -> str:
         return shown(self.url)
+
+    @property
+    def home(self) -> str:
+        """The URL."""
+        return self.url
 
     @cached_property
     def _place(self) -> tuple[Any, str]:

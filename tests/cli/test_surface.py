@@ -23,6 +23,7 @@ SURFACE = {
     "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
     "show": "DATASET; -n=3; --split=train; --svg; --cache",
     "report": "DATASET; runs; --out=report.html; --sample=400000; --seed=0; --cache; --json",
+    "publish": "DATASET; TARGET; --license=; --name; --creator; --homepage; --preview=10000; --dry-run; --json",
     "train": "DATASET; --run!; --dry-run; --overfit-batch; --tensorboard; --also-save; --config; "
     "--optimizer=adamw; --learning-rate=0.001; --momentum=0.9; --weight-decay=0.0001; "
     "--value-learning-rate-factor=1.0; --value-weight-decay-factor=1.0; --clip-norm=0.0; "

@@ -34,6 +34,7 @@ RANK = [
         "training",
         "interop",
         "reports",
+        "publishing",
         "sweeps",
         "cli",
         "__main__",
@@ -62,6 +63,7 @@ HEAVY = {
     "multiprocessing",
     "fsspec",
     "jinja2",
+    "pyarrow",
 }
 """What a person who asks for help should not wait for."""
 

@@ -148,6 +148,6 @@ except DataError as error:
 def test_what_cannot_be_written_is_told_by_the_name_that_was_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/missing/page.html: there is no folder {tmp_path}/missing"):
         write_whole(tmp_path / "missing" / "page.html", b"")
-    with pytest.raises(OSError, match="No space left on device: '.*/page.html'"), publishing(tmp_path / "page.html"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/page.html'"), publishing(tmp_path / "page.html"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not any(tmp_path.iterdir())

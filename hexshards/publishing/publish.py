@@ -1,0 +1,192 @@
+"""Publish a dataset: its shards and, for people and catalogues, a card, a preview and metadata, the index last.
+
+What was cut off goes on when it is called again. A card that somebody edited is theirs, and stays.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+from urllib.parse import urlsplit
+
+from hexshards.arguments import LocalPath, checked
+from hexshards.dataset.index import NAME as INDEX
+from hexshards.dataset.index import Index, read_index
+from hexshards.dataset.upload import deliver, noted, published
+from hexshards.errors import escaped, printable
+from hexshards.options import takes
+from hexshards.publishing import card, croissant
+from hexshards.publishing.options import PublishOptions, PublishSpec
+from hexshards.publishing.preview import parquet_of, sample_of, table_of, with_arrow
+from hexshards.storage.files import Folder, free_bytes
+from hexshards.storage.remote import shown
+from hexshards.storage.target import FolderTarget, Target, target_of
+from hexshards.units import show_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What was published, or would be."""
+
+    target: str
+    fingerprint: str
+    files: Mapping[str, int]
+    """Bytes of each file of it."""
+    sent: tuple[str, ...]
+    """Those that were not there, in the order in which they are sent."""
+    previewed: Mapping[str, int]
+    """Rows of each split's preview."""
+    notes: tuple[str, ...]
+    """What to know, in sentences."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of what was not there."""
+        return sum(self.files[name] for name in self.sent)
+
+
+@checked
+@takes(PublishSpec)
+def publish(
+    dataset: LocalPath,
+    target: str | Path,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[PublishOptions],
+) -> Publication:
+    """Publish the dataset in a folder to another folder, or to an s3, gs or hf URL.
+
+    The options are those of PublishSpec.
+    ``progress`` is told files done and files in all. With ``dry_run`` nothing is written. Memory: a block of positions,
+    and the preview. Raises ValueError for a target that can't be one or where pyarrow is missing, FileNotFoundError
+    where there is no dataset, FileExistsError where the target holds something else, and DataError where a shard is not
+    what the index says or a file does not arrive.
+    """
+    spec = PublishSpec(**options)
+    spec.check_given()
+    with_arrow()
+    folder, index, out = Path(dataset).absolute(), read_index(dataset), target_of(target)
+    _check_place(out, folder)
+    _check_free(out, index)
+    with tempfile.TemporaryDirectory() as made:
+        # files may be added to the dataset meanwhile
+        index = _kept(Path(made), folder)
+        files, notes, rows = _written(Path(made), folder, index, out, spec)
+        sizes = {name: path.stat().st_size for name, path in files.items()} | {
+            INDEX: (Path(made) / INDEX).stat().st_size
+        }
+        missing = _missing(out, index, files, Path(made))
+        if isinstance(out, FolderTarget):
+            _check_room(out, sum(sizes[name] for name in missing))
+        if missing and not dry_run:
+            waiting = {name: path for name, path in files.items() if name in missing}
+            deliver(waiting, out, index=Path(made), sha256=_digests(index), tell=progress or (lambda *_: None))
+    return Publication(
+        target=str(out),
+        fingerprint=index.fingerprint,
+        files=sizes,
+        sent=tuple(missing),
+        previewed=rows,
+        notes=tuple(notes),
+    )
+
+
+def _kept(made: Path, folder: Path) -> Index:
+    """The index, as it is now, in a folder of its own."""
+    shutil.copyfile(folder / INDEX, made / INDEX)
+    return read_index(made)
+
+
+def _written(
+    made: Path, folder: Path, index: Index, out: Target, spec: PublishSpec
+) -> tuple[dict[str, Path], list[str], dict[str, int]]:
+    """The files to publish by their names, those that are not the dataset's own written into a folder; and notes."""
+    home, place = Folder(folder), str(out) if not isinstance(out, FolderTarget) else out.path.name
+    tables = {name: table_of(sample_of(home, index, name, count=spec.preview), index, name) for name in index.splits}
+    rows = {split: len(table) for split, table in tables.items()}
+    described = card.Card(index=index, spec=spec, place=place, previewed=rows)
+    previews = {split: parquet_of(table) for split, table in tables.items()}
+    texts = {card.preview_name(split): data for split, data in previews.items()}
+    notes = []
+    if not place.startswith("hf://"):
+        day = croissant.day_of(out.read(croissant.NAME)) or datetime.datetime.now(datetime.UTC).date().isoformat()
+        texts[croissant.NAME] = croissant.croissant_of(described, previews, published=day)
+        if lacks := croissant.lacking(texts[croissant.NAME]):
+            options = " and ".join("--homepage" if name == "url" else f"--{name}" for name in lacks)
+            notes.append(f"{croissant.NAME} lacks {' and '.join(lacks)}, which its format requires: give {options}")
+    there = out.read(card.NAME)
+    if there is None or card.untouched(there.decode(errors="replace")):
+        texts[card.NAME] = card.card_of(described).encode()
+    else:
+        notes.append(f"{card.NAME} there is not as hexshards wrote it, and stays. Remove it to have it written anew")
+    shards = {shard.name: folder / shard.name for split in index.splits.values() for shard in split.shards}
+    for name, data in texts.items():
+        (made / name).parent.mkdir(exist_ok=True)
+        (made / name).write_bytes(data)
+    return {**shards, **{name: made / name for name in texts}}, notes, rows
+
+
+def _missing(out: Target, index: Index, files: Mapping[str, Path], made: Path) -> list[str]:
+    """Names of the files that are not there yet, the index last; none where all are."""
+    there = published(out.home)
+    known = index.fingerprint in (there.fingerprint if there else "", noted(out))
+    missing = []
+    for name, path in files.items():
+        same = known and out.size(name) == path.stat().st_size
+        if same and path.is_relative_to(made):
+            same = out.read(name) == path.read_bytes()
+        if not same:
+            missing.append(name)
+    return [*missing, INDEX] if missing or not there else []
+
+
+def _digests(index: Index) -> dict[str, str]:
+    return {shard.name: shard.sha256 for split in index.splits.values() for shard in split.shards}
+
+
+# what is refused ----------------------------------------------------------------------------------------------------
+
+
+def _check_place(out: Target, folder: Path) -> None:
+    """Raise ValueError for a place that no dataset can be published to."""
+    if isinstance(out, FolderTarget):
+        if out.path.resolve().is_relative_to(folder.resolve()):
+            where = "is the dataset itself" if out.path.resolve() == folder.resolve() else "lies inside the dataset"
+            raise ValueError(f"{escaped(out)} {where}. Choose another folder to publish to")
+        if out.path.exists() and not out.path.is_dir():
+            raise FileExistsError(f"{escaped(out)} is a file. Choose another folder to publish to")
+    elif str(out).startswith("hf://"):
+        kind, *rest = urlsplit(str(out)).netloc, *urlsplit(str(out)).path.strip("/").split("/")
+        if kind != "datasets" or len(rest) != 2:
+            rule = "the hub reads the card at the top of a repository of datasets: give hf://datasets/OWNER/NAME"
+            raise ValueError(f"{shown(str(out))}: {rule}")
+
+
+def _check_free(out: Target, index: Index) -> None:
+    """Raise FileExistsError where something else is."""
+    there = published(out.home)
+    if there and there.fingerprint != index.fingerprint:
+        raise FileExistsError(
+            f"{escaped(out)} holds another dataset ({printable(there.fingerprint, width=12)}). Choose another target"
+        )
+    if there or not isinstance(out, FolderTarget) or not out.path.exists():
+        return
+    begun = noted(out)
+    if begun and begun != index.fingerprint:
+        raise FileExistsError(
+            f"{escaped(out)} holds a part of another dataset, whose publication was cut off. Finish that, or remove it"
+        )
+    if not begun and (others := [path.name for path in out.path.iterdir() if path.suffix in (".tar", ".parquet")]):
+        raise FileExistsError(f"{escaped(out)} holds {escaped(min(others))}, and no dataset. Choose another folder")
+
+
+def _check_room(out: FolderTarget, needed: int) -> None:
+    """Raise OSError where the disk lacks room."""
+    if needed > (free := free_bytes(out.path)):
+        raise OSError(f"{escaped(out)}: {show_bytes(needed)} are to be written, and {show_bytes(free)} are free there")
