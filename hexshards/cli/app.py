@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from hexshards import __version__, signals
-from hexshards.cli import dataset_commands, publish_command, report_command, training_commands
+from hexshards.cli import dataset_commands, growing_commands, publish_command, report_command, training_commands
 from hexshards.cli.command import add_command
 from hexshards.cli.console import spell_what_cannot_be_encoded
 
@@ -40,6 +40,7 @@ def root(
 
 for command in (
     dataset_commands.convert,
+    growing_commands.watch,
     dataset_commands.info,
     dataset_commands.verify,
     dataset_commands.mixing,

@@ -16,6 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from hexshards.errors import escaped, without_secrets
+from hexshards.signals import ctrl_c_at_the_end
 
 
 class Enduring(Console):
@@ -135,7 +136,9 @@ def _print(console: Console, text: str) -> None:
     whole = not console.is_terminal or text.startswith("{")
     safe = _safe(text)
     _told(safe)
-    console.print(safe, markup=False, soft_wrap=whole)
+    # interrupted between writing and forgetting what it wrote, rich would write it once more
+    with ctrl_c_at_the_end():
+        console.print(safe, markup=False, soft_wrap=whole)
 
 
 def _told(safe: str) -> None:

@@ -57,7 +57,7 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
         for path, named in _stood_for(str(source), known):
             real = path.resolve()
-            if form := _format(path.name, known, named=named):
+            if form := format_of_name(path.name, known, named=named):
                 _check_readable(path)
                 form = _recognised(path, known, named=named) or form
                 file = Input(path.absolute(), form)
@@ -95,7 +95,7 @@ def _stood_for(source: str, known: Formats) -> Iterator[tuple[Path, bool]]:
             yield place, True
             continue
         files = list(_within(place, known))
-        if place == Path(source) and not any(_format(file.name, known, named=False) for file in files):
+        if place == Path(source) and not any(format_of_name(file.name, known, named=False) for file in files):
             told = "; ".join(_sentences(files, known))
             raise FileNotFoundError(
                 f"{escaped(source)}: {escaped(_unknown(known, folder=True))}" + (f" ({escaped(told)})" if told else "")
@@ -122,7 +122,7 @@ def _within(folder: Path, known: Formats) -> Iterator[Path]:
             mode = _mode(path)
             if stat.S_ISDIR(mode):
                 waiting.append(path)
-            elif stat.S_ISREG(mode) or _format(path.name, known, named=False):
+            elif stat.S_ISREG(mode) or format_of_name(path.name, known, named=False):
                 _check_regular(path)
                 yield path
 
@@ -147,8 +147,15 @@ def _mode(path: Path) -> int:
 def _check_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise ValueError(f"{escaped(path)}: {kind}, not a regular file. Write what it holds into a file, and name that")
+        raise ValueError(
+            f"{escaped(path)}: {escaped(kind_of(mode))}, not a regular file. Write what it holds into a file, "
+            "and name that"
+        )
+
+
+def kind_of(mode: int) -> str:
+    """What something is that is neither a file nor a folder, in words."""
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def _check_readable(path: Path) -> None:
@@ -159,7 +166,8 @@ def _check_readable(path: Path) -> None:
 # names --------------------------------------------------------------------------------------------------------------
 
 
-def _format(name: str, known: Formats, *, named: bool) -> str | None:
+def format_of_name(name: str, known: Formats, *, named: bool = False) -> str | None:
+    """The format that a file goes by; ``named``: and was not only found in a folder."""
     for form, converter in known.items():
         if any(fnmatch(name, pattern) for pattern in _patterns(converter, named=named)):
             return form
@@ -168,7 +176,7 @@ def _format(name: str, known: Formats, *, named: bool) -> str | None:
 
 def _recognised(path: Path, known: Formats, *, named: bool) -> str | None:
     """Of several formats whose files go by a name, the one that knows the file by how it begins, or the common one."""
-    forms = [form for form in known if _format(path.name, {form: known[form]}, named=named)]
+    forms = [form for form in known if format_of_name(path.name, {form: known[form]}, named=named)]
     can = {form: converter for form in forms if isinstance(converter := known[form], Recognises)}
     if not can or len(forms) == 1:
         return None
@@ -194,12 +202,12 @@ def _unknown(known: Formats, *, folder: bool = False) -> str:
 
 def _advice(name: str, known: Formats) -> str:
     """What makes a file one of a known format, judged by its name; empty where nothing does."""
-    if _format(name, known, named=True):
+    if format_of_name(name, known, named=True):
         return "name it, or a glob of such files, if it holds games"
     lower = name.lower()
-    if lower != name and _format(lower, known, named=True):
+    if lower != name and format_of_name(lower, known, named=True):
         return f"endings are written in small letters: rename it to {printable(_small_ending(name, known))}"
-    if _format(lower + ".gz", known, named=False):
+    if format_of_name(lower + ".gz", known, named=False):
         return "it is not compressed: run gzip on it" + (
             ", and write its ending in small letters" if lower != name else ""
         )
@@ -209,7 +217,7 @@ def _advice(name: str, known: Formats) -> str:
 def _small_ending(name: str, known: Formats) -> str:
     """The name with the shortest part of its end in small letters that makes it one of a known format."""
     ends = (name[:at] + name[at:].lower() for at in range(len(name) - 1, -1, -1))
-    return next(end for end in ends if _format(end, known, named=True))
+    return next(end for end in ends if format_of_name(end, known, named=True))
 
 
 def _sentences(paths: Sequence[Path], known: Formats) -> Iterator[str]:

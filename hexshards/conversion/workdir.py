@@ -24,6 +24,9 @@ SCRATCH = ".partial"
 REJECTS = "rejects.jsonl"
 """File beside the shards with a line for everything that was not kept; those of later additions are numbered."""
 
+WATCHED = ".watch"
+"""Lock of the process that adds files to a dataset as they come."""
+
 _LOCK, _NOTE = "lock", "options.json"
 
 
@@ -35,7 +38,7 @@ def held(out: Path, spec: ConvertSpec, *, base: Index | None, tidying: bool = Fa
     FileExistsError where ``out`` holds something else, or another conversion into it is running.
     """
     if not tidying:
-        _check_folder(out, base)
+        check_folder(out, base)
     scratch = out / SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
     with locked(scratch / _LOCK, taken=f"{out}: another conversion into this folder is running. Wait for it to end"):
@@ -63,13 +66,14 @@ def clear(scratch: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def _check_folder(out: Path, base: Index | None) -> None:
+def check_folder(out: Path, base: Index | None) -> None:
+    """Raise FileExistsError where a folder holds something else than what is made, or added to, there."""
     if base is None and (out / NAME).exists():
         raise FileExistsError(
             f"{escaped(out)} holds a finished dataset. Add files to it with --append, or choose another --out"
         )
     if out.exists() and base is None and not (out / SCRATCH).exists():
-        others = [path.name for path in out.iterdir() if path.name != REJECTS]
+        others = [path.name for path in out.iterdir() if path.name not in (REJECTS, WATCHED)]
         if others:
             raise FileExistsError(
                 f"{escaped(out)} is not empty and holds no unfinished conversion. Choose another --out"

@@ -17,6 +17,9 @@ SURFACE = {
     "--codec=zstd; --positions=all; --unfinished=reject; --side; --games=; --v1-value=check; --keep-duplicates; "
     "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=1GiB; --generation; "
     "--append; --dry-run; --json",
+    "watch": "INBOX; --dataset!; --every=30s; --once; --val-fraction=0.02; --seed=0; --shard-positions=262144; "
+    "--block-positions=8192; --codec=zstd; --positions=all; --unfinished=reject; --side; --games=; --v1-value=check; "
+    "--keep-duplicates; --bake-symmetries; --dedupe=none; --workers; --max-rejects=0; --memory=1GiB; --json",
     "info": "DATASET; --json",
     "verify": "DATASET; --leakage; --cache; --json",
     "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --cache; --json",

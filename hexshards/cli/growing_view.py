@@ -1,0 +1,68 @@
+"""What a person, or a program, sees of a dataset that grows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from hexshards.cli import display
+from hexshards.conversion.watch import Added, Held, PassedOver, SetAside, StillChanging, WatchEnded, WatchEvent
+from hexshards.errors import escaped, printable
+from hexshards.units import counted
+
+NAMED = 5
+"""Files named in a line; of others it says how many."""
+
+EVENTS = {
+    Added: "added",
+    SetAside: "set_aside",
+    PassedOver: "passed_over",
+    StillChanging: "still_changing",
+    Held: "held",
+    WatchEnded: "ended",
+}
+"""What each event is called in JSON."""
+
+
+def tell_json(event: WatchEvent) -> None:
+    """Say an event of a watch to a program."""
+    display.say(display.json_line({"event": EVENTS[type(event)], **asdict(event)}))
+
+
+def tell(event: WatchEvent) -> None:
+    """Say an event of a watch to a person."""
+    match event:
+        case Added():
+            display.progress(_added(event))
+        case SetAside():
+            moved = f"Moved to {escaped(event.moved_to)}, beside a report"
+            display.warn(f"refused {escaped(event.file)}: {printable(event.problem, width=500)}. {moved}")
+        case PassedOver():
+            display.notice(f"passed over {escaped(event.reason)}")
+        case StillChanging():
+            display.notice(f"waiting for {_named(event.files)}: still changing")
+        case Held():
+            display.warn(f"waiting: {escaped(event.problem)}")
+        case WatchEnded():
+            display.say(_ended(event))
+
+
+def _added(event: Added) -> str:
+    whole = ", ".join(f"{name} {count:,}" for name, count in event.dataset.items())
+    parts = [f"added {counted(event.positions, 'position')} of {counted(event.files, 'file')}"]
+    parts += [f"{event.already:,} there already"] if event.already else []
+    parts += [f"{event.rejected:,} rejected"] if event.rejected else []
+    parts += [f"dataset {whole} in {counted(event.shards, 'shard')}"]
+    parts += [f"{counted(event.waiting, 'file')} to come"] if event.waiting else []
+    return "\n".join([" · ".join(parts), *(f"  {printable(note, width=300)}" for note in event.notes)])
+
+
+def _ended(event: WatchEnded) -> str:
+    parts = [f"ended: added {counted(event.positions, 'position')} of {counted(event.files, 'file')}"]
+    parts += [f"set {counted(event.set_aside, 'file')} aside"] if event.set_aside else []
+    parts += [f"not taken: {_named(event.waiting)}"] if event.waiting else []
+    return " · ".join(parts)
+
+
+def _named(files: tuple[str, ...]) -> str:
+    named = ", ".join(map(escaped, files[:NAMED]))
+    return named + (f" and {len(files) - NAMED:,} more" if len(files) > NAMED else "")
