@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hexshards.errors import NonFiniteLoss
 from hexshards.training.options import StepSpec
+from hexshards.training.steps import model
 from hexshards.training.steps.losses import answers_by_head, losses, targets_of
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.schedules import share
@@ -35,6 +36,11 @@ def compiled_without_a_compiler(monkeypatch) -> None:
 
 
 BATCHES = [batch(seed, rows=5 if seed == 7 else 6) for seed in range(8)]
+
+
+def seeded(kind: Callable[..., nn.Module], **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return kind(**options)
 
 
 def made(kind: Callable[[], nn.Module] = Drawing, *, seed: int = 0, **options: Any) -> Trainer:
@@ -237,6 +243,19 @@ def test_float16_passes_over_a_step_that_overflows_and_lowers_its_scale():
     assert math.isfinite(metrics["loss"])
     assert torch.equal(weights(trainer.model), before)
     assert trainer.scaler.get_scale() == 2.0**39
+
+
+def test_the_network_that_works_in_place_has_the_gradients_of_its_plain_twin_bit_for_bit(monkeypatch):
+    def gradients() -> list[Tensor]:
+        network, board = seeded(TwoHeadedResNet, channels=4, blocks=2), batch(0).board
+        policy, value = network(board)
+        (policy.logsumexp(dim=1).sum() + value.square().sum()).backward()
+        return [weight.grad for weight in network.parameters()] + [policy.detach(), value.detach()]
+
+    in_place = gradients()
+    monkeypatch.setattr(model, "_relu", nn.ReLU)
+    monkeypatch.setattr(model._Residual, "forward", lambda block, x: torch.relu(x + block.change(x)))
+    assert all(torch.equal(mine, its) for mine, its in zip(in_place, gradients(), strict=True))
 
 
 def test_channels_last_changes_where_numbers_lie_and_not_what_they_are():
