@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING = range(7)
+CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING, GAMES = range(8)
 """First steps of the paths: what a stream of random numbers is for."""
 
 Words = NDArray[np.uint64]

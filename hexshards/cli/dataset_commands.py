@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that ``--help`` is instant.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,9 @@ from hexshards.units import counted
 
 if TYPE_CHECKING:
     from hexshards.game.positions import Positions
+
+CHOOSING = ("where", "sources", "shards", "window", "per_game")
+"""Options that choose which positions an epoch draws from."""
 
 
 @options_of(ConvertSpec, after="out")
@@ -91,15 +95,33 @@ def convert(
         display.say(display.json_line(_report(report)) if as_json else conversion_view.conversion_summary(report))
 
 
-def info(dataset: Dataset, as_json: AsJson = False) -> None:
-    """Show what is in a dataset: counts, games, plies, label balance, bytes per position, what it was made from."""
+@options_of(LoaderSpec, only=CHOOSING, after="dataset")
+def info(dataset: Dataset, as_json: AsJson = False, **options: Any) -> None:
+    """Show what is in a dataset: counts, games, plies, label balance, bytes per position, what it was made from.
+
+    With options that choose, such as --window, it says which positions of train an epoch of training would draw.
+    """
     from hexshards.cli import dataset_view, display
 
     with told():
         from hexshards.dataset.index import read_index
 
-        index = read_index(dataset)
-        display.say(display.json_line(_index(index)) if as_json else dataset_view.info_text(index, folder=str(dataset)))
+        index, drawn = read_index(dataset), _drawn(dataset, options)
+        if as_json:
+            display.say(display.json_line(_index(index) | ({"epoch": drawn} if drawn else {})))
+        else:
+            display.say(dataset_view.info_text(index, folder=str(dataset), drawn=drawn))
+
+
+def _drawn(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What an epoch draws from, where options choose; it takes what opens shards."""
+    spec = replace(LOADER, **options)
+    if spec == LOADER:
+        return {}
+    from hexshards.loading.epoch_plan import Epochs
+
+    epochs = Epochs(dataset, spec)
+    return {"positions": epochs.positions, "chosen": epochs.describe()}
 
 
 def verify(
@@ -141,7 +163,7 @@ def verify(
                 display.say(dataset_view.leakage_text(leaked))
 
 
-@options_of(LoaderSpec, only=("split", "seed", "shuffle"), after="batch_size")
+@options_of(LoaderSpec, only=("split", "seed", "shuffle", *CHOOSING), after="batch_size")
 def mixing(
     dataset: Dataset,
     batch_size: Annotated[int, shown(LoaderSpec, "batch_size", least=2)] = LOADER.batch_size,

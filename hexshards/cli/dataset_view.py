@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ LEAKAGE_PLIES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 """Numbers of stones at which a line of the table of leaked positions begins."""
 
 
-def info_text(index: Index, *, folder: str) -> str:
-    """A dataset at a glance."""
+def info_text(index: Index, *, folder: str, drawn: Mapping[str, Any] | None = None) -> str:
+    """A dataset at a glance, and what an epoch would draw of it."""
     shards = [shard for split in index.splits.values() for shard in split.shards]
     positions = sum(shard.positions for shard in shards)
     size = sum(shard.size_bytes for shard in shards)
@@ -48,6 +49,9 @@ def info_text(index: Index, *, folder: str) -> str:
     lines.append(f"made from {counted(len(index.inputs), 'file')}:")
     lines += map(file_line, index.inputs)
     lines.append(f"fingerprint {index.fingerprint}")
+    if drawn:
+        lines.append(f"an epoch draws {counted(drawn['positions'], 'position')} of train")
+        lines += map(escaped, drawn["chosen"])
     return "\n".join(lines)
 
 

@@ -221,6 +221,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
         [
             f"would train {counted(rehearsal.parameters, 'parameter')} on {counted(rehearsal.positions, 'position')}, "
             f"{counted(rehearsal.epoch_samples, 'sample')} an epoch",
+            *rehearsal.chosen,
             f"{counted(rehearsal.samples, 'sample')} in {counted(rehearsal.steps, 'step')} and {minis}, "
             f"{rehearsal.validations:,} of them validated on {counted(rehearsal.val_samples, 'position')}",
             f"checkpoints in {escaped(run)}: {rehearsal.checkpoints:,} of "

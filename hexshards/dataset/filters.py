@@ -7,16 +7,16 @@ costs its share of each window that is read. Without a filter nothing but the in
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.dataset.blocks import Blocks, Columns
 from hexshards.dataset.index import Index
+from hexshards.dataset.shard_range import shards_in
 from hexshards.errors import DataError, escaped, nearest, printable
 from hexshards.game.columns import FILTERABLE, THIRD_PARTY
 from hexshards.storage.files import Home
@@ -50,7 +50,7 @@ class Filter:
         files = conditions.pop("source", "")
         names = [*(name for name in FILTERABLE if name in conditions), *sorted(conditions.keys() - {*FILTERABLE})]
         ranges = tuple((name, *_range(name, conditions[name])) for name in names)
-        return cls(ranges, tuple(sorted(filter(None, (name.strip() for name in files.split("|"))))))
+        return cls(ranges, _names(files))
 
     def __str__(self) -> str:
         parts = [f"{column}={low}..{'' if high is None else high}" for column, low, high in self.ranges]
@@ -78,33 +78,41 @@ class Filter:
 
 
 class Selection:
-    """The rows of a split that a filter keeps and, of these, an even share of at most ``limit`` positions.
+    """The rows of some shards of a split that filters keep and, of these, an even share of at most ``limit`` positions.
 
     Every shard gives its share, rounded; conversion has shuffled what is in it, so its first rows are as good as any,
-    and few blocks are read in vain. Raises ValueError where nothing is left.
+    and few blocks are read in vain. ``sources`` is a filter beside ``where``; ``shards`` is as shards_in takes it.
+    Raises ValueError where nothing is left.
     """
 
-    def __init__(self, home: Home, index: Index, split: str, *, where: Filter, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        index: Index,
+        split: str,
+        *,
+        where: Filter,
+        limit: int | None = None,
+        sources: str = "",
+        shards: str = "",
+    ) -> None:
         self.home, self.index, self.where = home, index, where
         self.blocks = Blocks(home, index, split)
-        kinds = index.layout.kinds
-        if beyond := [name for name in where.columns if name not in kinds]:
-            has = [each.name for each in kinds.values() if each.filterable]
-            hint = nearest(beyond[0], has) or f". It can be filtered by {', '.join(map(escaped, has))} and source"
-            raise ValueError(f"{escaped(home)}: where: there is no column {escaped(beyond[0])}{hint}")
-        if beyond := [name for name, _, _ in where.ranges if not kinds[name].filterable]:
-            raise ValueError(
-                f"{escaped(home)}: where: the converter of {escaped(beyond[0])} does not declare it filterable"
-            )
-        kept = self._counted() if where else self.blocks.rows
+        self.sources = Filter(files=_names(sources))
+        self.shards = shards_in(shards, len(self.blocks.shards))
+        self.walked: NDArray[np.int64] | None = self.shards if shards else None
+        """Numbers of the shards that an epoch walks; None: all, those without a row too."""
+        self.filters = tuple(each for each in (where, self.sources) if each)
+        self._check(self.filters)
+        kept = self._counted()
         self.kept = int(kept.sum())
-        self.block_rows = _even(kept, self.blocks.first, limit) if limit is not None else kept
-        if not self.positions:
-            matching = f" that meets {str(where)!r}" if where else ""
+        if not self.kept:
+            meets = f" that meets {self._said()}" if self.filters else ""
             raise ValueError(
-                f"{escaped(home)}: split {escaped(split)} has no position{matching}. "
+                f"{escaped(home)}: split {escaped(split)} has no position{escaped(meets)}. "
                 "`hexshards info` shows what is there"
             )
+        self.block_rows = _even(kept, self.blocks.first, limit) if limit is not None else kept
 
     @property
     def total(self) -> int:
@@ -116,12 +124,21 @@ class Selection:
         """Positions that are used."""
         return int(self.block_rows.sum())
 
-    def read(self, blocks: NDArray[np.int64], names: Sequence[str]) -> list[Columns | DataError]:
-        """Columns of the rows that are used of some blocks, and ``place``, a number of its own for each position."""
-        needed = tuple({*names, *self.where.columns})
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that say which rows are used."""
+        return tuple(dict.fromkeys(name for each in self.filters for name in each.columns))
+
+    def rows_in(self, epoch: int) -> NDArray[np.int64]:
+        """Rows that each block gives in an epoch; those of this one are the same in all."""
+        return self.block_rows
+
+    def read(self, blocks: NDArray[np.int64], names: Sequence[str], *, epoch: int = 0) -> list[Columns | DataError]:
+        """Columns of the rows that an epoch uses of some blocks, and ``place``, a number of each position's own."""
+        needed = tuple({*names, *self.columns})
         numbered = zip(blocks.tolist(), self.blocks.read(blocks, needed), strict=True)
         return [
-            columns if isinstance(columns, DataError) else self._used(number, columns, names)
+            columns if isinstance(columns, DataError) else self._used(number, columns, names, epoch)
             for number, columns in numbered
         ]
 
@@ -131,49 +148,113 @@ class Selection:
         return np.arange(first, first + int(self.blocks.rows[block]))
 
     def __str__(self) -> str:
-        meets, used = "meets" if self.kept == 1 else "meet", "is" if self.positions == 1 else "are"
-        total, kept = counted(self.total, "position"), counted(self.kept, "position")
-        parts = [f"{self.kept:,} of {total} {meets} {str(self.where)!r}"] if self.where else []
+        parts = self._filtered()
         if self.positions < self.kept:
-            parts.append(f"{self.positions:,} of {kept} {used} used, evenly over the shards")
+            parts.append(self._used_of(self.kept))
         return "; ".join(parts)
 
-    def _used(self, block: int, columns: Columns, names: Sequence[str]) -> Columns:
-        count = int(self.block_rows[block])
-        rows: slice | NDArray[np.int64] = slice(count)
-        if self.where:
-            rows = np.flatnonzero(self.where.keeps(columns, self.index.sources))[:count]
+    def _filtered(self) -> list[str]:
+        """What shards and filters leave, in words."""
+        parts, of = [], counted(self.total, "position")
+        shards = self.blocks.shards
+        if len(self.shards) < len(shards):
+            names = " to ".join(dict.fromkeys(shards[self.shards[place]].name for place in (0, -1)))
+            held = sum(shards[shard].positions for shard in self.shards.tolist())
+            are = "is" if held == 1 else "are"
+            parts.append(f"{held:,} of {of} {are} in {len(self.shards):,} of {counted(len(shards), 'shard')}, {names}")
+            of = counted(held, "position")
+        if self.filters:
+            parts.append(f"{self.kept:,} of {of} {'meets' if self.kept == 1 else 'meet'} {self._said()}")
+        return parts
+
+    def _used_of(self, count: int) -> str:
+        are = "is" if self.positions == 1 else "are"
+        return f"{self.positions:,} of {counted(count, 'position')} {are} used, evenly over the shards"
+
+    @property
+    def chosen(self) -> bool:
+        """Whether shards or filters choose anything."""
+        return bool(self.filters) or len(self.shards) < len(self.blocks.shards)
+
+    def _said(self) -> str:
+        return " and ".join(repr(str(each)) for each in self.filters)
+
+    def _check(self, filters: Sequence[Filter]) -> None:
+        """Raise ValueError where a filter names what is not there."""
+        kinds, names = self.index.layout.kinds, self.index.sources
+        asked = [name for each in filters for name, _, _ in each.ranges]
+        if beyond := [name for name in asked if name not in kinds]:
+            has = [each.name for each in kinds.values() if each.filterable]
+            hint = nearest(beyond[0], has) or f". It can be filtered by {', '.join(map(escaped, has))} and source"
+            raise ValueError(f"{escaped(self.home)}: where: there is no column {escaped(beyond[0])}{hint}")
+        if beyond := [name for name in asked if not kinds[name].filterable]:
+            raise ValueError(
+                f"{escaped(self.home)}: where: the converter of {escaped(beyond[0])} does not declare it filterable"
+            )
+        for each in filters:
+            if each.files and not any(_matches(name, each.files) for name in names):
+                there = ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+                hint = nearest(re.sub(r"[*?\[\]]", "", each.files[0]), names) if len(each.files) == 1 else ""
+                raise ValueError(
+                    f"{escaped(self.home)}: no source file matches {'|'.join(each.files)!r} "
+                    f"(it has {there}){escaped(hint)}"
+                )
+
+    def _used(self, block: int, columns: Columns, names: Sequence[str], epoch: int) -> Columns:
+        rows = self._rows(block, columns, epoch)
         return {**{name: columns[name][rows] for name in names}, "place": self.places(block)[rows]}
 
-    def _counted(self) -> NDArray[np.int64]:
-        """Rows that the filter keeps of each block. Raises DataError for a damaged one, whatever is to be skipped.
+    def _rows(self, block: int, columns: Columns, epoch: int) -> slice | NDArray[np.int64]:
+        """Which rows of a block an epoch uses."""
+        count = int(self.block_rows[block])
+        return self._meeting(columns)[:count] if self.filters else slice(count)
 
-        What was left of a damaged block could change when it is repaired, and with it the order that states are of.
+    def _meeting(self, columns: Columns) -> NDArray[np.int64]:
+        """Which rows meet the filters, of which there is one at least."""
+        return np.flatnonzero(np.logical_and.reduce([each.keeps(columns, self.index.sources) for each in self.filters]))
+
+    def _counted(self) -> NDArray[np.int64]:
+        """Rows of each block that are in the shards and meet the filters.
+
+        Raises DataError for a damaged one, whatever is to be skipped: what was left of a damaged block could change
+        when it is repaired, and with it the order that states are of.
         """
-        sources = self.index.sources
-        if self.where.files and not any(_matches(name, self.where.files) for name in sources):
-            names = ", ".join(printable(name) for name in sources[:3]) + (", ..." if len(sources) > 3 else "")
-            raise ValueError(
-                f"{escaped(self.home)}: no source file matches {'|'.join(self.where.files)!r} (it has {names})"
-            )
-        counts = []
-        for first, end in pairwise(self.blocks.first.tolist()):
-            for columns in self.blocks.read(np.arange(first, end), self.where.columns):
-                if isinstance(columns, DataError):
-                    raise columns
-                counts.append(np.count_nonzero(self.where.keeps(columns, sources)))
-        return np.array(counts, dtype=np.int64)
+        counts = np.zeros(len(self.blocks), dtype=np.int64)
+        for shard in self.shards.tolist():
+            members = np.arange(self.blocks.first[shard], self.blocks.first[shard + 1])
+            counts[members] = self.blocks.rows[members]
+            for block, columns in self._columns_of(members, self.columns) if self.filters else ():
+                counts[block] = len(self._meeting(columns))
+        return counts
+
+    def _columns_of(self, blocks: NDArray[np.int64], names: Sequence[str]) -> Iterator[tuple[int, Columns]]:
+        """Columns of whole blocks, to choose rows by. Raises DataError for a damaged one."""
+        for block, columns in zip(blocks.tolist(), self.blocks.read(blocks, names), strict=True):
+            if isinstance(columns, DataError):
+                raise columns
+            yield block, columns
+
+
+def even_shares(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Rows of each shard, ``limit`` in all where there are so many, in proportion to those that its blocks have."""
+    ends = np.concatenate([[0], np.cumsum(rows)])[first_block]  # rows before each shard
+    shares: NDArray[np.int64] = np.diff(ends * min(limit, int(ends[-1])) // max(int(ends[-1]), 1))
+    return shares
 
 
 def _even(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """Rows of each block, so that the shards give ``limit`` in all, in proportion, from their first blocks on."""
     before = np.concatenate([[0], np.cumsum(rows)])  # rows before each block
-    ends = before[first_block]  # rows before each shard
-    shares = np.diff(ends * min(limit, int(ends[-1])) // max(int(ends[-1]), 1))
+    shares = even_shares(rows, first_block, limit)
     homes = np.repeat(np.arange(len(shares)), np.diff(first_block))
-    left = shares[homes] - (before[:-1] - ends[homes])
+    left = shares[homes] - (before[:-1] - before[first_block][homes])
     given: NDArray[np.int64] = np.clip(left, 0, rows)
     return given
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names or globs between strokes, in one order."""
+    return tuple(sorted(filter(None, (name.strip() for name in text.split("|")))))
 
 
 def _range(column: str, text: str) -> tuple[float, float | None]:

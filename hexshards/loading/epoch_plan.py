@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hexshards.dataset.filters import Filter, Selection
 from hexshards.dataset.index import read_index
 from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.loading.mixture import SHARE, Blend, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, EpochPlan, Window, plan_epoch, window_rows
+from hexshards.loading.selection.epoch_selection import EpochSelection
 from hexshards.loading.window import Windows
 from hexshards.piecewise import Piecewise, named
 from hexshards.storage.files import Home
@@ -27,7 +27,7 @@ State = dict[str, int | str]
 Datasets = str | Path | Home | Mapping[str, float] | Mapping[Path, float] | Mapping[Home, float]
 """Where a dataset is; or where several are, and the weights in which they are mixed."""
 
-CHOICES = ("where", "positions", "mix", "mix_schedule")
+CHOICES = ("where", "positions", "mix", "mix_schedule", "window", "per_game", "sources", "shards")
 """What an identity names only where it was asked for, so that states fit releases that had no such choice."""
 
 VERSION = 1
@@ -72,7 +72,8 @@ class Epochs:
         if self._blend:
             return self._blend.plan(epoch)
         (selection,) = self.selections
-        return plan_epoch(selection.blocks.per_shard, selection.block_rows, epoch=epoch, spec=self.spec)
+        rows, walked = selection.rows_in(epoch), selection.walked
+        return plan_epoch(selection.blocks.per_shard, rows, epoch=epoch, spec=self.spec, walked=walked)
 
     def windows(self, epoch: int) -> Windows:
         """What an epoch reads, window by window."""
@@ -99,7 +100,13 @@ class Epochs:
     def identity(self) -> State:
         """What the order of the samples follows from."""
         spec = self.spec
-        chosen: State = {"where": str(self.selections[0].where), "positions": spec.positions or 0}
+        first = self.selections[0]
+        chosen: State = {"where": str(first.where), "positions": spec.positions or 0, "window": str(first.window)}
+        chosen |= {
+            "per_game": spec.per_game or 0,
+            "sources": str(first.sources),
+            "shards": spec.shards.replace(" ", ""),
+        }
         if self._blend:
             chosen["mix"] = ":".join(map(str, self._blend.parts))
             chosen["mix_schedule"] = ":".join(str(each or "") for each in self._blend.shares)
@@ -129,11 +136,11 @@ class Epochs:
             f"{selection.home}: {part / total:.1%} of the samples, {count:,} an epoch, which are "
             f"{count / selection.positions / blend.passes:.2f} passes over {counted(selection.positions, 'position')}"
             + (f"; its share follows {share}" if share else "")
-            + (f" ({selection})" if selection.where else "")
+            + (f" ({selection})" if selection.chosen else "")
             for selection, part, count, share in zip(self.selections, blend.parts_at(0), epoch, shares, strict=True)
         ]
 
-    def _selection(self, home: Home, *, mixed: bool) -> Selection:
+    def _selection(self, home: Home, *, mixed: bool) -> EpochSelection:
         """What is used of a dataset; a mix is limited as a whole."""
         index, spec = read_index(home), self.spec
         if spec.split not in index.splits:
@@ -144,9 +151,7 @@ class Epochs:
                 f"{escaped(home)}: every position is there in all four symmetries already, so augment={spec.augment!r} "
                 'would show them again. Pass augment="none"'
             )
-        return Selection(
-            home, index, spec.split, where=Filter.parse(spec.where), limit=None if mixed else spec.positions
-        )
+        return EpochSelection(home, index, spec, limit=None if mixed else spec.positions)
 
     def _check_can_mix(self) -> None:
         first, *others = self.selections
@@ -184,7 +189,8 @@ class Epochs:
             parts=parts,
             shares=shares,
             shard_blocks=tuple(selection.blocks.per_shard for selection in selections),
-            block_rows=tuple(selection.block_rows for selection in selections),
+            block_rows=tuple(selection.rows_in for selection in selections),
+            walked=tuple(selection.walked for selection in selections),
             window_rows=block * spec.window_blocks,
             spec=spec,
         )

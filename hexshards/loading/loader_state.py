@@ -41,6 +41,10 @@ class LoaderState(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     positions: Count | UnsetType = UNSET
     mix: Text | UnsetType = UNSET
     mix_schedule: Text | UnsetType = UNSET
+    window: Text | UnsetType = UNSET
+    per_game: Count | UnsetType = UNSET
+    sources: Text | UnsetType = UNSET
+    shards: Text | UnsetType = UNSET
 
 
 def decoded(state: object, *, identity: State, samples: int, last_epoch: int) -> LoaderState:

@@ -9,7 +9,7 @@ datasets go on where they were.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -114,10 +114,13 @@ class Blend:
     parts: tuple[int, ...]
     shard_blocks: tuple[list[int], ...]
     """Of each dataset, as plan_epoch takes them."""
-    block_rows: tuple[NDArray[np.int64], ...]
+    block_rows: tuple[Callable[[int], NDArray[np.int64]], ...]
+    """Of each dataset, by its own epoch, in each of which it gives as many rows in all."""
     window_rows: int
     """Samples in a window."""
     spec: LoaderSpec
+    walked: tuple[NDArray[np.int64] | None, ...] = ()
+    """Of each dataset, as window_blocks takes them; nothing: all shards."""
     shares: tuple[Piecewise | None, ...] = ()
     """Of each dataset; None: one of those that share the rest by their weights. Nothing: all do, as ever."""
 
@@ -129,7 +132,7 @@ class Blend:
     @property
     def samples(self) -> int:
         """Samples in an epoch: as many as no dataset has to repeat itself for, and no more than the spec allows."""
-        have = np.array([int(rows.sum()) * self.passes for rows in self.block_rows])
+        have = np.array([int(rows_in(0).sum()) * self.passes for rows_in in self.block_rows])
         if self.shares:
             return self._fewest(have)
         count = min(int(rows) * sum(self.parts) // part for rows, part in zip(have, self.parts, strict=True))
@@ -226,8 +229,9 @@ class _Passes:
 
     def __init__(self, blend: Blend, dataset: int) -> None:
         self.dataset, self.passes, self.spec = dataset, blend.passes, blend.spec
-        self.shard_blocks, self.block_rows = blend.shard_blocks[dataset], blend.block_rows[dataset]
-        self.total = int(self.block_rows.sum())
+        self.shard_blocks, self.rows_in = blend.shard_blocks[dataset], blend.block_rows[dataset]
+        self.walked = blend.walked[dataset] if blend.walked else None
+        self.total = int(self.rows_in(0).sum())
         self.number = -1
 
     def runs(self, low: int, high: int) -> Iterator[Window]:
@@ -252,6 +256,9 @@ class _Passes:
         if number == self.number:
             return
         epoch, pass_ = divmod(number, self.passes)
-        windows = order.window_blocks(self.shard_blocks, self.block_rows, epoch=epoch, pass_=pass_, spec=self.spec)
+        rows = self.rows_in(epoch)
+        windows = order.window_blocks(
+            self.shard_blocks, rows, epoch=epoch, pass_=pass_, spec=self.spec, walked=self.walked
+        )
         self.number, self.blocks = number, np.concatenate(list(windows))
-        self.ends = np.cumsum(self.block_rows[self.blocks])
+        self.ends = np.cumsum(rows[self.blocks])

@@ -64,6 +64,32 @@ class LoaderSpec:
         unset="all",
         shapes="order",
     )
+    window: str = option(
+        "",
+        "Draw only from the newest positions: 500k; or by KataGo's power law min=250k exponent=0.65 expand=0.4 (scale, "
+        "max). keep=100k: so many of them an epoch, others in the next. by=generation: not by additions.",
+        unset="all",
+        later=True,
+        shapes="order",
+    )
+    per_game: int | None = option(
+        None,
+        "Use at most so many positions of one game in an epoch, others in the next.",
+        least=1,
+        unset="all",
+        later=True,
+        shapes="order",
+    )
+    sources: str = option(
+        "", "Use only positions from source files like games_2[0-4]*.", unset="all", later=True, shapes="order"
+    )
+    shards: str = option(
+        "",
+        "Use only some shards of the split: 40%..50% of them, or those numbered 3..7 from 0 on.",
+        unset="all",
+        later=True,
+        shapes="order",
+    )
     policy: float | str = option(
         "played",
         "The policy's target: played, the move that was played; search, the shares of a search's visits; or a mix, a "
@@ -111,6 +137,10 @@ class LoaderOptions(TypedDict, total=False):
     on_error: OnError
     where: str
     positions: int | None
+    window: str
+    per_game: int | None
+    sources: str
+    shards: str
     policy: float | str
     mix_schedule: str
     columns: Sequence[str]

@@ -67,35 +67,63 @@ class EpochPlan:
 
 
 def plan_epoch(
-    shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, spec: LoaderSpec
+    shard_blocks: Sequence[int],
+    block_rows: NDArray[np.int64],
+    *,
+    epoch: int,
+    spec: LoaderSpec,
+    walked: NDArray[np.int64] | None = None,
 ) -> EpochPlan:
-    """Plan an epoch's windows over shards of so many blocks, of so many rows each."""
+    """Plan an epoch's windows over shards of so many blocks, of so many rows each; ``walked`` as in window_blocks."""
     passes = PASSES if spec.augment == "all" else 1
     windows = [
         Window(epoch, pass_, number, blocks)
         for pass_ in range(passes)
-        for number, blocks in enumerate(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec))
+        for number, blocks in enumerate(
+            window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walked=walked)
+        )
     ]
     rows = [int(block_rows[window.blocks].sum()) for window in windows]
     return EpochPlan(tuple(windows), np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]))
 
 
 def window_blocks(
-    shard_blocks: Sequence[int], block_rows: NDArray[np.int64], *, epoch: int, pass_: int, spec: LoaderSpec
+    shard_blocks: Sequence[int],
+    block_rows: NDArray[np.int64],
+    *,
+    epoch: int,
+    pass_: int,
+    spec: LoaderSpec,
+    walked: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
-    """Shuffle blocks: shards are permuted and walked in groups, the blocks of a group permuted and cut into windows."""
+    """Shuffle blocks: shards are permuted and walked in groups, the blocks of a group permuted and cut into windows.
+
+    walked: numbers of the shards that are, where these are chosen; then a group of small ones, as additions are, grows
+    until its blocks fill a window. None: all, in groups of so many.
+    """
     first = np.concatenate([[0], np.cumsum(shard_blocks, dtype=np.int64)])
-    shards = np.arange(len(shard_blocks))
+    shards = np.arange(len(shard_blocks)) if walked is None else walked
     if spec.shuffle:
-        shards = permutation(len(shard_blocks), spec.seed, SHARDS, epoch, pass_)
-    for group in range(0, len(shards), spec.group_shards):
-        members = shards[group : group + spec.group_shards]
-        blocks = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in members])
+        shards = shards[permutation(len(shards), spec.seed, SHARDS, epoch, pass_)]
+    filled = np.array([np.count_nonzero(block_rows[first[each] : first[each + 1]]) for each in shards.tolist()])
+    least = spec.window_blocks if walked is not None else 0
+    for group, end in _groups(filled, shards=spec.group_shards, blocks=least):
+        blocks = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards[group:end]])
         blocks = blocks[block_rows[blocks] > 0]
         if spec.shuffle:
             blocks = blocks[permutation(len(blocks), spec.seed, BLOCKS, epoch, pass_, group)]
         for start in range(0, len(blocks), spec.window_blocks):
             yield blocks[start : start + spec.window_blocks]
+
+
+def _groups(filled: NDArray[np.int64], *, shards: int, blocks: int) -> Iterator[tuple[int, int]]:
+    """First and end of groups that hold at least so many shards and blocks, as far as there are."""
+    start, ends = 0, np.cumsum(filled)
+    while start < len(filled):
+        full = int(np.searchsorted(ends, blocks + (ends[start - 1] if start else 0))) + 1
+        end = min(max(start + shards, full), len(filled))
+        yield start, end
+        start = end
 
 
 def window_rows(window: Window, count: int, *, spec: LoaderSpec) -> NDArray[np.int64]:

@@ -135,10 +135,10 @@ class Windows:
         selection = self.selections[window.dataset]
         held = selection.index.layout.kinds
         lacking, names = [n for n in names if n not in held], tuple(name for name in names if name in held)
-        read = selection.read(window.blocks, names)
+        read = selection.read(window.blocks, names, epoch=window.epoch)
         damage = tuple(block for block in read if isinstance(block, DataError))
         blocks = self._without_gaps(selection, window, read)
-        sizes = selection.block_rows[window.blocks]
+        sizes = selection.rows_in(window.epoch)[window.blocks]
         lost = sum(int(size) for block, size in zip(read, sizes, strict=True) if isinstance(block, DataError))
         count = int(sizes.sum()) if window.count is None else window.count
         targets = list[NDArray[Any]]()
@@ -193,7 +193,7 @@ class Windows:
         whole, taken = list[Columns](), 0
         for number, block in zip(window.blocks.tolist(), read, strict=True):
             if isinstance(block, DataError):
-                size = int(selection.block_rows[number])
+                size = int(selection.rows_in(window.epoch)[number])
                 rows = np.arange(taken, taken + size) % len(joined["place"])
                 taken += size
                 lent = {name: column[rows] for name, column in joined.items()}

@@ -32,6 +32,8 @@ class Rehearsal:
     positions: int
     epoch_samples: int
     """With ``augment="all"`` four times the positions."""
+    chosen: tuple[str, ...]
+    """Which positions these are, where not all of the split are used, in words."""
     samples: int
     """Of the whole run."""
     steps: int
@@ -72,6 +74,7 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
     return Rehearsal(
         positions=train_loader.positions,
         epoch_samples=train_loader.samples,
+        chosen=tuple(train_loader.describe()),
         samples=totals.samples,
         steps=totals.steps,
         mini_epochs=totals.mini_epochs,

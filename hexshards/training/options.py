@@ -355,6 +355,36 @@ class TrainSpec(StepSpec):
     positions: int | None = option(
         None, "Train on at most so many positions an epoch, taken evenly.", least=1, shapes="weights"
     )
+    window: str = option(
+        LOADER.window,
+        "Train only on the newest positions: 500k; or by KataGo's power law min=250k exponent=0.65 expand=0.4 (scale, "
+        "max). keep=100k: so many of them an epoch, others in the next. by=generation: not by additions.",
+        unset="all",
+        later=True,
+        shapes="weights",
+    )
+    per_game: int | None = option(
+        LOADER.per_game,
+        "Train on at most so many positions of one game in an epoch, on others in the next.",
+        least=1,
+        unset="all",
+        later=True,
+        shapes="weights",
+    )
+    sources: str = option(
+        LOADER.sources,
+        "Train only on positions from source files like games_2[0-4]*.",
+        unset="all",
+        later=True,
+        shapes="weights",
+    )
+    shards: str = option(
+        LOADER.shards,
+        "Train only on some shards of the split: 40%..50% of them, or those numbered 3..7 from 0 on.",
+        unset="all",
+        later=True,
+        shapes="weights",
+    )
     weights: str = option(
         LOADER.weights,
         "How much positions count, by factors such as ply=60..:2,tier=0:0.5, times the dataset's weights.",

@@ -197,6 +197,10 @@ def _loader(
         # what one validates on stays the same, so that runs can be compared
         where=spec.where if training else "",
         positions=spec.positions if training else spec.val_samples,
+        window=spec.window if training else "",
+        per_game=spec.per_game if training else None,
+        sources=spec.sources if training else "",
+        shards=spec.shards if training else "",
         device=device,
         cache=_cache(spec),
         # all processes see all of a validation, and deal its batches out among them

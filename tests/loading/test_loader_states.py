@@ -195,6 +195,10 @@ OTHERWISE = {
     "group_shards": 2,
     "where": "ply=2..",
     "positions": 50,
+    "window": "70",
+    "per_game": 3,
+    "sources": "*0*",
+    "shards": "0..1",
     "policy": 0,  # as played as the word: the dataset has no visits
     "columns": ("ply",),
     "weights": "ply=2..:2",

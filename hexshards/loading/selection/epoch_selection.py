@@ -1,0 +1,223 @@
+"""Selection of an epoch: shards and filters, of these the newest, of these so many a game, of these a share.
+
+Each step is a pure function of index, options and epoch, and how many rows it leaves of each block is known before any
+is delivered. What reads no column costs nothing but the index: shards, and a window by additions. Filters, a window by
+generations and a limit per game read the columns that they look at once, when the loader is made, of those blocks that
+the steps before leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexshards.dataset.blocks import Columns
+from hexshards.dataset.filters import Filter, Selection, even_shares
+from hexshards.dataset.index import Index
+from hexshards.errors import escaped
+from hexshards.loading.options import LoaderSpec
+from hexshards.loading.selection.game_ranks import GameRanks
+from hexshards.loading.selection.newest import Generations, NewestRows, newest_by_shard
+from hexshards.loading.selection.replay_window import ReplayWindow
+from hexshards.storage.files import Home
+from hexshards.units import counted
+
+_HELD = 4
+"""Epochs whose rows are remembered: a mix is in two at a time."""
+
+
+class EpochSelection(Selection):
+    """What the epochs of a loader draw from one dataset. Raises ValueError where nothing is left.
+
+    ``limit``: so many positions, the same in every epoch.
+    """
+
+    def __init__(self, home: Home, index: Index, spec: LoaderSpec, *, limit: int | None) -> None:
+        self.window, self.per_game = ReplayWindow.parse(spec.window), spec.per_game
+        if self.window.keep and limit is not None:
+            raise ValueError("window has keep, and positions is another limit: give one of them")
+        self._newest: NewestRows | None = None
+        self._ranks: GameRanks | None = None
+        self._epochs: dict[int, tuple[NDArray[np.int64], Share | None]] = {}
+        plain = not str(self.window) and self.per_game is None
+        super().__init__(
+            home,
+            index,
+            spec.split,
+            where=Filter.parse(spec.where),
+            limit=limit if plain else None,
+            sources=spec.sources,
+            shards=spec.shards,
+        )
+        self._limit = None if plain else self.window.keep or limit
+        self._newest = self._cut(self.window.size(self.kept))
+        if self._newest:
+            self.block_rows = self._newest.rows
+            self.walked = np.flatnonzero(np.add.reduceat(self.block_rows, self.blocks.first[:-1]))
+        self.in_window = int(self.block_rows.sum()) if self._newest else self.kept
+        self._starts = np.cumsum(self.block_rows) - self.block_rows
+        if self.per_game is not None:
+            self._ranks = GameRanks(self._games(), seed=spec.seed)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that say which rows are used."""
+        return tuple(dict.fromkeys((*super().columns, *(self._newest.columns if self._newest else ()))))
+
+    @property
+    def chosen(self) -> bool:
+        """Whether anything but a number of positions chooses."""
+        return super().chosen or bool(self._newest or self._ranks or self.window.keep)
+
+    @property
+    def positions(self) -> int:
+        """Positions that an epoch uses, the same number in each."""
+        return int(self.rows_in(0).sum())
+
+    def rows_in(self, epoch: int) -> NDArray[np.int64]:
+        """Rows that each block gives in an epoch."""
+        rows, share = self._of_epoch(epoch)
+        return share.given() if share else rows
+
+    def _of_epoch(self, epoch: int) -> tuple[NDArray[np.int64], Share | None]:
+        """Rows of each block after the limit per game, and which of these are the epoch's share."""
+        if epoch not in self._epochs:
+            rows = self.block_rows
+            if self._ranks and self.per_game:
+                rows = self._ranks.rows(rows, epoch=epoch, most=self.per_game)
+            share = None
+            if self._limit is not None:
+                share = Share.of(rows, self.blocks.first, self._limit, turn=epoch if self.window.keep else 0)
+            self._epochs = dict([*self._epochs.items()][1 - _HELD :]) | {epoch: (rows, share)}
+        return self._epochs[epoch]
+
+    def _rows(self, block: int, columns: Columns, epoch: int) -> slice | NDArray[np.int64]:
+        if not (self._newest or self._ranks or self._limit):
+            return super()._rows(block, columns, epoch)
+        rows, (_, share) = self._window_rows(block, columns), self._of_epoch(epoch)
+        if self._ranks and self.per_game:
+            first = int(self._starts[block])
+            rows = rows[self._ranks.chosen(first, first + len(rows), epoch=epoch, most=self.per_game)]
+        return share.cut(block, rows) if share else rows
+
+    def _window_rows(self, block: int, columns: Columns) -> NDArray[np.int64]:
+        """Which rows of a block are in the window."""
+        rows = self._meeting(columns) if self.filters else np.arange(int(self.blocks.rows[block]))
+        return self._newest.cut(block, columns, rows) if self._newest else rows
+
+    def _cut(self, count: int) -> NewestRows | None:
+        """The newest rows, so many of those that filters leave; None where that is all of them."""
+        if count == self.kept:
+            return None
+        if self.window.by == "addition":
+            return newest_by_shard(self.block_rows, count)
+        if "generation" not in self.index.layout.columns():
+            raise ValueError(
+                f"{escaped(self.home)}: window: by=generation needs the column generation, which this dataset lacks. "
+                "Leave it out: then time is the order in which shards were added"
+            )
+        generations = Generations()
+        for blocks in self._shards_with(self.block_rows):
+            for block, columns in self._columns_of(blocks, (*super().columns, "generation")):
+                rows = self._meeting(columns) if self.filters else slice(None)
+                generations.add(block, columns["generation"][rows])
+        return generations.newest(count, blocks=len(self.blocks))
+
+    def _games(self) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.int32]]]:
+        """The columns ``source`` and ``game`` of the rows in the window, shard by shard."""
+        for blocks in self._shards_with(self.block_rows):
+            games, sources = list[NDArray[np.int32]](), list[NDArray[np.uint32]]()
+            for block, columns in self._columns_of(blocks, (*self.columns, "source", "game")):
+                rows = self._window_rows(block, columns)
+                games.append(columns["game"][rows])
+                sources.append(columns["source"][rows])
+            yield np.concatenate(sources), np.concatenate(games)
+
+    def _shards_with(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """The blocks that have rows, shard by shard."""
+        for first, end in pairwise(self.blocks.first.tolist()):
+            blocks = first + np.flatnonzero(rows[first:end])
+            if len(blocks):
+                yield blocks
+
+    def __str__(self) -> str:
+        parts, count = self._filtered(), self.in_window
+        if self._newest:
+            parts.append(
+                f"the newest {count:,} of {counted(self.kept, 'position')} are in the window {str(self.window)!r}, "
+                f"from {self._oldest(self._newest)} on"
+            )
+        if self._ranks and self.per_game:
+            shown = int(self._of_epoch(0)[0].sum())
+            none = f", and {self._ranks.without_game:,} that say no game" if self._ranks.without_game else ""
+            parts.append(
+                f"{shown:,} of {counted(count, 'position')} an epoch, at most {self.per_game:,} of each of "
+                f"{counted(self._ranks.games, 'game')}{none}, others in the next"
+            )
+            count = shown
+        if self.window.keep and self.positions < count:
+            parts.append(f"{self.positions:,} of {counted(count, 'position')} an epoch, others in the next")
+        elif self.positions < count:
+            parts.append(self._used_of(count))
+        return "; ".join(parts)
+
+    def _oldest(self, newest: NewestRows) -> str:
+        """Where the window begins, in words."""
+        if newest.oldest is not None:
+            cut = int(newest.skip.sum()) > 0
+            return f"generation {newest.oldest}{' (of which a part is too old)' if cut else ''}"
+        shard = int(np.flatnonzero(np.add.reduceat(newest.rows, self.blocks.first[:-1]))[0])
+        held = int(newest.rows[self.blocks.first[shard] : self.blocks.first[shard + 1]].sum())
+        return f"the last {counted(held, 'position')} of {self.blocks.shards[shard].name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Share:
+    """An even share of the shards' rows, from a place in each shard on that each turn moves by the share, and round."""
+
+    rows: NDArray[np.int64]
+    """Of each block, as are the others."""
+    before: NDArray[np.int64]
+    """Rows of its shard before it."""
+    held: NDArray[np.int64]
+    """Rows of its shard."""
+    first: NDArray[np.int64]
+    """The first row of its shard that is taken."""
+    count: NDArray[np.int64]
+    """How many rows of its shard are taken."""
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int, *, turn: int) -> Share:
+        """The share of ``limit`` rows that comes in a turn."""
+        starts = np.concatenate([[0], np.cumsum(rows)])
+        held, count = np.diff(starts[first_block]), even_shares(rows, first_block, limit)
+        homes = np.repeat(np.arange(len(held)), np.diff(first_block))
+        first = count * (turn % np.maximum(held, 1)) % np.maximum(held, 1)
+        return cls(
+            rows=rows,
+            before=starts[:-1] - starts[first_block][homes],
+            held=held[homes],
+            first=first[homes],
+            count=count[homes],
+        )
+
+    def given(self) -> NDArray[np.int64]:
+        """Rows that each block gives."""
+        end = self.first + self.count
+        given: NDArray[np.int64] = self._within(self.first, end) + self._within(self.first - self.held, end - self.held)
+        return given
+
+    def _within(self, first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+        overlap = np.minimum(end, self.before + self.rows) - np.maximum(first, self.before)
+        within: NDArray[np.int64] = np.maximum(overlap, 0)
+        return within
+
+    def cut(self, block: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of a block's rows that are in the share."""
+        places = self.before[block] + np.arange(len(rows)) - self.first[block]
+        taken: NDArray[np.int64] = rows[places % max(int(self.held[block]), 1) < self.count[block]]
+        return taken
