@@ -42,12 +42,15 @@ class ProcessedFiles:
 
     def read(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Iterator[Chunk]:
         """Yield the file's positions; see hexshards.conversion.sources.Source."""
-        top = _load(data, where)
+        with Unframed(gunzipped(data, where=where), expected_bytes=stated_bytes(data)) as pickled:
+            chunk = self._read(_load(pickled, where), name=name, where=where, spec=spec)
+        yield chunk
+
+    def _read(self, top: dict[str, Any], *, name: str, where: str, spec: ConvertSpec) -> Chunk:
         own = top.get("source_file")
         names = Names(source_name(own if isinstance(own, str) and 0 < len(own) <= MAX_NAME_CHARS else name))
         if not (examples := _examples(top, where)):
-            yield Chunk(no_positions(MIN_SIDE), tuple(names.names), [], ["holds no examples"])
-            return
+            return Chunk(no_positions(MIN_SIDE), tuple(names.names), [], ["holds no examples"])
         notes = []
         if 2 * sum(isinstance(example, (dict, SimilarDicts)) for example in examples) < len(examples):
             examples, note = _from_tuples(examples, spec, where)
@@ -60,11 +63,10 @@ class ProcessedFiles:
         notes.insert(0, stated.generation)
         positions, sources, rejects = reader.read(examples)
         odd = _odd_counts(top, len(positions) + len(rejects), reader.side)
-        yield Chunk(positions, sources, odd + rejects, notes)
+        return Chunk(positions, sources, odd + rejects, notes)
 
 
-def _load(data: bytes, where: str) -> dict[str, Any]:
-    pickled = Unframed(gunzipped(data, where=where), expected_bytes=stated_bytes(data))
+def _load(pickled: Unframed, where: str) -> dict[str, Any]:
     if not pickled.size:
         raise DataError("is gzip of nothing", where=where, fix=_CUT)
     # a self-play file is refused for lists it holds twice, long before its structure is known

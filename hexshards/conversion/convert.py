@@ -32,6 +32,7 @@ from hexshards.conversion.executors import engines
 from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec, Engine, WorkSpec
+from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.report import (
     ConversionProgress,
     ProgressTotals,
@@ -335,7 +336,10 @@ def _read_all(
     task_bytes = max((reading_bytes(group, work.spec) for group in waiting), default=0)
     read = partial(read_group, spec=work.spec)
     results = runner.each(read, [(group, stems[group]) for group in waiting], at_once=work.budget.at_once(task_bytes))
-    refusals = list(_read_rest(work, surveyed, results, spills, tell))
+    try:
+        refusals = list(_read_rest(work, surveyed, results, spills, tell))
+    finally:
+        let_go()
     places = {str(file.path): place for place, file in enumerate(surveyed.files)}
     refusals.sort(key=lambda refusal: places[refusal.path])
     notice = work.budget.notice(task_bytes, "reading the largest source file")

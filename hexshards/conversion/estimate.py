@@ -14,6 +14,7 @@ from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import dataset_bytes, images, scratch_bytes
 from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec
+from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.read_sources import read_file
 from hexshards.conversion.report import SourceFolder, source_folders
 from hexshards.conversion.sources import Input
@@ -147,6 +148,7 @@ def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
         started = time.perf_counter()
         positions = read_file(file, spec=spec).positions
         read_s = time.perf_counter() - started
+        let_go()
         if len(positions):  # a file may hold no examples
             break
     rows = rng.permutation(len(positions), 0)[: spec.block_positions]

@@ -21,6 +21,7 @@ from hexshards.conversion.duplicates.count_games import distinct_games, note_gam
 from hexshards.conversion.duplicates.dedupe_positions import merged
 from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
+from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
 from hexshards.dataset.index_schema import shard_name
@@ -197,6 +198,7 @@ def _slim(plan: ShardPlan) -> ShardPlan:
 
 def write_one(job: Job, threads: int, *, plan: ShardPlan, stamp: str) -> None:
     """Write a shard, the keys of its games, and last a note of what is in it."""
+    let_go()  # of what this process read before: the budget has room for the shard alone
     counts = list[Counts]()
     games = list[Words]()
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hexshards.conversion.pickles import scanner
+from hexshards.conversion.pickles import frames, scanner
 from hexshards.conversion.pickles.frames import Unframed
 from hexshards.conversion.pickles.machine import loads
 from hexshards.conversion.pickles.scanner import SimilarDicts, load_records
@@ -126,6 +126,29 @@ def test_a_last_frame_that_claims_more_than_there_is_refuses_the_file():
     data = plainly()
     assert isinstance(outcome(framed(data, [], last=0)), tuple)
     assert "a frame claims" in outcome(framed(data, [], last=1))
+
+
+def test_a_pickle_that_was_left_gives_its_memory_to_the_next_and_nothing_of_what_it_held():
+    long, short = (pickle.dumps(bytes(range(1, 256)) * times, 4) for times in (900, 500))
+    frames.let_go()
+    with Unframed([long], expected_bytes=len(long)) as first:
+        memory = first.data
+    with Unframed([short], expected_bytes=0) as second:
+        assert second.data is memory
+        assert (second.whole(), len(second.data), second.data[second.size]) == (short, second.size + 1, 0)
+        with Unframed([long], expected_bytes=0) as third:  # while the second one is in use
+            assert third.data is not memory
+            assert (second.whole(), third.whole()) == (short, long)
+
+
+def test_memory_that_somebody_still_looks_into_is_not_used_again():
+    data = pickle.dumps(b"x" * 5000, 4)
+    with Unframed([data], expected_bytes=0) as left:
+        seen = np.frombuffer(left.data, dtype=np.uint8)
+    before = seen.tobytes()
+    with Unframed([bytes(len(data))], expected_bytes=0) as other:
+        assert other.whole() == bytes(len(data))
+    assert seen.tobytes() == before
 
 
 def test_frames_without_number_are_not_all_remembered():

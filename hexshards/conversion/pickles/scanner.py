@@ -256,8 +256,9 @@ class _Repeats:
         self.templates.append(template)
         self.counts.append(0)
         self.parts.append([])
-        if template.anchor.text not in self.marks:
-            self.marks[template.anchor.text] = self._all(template.anchor, at)
+        marks = self.marks.get(template.anchor.text)
+        # what lies behind: a dict that was read is found no more, and so all that are found are taken
+        self.marks[template.anchor.text] = self._all(template.anchor, at) if marks is None else marks[marks >= at]
         self._find(len(self.templates) - 1)
 
     def _find(self, kind: int) -> None:
