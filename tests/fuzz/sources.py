@@ -20,7 +20,7 @@ import numpy as np
 from helpers import game_files, katahex_files
 
 from hexshards.conversion.options import CONVERT, ConvertSpec
-from hexshards.conversion.pickles import scanner
+from hexshards.conversion.pickles import lookahead, scanner
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.conversion.sources import Source
 from hexshards.converters.hexworld import HexWorldLinks
@@ -165,6 +165,20 @@ def read(converter: Source, data: bytes, name: str, spec: ConvertSpec = CONVERT)
         assert str(error).isprintable() and len(str(error)) < 2_000
 
 
+def read_pickle(data: bytes) -> None:
+    """Read it as few bytes are read and as many are: what comes out must be the same."""
+    outcomes = []
+    for bytes_before_compiled in (1 << 60, 0):
+        lookahead.COMPILED_FROM_BYTES = bytes_before_compiled
+        try:
+            (chunk,) = ProcessedFiles().read(data, name="a_processed.pkl.gz", where="a_processed.pkl.gz")
+            columns = {name: column.tobytes() for name, column in chunk.positions.columns().items()}
+            outcomes.append((columns, chunk.sources, chunk.rejects, chunk.notes))
+        except DataError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
 def damaged_rows(random: Random) -> bytes:
     """Rows of which some numbers are others."""
     arrays = {name: array.copy() for name, array in ROWS.items()}
@@ -202,6 +216,8 @@ def main(kind: str, cases: int) -> None:
             converter, data, name = KataHexRows(), damaged_rows(random), "a.npz"
         try:
             read(converter, data, name, spec)
+            if kind == "pickle":
+                read_pickle(data)
         except Exception as error:
             error.add_note(f"case {number} of {kind}: {data!r}")
             raise

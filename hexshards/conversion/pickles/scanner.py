@@ -3,7 +3,7 @@
 In a file of 195,000 examples all but a few have the same opcodes in the same places and differ in a dozen numbers and
 two arrays. The first of a kind is read by the machine of pickles.machine; pickles.templates tells which of its
 bytes become which leaf of the dict. Every other dict of the kind has the same bytes everywhere else, but for references
-into the memo, which must mean the same; NumPy compares them, some megabytes ahead of the machine. What differs in any
+into the memo, which must mean the same; pickles.lookahead compares them, ahead of the machine. What differs in any
 other way takes the machine's way. A real file is read so in a tenth of the time that the machine alone takes.
 """
 
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.frames import Unframed
+from hexshards.conversion.pickles.lookahead import lookahead_for
 from hexshards.conversion.pickles.machine import Data, DType, LostError, Machine, RefusedError, loads
 from hexshards.conversion.pickles.templates import (
     GETS,
     LONG_BYTES,
-    Anchor,
     Bytes,
     Numbers,
     Slot,
@@ -39,9 +39,6 @@ MAX_TEMPLATES, MAX_LESSONS = 16, 64
 LESSON_DICTS = 24
 """A kind is learnt where so many more dicts of this size have room for each kind that is known then: reading them takes
 as long as learning one, which takes 0.5 ms, and finding dicts of it."""
-
-LOOK_AHEAD_BYTES = 4 << 20
-"""Looked through at a time for dicts of the known kinds, while it is in the cache."""
 
 MIN_ANCHOR_BYTES = 4
 """By fewer bytes dicts can't be found."""
@@ -128,41 +125,6 @@ def load_records(pickled: Unframed, *, where: str, key: str) -> object:
     return loads(pickled.whole(), where=where)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lookahead:
-    """Dicts that were found and not leapt over yet, in their order."""
-
-    starts: Numbers
-    kinds: Numbers
-    ends: Numbers
-
-    @staticmethod
-    def empty() -> _Lookahead:
-        return _Lookahead(*np.zeros((3, 0), dtype=np.int64))
-
-    def joined(self, starts: Numbers, kind: int, length: int) -> _Lookahead:
-        """These, and some of one kind."""
-        if not len(starts):
-            return self
-        every = np.concatenate([self.starts, starts])
-        order = np.argsort(every)
-        kinds = np.concatenate([self.kinds, np.full(len(starts), kind)])
-        return _Lookahead(every[order], kinds[order], np.concatenate([self.ends, starts + length])[order])
-
-    def after(self, at: int) -> _Lookahead:
-        """Those that begin at a place or behind it."""
-        rows = slice(int(np.searchsorted(self.starts, at)), None)
-        return _Lookahead(self.starts[rows], self.kinds[rows], self.ends[rows])
-
-    def run(self, at: int) -> NDArray[np.int64]:
-        """Which of them lie one after another without a gap, the first at a place."""
-        first = int(np.searchsorted(self.starts, at))
-        if first == len(self.starts) or self.starts[first] != at:
-            return np.zeros(0, dtype=np.int64)
-        gaps = np.flatnonzero(self.ends[first:-1] != self.starts[first + 1 :])
-        return np.arange(first, first + int(gaps[0]) + 1 if len(gaps) else len(self.starts))
-
-
 class _Repeats:
     """The kinds of one pickle, and where dicts of them are: a hexshards.conversion.pickles.machine.Shortcut."""
 
@@ -170,11 +132,8 @@ class _Repeats:
         self.key, self.data, self.lessons = key, data, 0
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         self.templates: list[Template] = []
-        self.counts: list[int] = []  # of dicts found of each kind, the most frequent of which is looked for first
-        self.parts: list[list[tuple[Numbers, Bytes]]] = []  # of each kind: starts, and what lies between long leaves
-        self.marks: dict[bytes, Numbers] = {}  # where a text is that no known kind has there, before ``horizon``
-        self.horizon = self.known = 0  # what is looked through, and before which place no dict is missed
-        self.lookahead = _Lookahead.empty()
+        self.lookahead = lookahead_for(self.bytes)
+        self.extracted: dict[int, tuple[Numbers, Bytes]] = {}  # of each kind, where it was asked for last
         self.taken: list[SimilarDicts] = []
         self.bases: list[Numbers] = []  # memo entries made before each dict of ``taken``
         self.memo: dict[int, object] = {}  # the machine's while it runs, then what dicts refer to
@@ -183,12 +142,10 @@ class _Repeats:
         at = machine.at - 1
         if not self.templates:
             return False
-        if at >= self.known:
-            self._scan_forward(at)
-        run = self.lookahead.run(at)
-        if not len(run):
+        starts, kinds = self.lookahead.run(at)
+        if not len(starts):
             return False
-        rows = SimilarDicts(self, self.lookahead.starts[run], self.lookahead.kinds[run])
+        rows = SimilarDicts(self, starts, kinds)
         sizes = np.array([(len(t.data), t.memos, t.containers) for t in self.templates])[rows.kinds]
         length, memos, containers = sizes.sum(axis=0).tolist()
         self.taken.append(rows)
@@ -209,7 +166,8 @@ class _Repeats:
         self.lessons += 1
         template = learn(machine, start) if len(self.templates) < MAX_TEMPLATES else None
         if template and len(template.anchor.text) >= MIN_ANCHOR_BYTES:
-            self._add(template, machine.at)
+            self.templates.append(template)
+            self.lookahead.add(template, machine.at)
 
     def recover(self, machine: Machine, key: int) -> bool:
         """Read the dict that holds a memo entry, for the entries it makes."""
@@ -234,52 +192,12 @@ class _Repeats:
 
     def of_kind(self, kind: int, starts: Numbers) -> DictsOfKind:
         """Dicts of a kind that begin at some places, in their order."""
-        every, short = (np.concatenate(part) for part in zip(*self.parts[kind], strict=True))
-        self.parts[kind] = [(every, short)]
-        if len(every) != len(starts):
-            short = short[np.searchsorted(every, starts)]
-        return DictsOfKind(self, self.templates[kind], starts, short)
-
-    # before the end: the lookahead ------------------------------------------------------------------------------------
-
-    def _scan_forward(self, at: int) -> None:
-        low, self.horizon = max(at, self.horizon), max(at, self.horizon) + LOOK_AHEAD_BYTES
-        self.known = self.horizon - max(template.anchor.offset for template in self.templates)
-        for anchor in {template.anchor.text: template.anchor for template in self.templates}.values():
-            self.marks[anchor.text] = self._all(anchor, low)
-        self.lookahead = self.lookahead.after(at)
-        for kind in sorted(range(len(self.templates)), key=lambda kind: -self.counts[kind]):
-            self._find(kind)
-
-    def _add(self, template: Template, at: int) -> None:
-        """Take up a new kind, and find the dicts of it behind a place."""
-        self.templates.append(template)
-        self.counts.append(0)
-        self.parts.append([])
-        marks = self.marks.get(template.anchor.text)
-        # what lies behind: a dict that was read is found no more, and so all that are found are taken
-        self.marks[template.anchor.text] = self._all(template.anchor, at) if marks is None else marks[marks >= at]
-        self._find(len(self.templates) - 1)
-
-    def _find(self, kind: int) -> None:
         template = self.templates[kind]
-        marks = self.marks[template.anchor.text]
-        if not len(marks):
-            return
-        starts = marks - template.anchor.offset
-        fits, short = template.matching(self.bytes, starts)
-        self.marks[template.anchor.text] = marks[~fits]
-        self.counts[kind] += len(short)
-        self.parts[kind].append((starts[fits], short))
-        self.lookahead = self.lookahead.joined(starts[fits], kind, len(template.data))
-
-    def _all(self, anchor: Anchor, low: int) -> Numbers:
-        """All places of an anchor before the horizon."""
-        text, window = anchor.text, self.bytes[low : self.horizon + len(anchor.text) - 1]
-        possible = window[anchor.rarest :][: max(0, len(window) - len(text) + 1)]
-        places = np.flatnonzero(possible == text[anchor.rarest])
-        equal = bytes_at(window, places, len(text)) == np.frombuffer(text, dtype=np.uint8)
-        return np.asarray(places[equal.all(axis=1)] + low)
+        known, short = self.extracted.get(kind, (starts[:0], None))
+        if short is None or not np.array_equal(known, starts):
+            short = template.extract(self.bytes, starts)
+            self.extracted[kind] = starts, short
+        return DictsOfKind(self, template, starts, short)
 
     # at the end: looking back -----------------------------------------------------------------------------------------
 
@@ -301,7 +219,7 @@ class _Repeats:
                     if (entries >= earliest).any():
                         raise LookupError
                     self._look_up(distinct(entries).tolist(), meanings, dicts.template.fixed.get(slot))
-        self.memo, self.taken, self.bases, self.marks = meanings, [], [], {}
+        self.memo, self.taken, self.bases = meanings, [], []
 
     def _look_up(self, entries: Sequence[int], meanings: dict[int, object], meaning: object) -> None:
         """Add what memo entries stand for to ``meanings``; each must mean ``meaning`` unless that is None."""

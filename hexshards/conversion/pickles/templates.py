@@ -111,14 +111,12 @@ class Template:
                 same[self.short(slot)] = 0
         return own, same
 
-    def matching(self, data: Bytes, starts: Numbers) -> tuple[NDArray[np.bool_], Bytes]:
-        """At which of some places a dict of this kind begins, and what ``extract`` takes of those."""
+    def matching(self, data: Bytes, starts: Numbers) -> NDArray[np.bool_]:
+        """At which of some places a dict of this kind begins."""
         fits = (starts >= 0) & (starts + len(self.data) <= len(data))
-        taken = self.extract(data, starts[fits])
         own, same = self._own
-        same_rest = ~(((taken ^ own) & same).view(np.uint64).any(axis=1))
-        fits[fits] = same_rest
-        return fits, taken[same_rest]
+        fits[fits] = ~(((self.extract(data, starts[fits]) ^ own) & same).view(np.uint64).any(axis=1))
+        return fits
 
 
 @dataclass(frozen=True, slots=True)
