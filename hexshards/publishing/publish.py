@@ -86,7 +86,8 @@ def publish(
             _check_room(out, sum(sizes[name] for name in missing))
         if missing and not dry_run:
             waiting = {name: path for name, path in files.items() if name in missing}
-            deliver(waiting, out, index=Path(made), sha256=_digests(index), tell=progress or (lambda *_: None))
+            with out.held():
+                deliver(waiting, out, index=Path(made), sha256=_digests(index), tell=progress or (lambda *_: None))
     return Publication(
         target=str(out),
         fingerprint=index.fingerprint,

@@ -6,8 +6,9 @@ In a folder a file appears whole or not at all. A URL's store is asked for the s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from hexshards.errors import DataError, escaped
 from hexshards.storage.files import publishing
+from hexshards.storage.locks import locked
 from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import Patience, checked_url, filesystem, home_of, is_url, shown
 from hexshards.units import counted
@@ -23,6 +25,8 @@ WRITABLE = ("s3", "s3a", "gs", "gcs", "hf")
 """Protocols of URLs that files are sent to."""
 
 AGAIN = "Give the same command again"
+
+_LOCK = ".publishing.lock"
 
 _PIECE_BYTES = 1 << 20
 
@@ -37,6 +41,10 @@ class Target(Protocol):
     @property
     def home(self) -> str | Path:
         """The folder or the URL, for those that read what is there."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Hold it, while entered, against others on this machine, and free it of what those left that were killed."""
         ...
 
     def size(self, name: str) -> int | None:
@@ -83,6 +91,26 @@ class FolderTarget:
         """The folder."""
         return self.path
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises FileExistsError where another process holds it."""
+        lock = self.path / _LOCK
+        taken = f"{escaped(self.path)}: something else is being published into this folder. Wait for it to end"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with locked(lock, taken=taken):
+                for path in filter(_left, self.path.rglob("*.partial")):
+                    # half-written files are nobody's: their writers are dead
+                    path.unlink()
+                try:
+                    yield
+                finally:
+                    lock.unlink()
+        except OSError as error:
+            if isinstance(error, FileExistsError) or error.errno is None:
+                raise
+            raise _unwritten(error, self.path) from None
+
     def size(self, name: str) -> int | None:
         """Size of a file."""
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -106,8 +134,7 @@ class FolderTarget:
                     copy.write(piece)
                 _compare(path, digest.hexdigest(), sha256)
         except OSError as error:
-            fix = f"Look at the disk and at your rights there. {AGAIN} to go on"
-            raise DataError(f"could not be written ({error.strerror})", where=str(out), fix=fix) from None
+            raise _unwritten(error, out) from None
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -132,6 +159,10 @@ class RemoteTarget:
     @cached_property
     def _place(self) -> tuple[Any, str]:
         return filesystem(self.url)
+
+    def held(self) -> AbstractContextManager[None]:
+        """Stores have no locks: whoever sends the index last has the say."""
+        return nullcontext()
 
     def size(self, name: str) -> int | None:
         """Size of a file, asked of the store."""
@@ -185,6 +216,16 @@ class RemoteTarget:
 
     def _where(self, name: str) -> str:
         return f"{shown(self.url)}/{name}"
+
+
+def _left(path: Path) -> bool:
+    """Whether a file is half of one that is sent here, as ``publishing`` names it."""
+    return path.is_file() and re.fullmatch(r".+[.](tar|parquet|json|md)[.].*[.]\d+[.]partial", path.name) is not None
+
+
+def _unwritten(error: OSError, path: Path) -> DataError:
+    fix = f"Look at the disk and at your rights there. {AGAIN} to go on"
+    return DataError(f"could not be written ({error.strerror})", where=str(path), fix=fix)
 
 
 def _compare(path: Path, digest: str, sha256: str) -> None:

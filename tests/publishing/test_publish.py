@@ -79,6 +79,29 @@ def test_what_was_cut_off_goes_on_and_nobody_finds_a_dataset_until_then(data, tm
     assert all_of(out) == all_of(tmp_path / "whole" / "games")
 
 
+def test_half_a_file_that_a_kill_left_goes_away_and_nobody_elses_does(data, tmp_path):
+    out = tmp_path / "out"
+    (out / "preview").mkdir(parents=True)
+    left = [out / "train-000000.tar.host.name.77.partial", out / "preview" / "val.parquet.host.7.partial"]
+    mine = [out / "notes.partial", out / ".partial"]
+    for path in (*left, *mine):
+        path.write_text("half")
+    publish(data, out)
+    assert [path.exists() for path in (*left, *mine)] == [False, False, True, True]
+    assert not (out / ".publishing.lock").exists()
+
+
+def test_two_do_not_publish_into_one_folder_at_once(data, tmp_path):
+    told = []
+
+    def meanwhile(done, total):
+        if not told:
+            told.append(call("publish", data, tmp_path / "out", "--license", "mit", code=2).stderr)
+
+    publish(data, tmp_path / "out", progress=meanwhile)
+    assert "something else is being published into this folder. Wait for it to end" in told[0]
+
+
 def test_options_changed_after_a_cut_hold_for_all_that_is_written(data, tmp_path):
     def stop(done, total):
         if done == total:
