@@ -83,21 +83,29 @@ def game_warning(index: Index) -> list[str]:
 
 def mixing_text(mixing: shuffle_quality.Mixing) -> str:
     """What was measured, beside what a uniform shuffle gives, and a verdict."""
+    from hexshards.loading.shuffle_quality import SUSPECT
+
     lines = [f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,} of {counted(mixing.positions, 'position')}"]
     lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
     for measure in mixing.measures:
-        judged = (
-            "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{('  BAD' if measure.bad else '')}"
-        )
+        verdict = "  BAD" if measure.bad else "  less, which is fine" if measure.less else ""
+        judged = "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{verdict}"
         lines.append(f"{measure.name:<44} {measure.measured:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
     if mixing.without_game:
         lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
     lines.append(
-        "mixed: nothing tells these batches from those of a uniform shuffle"
-        if mixing.sound
-        else "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
+        f"sd: standard deviations away from a uniform shuffle. More than +{SUSPECT:g} is bad, below 0 never is"
     )
+    lines.append(_mixing_verdict(mixing))
     return "\n".join(lines)
+
+
+def _mixing_verdict(mixing: shuffle_quality.Mixing) -> str:
+    if not mixing.sound:
+        return "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
+    if less := [measure.name for measure in mixing.measures if measure.less]:
+        return f"mixed: as a uniform shuffle would, but for less than chance gives of {' and of '.join(less)}"
+    return "mixed: nothing tells these batches from those of a uniform shuffle"
 
 
 def mixing_json(mixing: shuffle_quality.Mixing) -> dict[str, Any]:

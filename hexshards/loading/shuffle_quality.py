@@ -46,6 +46,11 @@ class Measure:
         """Whether chance does not explain it."""
         return self.deviations is not None and self.deviations > SUSPECT
 
+    @property
+    def less(self) -> bool:
+        """Whether there is less of it than by chance, which is never bad: it would tell of what is not spread."""
+        return self.deviations is not None and self.deviations < -SUSPECT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixing:

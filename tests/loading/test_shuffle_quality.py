@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -162,7 +163,8 @@ def test_a_dataset_with_all_symmetries_stored_is_measured_without_showing_them_a
 def test_the_command_tells_figures_and_a_verdict_and_fails_for_a_bad_shuffle(data, unshuffled):
     good = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "128"])
     assert good.exit_code == 0, good.output
-    assert "mixed: nothing tells these batches" in good.stdout
+    assert "mixed: as a uniform shuffle would, but for less than chance gives of copies of a position" in good.stdout
+    assert re.search(r"copies of a position .* -\d+\.\d sd  less, which is fine", good.stdout)
     bad = CliRunner().invoke(app, ["mixing", str(unshuffled), "--batch-size", "128", "--no-shuffle", "--json"])
     assert bad.exit_code == 1
     told = json.loads(bad.stdout)
