@@ -93,6 +93,11 @@ def manner(*, quiet: bool, verbose: bool) -> Iterator[None]:
         _manner.quiet, _manner.verbose = before
 
 
+def width() -> int | None:
+    """Columns of the terminal that results go to; None for a file or a program, which take any line."""
+    return out.width if out.is_terminal else None
+
+
 def verbose() -> bool:
     """Whether a person asked for more than usual."""
     return _manner.verbose

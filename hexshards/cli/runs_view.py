@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 from hexshards.cli import display
@@ -11,8 +12,8 @@ from hexshards.errors import escaped, printable
 from hexshards.reports.runs import RunSummary, differing
 
 
-def runs_text(runs: Sequence[RunSummary]) -> str:
-    """All runs, a line each."""
+def runs_text(runs: Sequence[RunSummary], *, width: int | None = None) -> str:
+    """All runs, a line each; where these are wider than ``width``, the options that differ stand below each."""
     known = [run for run in runs if run.problem is None]
     names = differing(known)
     metrics = {run.metric for run in known}
@@ -21,7 +22,24 @@ def runs_text(runs: Sequence[RunSummary]) -> str:
     head = ["run", *([] if one else ["metric"]), f"best {one}" if one else "best", "last", "mini-epochs", "samples"]
     rows = [[*head, "time", *names], *(_row(run, names, with_metric=not one) for run in known)]
     lines = display.table(rows) if known else []
+    if known and width is not None and max(map(len, lines)) > width:
+        lines = _folded(rows, len(head) + 1, width)
     return "\n".join([*lines, *(f"{escaped(run.name)}: {escaped(run.problem)}" for run in runs if run.problem)])
+
+
+def _folded(rows: Sequence[Sequence[str]], own: int, width: int) -> list[str]:
+    """A table of the first columns, and below each row what the others say. The end of a name tells runs apart."""
+    room = max(SHORTEST, width - max(map(len, display.table([row[1:own] for row in rows]))) - 2)
+    short = [[name if len(name := row[0]) <= room else "…" + name[-room + 1 :], *row[1:own]] for row in rows]
+    lines = display.table(short)
+    for at in range(len(rows) - 1, 0, -1):
+        said = ", ".join(f"{name} {value}" for name, value in zip(rows[0][own:], rows[at][own:], strict=True) if value)
+        lines[at + 1 : at + 1] = wrap(said, width, initial_indent="  ", subsequent_indent="  ")
+    return lines
+
+
+SHORTEST = 8
+"""Letters of a run's name that are shown on the narrowest terminal."""
 
 
 def _row(run: RunSummary, names: Sequence[str], *, with_metric: bool) -> list[str]:

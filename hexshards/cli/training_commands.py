@@ -185,7 +185,7 @@ def plot(
         from hexshards.reports.terminal_curves import curves_text
 
         histories = [read_history(run) for run in runs]
-        display.say(curves_text(histories))
+        display.say(curves_text(histories, width=display.width()))
         try:
             figure = runs_figure(histories)
         except NoMatplotlib as error:
@@ -200,7 +200,9 @@ def plot(
 
 
 def runs(
-    folder: Annotated[Path, Argument(metavar="FOLDER", help="Folder with runs in it, or in folders of it.")],
+    folders: Annotated[
+        list[Path], Argument(metavar="FOLDER...", help="Folders of runs, or with runs in them or in folders of them.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show a table of runs, the best first: best and last, samples, time, and the options in which they differ."""
@@ -210,8 +212,11 @@ def runs(
         from hexshards.cli.runs_view import runs_json, runs_text
         from hexshards.reports.runs import runs_in
 
-        summaries = runs_in(folder)
-        display.say(display.json_line(runs_json(summaries)) if as_json else runs_text(summaries))
+        summaries = runs_in(*folders)
+        if as_json:
+            display.say(display.json_line(runs_json(summaries)))
+        else:
+            display.say(runs_text(summaries, width=display.width()))
 
 
 def sweep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,21 @@ class RunSummary:
     """Why nothing else is known of it."""
 
 
-def runs_in(folder: str | Path) -> list[RunSummary]:
-    """The runs in a folder, the best first; those that tell nothing last. Raises FileNotFoundError without any."""
-    summaries = [summary_of(path, Path(folder)) for path in _folders(Path(folder))]
-    if not summaries:
-        raise FileNotFoundError(f"{escaped(folder)}: no run in here with a finished mini-epoch (no metrics.jsonl)")
-    return sorted(summaries, key=_rank)
+def runs_in(*folders: str | Path) -> list[RunSummary]:
+    """The runs in folders, the best first; those that tell nothing last. Raises FileNotFoundError for one without any.
+
+    The runs of one folder are named by their paths below it, those of several by the folders too.
+    """
+    by_place = dict[Path, RunSummary]()
+    for folder in map(Path, folders):
+        paths = [*_folders(folder)]
+        if not paths:
+            raise FileNotFoundError(f"{escaped(folder)}: no run in here with a finished mini-epoch (no metrics.jsonl)")
+        for path in paths:
+            run = summary_of(path, folder)
+            named = replace(run, name=str(path)) if len(folders) > 1 else run
+            by_place.setdefault(path.resolve(), named)
+    return sorted(by_place.values(), key=_rank)
 
 
 def differing(runs: Sequence[RunSummary]) -> list[str]:

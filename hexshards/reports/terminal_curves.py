@@ -38,14 +38,19 @@ WIDTH = 32
 """Columns of a line of blocks; more mini-epochs than that share columns."""
 
 
-def curves_text(histories: list[History]) -> str:
-    """A few lines for each run."""
-    return "\n\n".join("\n".join(_lines(history)) for history in histories)
+NARROWEST = 8
+"""Columns of a line of blocks that still show how it goes."""
 
 
-def _lines(history: History) -> Iterator[str]:
+def curves_text(histories: list[History], *, width: int | None = None) -> str:
+    """A few lines for each run; on a terminal of so many columns the lines of blocks are as long as fits."""
+    return "\n\n".join("\n".join(_lines(history, width)) for history in histories)
+
+
+def _lines(history: History, width: int | None) -> Iterator[str]:
     samples = history.column("samples_seen")
     yield f"{history.name}: {counted(len(samples), 'mini-epoch')}, {counted(samples[-1], 'sample')}"
+    said = list[tuple[str, NDArray[np.float64], str]]()
     for name, path, better, shown in LINES:
         numbers = history.column(path)
         if (there := np.isfinite(numbers)).any():
@@ -53,7 +58,11 @@ def _lines(history: History) -> Iterator[str]:
             best = better(kept)
             at = samples[there][kept.tolist().index(best)]
             first, last, top = (shown(each) for each in (kept[0], kept[-1], best))
-            yield f"  {name:<20} {sparkline(numbers):<{WIDTH}} {first} → {last}, best {top} at {at:,.0f}"
+            said.append((name, numbers, f"{first} → {last}, best {top} at {at:,.0f}"))
+    names, tails = (max((len(each[part]) for each in said), default=0) for part in (0, 2))
+    blocks = WIDTH if width is None else max(NARROWEST, min(WIDTH, width - names - tails - 4))
+    for name, numbers, tail in said:
+        yield f"  {name:<{names}} {sparkline(numbers, blocks):<{blocks}} {tail}"
     yield from _diagnosis(history)
 
 
@@ -85,9 +94,9 @@ def _hard(position: Mapping[str, Any]) -> str:
     )
 
 
-def sparkline(numbers: NDArray[np.float64]) -> str:
+def sparkline(numbers: NDArray[np.float64], width: int = WIDTH) -> str:
     """Numbers as blocks between the lowest and the highest; a blank where there is none."""
-    parts = np.array_split(numbers, min(WIDTH, len(numbers)))
+    parts = np.array_split(numbers, min(width, len(numbers)))
     means = np.array([np.mean(part[np.isfinite(part)]) if np.isfinite(part).any() else np.nan for part in parts])
     there = means[np.isfinite(means)]
     low, span = (there.min(), np.ptp(there)) if len(there) else (0.0, 0.0)

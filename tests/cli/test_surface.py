@@ -45,7 +45,7 @@ SURFACE = {
     "--resume=auto",
     "sweep": "DATASET; --config!; --out!; --trials; --json",
     "plot": "RUNS; --out",
-    "runs": "FOLDER; --json",
+    "runs": "FOLDERS; --json",
     "export": "CHECKPOINT; --format!; --out!; --model; --model-args=; --side; --ema",
     "synth": "--out!; --games=2000; --format=processed; --side=13; --seed=0",
     "demo": "--out=demo",

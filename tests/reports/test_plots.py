@@ -120,6 +120,15 @@ def test_numbers_that_are_missing_or_null_leave_a_gap(tmp_path):
     assert "policy loss" in curves_text([history])
 
 
+@pytest.mark.parametrize("width", [80, 90, 100, 200])
+def test_curves_are_as_wide_as_the_terminal_and_keep_their_numbers(tmp_path, width):
+    history = read_history(written(tmp_path, [record(number) for number in range(1, 60)]))
+    lines, whole = curves_text([history], width=width).splitlines(), curves_text([history]).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[-4:] for line in lines] == [line.split()[-4:] for line in whole]
+    assert curves_text([history], width=200) == "\n".join(whole)
+
+
 def test_hostile_diagnoses_neither_end_the_picture_nor_reach_the_terminal(tmp_path):
     for number, diagnosis in enumerate(
         ["text", 5, {"by_ply": [1], "calibration": {"said": "x", "found": [1], "positions": [1, 2]}, "hardest": [3]}]

@@ -7,6 +7,7 @@ import json
 import pytest
 from helpers.cli import call
 
+from hexshards.cli.runs_view import runs_text
 from hexshards.reports.runs import differing, runs_in
 
 
@@ -76,3 +77,33 @@ def test_a_folder_without_runs_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run in here"):
         runs_in(tmp_path)
     assert "no run in here" in call("runs", tmp_path / "nowhere", code=2).output
+
+
+def test_several_folders_are_one_table_each_run_once_by_its_path(tmp_path):
+    for name, loss in (("a", 0.9), ("b", 0.7), ("more/c", 0.8)):
+        run_in(tmp_path / name, loss)
+    shown = call("runs", tmp_path / "a", tmp_path / "b", tmp_path / "more", tmp_path / "more" / "c").output
+    assert [line.split()[0] for line in shown.splitlines()[1:]] == [
+        str(tmp_path / name) for name in ("b", "more/c", "a")
+    ]
+    assert "nowhere: no run in here" in call("runs", tmp_path / "a", tmp_path / "nowhere", code=2).output
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_a_terminal_gets_no_line_that_is_wider_and_no_option_less(tmp_path, width):
+    options = {
+        "channels": 8,
+        "blocks": 4,
+        "learning_rate": 0.5,
+        "optimizer": "adamw",
+        "schedule": "constant",
+        "seed": 7,
+    }
+    run_in(tmp_path / "sweep" / "a-rather-long-name" / "0001", 0.5, **options)
+    run_in(tmp_path / "b", 0.25, **{name: value * 2 for name, value in options.items()})
+    shown = runs_text(runs_in(tmp_path), width=width).splitlines()
+    assert max(map(len, shown[2:] if width == 40 else shown)) <= max(width, 66)
+    said = " ".join(shown)
+    assert all(f"{name} " in said for name in options)
+    assert "optimizer adamwadamw" in said and "0001" in said
+    assert len(runs_text(runs_in(tmp_path)).splitlines()) == 3
