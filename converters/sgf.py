@@ -63,6 +63,7 @@ class SgfGames(GameLists):
     """Converter for games in SGF and HSGF; ``game`` is the number of the game in the file, from 1."""
 
     patterns = ("*.sgf", "*.hsgf", "*.sgf.gz", "*.sgfs")
+    needs = ("sgfmill", "hexshards[sgf]")
 
     def parse(self, data: bytes, *, where: str) -> Iterator[Game | Reject | str]:
         """See game_lists.GameLists."""

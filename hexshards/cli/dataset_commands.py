@@ -240,6 +240,8 @@ def show(
         from hexshards.dataset.index import read_index
         from hexshards.loading.window import first_positions
 
+        if svg:
+            _check_picture(svg)
         home = opened(dataset, cache)
         index = read_index(home)
         positions = first_positions(home, index, split=split, count=number)
@@ -257,14 +259,20 @@ def show(
             _draw(positions, svg)
 
 
+def _check_picture(out: Path) -> None:
+    from hexshards.storage.files import check_parent
+
+    if out.suffix != ".svg":
+        raise ValueError(f"--svg writes a picture, so its name ends in .svg, got {escaped(out)}")
+    check_parent(out)
+
+
 def _draw(positions: Positions, out: Path) -> None:
     from hexshards.cli import display
     from hexshards.drawing.svg import markup
     from hexshards.game.diagram_svg import sheet_of
     from hexshards.storage.files import write_whole
 
-    if out.suffix != ".svg":
-        raise ValueError(f"--svg writes a picture, so its name ends in .svg, got {escaped(out)}")
     write_whole(out, markup(sheet_of(positions, most=len(positions))).encode())
     display.say(f"picture {escaped(out)}")
 

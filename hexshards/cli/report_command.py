@@ -39,7 +39,9 @@ def report(
         if out.suffix not in (".html", ".htm"):
             raise ValueError(f"--out is a page, so its name ends in .html, got {escaped(out)}")
         from hexshards.reports.dataset_report import dataset_report
-        from hexshards.storage.files import write_whole
+        from hexshards.storage.files import check_parent, write_whole
+
+        check_parent(out)
 
         with display.counting("reading", "positions") as progress:
             made = dataset_report(opened(dataset, cache), runs or (), spec=ReportSpec(**options), progress=progress)

@@ -10,15 +10,25 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from zlib import decompressobj
 from zlib import error as ZlibError
 
-from hexshards.conversion.sources import HEAD_BYTES, GameSource, Input, NamedPatterns, Recognises, Source, formats
+from hexshards.conversion.sources import (
+    HEAD_BYTES,
+    GameSource,
+    Input,
+    NamedPatterns,
+    Needs,
+    Recognises,
+    Source,
+    formats,
+)
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.storage.files import nearest_path
 from hexshards.units import counted
@@ -68,8 +78,21 @@ def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
                 others[real] = min(path, others.get(real, path))
     if not chosen:
         raise FileNotFoundError(f"nothing to convert: {escaped(_unknown(known, folder=True))}")
+    _check_installed(chosen.values(), known)
     left = [others[real] for real in sorted(others.keys() - chosen.keys())]
     return Discovery(tuple(chosen[real] for real in sorted(chosen)), tuple(_sentences(left, known)))
+
+
+def _check_installed(files: Iterable[Input], known: Formats) -> None:
+    """Raise ValueError where the converter of a file needs what is not installed."""
+    for file in files:
+        converter = known[file.format]
+        if isinstance(converter, Needs) and find_spec(converter.needs[0]) is None:
+            module, brought = converter.needs
+            raise ValueError(
+                f"{escaped(file.path)} is {escaped(file.format)}, which needs {escaped(module)}. Run: "
+                f"pip install '{escaped(brought)}'"
+            )
 
 
 def _rank(file: Input) -> tuple[bool, str, str]:

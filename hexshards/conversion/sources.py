@@ -92,6 +92,14 @@ class Recognises(Protocol):
         ...
 
 
+@runtime_checkable
+class Needs(Protocol):
+    """What a converter says that needs a package which is not installed with hexshards."""
+
+    needs: tuple[str, str]
+    """The module, and the extra of hexshards, or the package, that brings it."""
+
+
 HEAD_BYTES = 4096
 """How much of a file tells its format, where its name does not."""
 

@@ -166,8 +166,12 @@ def _instead(home: Home) -> str:
     path = home.path if isinstance(home, Folder) else None
     if path is not None and path.is_file():
         what = {NAME: "the index of a dataset", ".tar": "a shard"}
-        kind = what.get(path.name) or what.get(path.suffix) or "a file"
-        return f"this is {kind}, not a dataset. Give the folder that holds it, {path.parent}"
+        if kind := what.get(path.name) or what.get(path.suffix):
+            return f"this is {kind}, not a dataset. Give the folder that holds it, {path.parent}"
+        if path.suffix == ".pt":
+            return "this is a checkpoint or a file of weights, not a dataset. Give the dataset that it was trained on"
+        made = "make a dataset of it with `hexshards convert FILE --out DIR` and give DIR"
+        return f"this is a file, and a dataset is a folder. If games or positions are in it, {made}"
     if path is not None and any((path / name).exists() for name in ("metrics.jsonl", "checkpoints")):
         return "this is the folder of a run, not a dataset. Give the dataset that it was trained on"
     hint = nearest_path(path, lambda beside: (beside / NAME).exists()) if path is not None and not path.exists() else ""

@@ -171,8 +171,18 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 def _of_file(error: OSError, path: Path) -> OSError:
     """A failure to write, by the name of the file that was to be written."""
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{escaped(path)}: there is no folder {escaped(path.parent)}. Make it first")
+        return _no_folder(path)
     return OSError(error.errno, error.strerror, str(path))
+
+
+def check_parent(path: Path) -> None:
+    """Raise FileNotFoundError, before there is anything to write, where there is no folder to write a file into."""
+    if not path.absolute().parent.is_dir():
+        raise _no_folder(path)
+
+
+def _no_folder(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{escaped(path)}: there is no folder {escaped(path.parent)}. Make it first")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from itertools import permutations
 from pathlib import Path
 
 import pytest
+from helpers.cli import call
 from helpers.small_data import files_of
 
 from hexshards.conversion.convert import convert
@@ -167,3 +169,11 @@ def test_a_folder_of_nothing_else_says_so_and_a_named_file_says_what_to_do(tmp_p
 def test_a_file_that_is_also_named_is_not_said_to_be_passed_over(folder):
     (folder / "d.txt").write_bytes((folder / "a.trmph").read_bytes())
     assert discover([folder, folder / "d.txt"]).passed_over == ()
+
+
+def test_a_format_whose_package_is_missing_is_told_before_a_folder_is_made(tmp_path, monkeypatch):
+    (tmp_path / "a.sgf").write_text("(;FF[4]GM[11]SZ[13];B[a1])")
+    monkeypatch.setitem(sys.modules, "sgfmill", None)
+    ended = call("convert", tmp_path / "a.sgf", "--out", tmp_path / "out", code=2)
+    assert "a.sgf is sgf, which needs sgfmill. Run: pip install 'hexshards[sgf]'" in ended.stderr
+    assert not (tmp_path / "out").exists()

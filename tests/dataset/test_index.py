@@ -226,7 +226,11 @@ def test_where_there_is_no_index_there_is_no_dataset(tmp_path):
     [
         ("data/index.json", r"this is the index of a dataset, not a dataset. Give the folder that holds it, .*data$"),
         ("data/train-000000.tar", r"this is a shard, not a dataset. Give the folder that holds it, .*data$"),
-        ("data/notes.txt", r"this is a file, not a dataset. Give the folder that holds it, .*data$"),
+        (
+            "data/notes.txt",
+            r"a file, and a dataset is a folder. If games .* `hexshards convert FILE --out DIR` and give DIR$",
+        ),
+        ("data/best.pt", r"this is a checkpoint or a file of weights, not a dataset. Give the dataset that"),
         (
             "run/metrics.jsonl",
             r"run: this is the folder of a run, not a dataset. Give the dataset that it was trained on",
