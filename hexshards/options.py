@@ -170,6 +170,11 @@ def as_recorded(spec: DataclassInstance) -> dict[str, int | float | str | bool]:
     return {**named, **{name: without_secrets(text) for name, text in texts.items()}}
 
 
+def unrecorded_defaults(spec: type[DataclassInstance]) -> dict[str, Any]:
+    """The defaults of the options that ``as_recorded`` leaves out where they have them."""
+    return {name: options_in(spec)[name].default for name, each in about(spec).items() if each.recorded and each.later}
+
+
 def check_options(spec: DataclassInstance) -> None:
     """Raise ValueError where a field made by ``option`` is beyond its bounds."""
     for name in about(spec):

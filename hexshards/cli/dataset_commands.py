@@ -163,7 +163,7 @@ def verify(
                 display.say(dataset_view.leakage_text(leaked))
 
 
-@options_of(LoaderSpec, only=("split", "seed", "shuffle", *CHOOSING), after="batch_size")
+@options_of(LoaderSpec, only=("split", "seed", "shuffle", "streams", *CHOOSING), after="batch_size")
 def mixing(
     dataset: Dataset,
     batch_size: Annotated[int, shown(LoaderSpec, "batch_size", least=2)] = LOADER.batch_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,6 +66,31 @@ class RowBuffer:
     def _let_go(self, low: int) -> None:
         while self.held and self.held[0][0] + len(self.held[0][1].stones) <= low:
             self.held.popleft()
+
+
+class StreamBuffers:
+    """Row buffers of streams that are walked side by side, filled by windows in the order in which they are needed.
+
+    ``numbered`` says of each window that ``windows`` gives its stream; ``starts``: where each stream goes on.
+    """
+
+    def __init__(self, windows: Iterator[Rows], *, streams: Iterable[int], starts: Mapping[int, int]) -> None:
+        self._windows, self._streams = windows, iter(streams)
+        self._waiting: dict[int, deque[Rows]] = {stream: deque() for stream in starts}
+        self._buffers = {stream: RowBuffer(self._of(stream), start) for stream, start in starts.items()}
+
+    def take(self, runs: Sequence[tuple[int, int, int]]) -> Rows:
+        """Rows of streams, each from where to where, one run after another; views where one window holds them all."""
+        parts = [self._buffers[stream].take(low, high) for stream, low, high in runs]
+        return parts[0] if len(parts) == 1 else like(parts[0], map(_joined, zip(*parts, strict=True)))
+
+    def _of(self, stream: int) -> Iterator[Rows]:
+        waiting = self._waiting[stream]
+        while True:
+            while not waiting:
+                # no name for a window: its memory is used again once nothing refers to it
+                self._waiting[next(self._streams)].append(next(self._windows))
+            yield waiting.popleft()
 
 
 def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -> NDArray[np.generic] | torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from math import prod
 
@@ -63,7 +63,7 @@ class Resident:
                     # a copy that waits until it is there, so that any stream may read it
                     column[start : start + len(columns[name])] = torch.from_numpy(columns[name].copy())
 
-    def draw(self, windows: Windows, numbers: range) -> Generator[Rows, None, None]:
+    def draw(self, windows: Windows, numbers: Sequence[int]) -> Generator[Rows, None, None]:
         """Rows of these windows on the device; only their order and their symmetries cross over."""
         with closing(ordered_map(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
             for window in in_turn:

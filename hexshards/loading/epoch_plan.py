@@ -14,8 +14,9 @@ from hexshards.dataset.index import read_index
 from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.loading.mixture import SHARE, Blend, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import PASSES, EpochPlan, Window, plan_epoch, window_rows
+from hexshards.loading.order import PASSES, EpochPlan, Window, per_stream, plan_epoch, window_rows
 from hexshards.loading.selection.epoch_selection import EpochSelection
+from hexshards.loading.streams import plan_streams
 from hexshards.loading.window import Windows
 from hexshards.piecewise import Piecewise, named
 from hexshards.storage.files import Home
@@ -27,7 +28,7 @@ State = dict[str, int | str]
 Datasets = str | Path | Home | Mapping[str, float] | Mapping[Path, float] | Mapping[Home, float]
 """Where a dataset is; or where several are, and the weights in which they are mixed."""
 
-CHOICES = ("where", "positions", "mix", "mix_schedule", "window", "per_game", "sources", "shards")
+CHOICES = ("where", "positions", "mix", "mix_schedule", "window", "per_game", "sources", "shards", "streams")
 """What an identity names only where it was asked for, so that states fit releases that had no such choice."""
 
 VERSION = 1
@@ -73,7 +74,8 @@ class Epochs:
             return self._blend.plan(epoch)
         (selection,) = self.selections
         rows, walked = selection.rows_in(epoch), selection.walked
-        return plan_epoch(selection.blocks.per_shard, rows, epoch=epoch, spec=self.spec, walked=walked)
+        plan = plan_epoch if self.spec.streams == 1 else plan_streams
+        return plan(selection.blocks.per_shard, rows, epoch=epoch, spec=self.spec, walked=walked)
 
     def windows(self, epoch: int) -> Windows:
         """What an epoch reads, window by window."""
@@ -106,6 +108,7 @@ class Epochs:
             "per_game": spec.per_game or 0,
             "sources": str(first.sources),
             "shards": spec.shards.replace(" ", ""),
+            "streams": spec.streams if spec.streams > 1 else 0,
         }
         if self._blend:
             chosen["mix"] = ":".join(map(str, self._blend.parts))
@@ -191,6 +194,6 @@ class Epochs:
             shard_blocks=tuple(selection.blocks.per_shard for selection in selections),
             block_rows=tuple(selection.rows_in for selection in selections),
             walked=tuple(selection.walked for selection in selections),
-            window_rows=block * spec.window_blocks,
+            window_rows=block * per_stream(spec.window_blocks, spec),
             spec=spec,
         )

@@ -3,7 +3,7 @@
 Global batch ``b`` is samples ``b * G`` to ``(b + 1) * G`` of the stream, G being batch_size * world_size, and rank
 ``r`` takes the ``r``-th slice of it. Every rank walks all windows: reading is so much cheaper than training that this
 is the simple answer, and it lets a state fit any number of ranks. Its cost: every rank reads and decompresses the whole
-split.
+split. With ``streams`` a rank reads its part of it, and a state fits all numbers of ranks that divide them.
 
 Memory of one loader: ``(2 * num_workers + 3)`` windows of ``window_blocks * block_positions * row_bytes``, twice while
 a window is being mixed; a row is 51 bytes at side 13, so 6.7 MB a window with the defaults. Batches on the CPU add the
@@ -13,7 +13,7 @@ memory of four, 2.7 KB a sample at side 13, a worker process about 35 MB, and an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch.utils.data import IterableDataset, SequentialSampler
 
 from hexshards.arguments import LocalPath, checked
 from hexshards.errors import escaped, printable
-from hexshards.loading.batching import RowBuffer, compiled, on_cpu, on_device, usable_device
+from hexshards.loading.batching import StreamBuffers, compiled, on_cpu, on_device, usable_device
 from hexshards.loading.device_cache import Resident
 from hexshards.loading.epoch_plan import Datasets, Epochs, State
 from hexshards.loading.expansion.expand import Batch, Rows, each_alone
@@ -32,6 +32,7 @@ from hexshards.loading.loader_state import decoded
 from hexshards.loading.options import LOADER, LoaderOptions, LoaderSpec
 from hexshards.loading.rank import rank_and_size
 from hexshards.loading.shard_prefetch import check_room
+from hexshards.loading.streams import RankShare, check_streams
 from hexshards.loading.window import Mixed, Windows
 from hexshards.loading.window_reader import read_windows
 from hexshards.options import as_recorded, changed, takes
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 Stream = Generator[Made, None, None]
-WindowSource = Callable[[Windows, range], Generator[Rows, None, None]]
+WindowSource = Callable[[Windows, Sequence[int]], Generator[Rows, None, None]]
 """Rows of windows, window by window."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -326,6 +327,9 @@ class Loader:
         return {**self.epochs.identity(), **cut}
 
     def _check_size(self) -> None:
+        check_streams(
+            self.spec, positions=self.positions, samples=self.samples, world_size=self.world_size, where=self.home
+        )
         if self.samples == 0:
             raise ValueError(
                 f"{escaped(self.home)}: split {self.spec.split} has {counted(self.positions, 'position')}, not one "
@@ -364,15 +368,14 @@ class Loader:
     def _packed(self, epoch: int, start: int, read: WindowSource) -> Stream[Rows]:
         """This rank's rows of each batch from sample ``start`` of the global stream on."""
         windows = self.epochs.windows(epoch)
-        head = windows.plan.window_at(start)
-        with closing(read(windows, range(head, len(windows)))) as drawn:
-            rows = RowBuffer(drawn, int(windows.plan.starts[head]))
+        own = RankShare(windows.plan, self.rank, self.world_size)
+        needed = own.windows_from(start)
+        with closing(read(windows, [number for _, number in needed])) as drawn:
+            rows = StreamBuffers(drawn, streams=[stream for stream, _ in needed], starts=own.starts(needed))
             for first in range(start, self.samples, self._global_batch):
-                count = min(self._global_batch, self.samples - first)
-                low, high = (first + count * rank // self.world_size for rank in (self.rank, self.rank + 1))
-                yield rows.take(low, high)
+                yield rows.take(own.rows(first, min(self._global_batch, self.samples - first)))
 
-    def _read(self, windows: Windows, numbers: range) -> Stream[Rows]:
+    def _read(self, windows: Windows, numbers: Sequence[int]) -> Stream[Rows]:
         with closing(read_windows(windows, numbers, num_workers=self.spec.num_workers)) as in_order:
             for window in in_order:
                 self._count(window)

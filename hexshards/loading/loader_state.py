@@ -45,6 +45,7 @@ class LoaderState(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     per_game: Count | UnsetType = UNSET
     sources: Text | UnsetType = UNSET
     shards: Text | UnsetType = UNSET
+    streams: Count | UnsetType = UNSET
 
 
 def decoded(state: object, *, identity: State, samples: int, last_epoch: int) -> LoaderState:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import lcm
 from typing import Any
 
@@ -23,6 +24,7 @@ from hexshards.errors import escaped, printable, without_secrets
 from hexshards.loading import order
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, Blended, EpochPlan, Window
+from hexshards.loading.streams import edges
 from hexshards.piecewise import Piecewise
 
 MAX_PARTS = 1_000_000
@@ -189,7 +191,13 @@ class Blend:
         return whole
 
     def _starts(self) -> NDArray[np.int64]:
-        return np.append(np.arange(0, self.samples, self.window_rows), self.samples)
+        return np.concatenate([*self._windows_of_streams(), [self.samples]])
+
+    def _windows_of_streams(self) -> list[NDArray[np.int64]]:
+        """Where the windows of each stream begin."""
+        return [
+            np.arange(low, high, self.window_rows) for low, high in pairwise(edges(self.samples, self.spec.streams))
+        ]
 
     @property
     def last(self) -> int:
@@ -217,7 +225,8 @@ class Blend:
             )
             for number in range(len(starts) - 1)
         )
-        return EpochPlan(windows, starts)
+        ends = np.cumsum([0, *map(len, self._windows_of_streams())]).tolist()
+        return EpochPlan(windows, starts, tuple(map(range, ends, ends[1:])))
 
 
 def _parts_of(share: float | None) -> int | None:

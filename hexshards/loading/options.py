@@ -54,6 +54,14 @@ class LoaderSpec:
         offered="spec",
         shapes="order",
     )
+    streams: int = option(
+        1,
+        "Equal parts of an epoch, walked side by side; each batch has as much of each. A rank reads only its own, and "
+        "all numbers of ranks that divide it see the same batches.",
+        least=1,
+        shapes="order",
+        later=True,
+    )
     where: str = option(
         "", "Use only positions like ply=10..60, plies=30.., tier=1..2, source=games_0*.", shapes="order"
     )
@@ -135,6 +143,7 @@ class LoaderOptions(TypedDict, total=False):
     drop_last: bool
     num_workers: int
     on_error: OnError
+    streams: int
     where: str
     positions: int | None
     window: str

@@ -7,8 +7,10 @@ along a path and never added, so seed 1 epoch 1 is not seed 2 epoch 0.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +62,24 @@ class EpochPlan:
     windows: tuple[Window | Blended, ...]
     starts: NDArray[np.int64]
     """One entry more than windows; the last is the number of samples in the epoch."""
+    streams: tuple[range, ...] = ()
+    """The windows of each of the streams that are walked side by side; where none are given, one has them all."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", self.streams or (range(len(self.windows)),))
 
     def window_at(self, sample: int) -> int:
-        """Number of the window that holds a sample of the stream."""
+        """Number of the window that holds a sample, the streams being laid one after another."""
         return int(np.searchsorted(self.starts, sample, side="right")) - 1
+
+    def stream_of(self, window: int) -> int:
+        """Number of the stream that a window is of."""
+        return bisect_right(self.streams, window, key=attrgetter("start")) - 1
+
+    def sample_of(self, window: int) -> int:
+        """How many samples of the epoch are delivered before a window is begun."""
+        first = self.streams[self.stream_of(window)].start
+        return int(self.starts[window] - self.starts[first]) * len(self.streams)
 
 
 def plan_epoch(
@@ -106,14 +122,20 @@ def window_blocks(
     if spec.shuffle:
         shards = shards[permutation(len(shards), spec.seed, SHARDS, epoch, pass_)]
     filled = np.array([np.count_nonzero(block_rows[first[each] : first[each + 1]]) for each in shards.tolist()])
-    least = spec.window_blocks if walked is not None else 0
-    for group, end in _groups(filled, shards=spec.group_shards, blocks=least):
+    in_window = per_stream(spec.window_blocks, spec)
+    least = in_window if walked is not None else 0
+    for group, end in _groups(filled, shards=per_stream(spec.group_shards, spec), blocks=least):
         blocks = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards[group:end]])
         blocks = blocks[block_rows[blocks] > 0]
         if spec.shuffle:
             blocks = blocks[permutation(len(blocks), spec.seed, BLOCKS, epoch, pass_, group)]
-        for start in range(0, len(blocks), spec.window_blocks):
-            yield blocks[start : start + spec.window_blocks]
+        for start in range(0, len(blocks), in_window):
+            yield blocks[start : start + in_window]
+
+
+def per_stream(count: int, spec: LoaderSpec) -> int:
+    """What each stream has of what is mixed at a time: its part, and at least one."""
+    return max(1, count // spec.streams)
 
 
 def _groups(filled: NDArray[np.int64], *, shards: int, blocks: int) -> Iterator[tuple[int, int]]:

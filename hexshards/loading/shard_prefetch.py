@@ -11,6 +11,7 @@ from hexshards.dataset.filters import Selection
 from hexshards.dataset.shard import Shard
 from hexshards.errors import DataError, escaped
 from hexshards.loading.options import LoaderSpec
+from hexshards.loading.order import per_stream
 from hexshards.loading.window import Windows
 from hexshards.storage.remote import Remote
 from hexshards.units import counted, show_bytes
@@ -22,10 +23,12 @@ def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
     """Raise ValueError when the cache can't hold the shards that are walked at a time, and as many of the next."""
     for selection in selections:
         home, shards = selection.home, selection.blocks.shards
-        needed = sum(sorted((shard.size_bytes for shard in shards), reverse=True)[: 2 * spec.group_shards])
+        # of all streams, for the ranks of one machine share its cache
+        at_hand = 2 * spec.streams * per_stream(spec.group_shards, spec)
+        needed = sum(sorted((shard.size_bytes for shard in shards), reverse=True)[:at_hand])
         if isinstance(home, Remote) and needed * len(selections) > home.spec.cache_bytes:
             raise ValueError(
-                f"{escaped(home)}: shuffling needs {counted(2 * spec.group_shards, 'shard')} at hand, "
+                f"{escaped(home)}: shuffling needs {counted(at_hand, 'shard')} at hand, "
                 f"{show_bytes(needed)}, for each of {counted(len(selections), 'dataset')}, and the cache may hold "
                 f"{show_bytes(home.spec.cache_bytes)}. Raise cache_limit"
             )
@@ -35,8 +38,8 @@ def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
 def fetching(windows: Windows, numbers: Sequence[int]) -> Iterator[Callable[[int], None]]:
     """Prefetch while entered: threads fetch the shards that these windows read, as far as they are not here.
 
-    Call what is yielded with the number of the window that was reached: its shards, and as many more as are walked at a
-    time, may come down.
+    Call what is yielded with the turn of the window that was reached, counted from 0: its shards, and as many more as
+    are walked at a time, may come down.
     """
     if not any(isinstance(selection.home, Remote) for selection in windows.selections):
         yield lambda _: None
@@ -53,13 +56,14 @@ class _Prefetch:
 
     def __init__(self, windows: Windows, numbers: Sequence[int]) -> None:
         first_use = dict[tuple[Remote, Shard], int]()
-        for number in numbers:
+        for turn, number in enumerate(numbers):
             for home, shard in windows.shards_of(number):
                 if isinstance(home, Remote):
-                    first_use.setdefault((home, shard), number)
+                    first_use.setdefault((home, shard), turn)
         self.waiting = list(first_use)
         self.first_use = list(first_use.values())
-        self.depth = windows.spec.group_shards * len(windows.selections)
+        together = windows.side_by_side(numbers) * per_stream(windows.spec.group_shards, windows.spec)
+        self.depth = together * len(windows.selections)
         self.taken, self.limit, self.ended = 0, 0, False
         self.changed = threading.Condition()
         threads = max((home.spec.threads for home, _ in self.waiting), default=0)
@@ -67,11 +71,11 @@ class _Prefetch:
             # daemons: a program that ends does not wait for a download
             threading.Thread(target=self._work, daemon=True, name="hexshards-fetch").start()
         if self.waiting:
-            self.reached(numbers[0])
+            self.reached(0)
 
-    def reached(self, number: int) -> None:
+    def reached(self, turn: int) -> None:
         with self.changed:
-            while self.limit < len(self.waiting) and self.first_use[self.limit] <= number:
+            while self.limit < len(self.waiting) and self.first_use[self.limit] <= turn:
                 self.limit += 1
             self.changed.notify_all()
 

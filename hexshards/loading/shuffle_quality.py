@@ -21,6 +21,8 @@ from hexshards.errors import escaped
 from hexshards.game.columns import UNKNOWN
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
+from hexshards.loading.streams import share
+from hexshards.loading.window import Windows
 from hexshards.storage.files import Home
 from hexshards.units import counted
 
@@ -112,18 +114,27 @@ def _shown_four_times(dataset: str | Path | Home, spec: LoaderSpec) -> Loader:
 
 def stream(loader: Loader, names: tuple[str, ...], *, epoch: int) -> Iterator[BatchColumns]:
     """Any columns of the samples of each batch that a loader delivers in an epoch, in its order."""
-    windows, held = loader.epochs.windows(epoch), list[BatchColumns]()
-    size, left = loader.batch_size * loader.world_size, loader.samples
-    for number in range(len(windows)):
-        held.append(windows.read(number, names).columns)
-        joined = {name: np.concatenate([part[name] for part in held]) for name in names}
-        count = len(joined[names[0]])
-        last = len(windows) - 1
-        whole = count if number == last else count - count % size
-        for first in range(0, min(whole, left), size):
-            yield {name: column[first : min(first + size, left)] for name, column in joined.items()}
-        left -= whole
-        held = [{name: column[whole:] for name, column in joined.items()}]
+    windows, size = loader.epochs.windows(epoch), loader.batch_size * loader.world_size
+    counts = [min(size, loader.samples - first) for first in range(0, loader.samples, size)]
+    streams = windows.plan.streams
+    parts = [
+        _cut(windows, numbers, names, [share(count, stream, len(streams)) for count in counts])
+        for stream, numbers in enumerate(streams)
+    ]
+    for batch in zip(*parts, strict=True):
+        yield batch[0] if len(batch) == 1 else {name: np.concatenate([part[name] for part in batch]) for name in names}
+
+
+def _cut(windows: Windows, numbers: range, names: tuple[str, ...], counts: list[int]) -> Iterator[BatchColumns]:
+    """So many rows of some windows, time after time."""
+    held, left = list[BatchColumns](), iter(numbers)
+    for count in counts:
+        while sum(len(part[names[0]]) for part in held) < count:
+            held.append(windows.read(next(left), names).columns)
+        if len(held) > 1:
+            held = [{name: np.concatenate([part[name] for part in held]) for name in names}]
+        yield {name: held[0][name][:count] for name in names}
+        held = [{name: held[0][name][count:] for name in names}]
 
 
 class _Tally:

@@ -94,7 +94,7 @@ class Windows:
     def mix(self, number: int, into: Columns) -> Mixed:
         """Read and shuffle window ``number``; its rows go to arrays of the right size, or to fresh ones."""
         if self.target:
-            self.target.stand_at(self.first + int(self.plan.starts[number]))
+            self.target.stand_at(self.first + self.plan.sample_of(number))
         window = self.read(number, (*COLUMNS, *self._besides), into)
         if self.extra:
             window.columns["columns"] = self.extra.packed(window.columns)
@@ -121,6 +121,10 @@ class Windows:
             tuple(error for run in runs for error in run.damage),
             sum(run.lost for run in runs),
         )
+
+    def side_by_side(self, numbers: Sequence[int]) -> int:
+        """How many streams these windows are of: so many are in use at a time."""
+        return len({self.plan.stream_of(number) for number in numbers})
 
     def shards_of(self, number: int) -> Iterator[tuple[Home, Shard]]:
         """The shards that window ``number`` reads from."""

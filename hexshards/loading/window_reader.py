@@ -6,7 +6,7 @@ workers. Rows are written where this process reads them: next to nothing crosses
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -33,24 +33,26 @@ Landed = tuple[int | None, Mixed | Exception]
 _IN_ITS_SLOT = Packed(*(None for _ in Packed._fields))
 
 
-def read_windows(windows: Windows, numbers: range, *, num_workers: int) -> Generator[Mixed, None, None]:
+def read_windows(windows: Windows, numbers: Sequence[int], *, num_workers: int) -> Generator[Mixed, None, None]:
     """Windows of these numbers, their rows as NumPy arrays. Raises in a window's place what came of making it.
 
     The memory of a window's rows is used again when nothing refers to them any more.
     """
     processes = min(num_workers, len(numbers))
-    # a worker has two windows to make; one is in use here, one may be next to it in a batch, one has just come
-    count = min(2 * processes + 3, len(numbers))
+    # a worker has two windows to make; one is in use here, one may be next to it in a batch, one has just come; and so
+    # for each stream, as windows of all of them are used up at about the same time
+    beside = windows.side_by_side(numbers)
+    count = min(beside * (2 * processes + 3), len(numbers))
     slots = Slots(windows.columns, windows.most_rows, count=count, shared=processes > 0)
     tasks = ((number, slots.lend()) for number in numbers)
     landing = Landing(windows, slots)
     # without workers a thread makes the next window while this one is used: nearly all that takes long in it leaves
     # Python to other threads
-    one_by_one = ordered_map(landing.__getitem__, tasks, threads=1, depth=1)
-    in_turn = _from_processes(landing, tasks, processes) if processes else one_by_one
+    one_by_one = ordered_map(landing.__getitem__, tasks, threads=1, depth=beside)
+    in_turn = _from_processes(landing, tasks, processes, beside) if processes else one_by_one
     with closing(in_turn), fetching(windows, numbers) as reached:
-        for number, (slot, mixed) in zip(numbers, in_turn, strict=True):
-            reached(number)
+        for turn, (number, (slot, mixed)) in enumerate(zip(numbers, in_turn, strict=True)):
+            reached(turn)
             if isinstance(mixed, Exception):
                 raise mixed
             if slot is not None:
@@ -82,7 +84,9 @@ def _as_it_is(landed: Any) -> Any:
     return landed
 
 
-def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> Generator[Landed, None, None]:
+def _from_processes(
+    landing: Landing, tasks: Iterator[Task], processes: int, beside: int
+) -> Generator[Landed, None, None]:
     # a generator of its own: a DataLoader draws from torch's global one each time it is iterated, and a resumed run
     # would then go on with other random numbers than an uninterrupted one
     generator = torch.Generator()
@@ -93,6 +97,7 @@ def _from_processes(landing: Landing, tasks: Iterator[Task], processes: int) -> 
         collate_fn=_as_it_is,
         sampler=tasks,  # drawn in this process, one when another was handed over
         num_workers=processes,
+        prefetch_factor=2 * beside,
         generator=generator,
         worker_init_fn=workers.start_worker,
     )

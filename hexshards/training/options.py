@@ -339,6 +339,9 @@ class TrainSpec(StepSpec):
         most=MOST_THREADS,
         shapes="rounding",
     )
+    streams: int = option(
+        LOADER.streams, about(LoaderSpec)["streams"].says, least=1, searched="no", shapes="weights", later=True
+    )
     mix: str = option(
         "", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.", shapes="weights"
     )

@@ -191,6 +191,7 @@ def _loader(
         seed=spec.seed,
         num_workers=spec.num_workers,
         on_error=spec.on_error,
+        streams=spec.streams if training else LOADER.streams,
         mix_schedule=_mix_schedule(spec) if training else "",
         columns=_columns(spec, data, training=training),
         weights=spec.weights,

@@ -22,8 +22,8 @@ SURFACE = {
     "--keep-duplicates; --bake-symmetries; --dedupe=none; --workers; --max-rejects=0; --memory=1GiB; --json",
     "info": "DATASET; --where=; --sources=; --shards=; --window=; --per-game; --json",
     "verify": "DATASET; --leakage; --cache; --json",
-    "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --where=; "
-    "--sources=; --shards=; --window=; --per-game; --cache; --json",
+    "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --streams=1; "
+    "--where=; --sources=; --shards=; --window=; --per-game; --cache; --json",
     "bench": "DATASET; --batch-size=256; --device=auto; --channels; --blocks; --threads; --cache; --json",
     "show": "DATASET; -n=3; --split=train; --svg; --cache",
     "report": "DATASET; runs; --out=report.html; --sample=400000; --seed=0; --cache; --json",
@@ -39,7 +39,7 @@ SURFACE = {
     "--cross-epochs; --val-every=1; --val-samples; --diagnose=8192; --epochs=1; --max-samples; "
     "--max-time; --patience; --best-by=val.loss; --min-improvement=0.0; --keep-last; --keep-every; "
     "--batch-size=256; --channels=32; --blocks=4; --dropout=0.0; --model; --model-args=; --init-from; "
-    "--augment=random; --policy-target=played; --seed=0; --num-workers=0; --threads; --mix=; "
+    "--augment=random; --policy-target=played; --seed=0; --num-workers=0; --threads; --streams=1; --mix=; "
     "--mix-schedule=; --where=; --positions; --window=; --per-game; --sources=; --shards=; --weights=; "
     "--on-error=raise; --cache; --device=auto; "
     "--resume=auto",

@@ -197,6 +197,7 @@ class Use:
             "batch_size": choice([1, BATCH, 500]),
             "shuffle": choice([True, False]),
             "drop_last": choice([True, False]),
+            "streams": choice([1, 1, 1, 3]),
             "where": choice(["", "", "ply=1..9", "plies=3..", "tier=0..1", "source=*"]),
             "positions": choice([None, None, 1, 20]),
             "seed": choice([0, 1, 2**40]),

@@ -124,6 +124,13 @@ def test_processes_go_on_from_what_others_left_three_times_in_an_epoch(data, run
     assert global_batches(first + second + third + rest) == whole
 
 
+def test_processes_read_streams_of_their_own_and_others_go_on_with_them(data, run_ranks):
+    whole = alone(data, batch_size=24, streams=8)
+    first = run_ranks(data, 4, batch_size=6, batches=3, streams=8)
+    rest = run_ranks(data, 2, batch_size=12, streams=8, state=first[-1][0][1], num_workers=1)
+    assert global_batches(first + rest) == whole
+
+
 # the same without processes, where it is cheap to try everything ----------------------------------------------------
 
 

@@ -91,7 +91,9 @@ def test_a_position_is_in_a_batch_with_a_copy_of_itself_less_often_than_by_chanc
     assert copies.measured < copies.uniform / 10
 
 
-@pytest.mark.parametrize("options", [{}, {"augment": "all"}, {"where": "ply=3..", "drop_last": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"augment": "all"}, {"where": "ply=3..", "drop_last": True}, {"streams": 4, "augment": "all"}]
+)
 def test_the_meter_looks_at_the_batches_that_the_loader_delivers(data, options):
     loader = Loader(data, LoaderSpec(**{"batch_size": 100, "window_blocks": 3, "seed": 3, **options}))
     seen = list(stream(loader, ("value", "symmetry", "ply", "place"), epoch=0))

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from helpers.plain_run import PlainLoader, PlainTrainer, checkpoints_of, stream_of
 
 from hexshards.errors import DataError
+from hexshards.options import as_recorded
+from hexshards.training.checkpointing.checkpoint_file import FORMAT, check_fits
 from hexshards.training.checkpointing.checkpoints import RunState
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import Standing
 from hexshards.training.mini_epochs import Cursor
+from hexshards.training.options import TrainSpec
 
 AFTER_ONE = Cursor(epoch_batches=2, epoch_samples=8, mini_batches=2, mini_samples=8, samples_seen=8)
 
@@ -151,3 +155,12 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
     path = checkpoints.save(state, PlainTrainer(2), stream_of(PlainLoader(10)), finished=True)
     checkpoints.retain(state)
     assert (path.name, list(tmp_path.iterdir())) == ("checkpoint_epoch0001_mini0001.pt", [])
+
+
+def test_an_option_that_is_recorded_only_where_it_is_given_is_told_with_its_default():
+    usual, given = (as_recorded(TrainSpec(data="d", run="r", streams=count)) for count in (1, 8))
+    for saved_with, now, told in ((given, usual, "streams was 8, is 1"), (usual, given, "streams was 1, is 8")):
+        state = {"format": FORMAT, "dataset": "abc", "options": saved_with}
+        with pytest.raises(DataError, match=f"was made with other options: {told}"):
+            check_fits(state, dataset="abc", options=now, where=Path("a.pt"))
+        check_fits(state, dataset="abc", options=saved_with, where=Path("a.pt"))

@@ -24,7 +24,7 @@ import torch
 
 from hexshards.errors import DataError, escaped, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
-from hexshards.options import as_recorded, may_change
+from hexshards.options import as_recorded, may_change, unrecorded_defaults
 from hexshards.storage.files import inflating, open_regular, write_whole
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
@@ -292,7 +292,9 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
     )
     # an option that the version which saved did not know: it trained as that option's default does
     known = as_recorded(TRAIN) if saved.keys() >= EVERY_TRAINING else {}
-    saved = {**{name: value for name, value in known.items() if name in given}, **saved}
+    unsaid = unrecorded_defaults(TrainSpec) if known else {}
+    saved = {**unsaid, **{name: value for name, value in known.items() if name in given}, **saved}
+    given = {**unsaid, **given}
     names = sorted((saved.keys() | given.keys()) - may_change(TrainSpec) - OF_THE_DATASET)
     return [
         f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"
