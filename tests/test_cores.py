@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-import torch
 from helpers.small_data import dataset
 
 from hexshards.cores import shares, usable_cores
@@ -43,23 +42,6 @@ def test_a_process_that_is_bound_to_a_core_uses_one():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
-
-
-def test_a_run_goes_on_with_the_threads_it_began_with_unless_others_are_asked_for(tmp_path):
-    data, used = dataset(tmp_path), []
-    before = torch.get_num_threads()
-
-    def go(epochs, **options):
-        spec = TrainSpec(data=data, run=tmp_path / "run", epochs=epochs, device="cpu", channels=2, blocks=1, **options)
-        outcome = run.train(spec, hooks=[lambda _: used.append(torch.get_num_threads())])
-        assert outcome.checkpoint is not None
-        return checkpoint_file.read(outcome.checkpoint)["options"]["threads"]
-
-    assert go(1) == min(before, usable_cores())
-    assert go(2, threads=3) == 3
-    assert go(3) == 3
-    assert used[-1] == 3
-    assert torch.get_num_threads() == before
 
 
 OPENED: list[str] = []

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
@@ -93,7 +93,7 @@ def shown(spec: type[DataclassInstance], name: str, *, least: float | None = Non
     """
     each, kind, default = about(spec)[name], hints_of(spec)[name], options_in(spec)[name].default
     named = "--" + name.replace("_", "-")
-    if kind is bool and default:
+    if bool in (kind, *get_args(kind)) and default is not False:
         named += f"/--no-{named[2:]}"  # a switch that is off has no second name: leaving it out says no
     bounds = {"min": each.least if least is None else least, "max": each.most}
     more: dict[str, Any] = {word: bound for word, bound in bounds.items() if bound is not None}

@@ -122,6 +122,7 @@ def start_lines(event: RunStarted) -> list[str]:
     minis = counted(totals.mini_epochs, "mini-epoch")
     return [
         " · ".join(_machine(run)),
+        *([f"computes with {escaped(run.computes)}"] if run.computes else []),
         *_data(run),
         f"{epochs}: {counted(totals.samples, 'sample')} in {counted(totals.steps, 'step')} and {minis}",
         *_origin(event),
@@ -226,6 +227,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
             f"{rehearsal.validations:,} of them validated on {counted(rehearsal.val_samples, 'position')}",
             f"checkpoints in {escaped(run)}: {rehearsal.checkpoints:,} of "
             f"{show_bytes(rehearsal.checkpoint_bytes)}; {room}",
+            f"computes with {rehearsal.computes}",
             f"measured {rehearsal.samples_per_s:,.0f} samples/s, {rehearsal.val_samples_per_s:,.0f} in validation; "
             "time: about " + display.duration(rehearsal.seconds),
         ]

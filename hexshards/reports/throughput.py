@@ -28,8 +28,8 @@ from hexshards.loading.order import EpochPlan, Window
 from hexshards.loading.window import COLUMNS, Windows
 from hexshards.loading.window_reader import Landing, read_windows
 from hexshards.storage.files import Home
+from hexshards.training.computing import computing, fastest_layout, usual_threads
 from hexshards.training.options import TRAIN, TrainSpec
-from hexshards.training.run import computing, usual_threads
 from hexshards.training.steps.model_factory import network
 from hexshards.training.steps.trainer import Trainer
 
@@ -226,7 +226,9 @@ def _run(loader: Loader, expand_ns: float) -> LoaderTiming:
 
 
 def _steps(loader: Loader, spec: TrainSpec, device: str) -> float:
-    """Samples per second of training steps on one batch, over and over."""
+    """Samples per second of a new run's training steps on one batch, over and over."""
+    if spec.channels_last is None:
+        spec = replace(spec, channels_last=fastest_layout(spec, device)[0])
     trainer = Trainer(network(spec, side=loader.index.side), spec, device=device)
     batch = next(iter(loader))
     seconds = _ns(lambda: trainer.train_on_batches([batch]), len(batch.value)) / 1e9

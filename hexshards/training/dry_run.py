@@ -29,6 +29,8 @@ FIRST_BATCHES = 3
 class Rehearsal:
     """Dry run of a training: what it would count, write and take."""
 
+    computes: str
+    """How it would compute and why."""
     positions: int
     epoch_samples: int
     """With ``augment="all"`` four times the positions."""
@@ -68,10 +70,11 @@ class Rehearsal:
 
 def rehearse(spec: TrainSpec) -> Rehearsal:
     """Dry run: open everything a run needs, measure a few seconds of it, and write nothing."""
-    trainer, train_loader, val_loader = parts_of(spec)
+    trainer, train_loader, val_loader, how = parts_of(spec)
     totals = _plan(spec).totals(train_loader)
     speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)
     return Rehearsal(
+        computes=str(how),
         positions=train_loader.positions,
         epoch_samples=train_loader.samples,
         chosen=tuple(train_loader.describe()),

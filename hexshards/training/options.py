@@ -192,8 +192,12 @@ class StepSpec:
         shapes="rounding",
     )
     compile: bool = option(False, "Compile the network for training (torch.compile).", panel=SPEED, shapes="rounding")
-    channels_last: bool = option(
-        False, "Keep planes in the order that tensor cores like.", panel=SPEED, shapes="rounding"
+    channels_last: bool | None = option(
+        None,
+        "Keep planes channels last, the order that a CPU's convolutions and tensor cores like.",
+        unset="on for hexshards' network on a CPU, else off; a run goes on as it began",
+        panel=SPEED,
+        shapes="rounding",
     )
 
     def __post_init__(self) -> None:

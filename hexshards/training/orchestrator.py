@@ -82,6 +82,7 @@ class MiniEpochOrchestrator:
             options=options,
             stop=self.stop.because,
             rank=process_group.rank,
+            computes=settings.computes,
         )
         own = [trainer.on_event] if isinstance(trainer, HearsEvents) else []
         self.events = Events(seen, [*own, *hooks], **shared)

@@ -41,7 +41,7 @@ def overfit(spec: TrainSpec, *, tell: Callable[[Overfit], None] = lambda reached
 
     The learning rate is constant and the positions are shown as they are; all else is as ``spec`` says.
     """
-    trainer, loader, _ = parts_of(replace(spec, schedule="constant", warmup_samples=0, augment="none"))
+    trainer, loader, *_ = parts_of(replace(spec, schedule="constant", warmup_samples=0, augment="none"))
     batch = next(iter(loader))
     reached = Overfit(steps=0, val=dict(trainer.validate([batch])))
     tell(reached)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from hexshards.arguments import checked
-from hexshards.cores import usable_cores
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError, escaped, printable, without_secrets
+from hexshards.errors import escaped, printable, without_secrets
 from hexshards.game.columns import VISITS, known_optional
 from hexshards.loading import workers
 from hexshards.loading.batching import chosen_device
@@ -31,11 +31,12 @@ from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.checkpoint_file import newest_first
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
+from hexshards.training.computing import Computing, computing, settle
 from hexshards.training.diagnostics import Diagnosis
 from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.growing_data import GrowingDataset
-from hexshards.training.options import MOST_THREADS, TrainSpec
+from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.run_config import RunConfig
 from hexshards.training.settings import RunSettings
@@ -64,43 +65,9 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
         # what a network draws while it trains, such as dropout, is another thing in each process
         torch.manual_seed(int(raw(1, spec.seed, TRAINING, process_group.rank)[0]) >> 1)
         reader = checkpoint_file.Reader()
-        threads = _threads(spec, process_group, reader)
-        with computing(threads):
-            return _orchestrator(replace(spec, threads=threads), hooks, device, process_group, reader).run()
-
-
-@contextmanager
-def computing(threads: int) -> Iterator[None]:
-    """Torch computes with so many threads on the CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def usual_threads() -> int:
-    """As many as torch would take, and the machine or its container gives."""
-    return min(torch.get_num_threads(), usable_cores())
-
-
-def _threads(spec: TrainSpec, process_group: ProcessGroup, reader: checkpoint_file.Reader) -> int:
-    """What is asked for; else what the run began with, for sums depend on it; else what torch and the machine allow."""
-    # looked up by rank 0 alone, so that all compute alike
-    begun = _recorded_threads(spec, reader) if process_group.rank == 0 and spec.threads is None else None
-    return spec.threads or process_group.same(begun) or usual_threads()
-
-
-def _recorded_threads(spec: TrainSpec, reader: checkpoint_file.Reader) -> int | None:
-    present = newest_first(RunFolder(spec.absolute(spec.run)).checkpoints)
-    for path in present if spec.resume in RESUMES else [spec.absolute(spec.resume)]:
-        try:
-            threads = reader.look(path)["options"].get("threads")
-        except (DataError, OSError):  # told where the run goes on
-            continue
-        return threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else None
-    return None
+        how = settle(spec, process_group, reader, device=device)
+        with computing(how.threads):
+            return _orchestrator(how, how.settled(spec), hooks, device, process_group, reader).run()
 
 
 @contextmanager
@@ -118,7 +85,12 @@ def _same_kernels() -> Iterator[None]:
 
 
 def _orchestrator(
-    spec: TrainSpec, hooks: Sequence[Hook], device: str, process_group: ProcessGroup, reader: checkpoint_file.Reader
+    how: Computing,
+    spec: TrainSpec,
+    hooks: Sequence[Hook],
+    device: str,
+    process_group: ProcessGroup,
+    reader: checkpoint_file.Reader,
 ) -> MiniEpochOrchestrator:
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
     came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
@@ -146,6 +118,7 @@ def _orchestrator(
             val_every=spec.val_every,
             early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
             retention=Retention(last=spec.keep_last, every=spec.keep_every),
+            computes=str(how),
             options={**_options(spec, process_group), "side": train_loader.index.side},
             resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
             process_group=process_group,
@@ -161,19 +134,27 @@ def _options(spec: TrainSpec, process_group: ProcessGroup) -> dict[str, int | fl
     return {**recorded, "global_batch_size": spec.batch_size * process_group.size}
 
 
-def parts_of(spec: TrainSpec) -> tuple[Trainer, Loader, Loader | None]:
-    """What a run is made of, as at its beginning, in one process: trainer, training loader, validation loader.
+class Parts(NamedTuple):
+    """What a run is made of."""
 
-    This process computes with the run's threads from then on.
-    """
+    trainer: Trainer
+    train_loader: Loader
+    val_loader: Loader | None
+    computing: Computing
+
+
+def parts_of(spec: TrainSpec) -> Parts:
+    """What a run is made of, as at its beginning, in this one process, which computes with its threads from then on."""
     device, process_group = chosen_device(spec.device), ProcessGroup()
-    torch.set_num_threads(_threads(spec, process_group, checkpoint_file.Reader()))
+    how = settle(spec, process_group, checkpoint_file.Reader(), device=device)
+    torch.set_num_threads(how.threads)
+    spec = how.settled(spec)
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
     has_val = "val" in train_loader.index.splits
     validating = _validating(spec, train_loader)
     val_loader = _loader(validating, data, split="val", device=device, process_group=process_group) if has_val else None
-    return _trainer(spec, train_loader, device, process_group), train_loader, val_loader
+    return Parts(_trainer(spec, train_loader, device, process_group), train_loader, val_loader, how)
 
 
 def _loader(

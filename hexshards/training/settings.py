@@ -32,6 +32,8 @@ class RunSettings:
     """Each so many-th mini-epoch of an epoch is validated, and its last."""
     early: EarlyStopping = field(default_factory=EarlyStopping)
     retention: Retention = field(default_factory=Retention)
+    computes: str = ""
+    """How the run computes and why, for a person; see training.computing."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Plain values that a checkpoint records. They must be the same when a run goes on, but for names of TrainSpec's
     options that may change then."""

@@ -85,7 +85,8 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.change(x).add_(x).relu_()
+        changed: Tensor = self.change(x)
+        return changed.add_(x).relu_()
 
 
 def _relu() -> nn.ReLU:

@@ -32,6 +32,8 @@ class Run:
     stop: Callable[[str], None]
     """End the run, giving a reason, once the mini-epoch at work is saved; between mini-epochs at once."""
     rank: int = 0
+    computes: str = ""
+    """How it computes and why, for a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
