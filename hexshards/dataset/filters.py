@@ -100,8 +100,6 @@ class Selection:
         self.blocks = Blocks(home, index, split)
         self.sources = Filter(files=_names(sources))
         self.shards = shards_in(shards, len(self.blocks.shards))
-        self.walked: NDArray[np.int64] | None = self.shards if shards else None
-        """Numbers of the shards that an epoch walks; None: all, those without a row too."""
         self.filters = tuple(each for each in (where, self.sources) if each)
         self._check(self.filters)
         kept = self._counted()

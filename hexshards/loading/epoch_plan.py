@@ -73,9 +73,9 @@ class Epochs:
         if self._blend:
             return self._blend.plan(epoch)
         (selection,) = self.selections
-        rows, walked = selection.rows_in(epoch), selection.walked
+        rows, walk = selection.rows_in(epoch), selection.walk
         plan = plan_epoch if self.spec.streams == 1 else plan_streams
-        return plan(selection.blocks.per_shard, rows, epoch=epoch, spec=self.spec, walked=walked)
+        return plan(selection.blocks.per_shard, rows, epoch=epoch, spec=self.spec, walk=walk)
 
     def windows(self, epoch: int) -> Windows:
         """What an epoch reads, window by window."""
@@ -193,7 +193,7 @@ class Epochs:
             shares=shares,
             shard_blocks=tuple(selection.blocks.per_shard for selection in selections),
             block_rows=tuple(selection.rows_in for selection in selections),
-            walked=tuple(selection.walked for selection in selections),
+            walks=tuple(selection.walk for selection in selections),
             window_rows=block * per_stream(spec.window_blocks, spec),
             spec=spec,
         )

@@ -23,7 +23,7 @@ from hexshards import rng
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.loading import order
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import PASSES, Blended, EpochPlan, Window
+from hexshards.loading.order import PASSES, Blended, EpochPlan, Walk, Window
 from hexshards.loading.streams import edges
 from hexshards.piecewise import Piecewise
 
@@ -121,8 +121,8 @@ class Blend:
     window_rows: int
     """Samples in a window."""
     spec: LoaderSpec
-    walked: tuple[NDArray[np.int64] | None, ...] = ()
-    """Of each dataset, as window_blocks takes them; nothing: all shards."""
+    walks: tuple[Walk | None, ...] = ()
+    """Of each dataset; None or nothing: over all its shards."""
     shares: tuple[Piecewise | None, ...] = ()
     """Of each dataset; None: one of those that share the rest by their weights. Nothing: all do, as ever."""
 
@@ -239,7 +239,7 @@ class _Passes:
     def __init__(self, blend: Blend, dataset: int) -> None:
         self.dataset, self.passes, self.spec = dataset, blend.passes, blend.spec
         self.shard_blocks, self.rows_in = blend.shard_blocks[dataset], blend.block_rows[dataset]
-        self.walked = blend.walked[dataset] if blend.walked else None
+        self.walk = blend.walks[dataset] if blend.walks else None
         self.total = int(self.rows_in(0).sum())
         self.number = -1
 
@@ -266,8 +266,6 @@ class _Passes:
             return
         epoch, pass_ = divmod(number, self.passes)
         rows = self.rows_in(epoch)
-        windows = order.window_blocks(
-            self.shard_blocks, rows, epoch=epoch, pass_=pass_, spec=self.spec, walked=self.walked
-        )
+        windows = order.window_blocks(self.shard_blocks, rows, epoch=epoch, pass_=pass_, spec=self.spec, walk=self.walk)
         self.number, self.blocks = number, np.concatenate(list(windows))
         self.ends = np.cumsum(rows[self.blocks])

@@ -55,6 +55,23 @@ class Blended:
     """From which sample on the datasets have shared in these weights."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Walk:
+    """Chosen shards, which may be small or give few rows of a block: groups and windows are filled all the same."""
+
+    shards: NDArray[np.int64]
+    """Their numbers."""
+    window_rows: int
+    """Rows that fill a window."""
+
+
+GROUP_WINDOWS = 16
+"""Windows whose blocks a group of chosen shards has at least: those of eight shards, as conversion cuts them."""
+
+MOST_BLOCKS = 8
+"""Times ``window_blocks`` that a window has at most where its blocks give few rows: 53 MB are read for it then."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochPlan:
     """All windows of an epoch, and where in its stream of samples each begins."""
@@ -88,15 +105,15 @@ def plan_epoch(
     *,
     epoch: int,
     spec: LoaderSpec,
-    walked: NDArray[np.int64] | None = None,
+    walk: Walk | None = None,
 ) -> EpochPlan:
-    """Plan an epoch's windows over shards of so many blocks, of so many rows each; ``walked`` as in window_blocks."""
+    """Plan an epoch's windows over shards of so many blocks, of so many rows each; ``walk``: over some of them."""
     passes = PASSES if spec.augment == "all" else 1
     windows = [
         Window(epoch, pass_, number, blocks)
         for pass_ in range(passes)
         for number, blocks in enumerate(
-            window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walked=walked)
+            window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walk=walk)
         )
     ]
     rows = [int(block_rows[window.blocks].sum()) for window in windows]
@@ -110,32 +127,42 @@ def window_blocks(
     epoch: int,
     pass_: int,
     spec: LoaderSpec,
-    walked: NDArray[np.int64] | None = None,
+    walk: Walk | None = None,
 ) -> Iterator[NDArray[np.int64]]:
-    """Shuffle blocks: shards are permuted and walked in groups, the blocks of a group permuted and cut into windows.
-
-    walked: numbers of the shards that are, where these are chosen; then a group of small ones, as additions are, grows
-    until its blocks fill a window. None: all, in groups of so many.
-    """
+    """Shuffle blocks: shards are permuted and walked in groups, the blocks of a group permuted and cut into windows."""
     first = np.concatenate([[0], np.cumsum(shard_blocks, dtype=np.int64)])
-    shards = np.arange(len(shard_blocks)) if walked is None else walked
+    shards = walk.shards if walk else np.arange(len(shard_blocks))
     if spec.shuffle:
         shards = shards[permutation(len(shards), spec.seed, SHARDS, epoch, pass_)]
     filled = np.array([np.count_nonzero(block_rows[first[each] : first[each + 1]]) for each in shards.tolist()])
     in_window = per_stream(spec.window_blocks, spec)
-    least = in_window if walked is not None else 0
+    least = GROUP_WINDOWS * in_window if walk else 0
     for group, end in _groups(filled, shards=per_stream(spec.group_shards, spec), blocks=least):
         blocks = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards[group:end]])
         blocks = blocks[block_rows[blocks] > 0]
         if spec.shuffle:
             blocks = blocks[permutation(len(blocks), spec.seed, BLOCKS, epoch, pass_, group)]
-        for start in range(0, len(blocks), in_window):
-            yield blocks[start : start + in_window]
+        yield from _windows(blocks, block_rows[blocks], in_window, walk)
 
 
 def per_stream(count: int, spec: LoaderSpec) -> int:
     """What each stream has of what is mixed at a time: its part, and at least one."""
     return max(1, count // spec.streams)
+
+
+def _windows(
+    blocks: NDArray[np.int64], rows: NDArray[np.int64], size: int, walk: Walk | None
+) -> Iterator[NDArray[np.int64]]:
+    """Blocks cut into windows of so many; of chosen ones as many more as give the rows of a window."""
+    start, ends = 0, np.cumsum(rows)
+    while start < len(blocks):
+        end = start + size
+        if walk:
+            before = int(ends[start - 1]) if start else 0
+            full = int(np.searchsorted(ends, before + walk.window_rows)) + 1
+            end = min(max(end, full), start + MOST_BLOCKS * size)
+        yield blocks[start:end]
+        start = end
 
 
 def _groups(filled: NDArray[np.int64], *, shards: int, blocks: int) -> Iterator[tuple[int, int]]:

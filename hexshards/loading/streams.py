@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hexshards.errors import escaped
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import PASSES, EpochPlan, Window, per_stream, window_blocks
+from hexshards.loading.order import PASSES, EpochPlan, Walk, Window, per_stream, window_blocks
 from hexshards.units import counted
 
 
@@ -43,14 +43,14 @@ def plan_streams(
     *,
     epoch: int,
     spec: LoaderSpec,
-    walked: NDArray[np.int64] | None = None,
+    walk: Walk | None = None,
 ) -> EpochPlan:
     """Plan an epoch's windows as ``plan_epoch`` does, stream by stream, and in each pass by pass."""
     passes = PASSES if spec.augment == "all" else 1
     walks = [
         _Walk(
             np.concatenate(
-                list(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walked=walked))
+                list(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walk=walk))
             )
         )
         for pass_ in range(passes)
@@ -60,9 +60,9 @@ def plan_streams(
     windows, streams = list[Window](), list[range]()
     for stream in range(spec.streams):
         first = len(windows)
-        for pass_, walk in enumerate(walks):
+        for pass_, whole in enumerate(walks):
             low, high = cuts[pass_][stream : stream + 2]
-            for blocks, skip, count in walk.cut(block_rows, low, high, per_stream(spec.window_blocks, spec)):
+            for blocks, skip, count in whole.cut(block_rows, low, high, per_stream(spec.window_blocks, spec)):
                 windows.append(Window(epoch, pass_, len(windows), blocks, skip=skip, count=count))
         streams.append(range(first, len(windows)))
     rows = [window.count or 0 for window in windows]

@@ -135,10 +135,19 @@ def test_a_window_mixes_small_additions_until_they_fill_a_window_of_blocks(grown
     data, _, _ = grown
     loader = open_loader(data, window="1000", group_shards=1, window_blocks=12)
     plan, blocks = loader.epochs.plan(0), loader.epochs.selections[0].blocks
-    full = [window for window in plan.windows if len(window.blocks) == 12]
-    homes = [{*np.searchsorted(blocks.first, window.blocks, side="right").tolist()} for window in full]
-    assert len(full) > 3
-    assert min(map(len, homes)) >= 2, "an addition is four blocks or so, and a window of twelve holds several"
+    rows = np.diff(plan.starts).tolist()
+    assert len(rows) > 3
+    assert all(192 <= count < 192 + 16 for count in rows[:-1]), "twelve blocks of 16 rows, the small ones made up for"
+    homes = [{*np.searchsorted(blocks.first, window.blocks, side="right").tolist()} for window in plan.windows[:-1]]
+    assert min(map(len, homes)) >= 5, "an addition is five blocks or so, and a window holds rows of many"
+
+
+def test_a_window_of_few_rows_a_block_is_filled_from_more_blocks_up_to_a_bound(data):
+    for most, blocks in ((8, 3), (1, 8 * 3)):
+        plan = open_loader(data, per_game=most).epochs.plan(0)
+        sizes = [len(window.blocks) for window in plan.windows[:-1]]
+        assert blocks <= min(sizes)
+        assert max(sizes) <= 8 * 3
 
 
 @pytest.mark.parametrize(("shards", "blocks"), [(1, 0), (8, 0), (1, 16), (3, 16), (8, 1)])
@@ -245,6 +254,7 @@ TOGETHER = [
     {"sources": "gen1*|gen2[0-4]", "window": "300 by=generation", "per_game": 6},
     {"shards": "20%..90%", "window": "350 keep=90", "per_game": 7, "sources": "gen*"},
     {"shards": "3..20", "per_game": 3, "positions": 60, "augment": "all"},
+    {"window": "300", "per_game": 6, "streams": 2},
 ]
 
 

@@ -20,6 +20,7 @@ from hexshards.dataset.filters import Filter, Selection, even_shares
 from hexshards.dataset.index import Index
 from hexshards.errors import escaped
 from hexshards.loading.options import LoaderSpec
+from hexshards.loading.order import Walk, per_stream
 from hexshards.loading.selection.game_ranks import GameRanks
 from hexshards.loading.selection.newest import Generations, NewestRows, newest_by_shard
 from hexshards.loading.selection.replay_window import ReplayWindow
@@ -57,11 +58,11 @@ class EpochSelection(Selection):
         self._newest = self._cut(self.window.size(self.kept))
         if self._newest:
             self.block_rows = self._newest.rows
-            self.walked = np.flatnonzero(np.add.reduceat(self.block_rows, self.blocks.first[:-1]))
         self.in_window = int(self.block_rows.sum()) if self._newest else self.kept
         self._starts = np.cumsum(self.block_rows) - self.block_rows
         if self.per_game is not None:
             self._ranks = GameRanks(self._games(), seed=spec.seed)
+        self.walk = None if plain and not (spec.sources or spec.shards) else self._walk(spec)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -126,6 +127,11 @@ class EpochSelection(Selection):
                 rows = self._meeting(columns) if self.filters else slice(None)
                 generations.add(block, columns["generation"][rows])
         return generations.newest(count, blocks=len(self.blocks))
+
+    def _walk(self, spec: LoaderSpec) -> Walk:
+        """The shards that have rows: as ever without a choice, for an order that was is never changed."""
+        shards = np.flatnonzero(np.add.reduceat(self.block_rows, self.blocks.first[:-1]))
+        return Walk(shards=shards, window_rows=per_stream(spec.window_blocks, spec) * self.index.layout.block_positions)
 
     def _games(self) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.int32]]]:
         """The columns ``source`` and ``game`` of the rows in the window, shard by shard."""
