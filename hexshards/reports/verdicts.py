@@ -131,9 +131,8 @@ def _mixing(mixing: Mixing | None) -> Verdict:
         return Verdict(name=name, level="unknown", says="There are too few positions for two batches to compare.")
     over = f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,}"
     if mixing.sound:
-        return Verdict(
-            name=name, level="good", says=f"Nothing tells {over} of the loader from those of a uniform shuffle."
-        )
+        says = f"{over} of the loader are mixed at least as well as by a uniform shuffle."
+        return Verdict(name=name, level="good", says=says)
     worst = max((each for each in mixing.measures if each.bad), key=lambda each: each.deviations or 0.0)
     says = f"In {over}, {worst.name} is {worst.measured:.4g} where a uniform shuffle gives {worst.uniform:.4g}."
     return Verdict(name=name, level="bad", says=says, do="Convert again, which shuffles all positions.")
