@@ -14,6 +14,7 @@ from hexshards.config_files import read_toml
 from hexshards.errors import DataError, escaped
 from hexshards.options import about
 from hexshards.reports.history import History, read_history
+from hexshards.storage.files import nearest_path
 from hexshards.training.options import HIGHER_IS_BETTER, TRAIN, TrainSpec
 from hexshards.training.run_config import CONFIG
 
@@ -53,7 +54,9 @@ def runs_in(*folders: str | Path) -> list[RunSummary]:
     for folder in map(Path, folders):
         paths = [*_folders(folder)]
         if not paths:
-            raise FileNotFoundError(f"{escaped(folder)}: no run in here with a finished mini-epoch (no metrics.jsonl)")
+            hint = "" if folder.exists() else nearest_path(folder, Path.is_dir)
+            none = "no run in here with a finished mini-epoch (no metrics.jsonl)"
+            raise FileNotFoundError(f"{escaped(folder)}: {none}{hint}")
         for path in paths:
             run = summary_of(path, folder)
             named = replace(run, name=str(path)) if len(folders) > 1 else run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def _lines(history: History, width: int | None) -> Iterator[str]:
     blocks = WIDTH if width is None else max(NARROWEST, min(WIDTH, width - names - tails - 4))
     for name, numbers, tail in said:
         yield f"  {name:<{names}} {sparkline(numbers, blocks):<{blocks}} {tail}"
-    yield from _diagnosis(history)
+    for line in _diagnosis(history):
+        yield from [line] if width is None else wrap(line, width, subsequent_indent="    ")
 
 
 def _diagnosis(history: History) -> Iterator[str]:

@@ -77,6 +77,8 @@ def test_a_folder_without_runs_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run in here"):
         runs_in(tmp_path)
     assert "no run in here" in call("runs", tmp_path / "nowhere", code=2).output
+    (tmp_path / "sweeps").mkdir()
+    assert "Did you mean sweeps?" in call("runs", tmp_path / "sweep", code=2).output
 
 
 def test_several_folders_are_one_table_each_run_once_by_its_path(tmp_path):
