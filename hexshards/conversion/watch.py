@@ -156,12 +156,9 @@ def _alone(dataset: Path) -> Iterator[None]:
     """Hold the dataset as the only one that watches for it."""
     check_folder(dataset, read_index(dataset) if (dataset / NAME).exists() else None)
     dataset.mkdir(parents=True, exist_ok=True)
-    lock = dataset / WATCHED
-    with locked(lock, taken=f"{dataset}: another `hexshards watch` adds to this dataset. Wait for it, or end it"):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    taken = f"{dataset}: another `hexshards watch` adds to this dataset. Wait for it, or end it"
+    with locked(dataset / WATCHED, taken=taken, passing=True):
+        yield
 
 
 @dataclass(slots=True)

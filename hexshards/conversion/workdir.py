@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import escaped
 from hexshards.options import as_recorded
+from hexshards.storage import locks
 from hexshards.storage.files import write_whole
 from hexshards.storage.locks import locked
 
@@ -44,6 +45,9 @@ def held(out: Path, spec: ConvertSpec, *, base: Index | None, tidying: bool = Fa
     with locked(scratch / _LOCK, taken=f"{out}: another conversion into this folder is running. Wait for it to end"):
         _claim(scratch, spec, base)
         yield scratch
+    if not locks.OPEN_FILES_CAN_GO and not (scratch / _NOTE).exists():
+        with suppress(OSError):  # another conversion has begun there, and holds the lock
+            shutil.rmtree(scratch)
 
 
 def rejects_name(base: Index | None) -> str:
@@ -59,11 +63,14 @@ def finished(out: Path, spec: ConvertSpec) -> Index | None:
 
 
 def clear(scratch: Path) -> None:
-    """Remove the scratch folder, its lock last."""
+    """Remove the scratch folder, its lock last; on Windows that goes with its folder once it is closed."""
     for path in scratch.iterdir():
         if path.name not in (_LOCK, _NOTE):
             path.unlink()
-    shutil.rmtree(scratch)
+    if locks.OPEN_FILES_CAN_GO:
+        shutil.rmtree(scratch)
+    else:
+        (scratch / _NOTE).unlink(missing_ok=True)
 
 
 def check_folder(out: Path, base: Index | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hexshards.errors import printable
+from hexshards.storage import locks
 
 try:
     import fcntl
@@ -93,7 +94,7 @@ class Cache:
                 with part.locked():
                     done, mine = self.path(sha256).exists(), part.path_is_its()
                     if mine and done:  # it was completed between the look for it and this file's making
-                        part.path.unlink(missing_ok=True)
+                        part.remove()
                     elif mine:
                         yield part
                         return
@@ -178,16 +179,28 @@ class Part:
         """Give the file its name: it is whole. Whether it was still there; its folder may have been removed."""
         with suppress(FileNotFoundError):
             if self.path_is_its():
+                self._let_go()
                 os.replace(self.path, self.whole)
                 return True
         return False
+
+    def remove(self) -> None:
+        """Remove the file, which is this process's own."""
+        self._let_go()
+        self.path.unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        if not locks.OPEN_FILES_CAN_GO:
+            self.file.close()
 
 
 def _removed(path: Path) -> bool:
     """Remove a file of the cache, but none that is being written."""
     if path.suffix == WHOLE or not fcntl:
-        path.unlink(missing_ok=True)
-        return True
+        with suppress(*([] if locks.OPEN_FILES_CAN_GO else [PermissionError])):  # it is being read
+            path.unlink(missing_ok=True)
+            return True
+        return False
     try:
         with open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

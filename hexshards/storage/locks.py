@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hexshards.errors import escaped
+
+OPEN_FILES_CAN_GO = os.name == "posix"
+"""Whether a file that is open can be removed and renamed; Windows refuses both."""
 
 
 def _lock(handle: int) -> None:
@@ -24,8 +27,24 @@ def _lock(handle: int) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, taken: str) -> Iterator[None]:
-    """Hold the file ``path`` alone. Raises FileExistsError, saying ``taken``, when another process holds it."""
+def locked(path: Path, *, taken: str, passing: bool = False) -> Iterator[None]:
+    """Hold the file ``path`` alone. Raises FileExistsError, saying ``taken``, when another process holds it.
+
+    passing: the file is removed in the end, on Windows once it is closed.
+    """
+    with _held(path, taken=taken):
+        try:
+            yield
+        finally:
+            if passing and OPEN_FILES_CAN_GO:
+                path.unlink(missing_ok=True)
+    if passing and not OPEN_FILES_CAN_GO:
+        with suppress(OSError):  # the next one holds it
+            path.unlink()
+
+
+@contextmanager
+def _held(path: Path, *, taken: str) -> Iterator[None]:
     with open(path, "w") as file:
         try:
             _lock(file.fileno())
