@@ -17,7 +17,7 @@ from hexshards.rng import raw
 
 DOCS = Path(__file__).parent
 PICTURES = DOCS / "pictures"
-LOADING = DOCS.parent / "benchmarks" / "results" / "loading.md"
+RESULTS = DOCS.parent / "benchmarks" / "results"
 
 WIDTH = 640
 """Of all pictures: on a telephone, 390 pixels wide, letters of 18 are still 11 high."""
@@ -27,9 +27,10 @@ text { font: 18px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", s
 .strong { font-weight: 650 } .faint { fill: #5b6472; font-size: 15px }
 .ours { fill: #0b7a75 } .theirs { fill: #a9b4c2 } .edge { fill: none; stroke: #8a94a3; stroke-width: 2 }
 .a { fill: #0b7a75 } .b { fill: #d1703c } .c { fill: #5f6caf } .d { fill: #c9a227 } .head { fill: #8a94a3 }
+.said { fill: none; stroke: #b4531f; stroke-width: 3 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6e9ef } .faint { fill: #a3adba }
-  .ours { fill: #35b8b0 } .theirs { fill: #5b6675 } .edge { stroke: #7d8896 }
+  .said { stroke: #e58f5f } .ours { fill: #35b8b0 } .theirs { fill: #5b6675 } .edge { stroke: #7d8896 }
   .a { fill: #35b8b0 } .b { fill: #e58f5f } .c { fill: #8b97dc } .d { fill: #dcb94a } .head { fill: #7d8896 }
 }
 """
@@ -46,6 +47,16 @@ SHOWN = {
     "pickles, a sample at a time, as hex_ai": "pickles, as hex_ai",
 }
 """Systems of the recorded run that the picture of the speed shows, as it calls them."""
+
+
+TAUGHT = {
+    "files in turn, four symmetries in a row": "files in turn, 4 symmetries",
+    "a file at a time, shuffled in memory": "a file at a time, shuffled",
+    "**hexshards**, `random`": "hexshards",
+}
+"""Orders of the recorded runs that the picture of learning shows, as it calls them."""
+
+NETWORKS = {"cheap": "a network so cheap that data is the limit", "conv": "a small convolutional network"}
 
 
 class Stage(NamedTuple):
@@ -100,7 +111,8 @@ PATHS = {
 def pictures() -> dict[str, str]:
     """Every picture by its file name."""
     drawn = {f"{name}.svg": path(title, stages) for name, (title, stages) in PATHS.items()}
-    return {**drawn, "speed.svg": speed(LOADING.read_text(encoding="utf-8"))}
+    read = {name: (RESULTS / f"{name}.md").read_text(encoding="utf-8") for name in ("loading", "learning")}
+    return {**drawn, "speed.svg": speed(read["loading"]), "learning.svg": learning(read["learning"])}
 
 
 def recorded(text: str) -> Iterator[tuple[str, int]]:
@@ -126,6 +138,73 @@ def speed(text: str) -> str:
         _rect(picture, 210, y + 2, max(2, round(320 * samples / longest)), 20, kind)
         _text(picture, 220 + max(2, round(320 * samples / longest)), y + 18, f"{samples:,}")
     return _written(picture)
+
+
+class Taught(NamedTuple):
+    """What a network learned in an order: shares of winners in percent, and seconds."""
+
+    network: str
+    order: str
+    truth: float
+    said: float
+    seconds: int
+
+
+def taught(text: str) -> list[Taught]:
+    """The recorded orders that are shown."""
+    table = text.split("## At the end")[1].split("\n\n")[1]
+    head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    rows = (dict(zip(head, cells, strict=True)) for cells in lines)
+    return [
+        Taught(
+            row["network"],
+            TAUGHT[row["order"]],
+            *(float(row[name].split(" ")[0]) for name in ("winner right", "its own validation says")),
+            int(row["CPU s in all"]),
+        )
+        for row in rows
+        if row["order"] in TAUGHT
+    ]
+
+
+LEAST, MOST, LEFT, WIDE = 50, 80, 264, 270
+"""Percent at the ends of the scale, where it begins, and how wide it is."""
+
+
+def learning(text: str) -> str:
+    """For each network and order, a dot for what its own validation says and one for what unseen games say."""
+    rows = taught(text)
+    heads = list(dict.fromkeys(row.network for row in rows))
+    picture = _picture("Validation and the truth", height=104 + 34 * (len(rows) + len(heads)))
+    _text(picture, 0, 22, "Positions whose winner the network tells right", "strong")
+    _dot(picture, 10, 42, "said")
+    _text(picture, 26, 48, "what its own validation says", "faint")
+    _dot(picture, 264, 42, "ours")
+    _text(picture, 276, 48, "what unseen games say", "faint")
+    _text(picture, WIDTH - 64, 48, "seconds", "faint")
+    for number, row in enumerate(rows):
+        y = 84 + 34 * (number + heads.index(row.network) + 1)
+        if not number or rows[number - 1].network != row.network:
+            _text(picture, 0, y - 34, NETWORKS[row.network], "faint")
+        _text(picture, 0, y, row.order, *(["strong"] if row.order == "hexshards" else []))
+        truth, said = _across(row.truth), _across(row.said)
+        _rect(picture, min(truth, said), y - 8, abs(said - truth), 4, "theirs")
+        _dot(picture, said, y - 6, "said")
+        _dot(picture, truth, y - 6, "ours")
+        _text(picture, WIDTH - 52, y, f"{row.seconds}")
+    bottom = 90 + 34 * (len(rows) + len(heads))
+    for percent in range(LEAST, MOST + 1, 10):
+        _text(picture, _across(percent) - 16, bottom, f"{percent}%", "faint")
+    return _written(picture)
+
+
+def _across(percent: float) -> int:
+    return round(LEFT + WIDE * (percent - LEAST) / (MOST - LEAST))
+
+
+def _dot(picture: Tree.Element, x: int, y: int, kind: str) -> None:
+    radius = "8" if kind == "said" else "5"  # a ring around a dot, where both are in one place
+    Tree.SubElement(picture, "circle", {"cx": f"{x}", "cy": f"{y}", "r": radius, "class": kind})
 
 
 def path(title: str, stages: Sequence[Stage]) -> str:

@@ -218,6 +218,10 @@ def test_figures_of_the_readme_are_those_that_were_recorded():
     others = {name: rate for name, rate in best.items() if "hexshards" not in name}
     pickles = others["pickles, a sample at a time, as hex_ai"]
     waiting = recorded("gpu", r"\| (?:float32|bfloat16) \| [\d,]+ \| [^|]+ \| ([\d.]+)%")
+    taught = r"\| cheap \| files in turn.*?\|.*?\|.*?\| ([\d.]+) ± [\d.]+ % \| ([\d.]+) ±"
+    text = (ROOT / "benchmarks" / "results" / "learning.md").read_text(encoding="utf-8")
+    (truth, by_file), off = re.findall(taught, text)[0], re.findall(r"hexshards\*\*.*% \| ([+-][\d.]+) ±", text)
+    assert len(off) == 8 and max(abs(float(points)) for points in off) < 1
     said = " ".join(README.read_text(encoding="utf-8").split())
     for figure in (
         f"{ours / 1e6:.1f} million samples a second",
@@ -228,6 +232,7 @@ def test_figures_of_the_readme_are_those_that_were_recorded():
         "{:.2f} times the rate".format(*recorded("convert", r"whole convert, 2 workers \| [\d,]+ \| ([\d.]+)")),
         "within {:.0f} MiB".format(*recorded("scale", r"2026-11-25; memory allowed: (\d+) MiB")),
         f"{min(waiting):.1f}% to {max(waiting):.1f}%",
+        f"by file it said {by_file}% where they said {truth}%",
     ):
         assert figure in said
 
