@@ -47,6 +47,10 @@ class InputRejected(DataError):
     """Conversion refused: a source file, or more of its positions than allowed; nothing was published."""
 
 
+class Misused(DataError):
+    """Wrong usage: what is there is sound, and does not go with what was asked for."""
+
+
 class NonFiniteLoss(ArithmeticError):
     """Non-finite loss: infinite or NaN in training. Raised before the weights it spoiled could be saved.
 

@@ -18,10 +18,11 @@ import typer
 from typer import Argument, Option
 
 from hexshards.arguments import hints_of
-from hexshards.errors import DataError, InputRejected, WorkerDied, escaped
+from hexshards.errors import DataError, InputRejected, Misused, WorkerDied, escaped
 from hexshards.loading.options import LoaderSpec
 from hexshards.options import about, offered_in, options_in
 from hexshards.signals import ctrl_c_at_the_end
+from hexshards.storage.files import of_path
 from hexshards.storage.options import RemoteSpec
 from hexshards.training.options import TrainSpec
 
@@ -139,11 +140,14 @@ def told() -> Iterator[None]:
     except InputRejected as error:
         warn(f"rejected: {escaped(error)}")
         raise typer.Exit(REJECTED) from None
+    except (Misused, ValueError) as error:
+        warn(f"error: {escaped(error)}")
+        raise typer.Exit(USAGE) from None
     except (DataError, MemoryError) as error:
         warn(f"error: {escaped(error) or 'out of memory'}")
         raise typer.Exit(FAILED) from None
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        warn(f"error: {escaped(error)}")
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        warn(f"error: {escaped(of_path(error))}")
         raise typer.Exit(USAGE) from None
     except (OSError, WorkerDied) as error:
         warn(f"error: {escaped(error)}")

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import TaskID
 
 from hexshards.cli import display
-from hexshards.errors import escaped
+from hexshards.dataset.index import FEW_GAMES
+from hexshards.errors import escaped, printable
 from hexshards.loading.loader import Loader
+from hexshards.loading.options import LOADER
 from hexshards.training.protocols import Describes, HasModel, OnDevice
-from hexshards.training.steps.heads import HEADS, Head, recorded
+from hexshards.training.steps.heads import HEADS, ROW_WEIGHTS, WEIGHTED, Head, recorded
 from hexshards.training.tracking.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.tracking.records import TrainingProgress
 from hexshards.units import counted, show_bytes
@@ -120,11 +122,12 @@ def start_lines(event: RunStarted) -> list[str]:
     run, totals = event.run, event.totals
     epochs = f"{counted(totals.epochs, 'epoch')} of {counted(run.train_loader.samples, 'sample')}"
     minis = counted(totals.mini_epochs, "mini-epoch")
+    planned = f"{epochs}: {counted(totals.samples, 'sample')} in {counted(totals.steps, 'step')} and {minis}"
     return [
         " · ".join(_machine(run)),
         *([f"computes with {escaped(run.computes)}"] if run.computes else []),
         *_data(run),
-        f"{epochs}: {counted(totals.samples, 'sample')} in {counted(totals.steps, 'step')} and {minis}",
+        *([] if event.over else [planned]),
         *_origin(event),
     ]
 
@@ -152,13 +155,40 @@ def _data(run: Run) -> list[str]:
         if isinstance(loader, Loader)
     ]
     described = run.train_loader.describe() if isinstance(run.train_loader, Describes) else []
-    return ([" · ".join(counts)] if counts else []) + described
+    return [*([" · ".join(counts)] if counts else []), *described, *_weights(run.train_loader), *_few(run.val_loader)]
+
+
+def _weights(loader: object) -> list[str]:
+    """By what positions count, where they do not all count alike."""
+    spec = loader.spec if isinstance(loader, Loader) else LOADER
+    by = [f"the column {name}" for name in ROW_WEIGHTS if name in spec.columns]
+    by += [printable(spec.weights, width=300)] if spec.weights else []
+    return (
+        [f"positions count by {' and '.join(by)}; the losses of heads are those in which all count alike"] if by else []
+    )
+
+
+def _few(loader: object) -> list[str]:
+    games = loader.index.few_val_games if isinstance(loader, Loader) else None
+    if games is None:
+        return []
+    few = f"validation has {counted(games, 'game')}, and says little of the value with fewer than {FEW_GAMES}"
+    return [f"{few}: convert with a larger --val-fraction"]
 
 
 def _origin(event: RunStarted) -> list[str]:
+    weights = event.run.options.get("init_from")
     if event.resumed_from is None:
-        return []
+        return [f"weights from {escaped(weights)}, and nothing else: the optimizer begins anew"] if weights else []
+    if event.over:
+        return [over_line(event.over, event.resumed_from, event.samples_seen)]
     return [f"resumed from {escaped(event.resumed_from)} at sample {event.samples_seen:,}"]
+
+
+def over_line(why: str, checkpoint: object, samples_seen: int) -> str:
+    """A run that has ended and was given again, without more to do."""
+    ended = f"the run ended with {escaped(checkpoint)} at sample {samples_seen:,}"
+    return f"nothing left to train: {ended}, as {escaped(why)}; a higher limit goes on"
 
 
 def trial_lines(event: RunStarted, names: Sequence[str]) -> list[str]:
@@ -183,8 +213,9 @@ def progress_line(now: TrainingProgress) -> str:
 
 
 def losses(train: Mapping[str, Any]) -> str:
-    """The loss of each head, as far as they are known."""
-    return " · ".join(f"{head.name} {train[head.loss_name]:.3f}" for head in recorded(train))
+    """The loss of each head, as far as they are known, and what training minimizes where positions have weights."""
+    parts = [f"{head.name} {train[head.loss_name]:.3f}" for head in recorded(train)]
+    return " · ".join([*parts, *([f"weighted {train[WEIGHTED]:.3f}"] if WEIGHTED in train else [])])
 
 
 def memory() -> str:
@@ -215,11 +246,15 @@ def mini_epoch_line(record: Mapping[str, Any]) -> str:
 
 
 def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
-    """What a run would take."""
+    """What a run would take; of one that goes on, what is left of it would."""
+    if rehearsal.over:
+        return over_line(rehearsal.over, rehearsal.resumed_from, rehearsal.samples_seen)
     minis = counted(rehearsal.mini_epochs, "mini-epoch")
     room = f"{show_bytes(rehearsal.free_bytes)} are free" + ("" if rehearsal.fits else ": NOT ENOUGH")
+    at = f"at sample {rehearsal.samples_seen:,}, with {rehearsal.left:.0%} of its samples left"
     return "\n".join(
         [
+            *([f"goes on from {escaped(rehearsal.resumed_from)} {at}"] if rehearsal.resumed_from else []),
             f"would train {counted(rehearsal.parameters, 'parameter')} on {counted(rehearsal.positions, 'position')}, "
             f"{counted(rehearsal.epoch_samples, 'sample')} an epoch",
             *rehearsal.chosen,

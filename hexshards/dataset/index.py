@@ -34,6 +34,11 @@ SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 _REDO = "Fetch the dataset again, or convert again into a new folder"
 
 
+FEW_GAMES = 200
+"""Fewer say little when they are validated on: all positions of a game have one winner. With 50 games of an engine the
+share of winners that are right was 8 to 10 points off (benchmarks/learning.py)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """Counts of some positions: labels, games, plies."""
@@ -122,6 +127,13 @@ class Index:
     def version(self) -> int:
         """Version of the format that it is written in: see VERSIONS."""
         return VERSIONS[bool(self.layout.optional or any(file.headers for file in self.inputs))]
+
+    @property
+    def few_val_games(self) -> int | None:
+        """Games of validation, where these are so few that what it says is off by chance; None where they are not."""
+        val = self.splits.get("val")
+        named = not any(file.without_game for file in self.inputs)
+        return val.games if val and named and val.games < FEW_GAMES else None
 
     @property
     def baked(self) -> bool:

@@ -21,8 +21,9 @@ from hexshards.errors import escaped
 from hexshards.interop import hex_ai_checkpoint
 from hexshards.interop.options import Format
 from hexshards.interop.saved_network import DEFAULT_SIDE, Network, load_network, usual_answers
-from hexshards.storage.files import write_whole
+from hexshards.storage.files import check_named, write_whole
 from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.run_folder import A_CHECKPOINT
 from hexshards.training.steps.heads import USUAL
 from hexshards.training.steps.model_factory import random_boards
 
@@ -56,17 +57,27 @@ def export_network(
     The file is named by epoch and mini-epoch, as hex_ai's. It takes boards float32 (B, 3, S, S) by the name ``board``
     and answers ``policy`` (B, S * S) logits and ``value`` (B, 1), as the network does; B is free, S in torchscript too
     where the network's is. model, model_args, side, ema: as in load_network; hex_ai's format needs none of them.
-    Raises DataError for a file that holds no such network, ValueError where the export answers otherwise.
+    Raises DataError for a file that holds no such network, ValueError where the export answers otherwise,
+    FileExistsError where another file has its name.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    check_named(checkpoint, fix=A_CHECKPOINT)
     if format == "hex_ai":
         if ema:
             raise ValueError("hex_ai's checkpoint holds the weights alone: leave ema out, or export a state-dict")
-        return hex_ai_checkpoint.written(checkpoint, out)
+        return _put(hex_ai_checkpoint.of_run(checkpoint), out)
     network = load_network(checkpoint, model=model, model_args=model_args, side=side, ema=ema)
     data = _BYTES[format](network, random_boards(network.side or DEFAULT_SIDE))
+    return _put((f"{_stem(checkpoint)}{ENDINGS[format]}", data), out)
+
+
+def _put(file: tuple[str, bytes], out: Path) -> Path:
+    """Write a file, unless another is there by its name: two runs call theirs alike."""
+    name, data = file
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{_stem(checkpoint)}{ENDINGS[format]}"
+    path = out / name
+    if path.exists() and path.read_bytes() != data:
+        raise FileExistsError(f"{escaped(path)} is there already, and differs: name another folder, or move it away")
     write_whole(path, data)
     return path
 

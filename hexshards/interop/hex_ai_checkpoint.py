@@ -33,17 +33,23 @@ def name_of(epoch: int, mini_epoch: int) -> str:
 
 
 def written(checkpoint: Path, out: Path) -> Path:
-    """A run's checkpoint as hex_ai's, in the folder ``out``; its path. Raises DataError for one that is damaged."""
+    """Write a run's checkpoint as hex_ai's into the folder ``out``; its path. Raises DataError as ``of_run`` does."""
+    name, data = of_run(checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / name, data)
+    return out / name
+
+
+def of_run(checkpoint: Path) -> tuple[str, bytes]:
+    """Name and bytes of a run's checkpoint as hex_ai's. Raises DataError for one that is damaged."""
     state = checkpoint_file.read(checkpoint)
     if "model_state_dict" not in state:
         raise DataError("holds no model_state_dict", where=str(checkpoint), fix="Export one of a trainer that saves it")
     counters = state["counters"]
     torch.save(as_theirs(state), buffer := io.BytesIO())
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / name_of(counters["epoch"], counters["mini_epoch"])
     # no time inside: the same checkpoint makes the same bytes
-    write_whole(path, gzip.compress(buffer.getvalue(), COMPRESSION, mtime=0))
-    return path
+    data = gzip.compress(buffer.getvalue(), COMPRESSION, mtime=0)
+    return name_of(counters["epoch"], counters["mini_epoch"]), data
 
 
 def as_theirs(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from hexshards.game.board import check_side
 from hexshards.game.positions import Positions
 from hexshards.loading.batching import usable_device
 from hexshards.loading.expansion.expand import Packed, expand
+from hexshards.storage.files import check_named
 from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.run_folder import A_CHECKPOINT
 from hexshards.training.options import STEP, ValueOutput
 from hexshards.training.steps.heads import HEADS, POLICY, RED, USUAL, VALUE
 from hexshards.training.steps.losses import answers_by_head
@@ -121,9 +123,10 @@ def load_network(
     model, model_args: ``package.module:factory`` and its arguments, for a network of your own; whoever gives them lets
     them be imported. value_output, side: where the file does not say; a value that nobody tells the meaning of is
     looked at. ema: the moving average of the weights. Raises DataError for a file that is no such network, ValueError
-    for a factory that is none.
+    for a factory that is none, FileNotFoundError where no file is.
     """
     path = Path(path)
+    check_named(path, fix=A_CHECKPOINT)
     saved = _read(path)
     weights = {bare(name): part for name, part in _weights(saved, path, ema=ema).items()}
     made = _made(weights, _options(saved), path, model=model, model_args=model_args)

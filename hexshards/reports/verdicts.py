@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from hexshards.dataset.index import Index
+from hexshards.dataset.index import FEW_GAMES, Index
 from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
 from hexshards.loading.shuffle_quality import Mixing
@@ -62,6 +62,7 @@ def verdicts_of(
     """All verdicts, in the order in which a person asks. ``shared``: None without validation."""
     return [
         _torn(samples),
+        *_few_games(index),
         _leakage(shared),
         _mixing(mixing),
         _balance(index),
@@ -97,6 +98,23 @@ def _torn(samples: Sequence[Sample]) -> Verdict:
             do="Convert the source files again into a new folder: validation here measures memory.",
         )
     return Verdict(name=name, level="good", says=f"No game is in both splits{read}, by name or by board.")
+
+
+def _few_games(index: Index) -> Iterator[Verdict]:
+    val = index.splits.get("val")
+    if not val:
+        return
+    name, games = "Games to validate on", index.few_val_games
+    if games is None:
+        yield Verdict(name=name, level="good", says=f"Validation has {counted(val.games, 'game')}.")
+    else:
+        yield Verdict(
+            name=name,
+            level="look",
+            says=f"Validation has {counted(games, 'game')}, and all positions of a game have one winner: what it says "
+            "of the value is off by chance, by several points in a hundred.",
+            do=f"Convert with a larger --val-fraction, so that {counted(FEW_GAMES, 'game')} or more are held back.",
+        )
 
 
 def _games_in_both(train: Sample, val: Sample) -> int:

@@ -265,6 +265,27 @@ def nearest_path(path: Path, fits: Callable[[Path], bool] = lambda beside: True)
     return ""
 
 
+def check_named(path: Path, *, fix: str) -> None:
+    """Raise FileNotFoundError where a file that somebody named is not there, ValueError where it is a folder.
+
+    fix: what to name instead of a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"{escaped(path)} is a folder: {escaped(fix)}")
+    if not path.exists():
+        raise FileNotFoundError(f"{escaped(path)}: no such file{nearest_path(path)}")
+
+
+def of_path(error: OSError) -> str:
+    """What the system says of a path, for a person who named it."""
+    said = {
+        **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "is a file, where a folder is needed"),
+        errno.EISDIR: "is a folder, where a file is needed",
+    }.get(error.errno or 0)
+    # a rename tells both names, and the second is the one that was asked for
+    return f"{error.filename2 or error.filename} {said}" if said and error.filename else str(error)
+
+
 def free_bytes(out: Path) -> int:
     """Room on the disk where a folder is or will be."""
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())

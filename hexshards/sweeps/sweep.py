@@ -55,10 +55,13 @@ def sweep(
     says. hooks: of every run. on_trial: is told each trial that ends here. Raises ValueError where Optuna is missing,
     the file makes no sense, or ``out`` holds another sweep; FileNotFoundError where there is no dataset.
     """
+    from hexshards.training.checkpointing.run_folder import RunFolder  # and torch with it
+
     check_main_guard()
     spec, folder = read_sweep(config), Path(out).absolute()
     dataset = dataset if is_url(dataset) else Path(dataset).absolute()
     spec = replace(spec, trials=spec.trials if trials is None else trials)
+    RunFolder(folder).check_place("out")
     index = read_index(dataset)
     begun = _opened(spec, dataset, folder)
     try:

@@ -1,22 +1,34 @@
-"""Dry run: what a run will count, write and take is told from its own parts and a few seconds of them."""
+"""Dry run: what a run will count, write and take is told from its own parts and a few seconds of them.
+
+Of a run that goes on: what is left of it.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from hexshards.loading.loader import Loader
+from hexshards.options import as_recorded
 from hexshards.storage.files import free_bytes
-from hexshards.training.early_stopping import Limits
-from hexshards.training.mini_epochs import MiniEpochPlan
+from hexshards.training.checkpointing import checkpoint_file
+from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
+from hexshards.training.distributed import ProcessGroup
+from hexshards.training.early_stopping import Limits, Standing
+from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.options import TrainSpec
-from hexshards.training.run import parts_of
+from hexshards.training.run import early_stopping, parts_of
 from hexshards.training.steps.trainer import Trainer
+from hexshards.training.stop import Stop
+from hexshards.training.tracking.stopwatch import Stopwatch
+from hexshards.units import duration_s
 
 MEASURED_S = 3.0
 """How long training is measured; validation a third of it."""
@@ -37,42 +49,57 @@ class Rehearsal:
     chosen: tuple[str, ...]
     """Which positions these are, where not all of the split are used, in words."""
     samples: int
-    """Of the whole run."""
+    """Of the whole run, over all its starts."""
     steps: int
     mini_epochs: int
     val_samples: int
     validations: int
+    resumed_from: Path | None
+    """The checkpoint that the run goes on from."""
+    samples_seen: int
+    """By then; the counts before are of the whole run."""
+    over: str | None
+    """Why nothing is left to train, where the run has ended."""
     parameters: int
     checkpoint_bytes: int
     checkpoints: int
     """Those kept at the end; ``best.pt`` is another name of one, and may be one more."""
+    present: int
+    """Those that are there."""
     free_bytes: int
     samples_per_s: float
+    """Not a number where nothing is left to train."""
     val_samples_per_s: float
-    """Not a number without validation."""
+    """Not a number without validation either."""
 
     @property
     def disk_bytes(self) -> int:
-        """What the checkpoints take, with the best one and one that is being written."""
-        return (self.checkpoints + 2) * self.checkpoint_bytes
+        """What the checkpoints take that are to come, with the best one and one that is being written."""
+        return (max(0, self.checkpoints - self.present) + 2) * self.checkpoint_bytes
 
     @property
     def fits(self) -> bool:
         """Whether the disk has room for them."""
-        return self.disk_bytes <= self.free_bytes
+        return bool(self.over) or self.disk_bytes <= self.free_bytes
+
+    @property
+    def left(self) -> float:
+        """The share of the run's samples that is still to be trained, 0 to 1."""
+        return max(0.0, 1 - self.samples_seen / max(1, self.samples))
 
     @property
     def seconds(self) -> float:
-        """Training and validating."""
+        """Training and validating what is left."""
         validating_s = self.validations * self.val_samples / self.val_samples_per_s if self.validations else 0.0
-        return self.samples / self.samples_per_s + validating_s
+        return self.left * (self.samples / self.samples_per_s + validating_s)
 
 
 def rehearse(spec: TrainSpec) -> Rehearsal:
     """Dry run: open everything a run needs, measure a few seconds of it, and write nothing."""
     trainer, train_loader, val_loader, how = parts_of(spec)
     totals = _plan(spec).totals(train_loader)
-    speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)
+    stands = _standing(how.settled(spec), train_loader)
+    speed = math.nan if stands.over else _speed(trainer.train_on_batches, train_loader, MEASURED_S)
     return Rehearsal(
         computes=str(how),
         positions=train_loader.positions,
@@ -83,18 +110,63 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
         mini_epochs=totals.mini_epochs,
         val_samples=val_loader.samples if val_loader else 0,
         validations=totals.validations if val_loader else 0,
+        resumed_from=stands.checkpoint,
+        samples_seen=stands.samples_seen,
+        over=stands.over,
         parameters=sum(weight.numel() for weight in trainer.model.parameters()),
         checkpoint_bytes=_state_bytes(trainer),  # an optimizer has no state before its first step
         checkpoints=_kept(spec, totals.mini_epochs),
+        present=stands.present,
         free_bytes=free_bytes(spec.absolute(spec.run)),
         samples_per_s=speed,
-        val_samples_per_s=_speed(trainer.validate, val_loader, MEASURED_S / 3) if val_loader else float("nan"),
+        val_samples_per_s=_speed(trainer.validate, val_loader, MEASURED_S / 3)
+        if val_loader and not stands.over
+        else math.nan,
     )
+
+
+class _Standing(NamedTuple):
+    checkpoint: Path | None
+    present: int
+    samples_seen: int
+    over: str | None
+
+
+def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
+    """Where the run stands that is in the folder, if one is. Raises Misused where it had other options."""
+    folder, reader = RunFolder(spec.absolute(spec.run)), checkpoint_file.Reader()
+    resume = spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume)
+    newest = folder.find(resume, reader, on_damage=lambda problem: None)
+    if newest is None:
+        return _Standing(None, 0, 0, None)
+    path, saved = newest
+    checkpoint_file.check_fits(saved, dataset=saved["dataset"], options=_asked(spec, saved["options"]), where=path)
+    plan, watch, finished = _plan(spec), Stopwatch(), saved["counters"]["finished"]
+    watch.restart(before_s=saved["standing"]["used_s"])
+    cursor = Cursor(**{name: saved["counters"][name] for name in Cursor.__slots__})
+    standing = Standing(**{name: saved["standing"][name] for name in Standing.__slots__})
+    stop = Stop(plan, early_stopping(spec), watch=watch, process_group=ProcessGroup())
+    at = plan.after_mini_epoch(cursor, train_loader) if finished else cursor
+    over = stop.over(at, standing, saved["metrics"] if finished else {})
+    return _Standing(path, len(checkpoint_file.newest_first(folder.checkpoints)), cursor.samples_seen, over)
+
+
+def _asked(spec: TrainSpec, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a run would go on with, of one that began with those."""
+    sizes = (None, spec.mini_epoch_batches) if spec.mini_epoch_batches else (spec.mini_epoch_samples, None)
+    asked = {**as_recorded(spec), **dict(zip(("mini_epoch_samples", "mini_epoch_batches"), sizes, strict=True))}
+    del asked["batch_size"]
+    # the batch is of processes that this one does not see
+    return asked | {"global_batch_size": begun.get("global_batch_size")}
 
 
 def _plan(spec: TrainSpec) -> MiniEpochPlan:
     return MiniEpochPlan(
-        limits=Limits(epochs=spec.epochs, samples=spec.max_samples, time_s=None),
+        limits=Limits(
+            epochs=spec.epochs,
+            samples=spec.max_samples,
+            time_s=duration_s(spec.max_time) if spec.max_time else None,
+        ),
         mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
         mini_epoch_batches=spec.mini_epoch_batches,
         cross_epochs=spec.cross_epochs,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hexshards.arguments import fit_fields
-from hexshards.errors import escaped
+from hexshards.errors import escaped, nearest
 from hexshards.training.options import HIGHER_IS_BETTER
 from hexshards.training.tracking.records import entry
 from hexshards.units import counted
@@ -88,10 +88,8 @@ class Standing:
         # a metric that somebody named is one to choose the best by, also where nothing waits for it
         if early.value(record) is None and (early.patience is not None or early.metric != EarlyStopping().metric):
             names = [f"val.{name}" for name in record["val"]]
-            raise ValueError(
-                f"the metric {escaped(early.metric)} is not in a mini-epoch's record. "
-                f"It has {', '.join(map(escaped, names))}"
-            )
+            hint = nearest(early.metric, names) or f". It has {', '.join(map(escaped, names))}"
+            raise ValueError(f"the metric {escaped(early.metric)} is not in a mini-epoch's record{hint}")
         return early.patience is not None and self.waited >= early.patience
 
     def why(self, early: EarlyStopping) -> str:

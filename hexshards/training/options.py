@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hexshards.arguments import fit_fields
-from hexshards.errors import printable
+from hexshards.errors import nearest, printable
 from hexshards.loading.options import LOADER, Augment, LoaderSpec, OnError
 from hexshards.options import about, check_options, option, require
 from hexshards.piecewise import named, parsed
@@ -50,7 +50,9 @@ def head_names(text: str) -> tuple[str, ...]:
     """The heads that a text names between commas. Raises ValueError for other text."""
     names, there = tuple(name.strip() for name in text.split(",")), get_args(HeadName)
     fits = names[:2] == there[:2] and len({*names}) == len(names) and {*names} <= {*there}
-    require(fits, f"heads must be {','.join(there[:2])} and of {', '.join(there[2:])} those wanted", printable(text))
+    hint = next(filter(None, (nearest(name, there) for name in names if name not in there)), "")
+    wanted = f"heads must be {','.join(there[:2])} and of {', '.join(there[2:])} those wanted"
+    require(fits, wanted, f"{printable(text)}{hint}")
     return names
 
 
@@ -205,7 +207,8 @@ class StepSpec:
         check_options(self)
         names, share = head_names(self.heads), search_share(self.value_target)
         unknown = sorted(named(self.loss_schedule, name="loss_schedule").keys() - {*names})
-        require(not unknown, f"loss_schedule names what is none of the heads {', '.join(names)}", *unknown[:1])
+        told = [f"{printable(name)}{nearest(name, names)}" for name in unknown[:1]]
+        require(not unknown, f"loss_schedule names what is none of the heads {', '.join(names)}", *told)
         if self.value_target_schedule:
             shares = parsed(self.value_target_schedule, name="value_target_schedule")
             require(shares.most <= 1, "value_target_schedule must be shares, 0 to 1", self.value_target_schedule)

@@ -103,7 +103,7 @@ class MiniEpochOrchestrator:
         self.events.begin()
         with self.checkpoints.locked(), self.stop.signals:
             state = self.checkpoints.restore(self.trainer, self.stream, notice=self.events.notice)
-            self.events.started(state, self.checkpoints, self.stream)
+            self.events.started(state, self.stop, self.checkpoints, self.stream)
             try:
                 while not self.stop.due(state.cursor, state.standing, state.record):
                     state = self.mini_epoch(state)

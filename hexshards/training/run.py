@@ -57,6 +57,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     when one that trains with this one was.
     """
     check_main_guard()
+    RunFolder(spec.absolute(spec.run)).check_place()
     device = chosen_device(spec.device)
     with joined() as process_group, workers.named(), _same_kernels():
         if process_group.size > 1 and device == "cuda":
@@ -116,7 +117,7 @@ def _orchestrator(
             max_samples=spec.max_samples,
             max_time_s=duration_s(spec.max_time) if spec.max_time else None,
             val_every=spec.val_every,
-            early=EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement),
+            early=early_stopping(spec),
             retention=Retention(last=spec.keep_last, every=spec.keep_every),
             computes=str(how),
             options={**_options(spec, process_group), "side": train_loader.index.side},
@@ -126,6 +127,11 @@ def _orchestrator(
             reader=reader,
         ),
     )
+
+
+def early_stopping(spec: TrainSpec) -> EarlyStopping:
+    """What a spec says of the best mini-epoch, and of waiting for a better one."""
+    return EarlyStopping(metric=spec.best_by, patience=spec.patience, min_improvement=spec.min_improvement)
 
 
 def _options(spec: TrainSpec, process_group: ProcessGroup) -> dict[str, int | float | str | bool]:
@@ -145,6 +151,7 @@ class Parts(NamedTuple):
 
 def parts_of(spec: TrainSpec) -> Parts:
     """What a run is made of, as at its beginning, in this one process, which computes with its threads from then on."""
+    RunFolder(spec.absolute(spec.run)).check_place()
     device, process_group = chosen_device(spec.device), ProcessGroup()
     how = settle(spec, process_group, checkpoint_file.Reader(), device=device)
     torch.set_num_threads(how.threads)

@@ -52,6 +52,12 @@ class Stop:
             self.reason = self._process_group.same(self.reason) or "another process asked for it"
         return self.reason is not None or self.all_trained(cursor) or self.signalled
 
+    def over(self, cursor: Cursor, standing: Standing, record: Mapping[str, Any]) -> str | None:
+        """Why there is no more to train, of a run that begins or goes on; None where there is. Ranks agree."""
+        if not self.due(cursor, standing, record) or self.signalled:
+            return None
+        return self.reason or f"{counted(self.plan.limits.epochs, 'epoch', verb='was/were')} the limit"
+
     def all_trained(self, cursor: Cursor) -> bool:
         """Whether the last epoch is over."""
         return cursor.epoch > self.plan.limits.epochs

@@ -83,6 +83,26 @@ def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command
     assert meant in ended.output
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("train {0}/data --run {1}/new --resume {1}/bets.pt", "{1}/bets.pt: no such file. Did you mean best.pt?"),
+        ("train {0}/data --run {1}/new --resume {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
+        ("train {0}/data --run {1}/new --init-from {1}/no.pt", "{1}/no.pt: no such file"),
+        ("train {0}/data --run {1}/new --init-from {1}", "{1} is a folder: name a file of weights in it"),
+        ("export {1}/bets.pt --format hex_ai --out {1}", "{1}/bets.pt: no such file. Did you mean best.pt?"),
+        ("export {1} --format state-dict --out {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
+        ("convert {0}/files --out {1}/best.pt", "is a file, where a folder is needed"),
+        ("report {0}/data --out {1}/folder.html", "{1}/folder.html is a folder, where a file is needed"),
+    ],
+)
+def test_a_path_of_another_kind_than_is_asked_for_is_wrong_usage(command, told, data, tmp_path):
+    (tmp_path / "best.pt").touch()
+    (tmp_path / "folder.html").mkdir()
+    ended = call(*command.format(data.parent, tmp_path).split(), code=2)
+    assert f"error: {told.format(data.parent, tmp_path)}" in ended.output or told in ended.output
+
+
 def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):
     one, again = tmp_path / "one", tmp_path / "again"
     monkeypatch.chdir(data.parent)

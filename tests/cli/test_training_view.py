@@ -99,6 +99,17 @@ def test_what_a_run_goes_on_from_is_said_before_its_first_step(tmp_path, capsys)
     assert told[0].splitlines()[-1] == f"resumed from {path} at sample 26"
 
 
+def test_of_a_run_that_had_ended_it_is_said_that_nothing_is_left_and_what_goes_on(tmp_path, capsys):
+    train(tmp_path, num_epochs=1)
+    with TrainingView() as view:
+        train(tmp_path, hooks=[view], num_epochs=1)
+    assert capsys.readouterr().err.splitlines() == [
+        "device cpu · 1 thread · 858 parameters",
+        f"nothing left to train: the run ended with {tmp_path}/checkpoints/checkpoint_epoch0001_mini0003.pt "
+        "at sample 26, as 1 epoch was the limit; a higher limit goes on",
+    ]
+
+
 def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
     with TrainingView() as view:
         train(tmp_path, hooks=[view], num_epochs=1)
@@ -184,6 +195,35 @@ def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
     rehearsal = rehearse(TrainSpec(data=data, run=tmp_path, **TINY))
     # a run's place, its record and random state, 11 KB, come on top
     assert 0 < path.stat().st_size - rehearsal.checkpoint_bytes < 15_000
+
+
+def test_a_rehearsal_of_a_run_that_is_there_tells_what_is_left_of_it_or_why_it_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("hexshards.training.dry_run.MEASURED_S", 0.1)
+    run = ["--run", tmp_path / "run"]
+    begun = call(data, *run, "--max-samples", 100, "--weights", "ply=10..:2")
+    assert "positions count by ply=10..:2; the losses of heads are those in which all count alike\n" in begun
+    assert "validation has 9 games, and says little of the value with fewer than 200: convert with a larger" in begun
+    weighted = [data, *run, "--dry-run", "--weights", "ply=10..:2"]
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    over = f"nothing left to train: the run ended with {path} at sample 100, as 100 samples were the limit; a higher"
+    assert call(*weighted, "--max-samples", 100).splitlines()[1:] == [f"{over} limit goes on"]
+    on = call(*weighted, "--max-samples", 400).splitlines()[1]
+    assert on == f"goes on from {path} at sample 100, with 75% of its samples left"
+    assert "learning_rate was 0.001, is 0.01" in call(*weighted, "--learning-rate", 0.01, code=2)
+    assert "already holds 1 checkpoint" in call(*weighted, "--resume", "never", code=2)
+    tuned = call(data, "--run", tmp_path / "tuned", "--init-from", path, "--max-samples", 50)
+    assert f"weights from {path}, and nothing else: the optimizer begins anew\n" in tuned
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_run_can_be_neither_in_a_datasets_folder_nor_in_a_file(data, tmp_path, more):
+    before = {path.name for path in data.iterdir()}
+    told = call(data, "--run", data, *more, code=2)
+    assert told.endswith(f"error: run: {data} holds a dataset; name another folder, such as {data}-run\n")
+    assert {path.name for path in data.iterdir()} == before
+    (tmp_path / "file").touch()
+    told = call(data, "--run", tmp_path / "file", *more, code=2)
+    assert told.endswith(f"error: run: {tmp_path / 'file'} is a file; name a folder\n")
 
 
 def test_a_batch_is_learned_by_heart_or_the_command_fails(data, tmp_path, monkeypatch):

@@ -180,10 +180,11 @@ class Trainer:
         with gzip.open(path, "wb") if compress else open(path, "wb") as file:
             torch.save(checkpoint, file)
 
-    def load_checkpoint(self, path: Path) -> None:
+    def load_checkpoint(self, path: Path, override_checkpoint_hyperparameters: bool = False) -> None:
         checkpoint = load_checkpoint(path)
         self.model.load_state_dict(checkpoint["model_state_dict"])
-        self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+        if not override_checkpoint_hyperparameters:
+            self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         self.current_epoch, self.best_val_loss = checkpoint["epoch"], checkpoint["best_val_loss"]
 
 

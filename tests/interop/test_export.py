@@ -50,6 +50,28 @@ def test_an_export_is_a_function_of_its_checkpoint_and_whole_or_not_there(tmp_pa
     assert [*(tmp_path / "c").iterdir()] == []
 
 
+def test_hex_ais_trainer_goes_on_from_an_exports_weights_with_an_optimizer_of_its_own_and_not_otherwise(tmp_path):
+    model = saved(tmp_path / "best.pt", small_hex_ai.create_model("resnet18"), value_output="tanh")
+    path = export_network(tmp_path / "best.pt", format="hex_ai", out=tmp_path / "out")
+    theirs = small_hex_ai.Trainer(small_hex_ai.create_model("resnet18"), None)
+    with pytest.raises(ValueError, match="parameter group"):
+        theirs.load_checkpoint(path)
+    theirs.load_checkpoint(path, override_checkpoint_hyperparameters=True)
+    assert all(torch.equal(part, theirs.model.state_dict()[name]) for name, part in model.state_dict().items())
+    assert theirs.optimizer.state_dict()["state"] == {}
+
+
+def test_two_runs_exported_into_one_folder_do_not_overwrite_each_other(tmp_path):
+    saved(tmp_path / "one.pt")
+    saved(tmp_path / "two.pt", TwoHeadedResNet(channels=2, blocks=1))
+    for format in ("hex_ai", "state-dict"):
+        path = export_network(tmp_path / "one.pt", format=format, out=tmp_path / "out")
+        before = path.read_bytes()
+        with pytest.raises(FileExistsError, match="is there already, and differs: name another folder"):
+            export_network(tmp_path / "two.pt", format=format, out=tmp_path / "out")
+        assert export_network(tmp_path / "one.pt", format=format, out=tmp_path / "out").read_bytes() == before
+
+
 def broken(*_: Any) -> None:
     raise OSError("no room")
 

@@ -94,8 +94,12 @@ def test_weights_by_rule_multiply_the_column(weighted):
         ({"columns": ["x_strength"]}, r"columns: there is no x_strength\. There are weight, "),
         ({"columns": ["policy"]}, "policy is in every batch already"),
         ({"weights": "ply=10"}, "weights: 'ply=10' has no factor"),
+        (
+            {"weights": "ply=10..:-2"},
+            r"factor of 'ply=10\.\.:-2' must be 0 or more, and with 0 a position does not count",
+        ),
+        ({"weights": "ply=10..:two"}, r"factor of 'ply=10\.\.:two' must be a number such as 2 or 0\.5; got two"),
         ({"weights": "x_strength=3:2"}, "weights: no position can be told by x_strength. There are weight, "),
-        ({"weights": "ply=10..:-2"}, "is no condition and factor"),
         ({"weights": "colour=3:2"}, "weights: 'colour=3' is no condition"),
         ({"columns": ["ply"], "resident": True}, "Leave resident or columns out"),
     ],

@@ -273,6 +273,17 @@ def test_a_game_in_both_splits_is_found(samples):
     assert "in both splits by name" in verdict.says
 
 
+def test_few_games_to_validate_on_are_worth_a_look_and_many_are_not(samples):
+    name, index = "Games to validate on", samples[0].index
+    few, val = verdicts(samples)[name], index.splits["val"]
+    assert few.level == "look" and f"Validation has {val.games} games, " in few.says and "200 games or more" in few.do
+    many = {**index.splits, "val": replace(val, games=200)}
+    assert replace(index, splits=many).few_val_games is None
+    assert replace(index, splits={"train": index.splits["train"]}).few_val_games is None
+    unnamed = replace(index.inputs[0], without_game=1)  # games are not known, and not counted
+    assert replace(index, inputs=(unnamed,)).few_val_games is None
+
+
 def test_leaked_positions_are_counted_as_a_slow_twin_counts_them(samples):
     train, val = samples
     twice = of(val, image(train.positions.take(np.arange(50)), 1))

@@ -315,6 +315,14 @@ def test_a_file_that_is_missing_or_no_toml_ends_with_2(data, tmp_path):
     assert "secret" not in shown
 
 
+def test_a_sweep_can_be_neither_in_a_datasets_folder_nor_in_a_file(data, tmp_path):
+    with pytest.raises(ValueError, match=r"out: .* holds a dataset; name another folder, such as .*-out"):
+        hexshards.sweep(data, GRID, out=data)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"out: .* is a file; name a folder"):
+        hexshards.sweep(data, GRID, out=tmp_path / "file")
+
+
 def test_without_optuna_the_command_that_installs_it_is_named(data, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "hexshards.sweeps.trials")
     monkeypatch.delattr(hexshards.sweeps, "trials")

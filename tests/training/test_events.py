@@ -52,8 +52,12 @@ def events_of(*hooks, folder=Path("run"), val_loader=(1, 2, 3), watch=None):
     return Events(run, hooks, watch=watch or Clock(), process_group=ProcessGroup())
 
 
+def stop_of() -> Stop:
+    return Stop(plan(), EarlyStopping(), watch=Clock(), process_group=ProcessGroup())
+
+
 def test_a_run_that_begins_tells_what_it_will_count(tmp_path, told):
-    events_of(told.append).started(RunState(), checkpoints_of(tmp_path), stream_of(PlainLoader(10)))
+    events_of(told.append).started(RunState(), stop_of(), checkpoints_of(tmp_path), stream_of(PlainLoader(10)))
     (started,) = told
     assert isinstance(started, RunStarted)
     assert (started.resumed_from, started.samples_seen, started.history) == (None, 0, [])
@@ -61,7 +65,8 @@ def test_a_run_that_begins_tells_what_it_will_count(tmp_path, told):
 
 
 def test_a_run_without_validation_says_so(tmp_path, told):
-    events_of(told.append, val_loader=None).started(RunState(), checkpoints_of(tmp_path), stream_of(PlainLoader(10)))
+    events = events_of(told.append, val_loader=None)
+    events.started(RunState(), stop_of(), checkpoints_of(tmp_path), stream_of(PlainLoader(10)))
     assert [event.text for event in told if isinstance(event, Noticed)] == [
         "there is no validation split: training without validation"
     ]
@@ -119,7 +124,7 @@ def test_a_record_says_where_and_what_and_how_fast():
 
 def test_the_outcome_counts_whole_mini_epochs_and_keeps_the_notices(tmp_path, told):
     events, checkpoints = events_of(told.append), checkpoints_of(tmp_path)
-    stop = Stop(plan(), EarlyStopping(), watch=Clock(), process_group=ProcessGroup())
+    stop = stop_of()
     events.saved(tmp_path / "partial.pt", {})
     events.saved(tmp_path / "whole.pt", {"epoch": 2})
     events.grown(1, 2)
@@ -132,7 +137,7 @@ def test_the_outcome_counts_whole_mini_epochs_and_keeps_the_notices(tmp_path, to
 
 
 def test_a_run_that_a_signal_ended_before_its_last_epoch_was_interrupted(tmp_path):
-    stop = Stop(plan(), EarlyStopping(), watch=Clock(), process_group=ProcessGroup())
+    stop = stop_of()
     stop.signals.asked = True
     stop.heard()
     outcome = events_of().ended(STATE, stop, checkpoints_of(tmp_path))

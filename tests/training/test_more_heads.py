@@ -123,6 +123,7 @@ def test_validation_measures_by_who_won_whatever_the_value_learns():
     ("options", "message"),
     [
         ({"heads": "value,policy"}, "heads must be policy,value and of moves_left, search_value those wanted"),
+        ({"heads": "policy,vlaue"}, r"got policy,vlaue\. Did you mean value\?"),
         ({"heads": "policy,value,ownership"}, "heads must be policy,value and of"),
         ({"heads": "policy,value,moves_left,moves_left"}, "heads must be policy,value and of"),
         ({"value_target": "0.7*result+0.4*search"}, "value_target must be shares that make 1"),
@@ -130,6 +131,7 @@ def test_validation_measures_by_who_won_whatever_the_value_learns():
         ({"value_target": "result+0*search+0*search"}, "value_target must be shares that make 1"),
         ({"value_target": "visits"}, "value_target must be shares that make 1"),
         ({"loss_schedule": "moves_left=linear 0:0 9:1"}, "loss_schedule names what is none of the heads policy, value"),
+        ({"loss_schedule": "vlaue=linear 0:0 9:1"}, r"got vlaue\. Did you mean value\?"),
         ({"loss_schedule": "policy=linear"}, "loss_schedule: 'linear' is no schedule"),
         ({"value_target_schedule": "linear 0:0 9:1.5"}, "value_target_schedule must be shares, 0 to 1"),
         ({"value_target_schedule": "step 0:0 9:1", "value_target": "search"}, "not both"),

@@ -12,9 +12,10 @@ from helpers.small_runs import small_spec
 from helpers.steps import Bare, assert_equal, batch, weights
 from torch import Tensor
 
+from hexshards.cli.training_view import mini_epoch_line
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError
+from hexshards.errors import Misused
 from hexshards.training.growing_data import extends
 from hexshards.training.options import StepSpec
 from hexshards.training.run import parts_of, train
@@ -150,8 +151,10 @@ def test_a_run_by_rules_says_what_counts_goes_on_and_is_not_gone_on_with_under_o
     assert_equal(*(state["model_state_dict"] for state in states))
     assert again.metrics["val"] == whole.metrics["val"]
     val = whole.metrics["val"]
+    assert f"weighted {val['weighted_loss']:.3f}" in mini_epoch_line(whole.metrics)
+    assert f", weighted {val['weighted_loss']:.4f}" in whole.summary()
     assert val["weighted_value_loss"] != val["value_loss"]
-    with pytest.raises(DataError, match=r"weights was ply=10\.\.:4, tier=0:0\.5, is ply=10\.\.:2"):
+    with pytest.raises(Misused, match=r"weights was ply=10\.\.:4, tier=0:0\.5, is ply=10\.\.:2"):
         train(spec(plain, tmp_path / "parts", weights="ply=10..:2", max_samples=256))
 
 

@@ -156,13 +156,20 @@ def weight_rules(text: str) -> tuple[WeightRule, ...]:
         condition, colon, factor = part.rpartition(":")
         conditions.append(condition if colon else part)
         if colon:
-            if not condition or not re.fullmatch(_FACTOR, factor.strip()):
+            if not condition:
                 raise ValueError(f"weights: {printable(part)!r} is no condition and factor, such as ply=60..:2")
-            rules.append(WeightRule(_conditions(conditions), float(factor)))
+            rules.append(WeightRule(_conditions(conditions), _factor(factor.strip(), part)))
             conditions.clear()
     if conditions:
         raise ValueError(f"weights: {printable(conditions[-1])!r} has no factor. Write it like ply=60..:2")
     return tuple(rules)
+
+
+def _factor(text: str, part: str) -> float:
+    if re.fullmatch(_FACTOR, text):
+        return float(text)
+    rule = "0 or more, and with 0 a position does not count" if text.startswith("-") else "a number such as 2 or 0.5"
+    raise ValueError(f"weights: the factor of {printable(part)!r} must be {rule}; got {printable(text)}")
 
 
 def _conditions(conditions: Sequence[str]) -> Filter:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from hexshards.errors import DataError, escaped, printable, without_secrets
+from hexshards.errors import DataError, Misused, escaped, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
 from hexshards.options import as_recorded, may_change, unrecorded_defaults
 from hexshards.storage.files import inflating, open_regular, write_whole
@@ -188,10 +188,10 @@ def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, 
         )
     if state["dataset"] != dataset:
         problem = f"was made on dataset {printable(state['dataset'])}, not on {printable(dataset)}"
-        raise DataError(problem, where=str(where), fix="Train on the same dataset, or use another run folder")
+        raise Misused(problem, where=str(where), fix="Train on the same dataset, or use another run folder")
     if differing := _differences(state["options"], options):
         problem = f"was made with other options: {'; '.join(differing)}"
-        raise DataError(problem, where=str(where), fix="Use the same options, or another run folder")
+        raise Misused(problem, where=str(where), fix="Use the same options, or another run folder")
 
 
 def random_state() -> dict[str, Any]:

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hexshards.errors import DataError
-from hexshards.storage.files import open_regular, write_whole
+from hexshards.dataset.index import NAME as DATASET
+from hexshards.errors import DataError, Misused, escaped
+from hexshards.storage.files import check_named, open_regular, write_whole
 from hexshards.storage.locks import locked
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
@@ -22,6 +23,9 @@ from hexshards.training.checkpointing.schema import problem_of_record
 from hexshards.units import counted
 
 _LOCK, ALL = ".lock", Retention()
+
+A_CHECKPOINT = "name a checkpoint in it, such as best.pt"
+"""Where a folder was named in place of a checkpoint."""
 
 RESUMES = ("auto", "never")
 """What may be asked for in place of a checkpoint's path."""
@@ -36,9 +40,23 @@ class RunFolder:
         self.log = MetricsLog(path / "metrics.jsonl")
         self._retention = retention
 
+    def check_place(self, option: str = "run") -> None:
+        """Raise ValueError where no run can be: a file, or the folder of a dataset. option: what names the place."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{escaped(option)}: {escaped(self.path)} is a file; name a folder")
+        if (self.path / DATASET).exists():
+            shown = escaped(self.path)
+            raise ValueError(
+                f"{escaped(option)}: {shown} holds a dataset; name another folder, such as {shown}-{escaped(option)}"
+            )
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The folder, made where it is missing, for this process alone. Raises FileExistsError when it is in use."""
+        """The folder, made where it is missing, for this process alone.
+
+        Raises FileExistsError when it is in use, ValueError where no run can be.
+        """
+        self.check_place()
         self.path.mkdir(parents=True, exist_ok=True)
         taken = f"{self.path}: another process trains in this folder. Wait for it to end, or use another --run"
         with locked(self.path / _LOCK, taken=taken):
@@ -58,8 +76,9 @@ class RunFolder:
         present = checkpoint_file.newest_first(self.checkpoints)
         if resume == "never" and present:
             problem = f"already holds {counted(len(present), 'checkpoint')}"
-            raise DataError(problem, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
+            raise Misused(problem, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
         if resume not in RESUMES:
+            check_named(Path(resume), fix=A_CHECKPOINT)
             return Path(resume), reader.take(Path(resume))
         damage: list[DataError] = []
         for path in present:
@@ -100,7 +119,7 @@ class RunFolder:
                 f"{counted(len(newer), 'checkpoint', verb='is/are')} newer than {path.name}, up to {newer[0].name}"
             )
             fix = "Move them away first, or use another run folder"
-            raise DataError(problem, where=str(self.checkpoints), fix=fix)
+            raise Misused(problem, where=str(self.checkpoints), fix=fix)
 
     def go_on(self, *, until: tuple[int, int], last: Mapping[str, Any], best: str | None) -> None:
         """Bring log and ``best.pt`` to where a checkpoint stands: see MetricsLog.cut."""

@@ -75,6 +75,8 @@ class Metric:
     short: str
     """In a line of the terminal."""
     unit: str = "share of positions"
+    form: str = "{:.1%}"
+    """How a person is told a value."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -83,7 +85,7 @@ class Metric:
 
     def shown(self, value: float) -> str:
         """A value for a person."""
-        return f"{value:.1%}" if self.higher_is_better else f"{value:.3f}"
+        return self.form.format(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,9 @@ class Head:
         target = self.target(batch)
         return target._replace(weight_B=reduce(mul, weights)) if weights else target
 
+
+WEIGHTED = "weighted_loss"
+"""In records, where rows have weights: what training minimizes."""
 
 ROW_WEIGHTS = ("weight", "policy_weight")
 """Columns that say how much a row counts."""
@@ -291,7 +296,15 @@ MOVES_LEFT = Head(
     width=lambda side: 1,
     target=_plies_target,
     loss=_huber,
-    metrics=(Metric(name="moves_left_error", title="Moves left: error", short="moves left", unit="plies"),),
+    metrics=(
+        Metric(
+            name="moves_left_error",
+            title="Moves left: error",
+            short="moves left",
+            unit="plies",
+            form="{:.1f} plies off",
+        ),
+    ),
     measured=_apart,
     weight=STEP.moves_left_weight,
     counted="moves_left_samples",
@@ -308,7 +321,13 @@ def _search_value(output: ValueOutput, loss: ValueLoss) -> Head:
         target=_search_target,
         loss=_winner_entropy(output) if loss == "bce" else _squared_error(output),
         metrics=(
-            Metric(name="search_value_error", title="Search value: error", short="search value", unit="probability"),
+            Metric(
+                name="search_value_error",
+                title="Search value: error",
+                short="search value",
+                unit="probability",
+                form="{:.3f} off",
+            ),
         ),
         measured=lambda answer_B1, search_B1: _apart(RED[output](answer_B1), search_B1),
         weight=STEP.search_value_weight,

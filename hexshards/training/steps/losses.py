@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hexshards.errors import escaped
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.steps.heads import ALL_ROWS, ROW_WEIGHTS, Head, Target, columns_of
+from hexshards.training.steps.heads import ALL_ROWS, ROW_WEIGHTS, WEIGHTED, Head, Target, columns_of
 from hexshards.units import counted
 
 
@@ -183,7 +183,7 @@ class Sums:
         if not weighted:
             return {}
         each = [head.weight * weighted.get(head.weighted_name, means[head.loss_name]) for head in self._heads]
-        return {"weighted_loss": sum(each), **weighted}
+        return {WEIGHTED: sum(each), **weighted}
 
     def metrics(self) -> dict[str, float]:
         """Means over the rows that count; NaN over none."""

@@ -50,7 +50,7 @@ class Events:
         """Nothing has been told yet."""
         self._finished, self._notices = 0, list[str]()
 
-    def started(self, state: RunState, checkpoints: Checkpoints, stream: BatchStream) -> None:
+    def started(self, state: RunState, stop: Stop, checkpoints: Checkpoints, stream: BatchStream) -> None:
         """The run stands where its checkpoint left it."""
         history = self._process_group.same(checkpoints.folder.log.records() if checkpoints.writes else None)
         self._hooks.tell(
@@ -60,6 +60,7 @@ class Events:
                 samples_seen=state.cursor.samples_seen,
                 totals=stream.plan.totals(stream.loader),
                 history=history,
+                over=stop.over(state.cursor, state.standing, state.record),
             )
         )
         if self._run.val_loader is None:

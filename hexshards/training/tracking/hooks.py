@@ -49,13 +49,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """The run stands where its checkpoint left it, and is about to train."""
+    """The run stands where its checkpoint left it, and is about to train, unless it is over."""
 
     resumed_from: Path | None
     samples_seen: int
     totals: Totals
     history: Sequence[Mapping[str, Any]]
     """The records of the mini-epochs before: a hook that counts begins from them, not from nothing."""
+    over: str | None = None
+    """Why nothing is left to train, where the run had ended and is given again as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

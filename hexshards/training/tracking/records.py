@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hexshards.errors import escaped
-from hexshards.training.steps.heads import recorded
+from hexshards.training.steps.heads import WEIGHTED, recorded
 from hexshards.units import counted
 
 
@@ -132,6 +132,7 @@ class Outcome:
         parts = {part: self.metrics.get(part, {}) for part in ("train", "val")}
         shown = [
             f"{part} {m['loss']:.4f} ({', '.join(f'{head.name} {m[head.loss_name]:.4f}' for head in recorded(m))})"
+            + (f", weighted {m[WEIGHTED]:.4f}" if WEIGHTED in m else "")
             for part, m in parts.items()
             if "loss" in m and any(recorded(m))
         ]
