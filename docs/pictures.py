@@ -87,7 +87,7 @@ PATHS = {
                 ["Each position is checked; a", "faulty one is named."],
                 ["aaaa", "bbbb", "cccc"],
             ),
-            Stage("Split", ["Whole games go to train or val,", "by a hash of file and line."], ["aaa bbb cccc", "a b"]),
+            Stage("Split", ["Whole games go to one split,", "by a hash of file and line."], ["aaa bbb cccc", "a b"]),
             Stage("Shuffle", ["All positions of a split are", "mixed, with room for only some."], ["mixed", "mixed"]),
             Stage(
                 "Write",

@@ -27,7 +27,9 @@ from hexshards.training.options import TRAIN, TrainSpec
 from hexshards.units import counted
 
 if TYPE_CHECKING:
+    from hexshards.dataset.leakage import Leakage
     from hexshards.game.positions import Positions
+    from hexshards.storage.files import Home
 
 CHOOSING = ("where", "sources", "shards", "window", "per_game")
 """Options that choose which positions an epoch draws from."""
@@ -127,7 +129,8 @@ def _drawn(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def verify(
     dataset: Dataset,
     with_leakage: Annotated[
-        bool, Option("--leakage", help="Also count validation positions that training shows too, in any symmetry.")
+        bool,
+        Option("--leakage", help="Also count held-out positions that training shows too, in any symmetry."),
     ] = False,
     cache: CacheFolder = None,
     as_json: AsJson = False,
@@ -141,15 +144,10 @@ def verify(
         home = opened(dataset, cache)
         with display.counting("checking", "positions") as progress:
             verification = run(home, progress=progress)
-        leaked = None
-        if with_leakage and not verification.problems:
-            from hexshards.dataset.leakage import leakage
-
-            with display.counting("comparing", "positions") as progress:
-                leaked = leakage(home, progress=progress)
+        leaked = _leakage(home) if with_leakage and not verification.problems else {}
         if as_json:
             entry = {**asdict(verification), "problems": [str(problem) for problem in verification.problems]}
-            display.say(display.json_line({**entry, "leakage": asdict(leaked)} if leaked else entry))
+            display.say(display.json_line(entry | {name: asdict(each) for name, each in leaked.items()}))
         for problem in () if as_json else verification.problems:
             display.say(escaped(problem))
         if verification.problems:
@@ -159,8 +157,31 @@ def verify(
             display.say(
                 f"sound: {counted(verification.positions, 'position')} {where}, {counted(verification.games, 'game')}"
             )
-            if leaked:
-                display.say(dataset_view.leakage_text(leaked))
+            for name, each in leaked.items():
+                display.say(dataset_view.leakage_text(each, *LEAKAGES[name]))
+
+
+LEAKAGES = {
+    "leakage": ("val", "train"),
+    "leakage_of_test": ("test", "train"),
+    "leakage_of_test_in_validation": ("test", "val"),
+}
+"""What is compared with what, by its name in JSON."""
+
+
+def _leakage(home: Home) -> dict[str, Leakage]:
+    """What leaks between each two splits that there are."""
+    from hexshards.cli import display
+    from hexshards.dataset.index import read_index
+    from hexshards.dataset.leakage import leakage
+
+    there = read_index(home).splits.keys()
+    pairs = {name: pair for name, pair in LEAKAGES.items() if {*pair} <= there} or {"leakage": LEAKAGES["leakage"]}
+    leaked: dict[str, Leakage] = {}
+    for name, (of, against) in pairs.items():
+        with display.counting("comparing", "positions") as progress:
+            leaked[name] = leakage(home, of=of, against=against, progress=progress)
+    return leaked
 
 
 @options_of(LoaderSpec, only=("split", "seed", "shuffle", "streams", *CHOOSING), after="batch_size")

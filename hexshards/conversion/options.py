@@ -38,6 +38,14 @@ class ConvertSpec:
         most=1,
         shapes="bytes",
     )
+    test_fraction: float = option(
+        0.0,
+        "Share of the games kept for a test, by the other end of the same hash: none of them would be validation.",
+        least=0,
+        most=1,
+        shapes="bytes",
+        later=True,
+    )
     seed: int = option(0, "Seed of the global shuffle; the split does not depend on it.", least=0, shapes="bytes")
     shard_positions: int = option(
         262_144,
@@ -102,6 +110,8 @@ class ConvertSpec:
         fit_fields(self)
         check_options(self)
         GameFilter.parse(self.games)
+        whole = self.val_fraction + self.test_fraction
+        require(whole <= 1, "val_fraction and test_fraction must be at most 1 together", whole)
         require(
             self.shard_positions % self.block_positions == 0,
             f"shard_positions must be a multiple of block_positions ({self.block_positions})",
@@ -123,6 +133,7 @@ class ConvertOptions(TypedDict, total=False):
     """The fields of ConvertSpec as keyword arguments, those that are given: for type checkers."""
 
     val_fraction: float
+    test_fraction: float
     seed: int
     shard_positions: int
     block_positions: int

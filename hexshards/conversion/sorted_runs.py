@@ -24,7 +24,7 @@ from hexshards.conversion.duplicates.same_games import MARK, NO_GAME, marks, pos
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sources import Twin
 from hexshards.dataset.index import SPLITS, InputFile
-from hexshards.dataset.split import game_keys, in_val
+from hexshards.dataset.split import game_keys, in_test, in_val
 from hexshards.game.board import SYMMETRIES
 from hexshards.game.columns import UNKNOWN, Column, column_of, declared, entry_of, fields_of, in_order
 from hexshards.game.positions import Positions, concat
@@ -123,9 +123,11 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
     positions, keys = concat([rows for rows, _ in placed]), np.concatenate([words for _, words in placed])
     games = np.concatenate([np.tile(_game_keys(read), len(images_of(spec))) for read in filled])
     val = in_val(games, val_fraction=spec.val_fraction)
+    test = in_test(games, test_fraction=spec.test_fraction) & ~val
+    members = {"train": ~(val | test), "val": val, "test": test}
     marked = _marked(stem, filled, spec) if spec.dedupe == "games" else None
-    for split, member in zip(SPLITS, (~val, val), strict=True):
-        rows = np.flatnonzero(member)
+    for split in SPLITS:
+        rows = np.flatnonzero(members[split])
         _store(stem, split, positions, keys, rows[np.argsort(keys[rows], kind="stable")], marked)
     save_arrays(_sketch(stem), sketch(*_known_games(filled)))
     rejects = [reject_entry(read.file.name, reject) for read in reads for reject in read.rejects]
@@ -137,7 +139,7 @@ def write_spill(stem: Path, reads: Sequence[ReadFile], *, spec: ConvertSpec) -> 
         soft=positions.soft,
         inputs=tuple(read.file for read in reads),
         sources=tuple(sources),
-        rows={"train": int((~val).sum()), "val": int(val.sum())},
+        rows={split: int(member.sum()) for split, member in members.items()},
         rejects=dict(Counter(line["reason"] for line in rejects)),
         first_reject="{file}, {place}: {found}".format(**rejects[0]) if rejects else "",
         reject_places=tuple(sorted({_place_word(line["place"]) for line in rejects})),
@@ -291,6 +293,7 @@ def find_spill(stem: Path) -> Spill | None:
     entry["stem"] = str(stem)
     entry["inputs"] = tuple(InputFile(**file) for file in entry["inputs"])
     entry |= {name: tuple(entry[name]) for name in ("sources", "reject_places")}
+    entry["rows"] = dict.fromkeys(SPLITS, 0) | entry["rows"]
     entry["optional"] = tuple(column_of(each) for each in entry.get("optional", ()))
     return Spill(**entry)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LISTED_OPTIONS = 100
 """Options that are named: releases have a dozen, and an index may say anything."""
 
-SPLIT_KINDS: tuple[Kind, ...] = ("bars", "line")
-"""How the numbers of train and of val are drawn."""
+SPLIT_KINDS: tuple[Kind, ...] = ("bars", "line", "dashed")
+"""How the numbers of train, of val and of test are drawn."""
 
 
 def summary_of(index: Index) -> str:

@@ -29,7 +29,7 @@ VERSIONS = (1, 2)
 """Versions of the format; readers refuse others. The first is of datasets without optional columns and headers of
 files; the second lists these. The order is the same."""
 
-SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
+SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 
 _REDO = "Fetch the dataset again, or convert again into a new folder"
 

@@ -22,7 +22,7 @@ from hexshards.units import counted
 
 T = TypeVar("T")
 
-SHARD_NAME = r"(?:train|val)-[0-9]{6}\.tar"
+SHARD_NAME = r"(?:train|val|test)-[0-9]{6}\.tar"
 """Pattern of the names that shards have, as ``shard_name`` makes them."""
 
 NAMES_BYTES = 16 << 20
@@ -123,7 +123,7 @@ class Entry(_Strict, frozen=True):
     version: int
     fingerprint: str
     layout: LayoutEntry
-    splits: Annotated[dict[Literal["train", "val"], SplitEntry], Meta(min_length=1)]
+    splits: Annotated[dict[Literal["train", "val", "test"], SplitEntry], Meta(min_length=1)]
     sources: Raw
     inputs: Raw
     options: Raw

@@ -1,4 +1,4 @@
-"""Data leakage: validation positions that training shows too, the same board and player, in whatever symmetry.
+"""Data leakage: validation or test positions that training shows too, the same board and player, in whatever symmetry.
 
 Real games leak by themselves near the empty board, where few boards are possible; further on, what leaks says how far
 validation measures memory. Boards are compared by 64-bit hashes: at 2 million against 97 million, two different ones
@@ -29,30 +29,39 @@ _TOGETHER = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leakage:
-    """How many validation positions there are, by the stones on the board, and how many of these training shows."""
+    """How many validation positions there are, by the stones on the board, and how many of these training shows.
+
+    Of any two splits: validation stands for the one that is compared, training for the other.
+    """
 
     validation: tuple[int, ...]
     leaked: tuple[int, ...]
 
 
-def leakage(dataset: str | Path | Home, *, progress: Callable[[int, int], None] | None = None) -> Leakage:
-    """Measure leakage: compare every validation position with every training position.
+def leakage(
+    dataset: str | Path | Home,
+    *,
+    of: str = "val",
+    against: str = "train",
+    progress: Callable[[int, int], None] | None = None,
+) -> Leakage:
+    """Measure leakage: compare every validation position with every training position, or those of two other splits.
 
     ``progress`` is told positions done and in all. Memory: about 50 bytes a validation position, and a few blocks.
     Raises DataError where the dataset lacks one of its splits, or a block is damaged.
     """
     home, index = home_of(dataset), read_index(dataset)
-    if len(index.splits) < 2:
+    if not {of, against} <= index.splits.keys():
         problem = f"has no validation positions to compare (only {', '.join(index.splits)})"
         raise DataError(problem, where=str(home), fix="Convert with --val-fraction")
-    total, done = sum(split.positions for split in index.splits.values()), 0
+    total, done = sum(index.splits[name].positions for name in (of, against)), 0
     keys, plies = list[Words](), list[NDArray[np.int16]]()
-    for positions in _read(home, index, "val"):
+    for positions in _read(home, index, of):
         keys.append(board_keys(positions, index))
         plies.append(positions.ply)
     distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
     shown = np.zeros(len(distinct), dtype=bool)
-    for positions in _read(home, index, "train"):
+    for positions in _read(home, index, against):
         trained = board_keys(positions, index)
         at = np.minimum(np.searchsorted(distinct, trained), len(distinct) - 1)
         shown[at[distinct[at] == trained]] = True

@@ -1,4 +1,4 @@
-"""Train/val split by a stable hash of the game, so that two positions of one game never straddle it."""
+"""Train/val/test split by a stable hash of the game, so that two positions of one game never straddle it."""
 
 from __future__ import annotations
 
@@ -20,4 +20,14 @@ def game_keys(sources: Sequence[str], source: NDArray[np.uint32], game: NDArray[
 
 def in_val(games: Words, *, val_fraction: float) -> NDArray[np.bool_]:
     """Which games belong to ``val``. A larger fraction only adds games, and neither seed nor other games matter."""
-    return (mix(games) >> np.uint64(11)).astype(np.float64) * 2.0**-53 < val_fraction
+    return _drawn(games) < val_fraction
+
+
+def in_test(games: Words, *, test_fraction: float) -> NDArray[np.bool_]:
+    """Which games belong to ``test``: the other end of the same hash, so that no game leaves ``val`` for it."""
+    return _drawn(games) >= 1 - test_fraction
+
+
+def _drawn(games: Words) -> NDArray[np.float64]:
+    """A number from 0 to below 1 for each game."""
+    return (mix(games) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -24,33 +24,39 @@ MAX_KEPT = 1 << 23
 
 
 class TornGames:
-    """Give it all late positions of ``val``, then those of ``train``; memory: 36 bytes a late position of val."""
+    """Give it all late positions of ``val``, then those of ``train``; memory: 36 bytes a late position of val.
 
-    def __init__(self) -> None:
+    Of any two splits: ``val`` stands for the one that is remembered.
+    """
+
+    def __init__(self, val: str = "val", train: str = "train") -> None:
+        self.val, self.train = val, train
         self._own, self._next = list[Words](), list[Words]()
         self._kept = 0
-        self._val: _Val | None = None
+        self._known: _Val | None = None
         self._in_train = 0
 
     def add(self, split: str, positions: Positions) -> None:
-        """Remember some positions of val, or compare some of train with all of val."""
+        """Remember some positions of val, or compare some of train with all of val; those of others are none of it."""
+        if split not in (self.val, self.train):
+            return
         own, after = _keys(positions)
-        if split == "val":
+        if split == self.val:
             room = MAX_KEPT - self._kept
             self._own.append(own[:room])
             self._next.append(after[:room])
             self._kept += len(own[:room])
             return
-        if self._val is None and self._own:
-            self._val = _Val(np.concatenate(self._own), np.concatenate(self._next))
+        if self._known is None and self._own:
+            self._known = _Val(np.concatenate(self._own), np.concatenate(self._next))
             self._own, self._next = [], []
-        if self._val is not None:
-            self._in_train += self._val.compare(own, after)
+        if self._known is not None:
+            self._in_train += self._known.compare(own, after)
 
     @property
     def count(self) -> int:
         """Positions that were found torn off their games."""
-        return self._in_train + (self._val.torn if self._val else 0)
+        return self._in_train + (self._known.torn if self._known else 0)
 
 
 class _Val:

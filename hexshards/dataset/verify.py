@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from hexshards.arguments import checked
-from hexshards.dataset.index import Counts, Index, Split, read_index
+from hexshards.dataset.index import SPLITS, Counts, Index, Split, read_index
 from hexshards.dataset.shard import REPAIR, OpenShard, Shard, open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
-from hexshards.errors import DataError
+from hexshards.errors import DataError, escaped
 from hexshards.game.positions import Positions
 from hexshards.game.symmetry import upright
 from hexshards.game.validation import Draft, admit
@@ -53,9 +54,10 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
     total = sum(split.positions for split in index.splits.values())
     problems_of: dict[str, list[DataError]] = {name: [] for name in index.splits}
     games: dict[str, Words] = {}
-    torn = TornGames()
+    torn = [TornGames(val, train) for train, val in _pairs(index)]
     done = 0
-    for name in sorted(index.splits, reverse=True):  # val is remembered, train compared with it
+    # val is remembered, train compared with it
+    for name in filter(index.splits.__contains__, reversed(SPLITS)):
         split, problems, tally = index.splits[name], problems_of[name], _Tally(index)
         for shard in split.shards:
             read = 0
@@ -64,7 +66,8 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
                     problems.append(block)
                 else:
                     tally.add(block)
-                    torn.add(name, block)
+                    for each in torn:
+                        each.add(name, block)
                     read += len(block)
                     if progress:
                         progress(min(done + read, total), total)
@@ -75,7 +78,8 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
         if not problems:
             problems += tally.differences(split, where=f"{home}, split {name}")
     problems = [problem for each in problems_of.values() for problem in each]
-    problems += _straddling(games, home) or ([] if problems else _torn(torn, home))
+    straddling = [problem for pair in _pairs(index) for problem in _straddling(games, pair, home)]
+    problems += straddling or ([] if problems else [problem for each in torn for problem in _torn(each, home)])
     splits = index.splits.values()
     return Verification(
         positions=total,
@@ -179,14 +183,15 @@ class _Tally:
         ]
 
 
-def _straddling(games: dict[str, Words], home: Home) -> list[DataError]:
-    if len(games) < 2:
-        return []
-    train, val = games["train"], games["val"]
-    both = np.intersect1d(train, val)
+def _pairs(index: Index) -> list[tuple[str, str]]:
+    return list(combinations([name for name in SPLITS if name in index.splits], 2))
+
+
+def _straddling(games: dict[str, Words], pair: tuple[str, str], home: Home) -> list[DataError]:
+    both = np.intersect1d(*(games[name] for name in pair))
     if not len(both):
         return []
-    problem = f"{counted(len(both), 'game', verb='is/are')} in both train and val"
+    problem = f"{counted(len(both), 'game', verb='is/are')} in both {escaped(' and '.join(pair))}"
     return [DataError(problem, where=str(home), fix=_LEAKS)]
 
 
@@ -195,4 +200,6 @@ def _torn(torn: TornGames, home: Home) -> list[DataError]:
         return []
     number = counted(torn.count, "position", verb="is/are")
     problem = f"{number} in one split and the rest of the same game, by the boards and under another name, in the other"
+    if (torn.train, torn.val) != SPLITS[:2]:
+        problem += f" ({escaped(torn.train)} and {escaped(torn.val)})"
     return [DataError(problem, where=str(home), fix=_LEAKS)]

@@ -22,7 +22,7 @@ so that the number of batches stays what the index says."""
 class LoaderSpec:
     """Options of a data loader: what it delivers, in which order; with dataset and epoch they determine every batch."""
 
-    split: str = option("train", "train or val.", shapes="order")
+    split: str = option("train", "train, val or test.", shapes="order")
     batch_size: int = option(
         1024, "Samples in a batch of one rank. The global batch is batch_size * world_size.", least=1, shapes="order"
     )

@@ -124,7 +124,7 @@ def _splits(card: Card) -> str:
 
 def _preview(card: Card) -> str:
     rows = [(each.name, each.kind, each.doc) for each in fields_of(card.index)]
-    rows.append(("split", "string", "train or val"))
+    rows.append(("split", "string", "train, val or test"))
     said = table(["Column", "Type", "Meaning"], rows, names=(0, 1))
     return f"## The preview's columns\n\nA row is one position.\n\n{said}"
 

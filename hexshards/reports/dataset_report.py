@@ -98,9 +98,10 @@ def dataset_report(
     told = runs_part(home, index, [Path(run) for run in runs], most=spec.sample) if runs else None
     samples = _samples(home, index, spec, progress or (lambda *_: None))
     files = source_files(samples[0])
-    both = shared(*samples) if len(samples) > 1 else None
+    compared = {each.split: shared(samples[0], each) for each in samples[1:]}
+    both = next(iter(compared.values()), None)
     mixed = _mixed(home, index, spec)
-    verdicts = verdicts_of(index, samples, files=files, shared=both, mixing=mixed)
+    verdicts = verdicts_of(index, samples, files=files, compared=compared, mixing=mixed)
     openings = openings_of(samples[0])
     page = Page(
         title=_title(home),
@@ -239,7 +240,7 @@ def _optional(sample: Sample, row: int) -> Iterator[str]:
 def _shared_boards(samples: Sequence[Sample], both: Shared | None) -> Iterator[Board]:
     if both is None:
         return
-    train, val = samples
+    train, val = samples[:2]
     latest = np.argsort(-val.positions.ply[both.rows], kind="stable")[:SHARED_BOARDS]
     for at in latest.tolist():
         yield _board(val, int(both.rows[at]), besides=f"and in train {where(train, int(both.twins[at]))}")

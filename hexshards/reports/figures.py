@@ -68,7 +68,7 @@ def _legend(names: Sequence[str]) -> list[tuple[int, str]]:
 def _plies(index: Index) -> Figure:
     return Figure(
         title="How far into the game positions are",
-        caption="The share of a split's positions by the stones on the board. Both splits should look alike.",
+        caption="The share of a split's positions by the stones on the board. All splits should look alike.",
         picture=plies_chart(index),
         legend=_legend([*index.splits]),
     )
@@ -87,7 +87,7 @@ def _lengths(samples: Sequence[Sample]) -> Figure | None:
             kind = SPLIT_KINDS[at]
             series.append(
                 Series(
-                    x=x + (width / 2 if kind == "line" else 0),
+                    x=x + (width / 2 if kind != "bars" else 0),
                     y=counts[first:] / len(known),
                     kind=kind,
                     tone=at,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -56,14 +57,14 @@ def verdicts_of(
     samples: Sequence[Sample],
     *,
     files: SourceFiles,
-    shared: Shared | None,
+    compared: Mapping[str, Shared],
     mixing: Mixing | None,
 ) -> list[Verdict]:
-    """All verdicts, in the order in which a person asks. ``shared``: None without validation."""
+    """All verdicts, in the order in which a person asks. ``compared``: with training, by the other split's name."""
     return [
         _torn(samples),
         *_few_games(index),
-        _leakage(shared),
+        *([_leakage(split, each) for split, each in compared.items()] or [_leakage("val", None)]),
         _mixing(mixing),
         _balance(index),
         _repeated_games(samples[0]),
@@ -83,21 +84,29 @@ def _torn(samples: Sequence[Sample]) -> Verdict:
             says=f"There is one split, {samples[0].split}, and none to compare it with.",
             do="Convert with --val-fraction 0.02, so that a run can tell skill from memory.",
         )
-    train, val = samples
-    both, torn = _games_in_both(train, val), TornGames()
-    for sample in (val, train):
-        torn.add(sample.split, sample.positions)
-    read = "" if train.whole and val.whole else " among those that were read"
-    if both or torn.count:
+    both = torn = 0
+    for one, other in combinations(samples, 2):
+        both += _games_in_both(one, other)
+        torn += _torn_off(one, other)
+    read = "" if all(each.whole for each in samples) else " among those that were read"
+    if both or torn:
         says = f"{counted(both, 'game', verb='is/are')} in both splits by name, and "
-        says += f"{counted(torn.count, 'position', verb='is/are')} torn off the rest of a game by the board{read}."
+        says += f"{counted(torn, 'position', verb='is/are')} torn off the rest of a game by the board{read}."
         return Verdict(
             name=name,
             level="bad",
             says=says,
             do="Convert the source files again into a new folder: validation here measures memory.",
         )
-    return Verdict(name=name, level="good", says=f"No game is in both splits{read}, by name or by board.")
+    where = "both splits" if len(samples) == 2 else "two splits"
+    return Verdict(name=name, level="good", says=f"No game is in {where}{read}, by name or by board.")
+
+
+def _torn_off(train: Sample, val: Sample) -> int:
+    torn = TornGames(val.split, train.split)
+    for sample in (val, train):
+        torn.add(sample.split, sample.positions)
+    return torn.count
 
 
 def _few_games(index: Index) -> Iterator[Verdict]:
@@ -125,12 +134,12 @@ def _games_in_both(train: Sample, val: Sample) -> int:
     return len(np.intersect1d(words[0], words[1]))
 
 
-def _leakage(shared: Shared | None) -> Verdict:
-    name = "Leakage"
+def _leakage(split: str, shared: Shared | None) -> Verdict:
+    name, held = ("Leakage", "validation") if split == "val" else (f"Leakage of {split}", split)
     if shared is None or not shared.late:
-        return Verdict(name=name, level="unknown", says="There are no late validation positions to compare.")
+        return Verdict(name=name, level="unknown", says=f"There are no late {held} positions to compare.")
     share = shared.late_share
-    late = f"{shared.late_shared:,} of {shared.late:,} late validation positions"
+    late = f"{shared.late_shared:,} of {shared.late:,} late {held} positions"
     if shared.exact:
         says = f"{late} ({share:.1%}) are in training too"
     else:
@@ -165,9 +174,11 @@ def _balance(index: Index) -> Verdict:
         f"{winner} won {most:.1%} of the positions: a network that always says so is right that often. "
         "Hold the accuracy of the value against it."
     )
-    if len(shares) > 1 and abs(shares["train"] - shares["val"]) > _by_chance(index.splits["val"].games):
-        apart = f"BLUE won {shares['train']:.1%} of train and {shares['val']:.1%} of val."
-        return Verdict(name="Balance", level="look", says=apart, do="Use a larger --val-fraction, or more games.")
+    for held in ("val", "test"):
+        if {"train", held} <= shares.keys() and abs(blue - shares[held]) > _by_chance(index.splits[held].games):
+            apart = f"BLUE won {blue:.1%} of train and {shares[held]:.1%} of {held}."
+            do = f"Use a larger --{held}-fraction, or more games."
+            return Verdict(name="Balance", level="look", says=apart, do=do)
     level = _level(most, BALANCE_LOOK, BALANCE_BAD)
     do = "Look at the winners by source file: one player may always be the stronger one, or values be inverted."
     return Verdict(name="Balance", level=level, says=says, do="" if level == "good" else do)

@@ -5,13 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.processes import wait_for
-from helpers.small_data import CUT, columns_of, examples, files_of, processed, samples_of, write_examples
+from helpers.small_data import CUT, examples, files_of, games_of, positions_of, processed, write_examples
 
 import hexshards
 from hexshards.conversion.convert import convert
@@ -35,17 +34,6 @@ def first(sources, tmp_path_factory):
 @pytest.fixture
 def data(first, tmp_path):
     return shutil.copytree(first, tmp_path / "data")
-
-
-def games_of(folder, split):
-    columns, names = columns_of(folder, split), read_index(folder).sources
-    return {(names[source], game) for source, game in zip(columns["source"], columns["game"], strict=True)}
-
-
-def positions_of(folder, split):
-    return Counter(
-        (board.tobytes(), policy.tobytes(), float(value)) for board, policy, value in samples_of(folder, split)
-    )
 
 
 def shards_of(index):

@@ -10,8 +10,7 @@ import sys
 import pytest
 from helpers.cli import call
 from helpers.processes import OPTIONS, wait_for
-from helpers.small_data import CUT, files_of, processed
-from test_append import positions_of
+from helpers.small_data import CUT, files_of, positions_of, processed
 
 from hexshards.conversion.convert import convert
 from hexshards.conversion.inbox import Inbox

@@ -35,10 +35,10 @@ def converted(folder, entries, **options):
     return folder / "out"
 
 
-def slow_torn(out):
+def slow_torn(out, pair=("train", "val")):
     """Positions of side 5 that are torn off their games, by walking sets of boards."""
     boards, moves, late = {}, {}, {}
-    for split in ("train", "val"):
+    for split in pair:
         columns = columns_of(out, split)
         planes = [planes_of(stones) for stones in columns["stones"]]
         keep = [row for row in range(len(planes)) if planes[row].sum() >= 5]
@@ -46,7 +46,7 @@ def slow_torn(out):
         boards[split] = {board for board, _ in late[split]}
         moves[split] = {board for _, board in late[split]}
     count = 0
-    for split, other in (("train", "val"), ("val", "train")):
+    for split, other in (pair, pair[::-1]):
         for board, following in late[split]:
             torn = board not in boards[other] and board in moves[other]
             count += torn and (following is None or following in boards[other])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import chain
 
 import numpy as np
@@ -12,6 +12,7 @@ import zstandard
 
 from hexshards.conversion.convert import convert
 from hexshards.conversion.random_files import examples_of, write, write_processed
+from hexshards.dataset.index import read_index
 from hexshards.game.random_games import play
 
 SIDE = 5
@@ -88,6 +89,19 @@ def samples_of(folder, split, side=SIDE):
         elif columns["policy"][row] >= 0:
             policy[divmod(int(columns["policy"][row]), side)] = 1
         yield board, policy, np.float32(columns["value"][row])
+
+
+def games_of(folder, split):
+    """File and line of every game of a split."""
+    columns, names = columns_of(folder, split), read_index(folder).sources
+    return {(names[source], game) for source, game in zip(columns["source"], columns["game"], strict=True)}
+
+
+def positions_of(folder, split):
+    """Every position of a split, and how often it is there."""
+    return Counter(
+        (board.tobytes(), policy.tobytes(), float(value)) for board, policy, value in samples_of(folder, split)
+    )
 
 
 def images(board, policy, value):
