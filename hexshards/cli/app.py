@@ -41,6 +41,7 @@ def root(
 for command in (
     dataset_commands.convert,
     growing_commands.watch,
+    growing_commands.compact,
     dataset_commands.info,
     dataset_commands.verify,
     dataset_commands.mixing,

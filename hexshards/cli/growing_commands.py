@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack, cast
 
 import typer
 from typer import Argument, Option
 
-from hexshards.cli.console import REJECTED, options_of, shown, told
+from hexshards.cli.console import REJECTED, AsJson, options_of, shown, told
 from hexshards.conversion.options import CONVERT, WORK, ConvertOptions, ConvertSpec, WorkSpec
 from hexshards.cores import usable_cores
 from hexshards.options import changed
@@ -62,6 +63,33 @@ def watch(
         )
         if ended.set_aside:
             raise typer.Exit(REJECTED)
+
+
+def compact(
+    dataset: Annotated[Path, Argument(metavar="DIR", help="Folder of the dataset.")],
+    keep: Annotated[
+        int, Option(min=0, help="Earlier states whose shards stay: one for each compaction that an epoch may outlast.")
+    ] = 1,
+    held_out: Annotated[
+        bool,
+        Option("--held-out", help="Validation and test too, which runs that began before lose then."),
+    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would do, and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the small shards that files added little by little have left, each with its neighbours in time.
+
+    No position is changed, and splits and the order of additions stay. The dataset is another one for epochs that begin
+    later; an epoch at work, and a run that is resumed in its middle, goes on with the old shards, which the next
+    compaction removes. Killed at any moment the dataset is what it was, or what it is to be.
+    """
+    from hexshards.cli import display, growing_view
+    from hexshards.conversion.compact import compact as run
+
+    with stops_as_ctrl_c(), told():
+        with display.counting("merging", "positions") as progress:
+            done = run(dataset, keep=keep, held_out=held_out, dry_run=dry_run, progress=progress)
+        display.say(display.json_line(asdict(done)) if as_json else growing_view.compaction_text(done, dry_run=dry_run))
 
 
 def _bars() -> AbstractContextManager[Callable[[ConversionProgress], None]]:

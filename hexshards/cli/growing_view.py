@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hexshards.cli import display
+from hexshards.conversion.compact import Compaction
 from hexshards.conversion.watch import Added, Held, PassedOver, SetAside, StillChanging, WatchEnded, WatchEvent
 from hexshards.errors import escaped, printable
-from hexshards.units import counted
+from hexshards.units import counted, show_bytes
 
 NAMED = 5
 """Files named in a line; of others it says how many."""
@@ -44,6 +45,23 @@ def tell(event: WatchEvent) -> None:
             display.warn(f"waiting: {escaped(event.problem)}")
         case WatchEnded():
             display.say(_ended(event))
+
+
+def compaction_text(done: Compaction, *, dry_run: bool) -> str:
+    """What was merged, or would be."""
+    verb = "would merge" if dry_run else "merged"
+    lines = [
+        f"{name:<6} {counted(before, 'shard')}, {done.shards_after[name]:,} afterwards"
+        for name, before in done.shards_before.items()
+    ]
+    if not done.positions:
+        lines.append("nothing to merge: no two neighbouring shards fit one")
+    else:
+        size = show_bytes(done.written_bytes)
+        lines.append(f"{verb} {counted(done.positions, 'position')} of {size}")
+    if done.kept_bytes:
+        lines.append(f"{show_bytes(done.kept_bytes)} of old shards stay for epochs that began before (--keep)")
+    return "\n".join([*lines, f"dataset {escaped(done.dataset)}"])
 
 
 def _added(event: Added) -> str:

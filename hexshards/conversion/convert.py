@@ -117,7 +117,7 @@ def convert(
         return _published(url, report_again(out, waiting, folders), ProgressTotals(inputs, progress))
     if not append and (done := finished(out, spec)) and _made_from(done, inputs):
         return _tidied(out, done, spec, folders)
-    with _disk_named(out), held(out, spec, base=base) as scratch:
+    with disk_named(out), held(out, spec, base=base) as scratch:
         work = _Work(out=out, scratch=scratch, spec=spec, base=base, budget=budget, engine=engine)
         tell = ProgressTotals(inputs, progress)
         report = _converted(work, inputs, max_rejects=max_rejects, tell=tell)
@@ -386,7 +386,7 @@ def _tidied(out: Path, index: Index, spec: ConvertSpec, folders: tuple[SourceFol
 
 
 @contextmanager
-def _disk_named(out: Path) -> Iterator[None]:
+def disk_named(out: Path) -> Iterator[None]:
     """A full disk, wherever it is noticed, told with what to do about it."""
     try:
         yield

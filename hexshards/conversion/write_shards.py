@@ -23,8 +23,9 @@ from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
+from hexshards.dataset.earlier import kept_shards, listed
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
-from hexshards.dataset.index_schema import shard_name
+from hexshards.dataset.index_schema import next_number, shard_name
 from hexshards.dataset.shard import Layout, Shard, write_shard
 from hexshards.dataset.split import game_keys
 from hexshards.errors import InputRejected
@@ -154,7 +155,7 @@ def assemble(
 
 
 def _jobs(plan: ShardPlan, split: str, base: Index | None, shard_positions: int) -> Iterator[Job]:
-    first = len(base.splits[split].shards) if base and split in base.splits else 0
+    first = next_number(base.splits[split].shards) if base and split in base.splits else 0
     places = cuts(plan.spills, split, shard_positions)
     number = first
     for column in range(places.shape[1] - 1):
@@ -175,7 +176,7 @@ def _stamp(plan: ShardPlan, jobs: Sequence[Job]) -> str:
 
 def _remove_stale(plan: ShardPlan, base: Index | None, written: set[str]) -> None:
     """Remove shards that are neither the dataset's nor whole, and what was half written."""
-    kept = written | {shard.name for split in (base.splits.values() if base else ()) for shard in split.shards}
+    kept = written | listed(base) | kept_shards(plan.out)
     for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
         for stale in plan.out.glob(pattern):
             if stale.name not in kept:

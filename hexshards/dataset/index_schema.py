@@ -7,14 +7,14 @@ index keeps of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from hexshards.dataset.options import MAX_BLOCK_POSITIONS
-from hexshards.dataset.shard import END
+from hexshards.dataset.shard import END, Shard
 from hexshards.errors import escaped
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import MAX_OPTIONAL
@@ -140,6 +140,11 @@ _NAMED: dict[str, Any] = {
 def shard_name(split: str, number: int) -> str:
     """Name of a split's shard: 0 of train is ``train-000000.tar``."""
     return f"{split}-{number:06d}.tar"
+
+
+def next_number(shards: Sequence[Shard]) -> int:
+    """Number of the shard that comes after those of a split. Where shards were merged, numbers have gaps."""
+    return 1 + int(shards[-1].name.partition("-")[2].removesuffix(".tar")) if shards else 0
 
 
 def shards_of(name: str, split: SplitEntry, layout: LayoutEntry) -> Iterator[ShardEntry]:

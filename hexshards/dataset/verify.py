@@ -188,7 +188,8 @@ def _pairs(index: Index) -> list[tuple[str, str]]:
 
 
 def _straddling(games: dict[str, Words], pair: tuple[str, str], home: Home) -> list[DataError]:
-    both = np.intersect1d(*(games[name] for name in pair))
+    one, other = pair
+    both = np.intersect1d(games[one], games[other])
     if not len(both):
         return []
     problem = f"{counted(len(both), 'game', verb='is/are')} in both {escaped(' and '.join(pair))}"

@@ -1,7 +1,8 @@
 """Growing data: what is added during a run is seen from the next epoch on; the epoch at work keeps what it began with.
 
 The run's folder keeps the index of each state of the dataset that the run has seen. Additions leave old shards alone,
-so with an old index the old dataset is there, whole, whatever was added since.
+so with an old index the old dataset is there, whole, whatever was added since. Where small shards were merged, the old
+ones stay for a while (hexshards.conversion.compact); an epoch whose shards are gone is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from hexshards.training.protocols import TrainLoader
 
 FOLDER = "datasets"
 """In the run's folder: an index for each state of the dataset, named by its fingerprint."""
+
+
+_GONE = "is gone, and the dataset as it was when this epoch began needs it: `hexshards compact` merged it since"
+_RETRY = (
+    "Resume from a checkpoint at the end of an epoch, or begin another run; `compact --keep 2` keeps such shards longer"
+)
 
 
 class GrowingData(Protocol):
@@ -54,8 +61,11 @@ class Earlier:
         return self.index.read_bytes() if file == NAME else self.home.read(file)
 
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
-        """A shard."""
-        return self.home.open(file, size_bytes=size_bytes, sha256=sha256)
+        """A shard. Raises DataError where it is gone, for those merged since are others."""
+        try:
+            return self.home.open(file, size_bytes=size_bytes, sha256=sha256)
+        except FileNotFoundError:
+            raise DataError(_GONE, where=self.home.where(file), fix=_RETRY) from None
 
     def renewed(self, file: str, *, sha256: str) -> bool:
         """Whether a damaged copy of a shard is now forgotten."""
@@ -114,10 +124,27 @@ class GrowingDataset:
 
 
 def extends(index: Index, earlier: Index) -> bool:
-    """Whether a dataset is another one that was added to: each split's shards begin with the other's."""
+    """Whether a dataset is another one that was added to, or whose small shards were merged."""
     # what is added may bring columns that the earlier files lack
     same = replace(index.layout, optional=()) == replace(earlier.layout, optional=())
-    return same and all(
+    return same and (_begins_with_its_shards(index, earlier) or _was_made_from_its_files(index, earlier))
+
+
+def _begins_with_its_shards(index: Index, earlier: Index) -> bool:
+    return all(
         name in index.splits and index.splits[name].shards[: len(split.shards)] == split.shards
         for name, split in earlier.splits.items()
+    )
+
+
+def _was_made_from_its_files(index: Index, earlier: Index) -> bool:
+    """Merging shards changes neither what a dataset was made from, nor how, nor how many positions came of it."""
+    return (
+        index.options == earlier.options
+        and index.sources[: len(earlier.sources)] == earlier.sources
+        and index.inputs[: len(earlier.inputs)] == earlier.inputs
+        and all(
+            name in index.splits and index.splits[name].positions >= split.positions
+            for name, split in earlier.splits.items()
+        )
     )

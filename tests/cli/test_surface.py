@@ -22,6 +22,7 @@ SURFACE = {
     "--shard-positions=262144; --block-positions=8192; --codec=zstd; --positions=all; --unfinished=reject; --side; "
     "--games=; --v1-value=check; "
     "--keep-duplicates; --bake-symmetries; --dedupe=none; --workers; --max-rejects=0; --memory=1GiB; --json",
+    "compact": "DATASET; --keep=1; --held-out; --dry-run; --json",
     "info": "DATASET; --where=; --sources=; --shards=; --window=; --per-game; --json",
     "verify": "DATASET; --leakage; --cache; --json",
     "mixing": "DATASET; --batch-size=1024; --split=train; --seed=0; --shuffle/--no-shuffle=True; --streams=1; "

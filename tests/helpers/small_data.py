@@ -49,10 +49,10 @@ def write_examples(path, entries):
     return path
 
 
-def columns_of(folder, split):
-    """Every column of a split in the order of the dataset, read with tarfile and numpy alone."""
+def columns_of(folder, split, shard="*"):
+    """Every column of a split in the order of the dataset, or of a shard, read with tarfile and numpy alone."""
     parts_by_name = defaultdict(list)
-    for path in sorted(folder.glob(f"{split}-*.tar")):
+    for path in sorted(folder.glob(f"{split}-{shard}.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
                 data = tar.extractfile(member).read()

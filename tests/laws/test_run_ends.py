@@ -27,6 +27,7 @@ from helpers.small_runs import (
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app
+from hexshards.conversion.compact import compact
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.errors import DataError, NonFiniteLoss
@@ -478,6 +479,40 @@ def test_what_is_added_during_a_run_is_seen_from_the_next_epoch_on_wherever_the_
         assert log_lines(tmp_path / f"run{at}") == log_lines(tmp_path / "whole")
         last = names(tmp_path / "whole")[-1]
         assert weights(tmp_path / f"run{at}", last) == weights(tmp_path / "whole", last)
+
+
+def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_run_is_stopped(growing, tmp_path):
+    small = shutil.copytree(growing[0], tmp_path / "small")
+    for source in processed(tmp_path / "more", games=6, seed=9, games_per_file=2):
+        convert(source, out=small, append=True)
+
+    def go(name: str, *, stop_at: int = 0, keep: int = 1) -> Outcome:
+        data = tmp_path / f"data-{name}"
+        if not data.exists():
+            shutil.copytree(small, data)
+        trained = 0
+
+        def merge(event: Event) -> None:
+            nonlocal trained
+            if isinstance(event, MiniEpochTrained):
+                trained += 1
+                if (event.epoch, event.mini_epoch) == (1, 2):
+                    compact(data, keep=keep)
+                if trained == stop_at:
+                    event.stop("here")
+
+        return runs.train(spec(data, tmp_path / name, epochs=2), hooks=[merge])
+
+    assert go("whole").notices == ("the dataset has other shards: epoch 2 has as many samples in another order",)
+    assert go("run", stop_at=2).stopped == "here"
+    go("run")
+    assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
+    last = names(tmp_path / "whole")[-1]
+    assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
+    # in the middle of an epoch whose shards are gone there is nothing to go on with, and it is said
+    go("gone", stop_at=2, keep=0)
+    with pytest.raises(DataError, match=r"is gone, and the dataset as it was when this epoch began needs it"):
+        go("gone")
 
 
 def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):

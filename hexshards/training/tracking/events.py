@@ -73,8 +73,12 @@ class Events:
         self._hooks.tell(Noticed(run=self._run, text=text))
 
     def grown(self, more: int, epoch: int) -> None:
-        """The dataset has more samples than in the epoch before."""
-        self.notice(f"the dataset has grown: epoch {epoch} has {counted(more, 'sample')} more")
+        """The dataset is not that of the epoch before: files were added, or shards merged."""
+        if more > 0:
+            self.notice(f"the dataset has grown: epoch {epoch} has {counted(more, 'sample')} more")
+        else:
+            told = f"{counted(-more, 'sample')} fewer" if more else "as many samples in another order"
+            self.notice(f"the dataset has other shards: epoch {epoch} has {told}")
 
     def begun(self, state: RunState, *, batches: int) -> None:
         """The trainer is about to be given a mini-epoch's batches."""

@@ -1,0 +1,223 @@
+"""Compact a dataset: neighbouring small shards become one, whole or not at all; no position is changed or lost.
+
+Shards that follow one another, and together fit one, are merged, from the oldest on; so none is cut, and the order of
+shards stays that in which files were added. The rows of a merged shard are shuffled by keys that the seed and the old
+shards' contents name. Index last; the old shards stay until later compactions forget them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hexshards import rng
+from hexshards.arguments import checked
+from hexshards.conversion.convert import disk_named, settled
+from hexshards.conversion.sorted_runs import sha256_words
+from hexshards.conversion.workdir import clear, held
+from hexshards.dataset.earlier import forget, keep_state, kept_shards, listed
+from hexshards.dataset.index import SPLITS, Index, read_index
+from hexshards.dataset.index_schema import next_number, shard_name
+from hexshards.dataset.shard import Shard, open_shard, write_shard
+from hexshards.errors import escaped
+from hexshards.game.positions import Positions
+from hexshards.storage.files import Folder, free_bytes, publishing
+from hexshards.storage.remote import is_url, shown
+from hexshards.units import show_bytes
+
+KEEP = 1
+"""Earlier states that stay: an epoch that began before this compaction ends on the old shards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """What a compaction did, or would do."""
+
+    dataset: str
+    shards_before: dict[str, int]
+    shards_after: dict[str, int]
+    positions: int
+    """Positions of the shards that were merged."""
+    written_bytes: int
+    """Size of the shards that they became, about that of the old ones."""
+    kept_bytes: int
+    """Size of old shards that stay for runs that still read them."""
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Neighbouring shards that become one; a single one stays, under its name or, behind merged ones, a new one."""
+
+    shards: tuple[Shard, ...]
+    name: str
+
+    @property
+    def merges(self) -> bool:
+        """Whether it is more than one."""
+        return len(self.shards) > 1
+
+
+@checked
+def compact(
+    dataset: str | Path,
+    *,
+    keep: int = KEEP,
+    held_out: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Compaction:
+    """Merge the small shards of a dataset's training split; the other splits too where ``held_out`` says so.
+
+    ``keep`` earlier states stay, with their shards. ``dry_run`` writes nothing. ``progress`` is told positions done and
+    in all.
+
+    Raises FileNotFoundError where there is no dataset, FileExistsError where files are being added, DataError where a
+    shard is damaged, OSError where the disk is or becomes full: then the dataset is what it was.
+    """
+    if is_url(dataset):
+        raise ValueError(
+            f"{shown(str(dataset))}: shards are merged in a folder. Compact a copy of it, and publish that"
+        )
+    if keep < 0:
+        raise ValueError(f"keep must be at least 0, got {keep:d}")
+    folder = Path(dataset)
+    spec, index = settled({}, out=folder, append=True)
+    assert index is not None
+    plan = groups_of(index, spec.shard_positions, SPLITS if held_out else ("train",))
+    if not dry_run:
+        with disk_named(folder), held(folder, spec, base=index) as scratch:
+            index = _carried_out(folder, index, plan, spec.seed, progress or (lambda done, total: None))
+            forget(folder, keep=keep)
+            clear(scratch)
+    return _told(folder, index, plan)
+
+
+def groups_of(index: Index, shard_positions: int, splits: Sequence[str]) -> dict[str, list[Group]]:
+    """How the shards of some splits are grouped: neighbours as long as they fit one shard, from the oldest on."""
+    return {name: _groups(name, index.splits[name].shards, shard_positions) for name in splits if name in index.splits}
+
+
+def _groups(split: str, shards: Sequence[Shard], shard_positions: int) -> list[Group]:
+    parts = list[list[Shard]]()
+    for shard in shards:
+        if parts and sum(each.positions for each in parts[-1]) + shard.positions <= shard_positions:
+            parts[-1].append(shard)
+        else:
+            parts.append([shard])
+    number, merged = next_number(shards), False
+    groups = list[Group]()
+    for part in parts:
+        merged |= len(part) > 1  # names are in the order of time, so those behind a new one are new as well
+        groups.append(Group(tuple(part), shard_name(split, number) if merged else part[0].name))
+        number += merged
+    return groups
+
+
+def _carried_out(
+    folder: Path,
+    index: Index,
+    plan: dict[str, list[Group]],
+    seed: int,
+    tell: Callable[[int, int], None],
+) -> Index:
+    """Write the new shards, keep the state as it is, and publish the new one."""
+    if read_index(folder).fingerprint != index.fingerprint:
+        raise FileExistsError(f"{escaped(folder)}: files were added meanwhile. Give the same command again")
+    _remove_stale(folder, index)
+    total = _merged_positions(plan)
+    if not total:
+        return index
+    needed = sum(shard.size_bytes for group in _merging(plan) for shard in group.shards)
+    if needed > (free := free_bytes(folder)):
+        problem = f"the merged shards need {show_bytes(needed)}, while {show_bytes(free)} are free"
+        raise OSError(errno.ENOSPC, problem, str(folder))
+    splits, done = dict(index.splits), 0
+    tell(done, total)
+    for name, groups in plan.items():
+        shards = list[Shard]()
+        for group in groups:
+            shards.append(_made(folder, index, group, seed))
+            if group.merges:
+                tell(done := done + shards[-1].positions, total)
+        splits[name] = replace(splits[name], shards=tuple(shards))
+    compacted = replace(index, splits=splits)
+    keep_state(folder, index)
+    compacted.write(folder)
+    return compacted
+
+
+def _made(folder: Path, index: Index, group: Group, seed: int) -> Shard:
+    if group.merges:
+        return write_shard(folder / group.name, _shuffled(folder, index, group.shards, seed), layout=index.layout)
+    (shard,) = group.shards
+    if shard.name != group.name:
+        _link(folder / shard.name, folder / group.name)
+    return replace(shard, name=group.name)
+
+
+def _shuffled(folder: Path, index: Index, shards: Sequence[Shard], seed: int) -> Iterator[Positions]:
+    """The rows of some shards in the order of their keys, a block at a time; one copy of them is held."""
+    layout = index.layout
+    columns = layout.columns()
+    rows = np.empty(sum(shard.positions for shard in shards), dtype=[(name, *kind) for name, kind in columns.items()])
+    keys = [rng.raw(shard.positions, seed, rng.CONVERT, *sha256_words(shard.sha256)) for shard in shards]
+    at = 0
+    for shard in shards:
+        with open_shard(Folder(folder), shard) as file:
+            for number in range(len(shard.block_bytes)):
+                block = file.read_block(number, layout=layout, sources=len(index.sources), names=tuple(columns))
+                place = slice(at, at := at + len(block["value"]))
+                for name, column in block.items():
+                    rows[name][place] = column
+    order = np.argsort(np.concatenate(keys), kind="stable")
+    for start in range(0, len(rows), layout.block_positions):
+        taken = rows[order[start : start + layout.block_positions]]
+        yield Positions.of(layout.side, {name: np.ascontiguousarray(taken[name]) for name in columns}, layout.optional)
+
+
+def _link(old: Path, new: Path) -> None:
+    """Give a shard a second name, or where a disk knows no such thing, a copy."""
+    new.unlink(missing_ok=True)
+    try:
+        os.link(old, new)
+    except OSError:
+        with open(old, "rb") as file, publishing(new) as copy:
+            while piece := file.read(1 << 20):
+                copy.write(piece)
+
+
+def _remove_stale(folder: Path, index: Index) -> None:
+    """Remove what a compaction or addition that was cut off has left."""
+    known = listed(index) | kept_shards(folder)
+    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
+        for path in folder.glob(pattern):
+            if path.name not in known:
+                path.unlink()
+
+
+def _merging(plan: dict[str, list[Group]]) -> list[Group]:
+    return [group for groups in plan.values() for group in groups if group.merges]
+
+
+def _merged_positions(plan: dict[str, list[Group]]) -> int:
+    return sum(shard.positions for group in _merging(plan) for shard in group.shards)
+
+
+def _told(folder: Path, index: Index, plan: dict[str, list[Group]]) -> Compaction:
+    names = listed(index)
+    old = kept_shards(folder) - names
+    return Compaction(
+        dataset=str(folder),
+        shards_before={name: sum(len(group.shards) for group in groups) for name, groups in plan.items()},
+        shards_after={name: len(groups) for name, groups in plan.items()},
+        positions=_merged_positions(plan),
+        written_bytes=sum(shard.size_bytes for group in _merging(plan) for shard in group.shards),
+        kept_bytes=sum((folder / name).stat().st_size for name in old if (folder / name).exists()),
+        fingerprint=index.fingerprint,
+    )

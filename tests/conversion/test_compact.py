@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers.cli import call
+from helpers.small_data import CUT, columns_of, files_of, games_of, positions_of, processed
+
+import hexshards
+from hexshards.conversion.compact import compact, groups_of
+from hexshards.conversion.convert import convert
+from hexshards.conversion.options import ConvertSpec
+from hexshards.conversion.workdir import held
+from hexshards.dataset.index import read_index
+from hexshards.dataset.verify import verify
+from hexshards.errors import DataError
+
+ADDITIONS = 9
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return processed(tmp_path_factory.mktemp("sources"), games=2 * ADDITIONS, games_per_file=2)
+
+
+@pytest.fixture(scope="module")
+def grown(sources, tmp_path_factory):
+    """Many small shards, some of which are full."""
+    out = tmp_path_factory.mktemp("grown") / "data"
+    convert(sources[:4], out=out, **CUT)
+    for source in sources[4:]:
+        convert(source, out=out, append=True)
+    return out
+
+
+@pytest.fixture
+def data(grown, tmp_path):
+    return shutil.copytree(grown, tmp_path / "data")
+
+
+def shards(folder, split="train"):
+    return read_index(folder).splits[split].shards
+
+
+def columns_of_shard(folder, name):
+    split, _, number = name.removesuffix(".tar").partition("-")
+    return columns_of(folder, split, number)
+
+
+def rows_of_shards(folder, names):
+    """Every column of some shards as bytes a row, by a slow reader that shares no code with hexshards."""
+    rows = []
+    for name in names:
+        columns = columns_of_shard(folder, name)
+        for row in range(len(columns["ply"])):
+            rows.append(b"".join(columns[each][row].tobytes() for each in sorted(columns)))
+    return rows
+
+
+def slow_groups(counts, most):
+    """Neighbours as long as they fit, from the oldest on."""
+    groups, room = [], 0
+    for number, count in enumerate(counts):
+        if count <= room:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+            room = most
+        room -= count
+    return groups
+
+
+def test_neighbours_in_time_become_one_shard_and_no_position_is_changed(data, grown):
+    before, old = read_index(data), shards(data)
+    done = compact(data)
+    after, new = read_index(data), shards(data)
+    groups = slow_groups([shard.positions for shard in old], CUT["shard_positions"])
+    assert (done.shards_before, done.shards_after) == ({"train": len(old)}, {"train": len(groups)})
+    assert 1 < len(groups) < len(old)
+    for group, shard in zip(groups, new, strict=True):
+        # the order of shards is that of additions; within one rows are mixed
+        was = rows_of_shards(grown, [old[number].name for number in group])
+        now = rows_of_shards(data, [shard.name])
+        assert sorted(was) == sorted(now)
+        assert len(group) == 1 or was != now
+    assert all(one.positions + other.positions > CUT["shard_positions"] for one, other in pairwise(new))
+    assert [shard.name for shard in new] == sorted(shard.name for shard in new)
+    assert {shard.name for shard in new if shard not in old}.isdisjoint({shard.name for shard in old})
+    for split in before.splits:
+        assert games_of_index(data, split) == games_of(grown, split)
+    for name in ("sources", "inputs", "options", "layout"):
+        assert getattr(after, name) == getattr(before, name)
+    assert after.splits["val"] == before.splits["val"]
+    assert verify(data).problems == ()
+    assert sum(len(batch.value) for batch in hexshards.loader(data, batch_size=64)) == before.splits["train"].positions
+
+
+def games_of_index(folder, split):
+    """As games_of, of the shards that the index lists."""
+    names, games = read_index(folder).sources, set()
+    for shard in shards(folder, split):
+        columns = columns_of_shard(folder, shard.name)
+        games |= {(names[source], game) for source, game in zip(columns["source"], columns["game"], strict=True)}
+    return games
+
+
+def test_it_is_a_function_of_the_dataset_and_there_is_nothing_left_to_merge(data, grown, tmp_path):
+    other = shutil.copytree(grown, tmp_path / "other")
+    compact(data)
+    compact(other)
+    assert files_of(data) == files_of(other)
+    again = compact(data)
+    assert again.positions == 0
+    assert files_of(data) == files_of(other)
+    assert "nothing to merge" in call("compact", data).stdout
+
+
+def test_a_dry_run_tells_the_figures_and_writes_nothing(data, grown):
+    told = json.loads(call("compact", data, "--dry-run", "--json").stdout)
+    assert files_of(data) == files_of(grown)
+    done = json.loads(call("compact", data, "--json").stdout)
+    assert {**told, "fingerprint": 0, "kept_bytes": 0} == {**done, "fingerprint": 0, "kept_bytes": 0}
+    assert told["fingerprint"] == read_index(grown).fingerprint
+    assert done["kept_bytes"] > 0
+
+
+def test_old_shards_stay_for_as_many_compactions_as_asked(data, grown, sources, tmp_path):
+    old = {shard.name for shard in shards(data)}
+    compact(data)
+    assert old <= {path.name for path in data.iterdir()}
+    # what is added later takes none of their names, and leaves them alone
+    more = processed(tmp_path / "more", games=6, seed=9, games_per_file=2)
+    for source in more:
+        convert(source, out=data, append=True)
+    assert old <= {path.name for path in data.iterdir()}
+    assert verify(data).problems == ()
+    replaced = {shard.name for shard in shards(data)}
+    compact(data)
+    there = {path.name for path in data.glob("train-*.tar")}
+    now = {shard.name for shard in shards(data)}
+    assert there == now | replaced
+    compact(data, keep=0)
+    assert {path.name for path in data.glob("train-*.tar")} == now
+    assert not (data / "earlier").exists()
+    convert([*sources, *more], out=tmp_path / "together", **CUT)
+    assert positions_of(data, "train") == positions_of(tmp_path / "together", "train")
+    assert verify(data).problems == ()
+
+
+def test_full_shards_between_small_ones_keep_their_bytes(sources, tmp_path):
+    data = tmp_path / "data"
+    convert(sources[0], out=data, **{**CUT, "val_fraction": 0})
+    convert(sources[1], out=data, append=True)
+    convert(sources[2:8], out=data, append=True)
+    convert(sources[8], out=data, append=True)
+    old = shards(data)
+    compact(data)
+    new = shards(data)
+    kept = [shard.sha256 for shard in new if shard.positions == CUT["shard_positions"]]
+    assert kept == [shard.sha256 for shard in old if shard.positions == CUT["shard_positions"]] != []
+    assert [shard.name for shard in new] == [f"train-{len(old) + number:06d}.tar" for number in range(len(new))]
+    assert verify(data).problems == ()
+
+
+def test_held_out_splits_are_merged_when_asked(data):
+    before = len(shards(data, "val"))
+    positions = positions_of(data, "val")
+    compact(data, keep=0, held_out=True)
+    assert len(shards(data, "val")) < before
+    assert positions_of(data, "val") == positions
+    assert verify(data).problems == ()
+
+
+def test_merged_and_soft_positions_and_optional_columns_come_through(tmp_path):
+    for number, source in enumerate(processed(tmp_path / "made", games=6, games_per_file=2)):
+        options = {**CUT, "val_fraction": 0, "shard_positions": 960, "dedupe": "symmetric"}
+        convert(source, out=tmp_path / "data", append=number > 0, **(options if not number else {}))
+    rows = rows_of_shards(tmp_path / "data", [shard.name for shard in shards(tmp_path / "data")])
+    compact(tmp_path / "data", keep=0)
+    (shard,) = shards(tmp_path / "data")
+    assert sorted(rows_of_shards(tmp_path / "data", [shard.name])) == sorted(rows)
+    assert verify(tmp_path / "data").problems == ()
+
+
+# what goes wrong ----------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, shutil, signal, sys
+from hexshards.conversion import compact as job
+grown, folder = sys.argv[1:]
+steps = ["write_shard", "keep_state", "forget", "clear"]
+for number in range(40):
+    data = f"{folder}/{number}"
+    shutil.copytree(grown, data)
+    child = os.fork()
+    if not child:
+        left = number
+        def counted(step):
+            def call(*args, **kwargs):
+                global left
+                for _ in range(2):
+                    if left == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    left -= 1
+                    if _ == 0:
+                        made = step(*args, **kwargs)
+                return made
+            return call
+        for name in steps:
+            setattr(job, name, counted(getattr(job, name)))
+        job.Index.write = counted(job.Index.write)
+        job.compact(data)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        break
+print(number)
+"""
+
+
+def test_killed_at_any_step_the_dataset_is_what_it_was_or_is_to_be_and_the_next_one_ends_it(data, grown, tmp_path):
+    (tmp_path / "killed").mkdir()
+    command = [sys.executable, "-c", KILLED, str(grown), str(tmp_path / "killed")]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    kills = int(told.stdout)
+    assert kills > 8
+    compact(data)
+    whole, states = files_of(data), {read_index(grown).fingerprint, read_index(data).fingerprint}
+    for number in range(kills):
+        cut_off = tmp_path / "killed" / str(number)
+        assert read_index(cut_off).fingerprint in states
+        compact(cut_off)
+        assert files_of(cut_off) == whole
+
+
+def test_a_full_disk_a_damaged_shard_and_an_addition_at_work_leave_the_dataset_as_it_was(data, grown):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with pytest.raises(OSError, match="the disk is full"):
+            compact(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_index(data) == read_index(grown)
+    with (
+        held(data, ConvertSpec(**CUT), base=read_index(data)),
+        pytest.raises(FileExistsError, match="another conversion into this folder is running"),
+    ):
+        compact(data)
+    last = data / shards(data)[-1].name
+    last.write_bytes(bytes(last.stat().st_size))
+    with pytest.raises(DataError, match="checksum"):
+        compact(data)
+    assert read_index(data) == read_index(grown)
+    with pytest.raises(ValueError, match="shards are merged in a folder"):
+        compact("s3://bucket/data")
+    assert "no dataset here" in call("compact", data / "none", code=2).stderr
+
+
+def test_groups_are_a_law_of_neighbours_for_any_sizes(data):
+    index = read_index(data)
+    sizes = [shard.positions for shard in shards(data)]
+    for most in (1, *sorted(sizes)[:2], sum(sizes) // 2, sum(sizes)):
+        groups = groups_of(index, most, ("train",))["train"]
+        numbers = np.cumsum([0, *(len(group.shards) for group in groups)])
+        assert [[*range(*ends)] for ends in pairwise(numbers.tolist())] == slow_groups(sizes, most)
+        assert [shard for group in groups for shard in group.shards] == [*shards(data)]
