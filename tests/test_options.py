@@ -137,7 +137,7 @@ def test_an_index_records_all_options_that_shape_its_bytes_and_no_others():
     shaping = {name: each for name, each in about(ConvertSpec).items() if each.shapes == "bytes"}
     # what came after version 0.1 stands there only where it was given: an index without it is as it was
     assert [*as_recorded(ConvertSpec())] == [name for name, each in shaping.items() if not each.later]
-    assert [*as_recorded(ConvertSpec(side=5, games="rated=yes"))] == [*shaping]
+    assert [*as_recorded(ConvertSpec(side=5, games="rated=yes", test_fraction=0.1))] == [*shaping]
     assert {each.shapes for each in about(WorkSpec).values()} == {"nothing"}
 
 

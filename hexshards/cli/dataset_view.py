@@ -145,14 +145,16 @@ def throughput_text(measured: throughput.Throughput) -> str:
     return "\n".join([*lines, verdict, f"train with --num-workers {measured.workers}"])
 
 
-SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-"""What the positions of a split are called."""
+_PAIRS = {
+    ("val", "train"): "validation positions that training shows too",
+    ("test", "train"): "test positions that training shows too",
+    ("test", "val"): "test positions that validation shows too",
+}
 
 
 def leakage_text(measured: leakage.Leakage, of: str = "val", against: str = "train") -> str:
     """How many validation positions training shows too, in all and by the stones on the board."""
-    pair = f"{SPLIT_WORDS[of]} positions that {SPLIT_WORDS[against]} shows too"
-    lines = [f"{pair}: {_share(sum(measured.leaked), sum(measured.validation))}"]
+    lines = [f"{_PAIRS[of, against]}: {_share(sum(measured.leaked), sum(measured.validation))}"]
     edges = [*(edge for edge in LEAKAGE_PLIES if edge < len(measured.validation)), len(measured.validation)]
     for first, end in pairwise(edges):
         if count := sum(measured.validation[first:end]):

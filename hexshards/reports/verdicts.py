@@ -135,11 +135,12 @@ def _games_in_both(train: Sample, val: Sample) -> int:
 
 
 def _leakage(split: str, shared: Shared | None) -> Verdict:
-    name, held = ("Leakage", "validation") if split == "val" else (f"Leakage of {split}", split)
+    held = "validation positions" if split == "val" else "test positions"
+    name = "Leakage" if split == "val" else f"Leakage of {split}"
     if shared is None or not shared.late:
-        return Verdict(name=name, level="unknown", says=f"There are no late {held} positions to compare.")
+        return Verdict(name=name, level="unknown", says=f"There are no late {held} to compare.")
     share = shared.late_share
-    late = f"{shared.late_shared:,} of {shared.late:,} late {held} positions"
+    late = f"{shared.late_shared:,} of {shared.late:,} late {held}"
     if shared.exact:
         says = f"{late} ({share:.1%}) are in training too"
     else:

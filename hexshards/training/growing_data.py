@@ -32,11 +32,14 @@ _RETRY = (
 class GrowingData(Protocol):
     """A dataset that may grow: where a run finds it again."""
 
-    def newest(self, fingerprint: str, /) -> str:
-        """The fingerprint of the dataset as it is now. Raises DataError when it is not the one given, grown."""
+    def newest(self, fingerprint: str, /, *, larger: bool = False) -> str:
+        """The fingerprint of the dataset as it is now. Raises DataError when it is not the one given, grown.
 
-    def grown(self, fingerprint: str, before: TrainLoader, /) -> TrainLoader:
-        """A loader of the dataset with that fingerprint, at the epoch at which another one is."""
+        ``larger``: the given one, unless there are more positions now.
+        """
+
+    def grown(self, fingerprint: str, before: TrainLoader, /, *, later: int = 0) -> TrainLoader:
+        """A loader of the dataset with that fingerprint, at the epoch at which another one is, or so many later."""
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> TrainLoader:
         """A loader of the dataset as a checkpoint knows it. Raises DataError when what is there now is another."""
@@ -78,18 +81,20 @@ class GrowingDataset:
     def __init__(self, home: str | Path | Home, run: Path, open: Callable[[Home], Loader]) -> None:
         self._home, self._folder, self._open = home_of(home), run / FOLDER, open
 
-    def newest(self, fingerprint: str, /) -> str:
-        """The fingerprint of the dataset as it is now, whose index is put aside."""
+    def newest(self, fingerprint: str, /, *, larger: bool = False) -> str:
+        """The fingerprint of the dataset as it is now, whose index is put aside; or if it is not larger, that given."""
         index = read_index(self._home)
         if index.fingerprint != fingerprint:
-            self._check_extends(index, fingerprint, where=str(self._home))
+            before = self._check_extends(index, fingerprint, where=str(self._home))
+            if larger and _positions(index) <= _positions(before):
+                return fingerprint
         self.put_aside(index)
         return index.fingerprint
 
-    def grown(self, fingerprint: str, before: TrainLoader, /) -> Loader:
-        """A loader of the dataset with that fingerprint, at the epoch at which another one is."""
+    def grown(self, fingerprint: str, before: TrainLoader, /, *, later: int = 0) -> Loader:
+        """A loader of the dataset with that fingerprint, at the epoch at which another one is, or so many later."""
         loader = self._open(Earlier(self._home, self._path(fingerprint)))
-        loader.set_epoch(int(before.state_dict()["epoch"]))
+        loader.set_epoch(int(before.state_dict()["epoch"]) + later)
         return loader
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> Loader:
@@ -115,12 +120,17 @@ class GrowingDataset:
     def _path(self, fingerprint: str) -> Path:
         return self._folder / fingerprint[:16] / NAME
 
-    def _check_extends(self, index: Index, fingerprint: str, *, where: str) -> None:
+    def _check_extends(self, index: Index, fingerprint: str, *, where: str) -> Index:
         path = self._path(fingerprint)
         known = path.exists() and read_index(Earlier(self._home, path))
         if not known or known.fingerprint != fingerprint or not extends(index, known):
             problem = f"was made on dataset {printable(fingerprint)}, not on {index.fingerprint}"
             raise DataError(problem, where=where, fix="Train on the same dataset, or use another run folder")
+        return known
+
+
+def _positions(index: Index) -> int:
+    return sum(split.positions for split in index.splits.values())
 
 
 def extends(index: Index, earlier: Index) -> bool:

@@ -37,6 +37,9 @@ ValueLoss = Literal["bce", "mse"]
 HeadName = Literal["policy", "value", "moves_left", "search_value"]
 """What a network can be trained to answer."""
 
+Grow = Literal["epoch", "mini-epoch"]
+"""When a run goes over to a dataset that was added to: where an epoch ends, or where a mini-epoch does."""
+
 MOST_THREADS = 1024
 """A billion end a process without a word."""
 
@@ -250,6 +253,14 @@ class TrainSpec(StepSpec):
     )
     cross_epochs: bool = option(
         False, "A mini-epoch may begin in one epoch and end in the next.", panel=MINI_EPOCHS, shapes="records"
+    )
+    grow: Grow = option(
+        "epoch",
+        "When files that were added are taken up: at the next epoch; or at the next mini-epoch, which then begins one. "
+        "--epochs counts those cut short, and the last is not.",
+        panel=MINI_EPOCHS,
+        shapes="order",
+        later=True,
     )
     val_every: int = option(
         1,

@@ -86,9 +86,8 @@ class MiniEpochOrchestrator:
         )
         own = [trainer.on_event] if isinstance(trainer, HearsEvents) else []
         self.events = Events(seen, [*own, *hooks], **shared)
-        self.stream = BatchStream(
-            train_loader, plan, growing_data=settings.growing_data, on_growth=self.events.grown, **shared
-        )
+        shared |= {"growing_data": settings.growing_data, "grow": settings.grow}
+        self.stream = BatchStream(train_loader, plan, on_growth=self.events.grown, **shared)
 
     def run(self) -> Outcome:
         """Train to the end, or to the first SIGINT, SIGTERM or SIGHUP, which finishes the batch and saves the state.
@@ -125,6 +124,7 @@ class MiniEpochOrchestrator:
             "samples_per_s": self.watch.samples_per_s(state.cursor.samples_seen),
             "waiting": self.watch.waiting(),
             "skipped": self.stream.skipped(),
+            "dataset": self.stream.loader.index.fingerprint,
         }
         with self.watch.closing():
             added = self.events.trained(state)
@@ -143,7 +143,7 @@ class MiniEpochOrchestrator:
 
     def train(self, state: RunState) -> RunState:
         """The rest of the mini-epoch's batches; their metrics, unless a signal or the clock came first."""
-        self.stream.begin_mini_epoch()
+        state = replace(state, cursor=self.stream.begin_mini_epoch())
         best = state.standing.best
         running = self.trainer.running_metrics if isinstance(self.trainer, ShowsLosses) else dict[str, Any]
         batches = self.stream.batches(

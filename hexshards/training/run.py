@@ -124,6 +124,7 @@ def _orchestrator(
             resume=spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume),
             process_group=process_group,
             growing_data=None if spec.mix else growth,
+            grow=spec.grow,
             reader=reader,
         ),
     )

@@ -13,7 +13,7 @@ from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.growing_data import GrowingData
-from hexshards.training.options import TRAIN
+from hexshards.training.options import TRAIN, Grow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class RunSettings:
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
     growing_data: GrowingData | None = None
     """Finds the dataset again when it has grown."""
+    grow: Grow = TRAIN.grow
+    """When it is looked for: before an epoch, or also before a mini-epoch, which then begins one."""
     reader: Reader = field(default_factory=Reader)
     """Reads the checkpoint to go on from; whoever looked into it before the run gives the one that did."""
 

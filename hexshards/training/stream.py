@@ -14,6 +14,7 @@ from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.growing_data import GrowingData
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
+from hexshards.training.options import Grow
 from hexshards.training.protocols import BatchLike, CountsSkipped, TrainLoader
 from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.tracking.stopwatch import Stopwatch
@@ -31,11 +32,12 @@ class BatchStream:
         watch: Stopwatch,
         process_group: ProcessGroup,
         growing_data: GrowingData | None = None,
+        grow: Grow = "epoch",
         on_growth: Callable[[int, int], None],
     ) -> None:
         self.loader, self.plan = loader, plan
         self._watch, self._process_group = watch, process_group
-        self._growing_data, self._on_growth = growing_data, on_growth
+        self._growing_data, self._grows_at, self._on_growth = growing_data, grow, on_growth
         self.begin(Cursor())
 
     def begin(self, cursor: Cursor, *, resumed_from: Path | None = None) -> None:
@@ -82,11 +84,14 @@ class BatchStream:
         """Whether the epoch's last batch is done."""
         return self.plan.epoch_over(self.cursor, self.loader)
 
-    def begin_mini_epoch(self) -> None:
+    def begin_mini_epoch(self) -> Cursor:
         """A mini-epoch begins, or goes on; where an epoch begins, with the dataset as it is now."""
         if self.cursor.epoch_batches == 0 < self.cursor.samples_seen:
             self._grow()
+        elif self._grows_at == "mini-epoch" and self.cursor.mini_batches == 0 < self.cursor.epoch_batches:
+            self._grow(within=True)
         self._skipped_before = self._skipped()
+        return self.cursor
 
     def skipped(self) -> dict[str, int] | None:
         """Damaged blocks and positions lost with them since the mini-epoch began; None where nobody counts."""
@@ -106,17 +111,24 @@ class BatchStream:
         """Let go what is read ahead."""
         self._open = None
 
-    def _grow(self) -> None:
-        """Go on with the dataset as it is now, at the beginning of an epoch; tell how many samples it has more."""
-        if self._growing_data is None:
+    def _grow(self, *, within: bool = False) -> None:
+        """Go on with the dataset as it is now, at the beginning of an epoch; tell how many samples it has more.
+
+        within: where it is larger, the epoch at work ends here, unless it is the last.
+        """
+        if self._growing_data is None or (within and self.cursor.epoch >= self.plan.limits.epochs):
             return
-        before = self.loader
+        before, known = self.loader, self.loader.index.fingerprint
         # rank 0 looks, so that all see the same
-        newest = self._growing_data.newest(before.index.fingerprint) if self._process_group.rank == 0 else None
+        newest = self._growing_data.newest(known, larger=within) if self._process_group.rank == 0 else None
         newest = self._process_group.same(newest)
-        if newest != before.index.fingerprint:
-            self.loader = self._growing_data.grown(newest, before)
-            self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
+        if newest == known:
+            return
+        if within:
+            self.cursor = self.cursor.after_epoch(crossing=self.plan.cross_epochs)
+            self._open = self._resumed_from = None
+        self.loader = self._growing_data.grown(newest, before, later=int(within))
+        self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
 
     def _close_epoch(self) -> None:
         if self._next() is not None:  # where there is none, the loader moves on to its next epoch

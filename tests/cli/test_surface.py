@@ -39,7 +39,7 @@ SURFACE = {
     "--heads=policy,value; --value-output=logit; --ema=0.0; --schedule=constant; "
     "--warmup-samples=20000; --schedule-samples=0; --schedule-factor=0.1; --precision=float32; "
     "--accumulate=1; --compile; --channels-last/--no-channels-last; --mini-epoch-samples=200000; --mini-epoch-batches; "
-    "--cross-epochs; --val-every=1; --val-samples; --diagnose=8192; --epochs=1; --max-samples; "
+    "--cross-epochs; --grow=epoch; --val-every=1; --val-samples; --diagnose=8192; --epochs=1; --max-samples; "
     "--max-time; --patience; --best-by=val.loss; --min-improvement=0.0; --keep-last; --keep-every; "
     "--batch-size=256; --channels=32; --blocks=4; --dropout=0.0; --model; --model-args=; --init-from; "
     "--augment=random; --policy-target=played; --seed=0; --num-workers=0; --threads; --streams=1; --mix=; "

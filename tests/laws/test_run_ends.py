@@ -481,6 +481,39 @@ def test_what_is_added_during_a_run_is_seen_from_the_next_epoch_on_wherever_the_
         assert weights(tmp_path / f"run{at}", last) == weights(tmp_path / "whole", last)
 
 
+def test_a_run_that_grows_at_mini_epochs_ends_an_epoch_where_files_were_added_wherever_it_is_stopped(growing, tmp_path):
+    before, after, _ = growing
+    larger = read_index(after).splits["train"].positions
+
+    def go(name: str, *, stop_at: int = 0) -> Outcome:
+        data = tmp_path / f"data-{name}"
+        if not data.exists():
+            shutil.copytree(before, data)
+        trained = 0
+
+        def grow(event: Event) -> None:
+            nonlocal trained
+            if isinstance(event, MiniEpochTrained):
+                trained += 1
+                if (event.epoch, event.mini_epoch) == (1, 1):
+                    put(data, after)
+                if trained == stop_at:
+                    event.stop("here")
+
+        return runs.train(spec(data, tmp_path / name, epochs=2, grow="mini-epoch", diagnose=0), hooks=[grow])
+
+    outcome = go("whole")
+    lines = log_lines(tmp_path / "whole")
+    assert outcome.samples_seen == lines[0]["samples_seen"] + larger
+    assert [line["epoch"] for line in lines[:3]] == [1, 2, 2]
+    assert [line["dataset"] for line in lines[:2]] == [read_index(data).fingerprint for data in (before, after)]
+    assert go("run", stop_at=1).stopped == "here"
+    go("run")
+    assert log_lines(tmp_path / "run") == lines
+    last = names(tmp_path / "whole")[-1]
+    assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
+
+
 def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_run_is_stopped(growing, tmp_path):
     small = shutil.copytree(growing[0], tmp_path / "small")
     for source in processed(tmp_path / "more", games=6, seed=9, games_per_file=2):

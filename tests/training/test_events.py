@@ -114,7 +114,7 @@ def test_what_hooks_return_joins_the_record_and_two_may_not_say_the_same():
 
 
 def test_a_record_says_where_and_what_and_how_fast():
-    speed = {"samples_per_s": 9.0, "waiting": 0.1, "skipped": None, "seconds": 3.0}
+    speed = {"samples_per_s": 9.0, "waiting": 0.1, "skipped": None, "dataset": "abc", "seconds": 3.0}
     record = record_of(STATE, {"loss": 0.7}, {"norm": 1.0}, checkpoint=Path("run/a.pt"), speed=speed)
     assert (record["epoch"], record["mini_epoch"], record["samples_seen"]) == (2, 3, 40)
     assert (record["train"], record["learning_rate"], record["val"]) == ({"loss": 0.5}, 0.1, {"loss": 0.7})

@@ -68,6 +68,8 @@ class MiniEpochReport:
     skipped: Mapping[str, int] | None
     """Damaged blocks passed over meanwhile, and positions lost with them; None where the loader does not count."""
     learning_rate: float | None
+    dataset: str
+    """Fingerprint of the dataset that its last batch came from; a run's folder keeps the index of each that grew."""
     checkpoint: Path
     seconds: float
     """The run's time so far, over all its starts, before this checkpoint is written."""
