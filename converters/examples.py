@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.machine import Array, DType, Global, Member
-from hexshards.conversion.pickles.scanner import DictsOfKind, SimilarDicts, distinct, joined
+from hexshards.conversion.pickles.scanner import DictsOfKind, SimilarDicts, joined
 from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
 from hexshards.converters import optional_keys
@@ -26,7 +26,7 @@ from hexshards.errors import printable
 from hexshards.game.board import BLUE, RED
 from hexshards.game.columns import UNKNOWN, VISITS
 from hexshards.game.positions import Positions, concat
-from hexshards.game.validation import Draft, Reject, admit
+from hexshards.game.validation import Draft, Plain, Reject, admit, plainly
 from hexshards.units import counted
 
 MAX_NAME_CHARS = 4096
@@ -157,13 +157,13 @@ class Examples:
             yield self._single(single[start : start + SINGLE_EXAMPLES])
 
     def _draft(self, part: ExampleColumns) -> Draft:
-        columns = {name: column for name, column in part.items() if name not in ("number", "boards")}
-        return Draft(
-            side=self.side,
-            boards=part["boards"].reshape(-1, 2, self.side, self.side),
-            places=_Places(part["number"]),
-            **columns,
-        )
+        held = {name: column for name, column in part.items() if name not in ("number", "boards", "stones", "moves")}
+        plain = Plain(part["stones"], part["moves"]) if "stones" in part else None
+        if plain:
+            held |= {"boards": np.zeros((0, 2 * self.side**2)), "policy": np.zeros((0, self.side**2), np.float32)}
+        else:
+            held["boards"] = part["boards"].reshape(-1, 2, self.side, self.side)
+        return Draft(side=self.side, places=_Places(part["number"]), plain=plain, **held)
 
     # one at a time --------------------------------------------------------------------------------------------------
 
@@ -369,17 +369,20 @@ class _ColumnReaders:
         for column, value in self.constants.items():
             columns[column] = np.full(count, value, dtype=np.int64)
         for column, (slot, meaning) in self.readers.items():
-            numbers = dicts.numbers(slot)
+            seen, numbers = dicts.distinct(slot)
             refers = slot.opcode in (pickle.BINGET, pickle.LONG_BINGET)
-            seen = distinct(numbers)
-            known = [meaning(dicts.meaning(number) if refers else number) for number in seen.tolist()]
-            columns[column] = np.array(known, dtype=np.int64)[np.searchsorted(seen, numbers)]
+            known = np.array([meaning(dicts.meaning(n) if refers else n) for n in seen.tolist()], dtype=np.int64)
+            columns[column] = known.repeat(count) if numbers is None else known[np.searchsorted(seen, numbers)]
         return columns
 
     def arrays(self, dicts: DictsOfKind, rows: slice) -> ExampleColumns:
-        """Boards and policies of some of the examples."""
+        """Boards and policies of some of the examples; stones and moves where all are plainly sound."""
         leaves, count = self.template.leaves, len(dicts.starts[rows])
-        boards = dicts.blobs(leaves[("board", "data")], rows).view("<f4")
+        policies = dicts.places(leaves[("policy", "data")], rows) if self.has_policy else None
+        board = leaves[("board", "data")]
+        if plain := plainly(dicts.repeats.bytes, dicts.places(board, rows), policies, side=self.side):
+            return plain._asdict()
+        boards = dicts.blobs(board, rows).view("<f4")
         if not self.has_policy:
             return {"boards": boards, "policy": np.zeros((count, self.side**2), dtype=np.float32)}
         return {"boards": boards, "policy": dicts.blobs(leaves[("policy", "data")], rows).view("<f4")}

@@ -160,7 +160,7 @@ class WorkSpec:
     max_rejects: int = option(
         0, "Examples, or lines of games, that may be left out as faulty.", least=0, shapes="nothing"
     )
-    memory: int | str = option("1GiB", "What all processes together may hold, like 512MiB.", shapes="nothing")
+    memory: int | str = option("2GiB", "What all processes together may hold, like 512MiB.", shapes="nothing")
 
     def __post_init__(self) -> None:
         fit_fields(self)

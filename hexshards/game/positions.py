@@ -151,6 +151,8 @@ def concat(parts: Sequence[Positions]) -> Positions:
     """
     if not parts:
         raise ValueError("concat needs at least one part")
+    if len(parts) == 1:
+        return parts[0].having(in_order(parts[0].optional))
     if any(part.soft for part in parts):
         parts = [part.softened() for part in parts]
     optional = in_order(column for part in parts for column in part.optional)

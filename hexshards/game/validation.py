@@ -34,11 +34,19 @@ class Reject(NamedTuple):
     """What stood there."""
 
 
+class Plain(NamedTuple):
+    """Boards and policies that are sound, packed as in Positions: stones (P, W), and moves (P,), -1 for none."""
+
+    stones: NDArray[np.uint8]
+    moves: NDArray[np.int16]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draft:
     """Positions as a source file states them, of the right shapes but otherwise unchecked.
 
-    boards (P, 2, S, S) of any real dtype. policy (P, C) float32, ignored where ``has_policy`` (P,) is false.
+    boards (P, 2, S, S) of any real dtype. policy (P, C) float32, ignored where ``has_policy`` (P,) is false. Both are
+    ignored where ``plain`` is given.
     value (P,) float64. player (P,) int8 and ply (P,), the stones on the board, as the file states them, UNKNOWN where
     it does not. source, game, plies, tier (P,) integers as in Positions. places: where in the file each stands.
     """
@@ -57,27 +65,52 @@ class Draft:
     places: Sequence[str]
     optional: Mapping[Column, Array] = field(default_factory=dict)
     """Optional columns of floats or whole numbers; what is beyond the bounds of one is a fault."""
+    plain: Plain | None = None
+    """What ``plainly`` found in the place of boards and policies."""
+
+
+Pack = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64] | None, int], tuple[Array, Array] | None]
+"""Packs floats that begin at some bytes, where all are sound (hexshards.game.packing_compiled)."""
+
+_pack_first = list[Pack]()
+
+
+def pack_first(pack: Pack) -> None:
+    """From now on floats are made of boards and policies only where ``pack`` does not find them sound."""
+    _pack_first[:] = [pack]
+
+
+def plainly(
+    data: NDArray[np.uint8], boards: NDArray[np.int64], policies: NDArray[np.int64] | None, *, side: int
+) -> Plain | None:
+    """Boards and policies, None for none, of float32 that begin at some bytes; None where not all are surely sound."""
+    packed = _pack_first[0](data, boards, policies, side) if _pack_first else None
+    return Plain(*packed) if packed else None
 
 
 def admit(draft: Draft) -> tuple[Positions, list[Reject]]:
     """Validate a draft: its sound positions in their order, and a reject for each of the others."""
-    stones, plain = _stones(draft)
-    packed = np.packbits(stones, axis=1)
+    if draft.plain:
+        packed, target = draft.plain
+        rows, entries, policies = np.zeros(0, dtype=np.int64), list[_Rule](), list[_Rule]()
+    else:
+        stones, plain = _stones(draft)
+        packed, target = np.packbits(stones, axis=1), _single_moves(draft)
+        rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
+        entries, policies = _entry_rules(draft, stones, plain=plain), _policy_rules(draft, stones, target, rows)
     ply, blue = _counts(packed), _counts(packed & _blue_bits(draft.side))
-    target = _single_moves(draft)
-    rows = np.flatnonzero(draft.has_policy & (target == NO_POLICY))  # whose policies need a closer look
-    rules = [*_board_rules(draft, stones, ply, blue, plain=plain), *_target_rules(draft, stones, target, rows)]
+    rules = [*entries, *_count_rules(draft, ply, blue), *policies, _value_rule(draft.value)]
     for kind, column in draft.optional.items():
-        rules += visit_rules(column, taken_cells(stones)) if kind == VISITS else [_bounds_rule(kind, column)]
+        rules += visit_rules(column, _taken(packed, draft.side)) if kind == VISITS else [_bounds_rule(kind, column)]
     faulty, rejects = np.logical_or.reduce([bad for _, bad, _ in rules]), list[Reject]()
     for row in np.flatnonzero(faulty).tolist():
         reason, _, finding = next(rule for rule in rules if rule[1][row])
         rejects.append(Reject(draft.places[row], reason, str(finding(row))))
-    sound = ~faulty
+    sound = ~faulty if rejects else slice(None)  # which copies nothing
     kept = Positions(
         side=draft.side,
         stones=packed[sound],
-        policy=_policy_column(draft, target, sound, rows[sound[rows]]),
+        policy=_policy_column(draft, target, sound, rows[~faulty[rows]]),
         player=(2 * blue - ply)[sound].astype(np.uint8),
         value=draft.value[sound].astype(np.float32),
         source=draft.source[sound].astype(np.uint32),
@@ -94,6 +127,11 @@ def taken_cells(stones_PB: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which cells have a stone, (P, C), on unpacked boards (P, 2 * C)."""
     blue, red = np.split(stones_PB, 2, axis=1)
     return np.asarray(blue | red)
+
+
+def _taken(packed: NDArray[np.uint8], side: int) -> NDArray[np.bool_]:
+    """Which cells have a stone, (P, C), on packed boards."""
+    return taken_cells(np.unpackbits(packed, axis=1, count=2 * side**2).view(np.bool_))
 
 
 def _bounds_rule(kind: Column, column: Array) -> _Rule:
@@ -155,14 +193,16 @@ def _single_moves(draft: Draft) -> NDArray[np.int16]:
 
 
 def _policy_column(
-    draft: Draft, target: NDArray[np.int16], sound: NDArray[np.bool_], soft: NDArray[np.int64]
+    draft: Draft, target: NDArray[np.int16], sound: NDArray[np.bool_] | slice, soft: NDArray[np.int64]
 ) -> NDArray[np.int16] | NDArray[np.float16]:
     """Moves of the sound rows; distributions, all zero for none, when any of ``soft`` rows is one."""
+    if not len(soft):
+        return target[sound]
     dense = draft.policy[soft]
     single = (np.count_nonzero(dense, axis=1) == 1) & (dense == 1).any(axis=1)  # -0.0 is 0 here
     if single.all():
         target = target.copy()
-        target[soft] = dense.argmax(axis=1) if len(soft) else NO_POLICY
+        target[soft] = dense.argmax(axis=1)
         return target[sound]
     policy = np.zeros((len(target), draft.side**2), dtype=np.float16)
     moves = np.flatnonzero(target >= 0)
@@ -181,15 +221,10 @@ def _any(entries: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(entries.any(axis=1)) if entries.any() else np.zeros(len(entries), dtype=bool)
 
 
-def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Array, *, plain: bool) -> list[_Rule]:
-    """Faults of boards; ``ply`` and ``blue`` (P,) count all stones and those of BLUE. plain: entries are 0 and 1."""
+def _entry_rules(draft: Draft, stones: NDArray[np.bool_], *, plain: bool) -> list[_Rule]:
+    """Faults of the entries of boards. plain: these are 0 and 1."""
     boards, cells = draft.boards.reshape(stones.shape), draft.side**2
     twice = stones[:, :cells] & stones[:, cells:]
-    lead = 2 * blue - ply
-
-    def count(row: int) -> str:
-        return f"{blue[row]} BLUE and {ply[row] - blue[row]} RED"
-
     return [
         (
             "board entry neither 0 nor 1",
@@ -201,6 +236,17 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Arra
             _any(twice),
             lambda row: f"cell {np.flatnonzero(twice[row])[0]}",
         ),
+    ]
+
+
+def _count_rules(draft: Draft, ply: Array, blue: Array) -> list[_Rule]:
+    """Faults of the numbers of stones; ``ply`` and ``blue`` (P,) count all and those of BLUE."""
+    lead = 2 * blue - ply
+
+    def count(row: int) -> str:
+        return f"{blue[row]} BLUE and {ply[row] - blue[row]} RED"
+
+    return [
         ("impossible stone counts", (lead < 0) | (lead > 1), count),
         (
             "player to move contradicts the stones",
@@ -220,10 +266,14 @@ def _board_rules(draft: Draft, stones: NDArray[np.bool_], ply: Array, blue: Arra
     ]
 
 
-def _target_rules(
+def _value_rule(value: NDArray[np.float64]) -> _Rule:
+    return "value outside 0 to 1", ~((value >= 0) & (value <= 1)), lambda row: value[row]
+
+
+def _policy_rules(
     draft: Draft, stones: NDArray[np.bool_], target: NDArray[np.int16], rows: NDArray[np.int64]
 ) -> list[_Rule]:
-    """Faults of policies and values; ``rows`` are those whose policies are not plainly one move or none."""
+    """Faults of policies; ``rows`` are those whose policies are not plainly one move or none."""
     cells = draft.side**2
     policy, place = draft.policy[rows], {row: at for at, row in enumerate(rows.tolist())}
     occupied = stones[rows, :cells] | stones[rows, cells:]
@@ -254,5 +304,4 @@ def _target_rules(
             lambda row: f"sum {total[place[row]]:.6g}",
         ),
         ("policy on an occupied cell", on_stone | spread(np.asarray(taken.any(axis=1))), stone),
-        ("value outside 0 to 1", ~((draft.value >= 0) & (draft.value <= 1)), lambda row: draft.value[row]),
     ]

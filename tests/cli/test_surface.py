@@ -16,12 +16,12 @@ SURFACE = {
     "convert": "SOURCES; --out!; --val-fraction=0.02; --test-fraction=0.0; --seed=0; --shard-positions=262144; "
     "--block-positions=8192; --codec=zstd; --positions=all; --unfinished=reject; --side; --games=; --v1-value=check; "
     "--keep-duplicates; "
-    "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=1GiB; --generation; "
+    "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=2GiB; --generation; "
     "--append; --dry-run; --json",
     "watch": "INBOX; --dataset!; --every=30s; --once; --val-fraction=0.02; --test-fraction=0.0; --seed=0; "
     "--shard-positions=262144; --block-positions=8192; --codec=zstd; --positions=all; --unfinished=reject; --side; "
     "--games=; --v1-value=check; "
-    "--keep-duplicates; --bake-symmetries; --dedupe=none; --workers; --max-rejects=0; --memory=1GiB; --json",
+    "--keep-duplicates; --bake-symmetries; --dedupe=none; --workers; --max-rejects=0; --memory=2GiB; --json",
     "compact": "DATASET; --keep=1; --held-out; --dry-run; --json",
     "info": "DATASET; --where=; --sources=; --shards=; --window=; --per-game; --json",
     "verify": "DATASET; --leakage; --cache; --json",

@@ -172,7 +172,7 @@ def test_nobody_imports_a_converter():
     assert not [path.name for path in FILES if "converters" in ours(path)]
 
 
-COMPILED = {"expand_compiled.py", "lookahead_compiled.py", "validation_compiled.py"}
+COMPILED = {"expand_compiled.py", "lookahead_compiled.py", "packing_compiled.py", "validation_compiled.py"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Both find the same dicts.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ import numpy as np
 
 from hexshards.conversion.pickles.templates import Anchor, Bytes, Numbers, Template, bytes_at
 from hexshards.errors import escaped
+from hexshards.game.validation import pack_first
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def _compiled() -> Callable[[Bytes], Lookahead] | None:
     """The compiled way; None where numba is not installed or has no folder for what it compiles."""
     try:
         from hexshards.conversion.pickles.lookahead_compiled import CompiledLookahead
+        from hexshards.game.packing_compiled import pack
     except ImportError:
         return None
     except RuntimeError as error:
@@ -64,6 +67,8 @@ def _compiled() -> Callable[[Bytes], Lookahead] | None:
             "pickles are read by NumPy: %s. Set NUMBA_CACHE_DIR to a folder that can be written", escaped(error)
         )
         return None
+    if sys.byteorder == "little":
+        pack_first(pack)
     return CompiledLookahead
 
 

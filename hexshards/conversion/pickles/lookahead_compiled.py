@@ -67,6 +67,7 @@ class CompiledLookahead:
 
     def __init__(self, data: Bytes) -> None:
         self.bytes = data
+        self.out = np.empty((2, RUN_DICTS), dtype=np.int64)
         self.lengths = np.zeros(0, dtype=np.int64)
         self.counts = np.zeros(0, dtype=np.int64)
         self.firsts = np.zeros(1, dtype=np.int64)  # where the words of each kind begin
@@ -87,7 +88,7 @@ class CompiledLookahead:
 
     def run(self, at: int) -> tuple[Numbers, Numbers]:
         """The dicts that lie one after another from a place on, at most RUN_DICTS."""
-        starts, kinds = np.empty((2, RUN_DICTS), dtype=np.int64)
+        starts, kinds = self.out
         tables = self.lengths, self.firsts, self.offsets, self.own, self.same
         order = np.argsort(-self.counts, kind="stable")
         count = walk(self.bytes.ctypes.data, at, len(self.bytes), order, *tables, starts, kinds)

@@ -53,6 +53,8 @@ class DictsOfKind:
     starts: Numbers
     short: Bytes
     """What Template.extract takes of each."""
+    varies: Bytes
+    """Zeros where all of them have the same there."""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -62,13 +64,25 @@ class DictsOfKind:
         dtype = "<i4" if slot.opcode == pickle.BININT else f"<u{slot.width}"
         return self._bytes(slot).view(dtype).reshape(-1).astype(np.int64)
 
+    def distinct(self, slot: Slot) -> tuple[Numbers, Numbers | None]:
+        """The different ones of ``numbers``, sorted; and all of them, or None where all are one."""
+        if slot.width < LONG_BYTES and not self.varies[self.template.short(slot)].any():
+            first = DictsOfKind(self.repeats, self.template, self.starts[:1], self.short[:1], self.varies)
+            return first.numbers(slot), None
+        numbers = self.numbers(slot)
+        return distinct(numbers), numbers
+
     def floats(self, slot: Slot) -> NDArray[np.float64]:
         """Fractions in a slot."""
         return self._bytes(slot).view(">f8").reshape(-1).astype(np.float64)
 
     def blobs(self, slot: Slot, rows: slice) -> Bytes:
         """The bytes in a slot of some of the dicts: (rows, width) uint8."""
-        return bytes_at(self.repeats.bytes, self.starts[rows] + slot.offset, slot.width)
+        return bytes_at(self.repeats.bytes, self.places(slot, rows), slot.width)
+
+    def places(self, slot: Slot, rows: slice) -> Numbers:
+        """Where in ``repeats.bytes`` a slot of some of the dicts lies."""
+        return self.starts[rows] + slot.offset
 
     def meaning(self, entry: int) -> Any:
         """The memo entry of a number."""
@@ -133,7 +147,7 @@ class _Repeats:
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         self.templates: list[Template] = []
         self.lookahead = lookahead_for(self.bytes)
-        self.extracted: dict[int, tuple[Numbers, Bytes]] = {}  # of each kind, where it was asked for last
+        self.extracted: dict[int, tuple[Numbers, Bytes, Bytes]] = {}  # of each kind, where it was asked for last
         self.taken: list[SimilarDicts] = []
         self.bases: list[Numbers] = []  # memo entries made before each dict of ``taken``
         self.memo: dict[int, object] = {}  # the machine's while it runs, then what dicts refer to
@@ -193,11 +207,13 @@ class _Repeats:
     def of_kind(self, kind: int, starts: Numbers) -> DictsOfKind:
         """Dicts of a kind that begin at some places, in their order."""
         template = self.templates[kind]
-        known, short = self.extracted.get(kind, (starts[:0], None))
-        if short is None or not np.array_equal(known, starts):
-            short = template.extract(self.bytes, starts)
-            self.extracted[kind] = starts, short
-        return DictsOfKind(self, template, starts, short)
+        held = self.extracted.get(kind)
+        if held is None or not np.array_equal(held[0], starts):
+            words = template.extract(self.bytes, starts).view(np.uint64)
+            varies = np.bitwise_or.reduce(words ^ words[0], axis=0)
+            held = starts, words.view(np.uint8), varies.view(np.uint8)
+            self.extracted[kind] = held
+        return DictsOfKind(self, template, *held)
 
     # at the end: looking back -----------------------------------------------------------------------------------------
 
@@ -215,10 +231,10 @@ class _Repeats:
             earliest = bases[mine]
             for slot in dicts.template.slots:
                 if slot.opcode in GETS:
-                    entries = dicts.numbers(slot)
-                    if (entries >= earliest).any():
+                    entries, each = dicts.distinct(slot)
+                    if (entries >= earliest.min() if each is None else each >= earliest).any():
                         raise LookupError
-                    self._look_up(distinct(entries).tolist(), meanings, dicts.template.fixed.get(slot))
+                    self._look_up(entries.tolist(), meanings, dicts.template.fixed.get(slot))
         self.memo, self.taken, self.bases = meanings, [], []
 
     def _look_up(self, entries: Sequence[int], meanings: dict[int, object], meaning: object) -> None:
@@ -246,8 +262,6 @@ def _check_cuts(dicts: DictsOfKind, cuts: Numbers) -> None:
 
 def distinct(numbers: Numbers) -> Numbers:
     """The different ones of some numbers, sorted; small ones are counted, which is faster than np.unique."""
-    if (numbers == numbers[0]).all():
-        return numbers[:1]
     low, high = int(numbers.min()), int(numbers.max())
     if high - low >= 1 << 20:
         return np.unique(numbers)
