@@ -99,9 +99,9 @@ def _orchestrator(
         came_down, run, lambda home: _loader(spec, home, split="train", device=device, process_group=process_group)
     )
     train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
+    trainer = _trainer(spec, train_loader, device, process_group)  # what is refused leaves no folder behind
     growth.put_aside(train_loader.index)
     val_loader = _val_loader(spec, growth, train_loader, device=device, process_group=process_group)
-    trainer = _trainer(spec, train_loader, device, process_group)
     diagnoses = [Diagnosis(trainer, val_loader, positions=spec.diagnose)] if val_loader and spec.diagnose else []
     return MiniEpochOrchestrator(
         trainer,

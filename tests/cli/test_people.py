@@ -90,6 +90,7 @@ def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command
         ("train {0}/data --run {1}/new --resume {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
         ("train {0}/data --run {1}/new --init-from {1}/no.pt", "{1}/no.pt: no such file"),
         ("train {0}/data --run {1}/new --init-from {1}", "{1} is a folder: name a file of weights in it"),
+        ("train {0}/data --run {1}/new --model no:network", "model no:network cannot be found: No module named 'no'"),
         ("export {1}/bets.pt --format hex_ai --out {1}", "{1}/bets.pt: no such file. Did you mean best.pt?"),
         ("export {1} --format state-dict --out {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
         ("convert {0}/files --out {1}/best.pt", "is a file, where a folder is needed"),
@@ -101,6 +102,8 @@ def test_a_path_of_another_kind_than_is_asked_for_is_wrong_usage(command, told, 
     (tmp_path / "folder.html").mkdir()
     ended = call(*command.format(data.parent, tmp_path).split(), code=2)
     assert f"error: {told.format(data.parent, tmp_path)}" in ended.output or told in ended.output
+    # but for a checkpoint, which is looked for in the run, all is refused before anything is written
+    assert not (tmp_path / "new").exists() or "--resume" in command
 
 
 def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):
