@@ -36,6 +36,8 @@ LISTED_HEADERS = 20
 _MARK = re.compile(r"\n<!-- written by hexshards publish: ([0-9a-f]{64}) -->\n\Z")
 """The last line, with the SHA-256 of all before it."""
 
+_HEAD_ALONE = re.compile(r"---\s*\n(?:(?!---).*\n)*---\s*\Z")
+
 
 def preview_name(split: str) -> str:
     """Where a split's preview is."""
@@ -72,9 +74,9 @@ def card_of(card: Card) -> str:
 
 
 def untouched(there: str) -> bool:
-    """Whether a card is as ``card_of`` wrote it, and nobody edited it since."""
+    """Whether nobody wrote in a card: it is as ``card_of`` made it, or a head alone, as a new repository's may be."""
     mark = _MARK.search(there)
-    return mark is not None and _digest(there[: mark.start()]) == mark[1]
+    return _HEAD_ALONE.match(there) is not None or (mark is not None and _digest(there[: mark.start()]) == mark[1])
 
 
 def _digest(body: str) -> str:
@@ -124,7 +126,7 @@ def _splits(card: Card) -> str:
 
 def _preview(card: Card) -> str:
     rows = [(each.name, each.kind, each.doc) for each in fields_of(card.index)]
-    rows.append(("split", "string", "train, val or test"))
+    rows.append(("split", "string", " or ".join(card.index.splits)))
     said = table(["Column", "Type", "Meaning"], rows, names=(0, 1))
     return f"## The preview's columns\n\nA row is one position.\n\n{said}"
 

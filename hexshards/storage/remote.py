@@ -188,7 +188,8 @@ def _cause(error: Exception) -> str:
 
 def _lasting(error: Exception) -> bool:
     """Whether trying again is of no use: the server understood and refused."""
-    status = getattr(error, "status", 0)
+    # aiohttp's have a status, the hub's a response with one
+    status = getattr(error, "status", 0) or getattr(getattr(error, "response", None), "status_code", 0)
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 416, 425, 429)
     # botocore's have no types that can be named without it
     without_rights = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")

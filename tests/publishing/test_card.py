@@ -235,6 +235,8 @@ def test_a_card_knows_whether_it_was_edited(index):
     assert not untouched(said.replace("games", "game", 1))
     assert not untouched("# A project of mine\n")
     assert not untouched(said + "more\n")
+    assert untouched("---\nlicense: mit\n---\n")
+    assert not untouched("---\nlicense: mit\n---\n# Mine\n")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.cli import call
 from helpers.processes import wait_for
 from helpers.small_data import dataset, files_of
 from helpers.small_server import serving
-from helpers.stand_in_hub import hub
+from helpers.stand_in_hub import Hub, hub
 
 import hexshards
 
@@ -247,6 +248,43 @@ def test_the_hub_gets_a_card_at_its_top_and_no_metadata_that_it_makes_itself(dat
         card = there.files["me/games/README.md"].decode()
     assert 'load_dataset("me/games", split="train")' in card
     assert f'hexshards.loader("{URL}"' in card
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(403, 1), (429, 2)])
+def test_what_the_hub_refuses_is_told_at_once_and_what_it_may_take_later_is_tried_again(
+    data, monkeypatch, status, attempts
+):
+    class Refused(Exception):
+        response = SimpleNamespace(status_code=status)
+
+    def refuse(self, *arguments, **options):
+        asked.append(arguments)
+        if len(asked) < 2 or status == 403:
+            raise Refused("You do not have write access")
+        return put(self, *arguments, **options)
+
+    asked, put = [], Hub.put_file
+    monkeypatch.setattr(Hub, "put_file", refuse)
+    with hub():
+        if status == 403:
+            with pytest.raises(hexshards.DataError, match=r"could not be written, 1 attempt in .* write access"):
+                publish(data, URL)
+            assert len(asked) == attempts
+        else:
+            publish(data, URL)
+            assert asked[0] == asked[1]
+
+
+def test_a_place_that_is_not_there_is_named(data, monkeypatch):
+    def missing(self, *arguments, **options):
+        raise FileNotFoundError("me/games")
+
+    monkeypatch.setattr(Hub, "put_file", missing)
+    with (
+        hub(),
+        pytest.raises(hexshards.DataError, match=r"there is no place to write it. Make the bucket or the repository"),
+    ):
+        publish(data, URL)
 
 
 def test_what_is_missing_to_publish_with_is_named(data, tmp_path, monkeypatch):
