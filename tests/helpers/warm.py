@@ -9,6 +9,7 @@ it takes) is for ``subprocess``. This file run as a program is the process from 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import json
 import os
@@ -22,11 +23,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 PRELOADED = ("torch", "torch.utils.data", "numba", "numpy", "webdataset", "fsspec", "msgspec", "typer", "rich")
+# what torch imports by itself in the first step of an optimizer takes as long as torch
+PRELOADED += ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg")
 CONSOLE_SCRIPT = "hexshards"
 
 # the side of the tests ------------------------------------------------------------------------------------------------
@@ -191,9 +195,17 @@ def _open_streams() -> None:
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
 
 
+def _end_with_python() -> None:
+    """End when Python has: what the libraries of torch and LLVM tidy up after that takes half a second."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
+
+
 def _become(asked: dict[str, Any]) -> None:
     """Do what ``python`` would with the command."""
     _open_streams()
+    _end_with_python()
     os.setsid()
     os.chdir(asked["cwd"])
     os.environ.clear()
@@ -220,6 +232,7 @@ def _become(asked: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for module in PRELOADED:
-        __import__(module)
+        with suppress(ModuleNotFoundError):  # what is optional
+            __import__(module)
     gc.freeze()  # what all share is neither looked through nor copied at their ends
     _become(_serve(sys.argv[1]))
