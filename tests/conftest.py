@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import quick
+from helpers import quick, warm
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -56,6 +57,18 @@ def pytest_configure(config: pytest.Config) -> None:
     another on a busy core take many times as long."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    elif config.getoption("numprocesses", None):
+        if not config.getoption("quick"):
+            os.environ[warm.SERVER] = warm.address()  # one for all workers
+        return
+    gc.disable()  # what is collected stays: it need not be looked through, while it comes or later
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
+    if session.config.getoption("quick"):
+        quick.refuse_processes()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -70,11 +83,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         units = [item for item in items if quick.is_unit(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(units)])
         items[:] = units
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.getoption("quick"):
-        quick.refuse_processes()
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from _multiprocessing import SemLock
 
 import pytest
-from helpers import quick, warm
-from helpers.processes import SHARED_MEMORY, left_in_shared_memory, wait_for
+from helpers import quick, warm, warm_worker
+from helpers.processes import SHARED_MEMORY, left_in_shared_memory, processes, wait_for
 
 
 def test_a_quick_test_starts_no_process(pytestconfig):
@@ -45,6 +46,36 @@ def test_a_warm_program_hears_signals_and_one_that_is_left_is_killed():
     with warm.Program(command) as program:
         assert program.poll() is None
     wait_for(lambda: not os.path.exists(f"/proc/{program.pid}"))
+
+
+def test_a_warm_program_ends_with_whoever_asked_for_it_in_whatever_way():
+    with warm.Program([sys.executable, "-c", "import signal; signal.pause()"]) as program:
+        (watcher,) = (parent for pid, parent, _, _ in processes() if pid == program.pid)
+        os.kill(watcher, signal.SIGKILL)
+        wait_for(lambda: not os.path.exists(f"/proc/{program.pid}"))
+
+
+@pytest.mark.parametrize(
+    ("source", "ended"),
+    [
+        ("import os, sys; print(sys.argv[1], os.environ['WHAT']); sys.exit(130)", (130, "word here\n")),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", (-signal.SIGKILL, "")),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", (-signal.SIGTERM, "")),
+    ],
+)
+def test_a_warm_worker_ends_as_its_program(source, ended):
+    command = [sys.executable, warm_worker.__file__, warm.address(), sys.executable, "-c", source, "word"]
+    worker = subprocess.run(command, env={**os.environ, "WHAT": "here"}, capture_output=True, text=True, timeout=60)
+    assert (worker.returncode, worker.stdout) == ended
+
+
+def test_a_warm_worker_passes_on_what_stops_it():
+    source = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('ready', flush=True); signal.pause()"
+    command = [sys.executable, warm_worker.__file__, warm.address(), sys.executable, "-c", source]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout.readline() == "ready\n"
+        worker.terminate()
+        assert worker.wait(60) == 7
 
 
 @pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory is looked at on Linux")

@@ -10,13 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from helpers import warm, warm_worker
 from helpers.steps import Bare, Batch, Drawing, Spoiled, batch, weights
 from hexshards.errors import NonFiniteLoss
 from hexshards.training.distributed import ProcessGroup, here, joined
@@ -34,14 +35,15 @@ EVERYTHING: dict[str, Any] = {"precision": "float16", "ema": 0.9, "clip_norm": 0
 DEADLINE_S = 240
 
 
-def torchrun(processes: int, *command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [*torchrun, *map(str, command)],
+def torchrun(
+    processes: int, *command: str | Path, options: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """What ``torchrun OPTIONS COMMAND`` does, with workers that need not import torch anew."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *options]
+    return warm.run(
+        [sys.executable, *torchrun, "--", warm_worker.__file__, warm.address(), sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
         timeout=DEADLINE_S,
     )
 

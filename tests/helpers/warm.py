@@ -32,24 +32,31 @@ PRELOADED = ("torch", "torch.utils.data", "numba", "numpy", "webdataset", "fsspe
 # what torch imports by itself in the first step of an optimizer takes as long as torch
 PRELOADED += ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg")
 CONSOLE_SCRIPT = "hexshards"
+SERVER = "HEXSHARDS_TESTS_WARM"
+"""Of the environment: where programs are asked for, when those who ask are several."""
 
 # the side of the tests ------------------------------------------------------------------------------------------------
 
 
 @cache
-def _address() -> str:
-    """Where programs are asked for; the first who asks starts it, and it ends with this process."""
+def address() -> str:
+    """Where programs are asked for: what ``SERVER`` says, else what this process starts, which ends with it."""
+    if SERVER in os.environ:
+        return os.environ[SERVER]
     name = f"warm-{os.getpid()}"
-    process = subprocess.Popen(
-        [sys.executable, __file__, name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # how many threads there are is fixed when torch is imported
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    # who asks while it still imports, waits
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind(f"\0{name}")
+        door.listen()
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(door.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[door.fileno()],
+            # how many threads there are is fixed when torch is imported
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     atexit.register(process.communicate)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    return f"\0{name}"
+    return name
 
 
 class Program:
@@ -72,7 +79,7 @@ class Program:
         self._piped = pipe
         asked = {"command": self.args, "cwd": str(cwd or os.getcwd()), "env": dict(env or os.environ)}
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._line.connect(_address())
+        self._line.connect(f"\0{address()}")
         with open(os.devnull, "rb") as nothing:
             own = [nothing.fileno(), writing, self.stderr.fileno()]
             socket.send_fds(self._line, [json.dumps(asked).encode()], own if tty is None else [tty] * 3)
@@ -145,14 +152,10 @@ def run(command: Sequence[Any], *, timeout: float = 300, check: bool = False, **
 # the side of the programs ---------------------------------------------------------------------------------------------
 
 
-def _serve(name: str) -> dict[str, Any]:
+def _serve(handle: int) -> dict[str, Any]:
     """Fork at each request; what comes back is, in the process of a program, what was asked for."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
-        door.bind(f"\0{name}")
-        door.listen()
+    with socket.socket(fileno=handle) as door:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
         while True:
             if sys.stdin in select.select([door, sys.stdin], [], [])[0]:
                 os._exit(0)  # whoever asks has ended
@@ -162,9 +165,10 @@ def _serve(name: str) -> dict[str, Any]:
             line.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     data, handles, _, _ = socket.recv_fds(line, 1 << 20, 3)
-    program = os.fork()
+    watcher, program = os.getpid(), os.fork()
     if program:
         _watch(program, line)
+    _end_with(watcher)
     line.close()
     for number, handle in enumerate(handles):
         os.dup2(handle, number)
@@ -176,7 +180,8 @@ def _watch(program: int, line: socket.socket) -> None:
     """Tell the one who asked how it ended; when nobody listens any more, kill it."""
     for handle in (0, 1):
         os.close(handle)
-    line.send(str(program).encode())
+    with suppress(BrokenPipeError):  # nobody listens already
+        line.send(str(program).encode())
     ends = os.pidfd_open(program)
     if line in select.select([line, ends], [], [])[0]:
         os.kill(program, signal.SIGKILL)
@@ -195,17 +200,22 @@ def _open_streams() -> None:
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
 
 
-def _end_with_python() -> None:
-    """End when Python has: what the libraries of torch and LLVM tidy up after that takes half a second."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):
-        libc.on_exit(libc._exit, None)
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def _end_with(watcher: int) -> None:
+    """End with the one who watches, and when Python has: what libraries of torch and LLVM tidy up then takes long."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != watcher:
+        os._exit(1)
+    if hasattr(LIBC, "on_exit"):
+        LIBC.on_exit(LIBC._exit, None)
 
 
 def _become(asked: dict[str, Any]) -> None:
     """Do what ``python`` would with the command."""
     _open_streams()
-    _end_with_python()
     os.setsid()
     os.chdir(asked["cwd"])
     os.environ.clear()
@@ -235,4 +245,4 @@ if __name__ == "__main__":
         with suppress(ModuleNotFoundError):  # what is optional
             __import__(module)
     gc.freeze()  # what all share is neither looked through nor copied at their ends
-    _become(_serve(sys.argv[1]))
+    _become(_serve(int(sys.argv[1])))

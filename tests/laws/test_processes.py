@@ -77,7 +77,7 @@ OPTIONS: dict[str, Any] = {
 def command(data: Path, run: Path, *, batch_size: int) -> list[str]:
     options = {"run": run, "batch_size": batch_size, **OPTIONS}
     spelled = [str(part) for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    return ["-m", "--", "hexshards", "train", str(data), *spelled]
+    return ["-m", "hexshards", "train", str(data), *spelled]
 
 
 def in_one_process(data: Path, run: Path) -> None:
@@ -111,8 +111,8 @@ def straight(tmp_path_factory) -> Path:
 def stopped(straight) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run of two processes, of which one was killed; torchrun started them again, and one was asked to stop."""
     run = straight / "stopped"
-    arguments = ["--max-restarts", "1", *command(straight / "data", run, batch_size=32)]
-    return run, torchrun(2, *arguments, DYING="")
+    arguments = command(straight / "data", run, batch_size=32)
+    return run, torchrun(2, *arguments, options=["--max-restarts", "1"], DYING="")
 
 
 def test_a_killed_process_ends_the_others_which_say_so_and_torchrun_may_start_them_again(stopped):
