@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +14,15 @@ OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_
 
 def processes():
     """Process, parent, group and command line of all that run."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
-    return [(int(row[0]), int(row[1]), int(row[2]), row[4]) for row in rows if not row[3].startswith("Z")]
+    return [row for folder in Path("/proc").glob("[0-9]*") if (row := _row(folder))]
+
+
+def _row(folder):
+    """None for one that has ended."""
+    with suppress(OSError):
+        state, parent, group = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+        command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return None if state in "ZX" else (int(folder.name), int(parent), int(group), command)
 
 
 SHARED_MEMORY = Path("/dev/shm")

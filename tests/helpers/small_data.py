@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections import Counter, defaultdict
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import zstandard
@@ -24,10 +25,25 @@ def processed(folder, *, games=60, side=SIDE, seed=0, games_per_file=20):
     return write(folder, games=games, side=side, seed=seed, games_per_file=games_per_file)
 
 
+_DATASETS = dict[tuple[tuple[str, str], ...], dict[Path, bytes]]()
+"""Files of the datasets that were made, by their options: conversion is a function of its inputs."""
+
+
 def dataset(folder, **options):
     """A dataset of side 5: 1,117 training positions, a prime number, in 70 blocks of 12 shards; and 192 of val."""
-    made = {name: options.pop(name) for name in ("games", "side", "seed") if name in options}
-    convert(processed(folder / "processed", **made), out=folder / "data", **{**CUT, **options})
+    options = {**CUT, **options}
+    kind = tuple(sorted((name, repr(value)) for name, value in options.items()))
+    if kind not in _DATASETS:
+        made = {name: options.pop(name) for name in ("games", "side", "seed") if name in options}
+        convert(processed(folder / "processed", **made), out=folder / "data", **options)
+        _DATASETS[kind] = {
+            path.relative_to(folder): path.read_bytes()
+            for name in ("processed", "data")
+            for path in (folder / name).iterdir()
+        }
+    for name, data in _DATASETS[kind].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
     return folder / "data"
 
 
@@ -49,6 +65,20 @@ def write_examples(path, entries):
     return path
 
 
+_KINDS = dict[bytes, tuple[np.dtype, tuple[int, ...]]]()
+
+
+def _array(data):
+    """What np.load makes of an .npy file; it reads a header as Python, which takes longer than small blocks do."""
+    header = data[: 10 + int.from_bytes(data[8:10], "little")]
+    if header not in _KINDS:
+        array = np.load(io.BytesIO(data))
+        _KINDS[header] = array.dtype, array.shape
+        return array
+    dtype, shape = _KINDS[header]
+    return np.frombuffer(data, dtype, offset=len(header)).reshape(shape)
+
+
 def columns_of(folder, split, shard="*"):
     """Every column of a split in the order of the dataset, or of a shard, read with tarfile and numpy alone."""
     parts_by_name = defaultdict(list)
@@ -58,7 +88,7 @@ def columns_of(folder, split, shard="*"):
                 data = tar.extractfile(member).read()
                 if member.name.endswith(".zst"):
                     data = zstandard.ZstdDecompressor().decompress(data)
-                parts_by_name[member.name.split(".")[1]].append(np.load(io.BytesIO(data)))
+                parts_by_name[member.name.split(".")[1]].append(_array(data))
     return {name: np.concatenate(parts) for name, parts in parts_by_name.items()}
 
 
@@ -67,9 +97,12 @@ def files_of(folder):
     return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
 
 
+BITS = [[byte >> place & 1 for place in range(7, -1, -1)] for byte in range(256)]
+
+
 def planes_of(column, side=SIDE):
     """One packed position as (2, S, S) stones, bit by bit."""
-    bits = [byte >> place & 1 for byte in column.tolist() for place in range(7, -1, -1)]
+    bits = [bit for byte in column.tolist() for bit in BITS[byte]]
     return np.array(bits[: 2 * side * side], dtype=np.float32).reshape(2, side, side)
 
 
