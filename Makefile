@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 INSTALLED := $(VENV)/.installed
+# of pytest, for two cores: a test waits now and then
+WORKERS ?= 3
 # tests start hundreds of processes: each would compile hexshards anew, and pytest all tests in each of its workers
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -14,7 +16,7 @@ demo: $(BASE)  ## the main job end to end, on data it makes: synth, convert, ver
 	$(BIN)/hexshards demo --out demo
 
 test: $(INSTALLED)  ## all tests; those on real files skip, and say so, where ../shared/data is missing
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 quick: $(INSTALLED)  ## units of every package, for the moment before a commit: no process is started, nothing trained
 	$(BIN)/python -m pytest -q --quick -n 2 --dist loadfile

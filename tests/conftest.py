@@ -35,15 +35,37 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
 
 LONGEST_FIRST = (
     "test_docs.py",
+    "test_faults.py",
     "test_fuzz.py",
-    "test_cli.py",
-    "test_loader.py",
+    "test_killed.py",
     "test_loading_benchmark.py",
-    "test_sweeps.py",
+    "test_loader.py",
     "test_processes.py",
     "test_orchestrator.py",
+    "test_sweeps.py",
+    "test_expand_compiled.py",
     "test_scale.py",
     "test_dedupe.py",
+    "test_processed.py",
+    "test_convert.py",
+    "test_append.py",
+    "test_upload.py",
+    "test_cli.py",
+    "test_terminal.py",
+    "test_trmph.py",
+    "test_executors.py",
+    "test_mixture.py",
+    "test_loader_states.py",
+    "test_dedupe_games.py",
+    "test_protocols.py",
+    "test_training_view.py",
+    "test_imports.py",
+    "test_webdataset_pipeline.py",
+    "test_run_ends.py",
+    "test_window_reader.py",
+    "test_leakage.py",
+    "test_pickles.py",
+    "test_demo.py",
 )
 """Files that take the longest, in this order: begun last, one of them would keep a single core busy at the end."""
 
@@ -77,7 +99,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     names = [item.path.name for item in items]
-    ranks = {name: LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST) for name in names}
+    ranks = {name: LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST) for name in {*names}}
     items.sort(key=lambda item: ranks[item.path.name])
     if config.getoption("quick"):
         units = [item for item in items if quick.is_unit(item)]
