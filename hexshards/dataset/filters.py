@@ -152,7 +152,7 @@ class Selection:
         return "; ".join(parts)
 
     def _filtered(self) -> list[str]:
-        """What shards and filters leave, in words."""
+        """Describe in words what shards and filters leave."""
         parts, of = [], counted(self.total, "position")
         shards = self.blocks.shards
         if len(self.shards) < len(shards):
@@ -203,12 +203,12 @@ class Selection:
         return {**{name: columns[name][rows] for name in names}, "place": self.places(block)[rows]}
 
     def _rows(self, block: int, columns: Columns, epoch: int) -> slice | NDArray[np.int64]:
-        """Which rows of a block an epoch uses."""
+        """Select the rows of a block that an epoch uses."""
         count = int(self.block_rows[block])
         return self._meeting(columns)[:count] if self.filters else slice(count)
 
     def _meeting(self, columns: Columns) -> NDArray[np.int64]:
-        """Which rows meet the filters, of which there is one at least."""
+        """Select the rows that meet the filters, of which there is one at least."""
         return np.flatnonzero(np.logical_and.reduce([each.keeps(columns, self.index.sources) for each in self.filters]))
 
     def _counted(self) -> NDArray[np.int64]:
@@ -241,7 +241,7 @@ def even_shares(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: 
 
 
 def _even(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Rows of each block, so that the shards give ``limit`` in all, in proportion, from their first blocks on."""
+    """Limit the rows of each block: the shards give ``limit`` in all, in proportion, from their first blocks on."""
     before = np.concatenate([[0], np.cumsum(rows)])  # rows before each block
     shares = even_shares(rows, first_block, limit)
     homes = np.repeat(np.arange(len(shares)), np.diff(first_block))
@@ -251,7 +251,7 @@ def _even(rows: NDArray[np.int64], first_block: NDArray[np.int64], limit: int) -
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Names or globs between strokes, in one order."""
+    """Parse names or globs between strokes; sorted."""
     return tuple(sorted(filter(None, (name.strip() for name in text.split("|")))))
 
 

@@ -174,7 +174,7 @@ class Index:
 
 
 def _instead(home: Home) -> str:
-    """What stands where a dataset was looked for, and what to give."""
+    """Suggest what to give, by what stands where a dataset was looked for."""
     path = home.path if isinstance(home, Folder) else None
     if path is not None and path.is_file():
         what = {NAME: "the index of a dataset", ".tar": "a shard"}
@@ -237,7 +237,7 @@ def read_index(dataset: str | Path | Home) -> Index:
 
 
 def _index_of(entry: Entry, apart: dict[str, Any]) -> Index:
-    """Raises ValueError where the entry contradicts itself."""
+    """Build the index of a parsed entry. Raises ValueError where it contradicts itself."""
     said = {name: entry.splits[name] for name in SPLITS if name in entry.splits}
     return Index(
         layout=_layout_of(entry.layout),
@@ -249,7 +249,7 @@ def _index_of(entry: Entry, apart: dict[str, Any]) -> Index:
 
 
 def _layout_of(said: LayoutEntry) -> Layout:
-    """Raises ValueError where it lists what is no column."""
+    """Build the layout of a parsed entry. Raises ValueError where it lists what is no column."""
     listed = () if said.optional is UNSET else tuple(column_of(_by_name(each)) for each in said.optional)
     if in_order(listed) != listed:
         raise ValueError("columns are not in their order, each once - at `$.layout.optional`")

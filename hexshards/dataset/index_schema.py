@@ -35,7 +35,7 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class _Strict(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A field more, or less, is as wrong as one of another type."""
+    """Base of strict schemas: a field more, or less, is as wrong as one of another type."""
 
 
 class Head(msgspec.Struct, frozen=True):

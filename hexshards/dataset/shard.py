@@ -113,7 +113,7 @@ def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout, thre
 
 
 def _packed(blocks: Iterable[Positions], layout: Layout, threads: int) -> Iterator[tuple[int, bytes]]:
-    """Positions and bytes of each block, in their order."""
+    """Pack each block: its positions and bytes, in their order."""
     if threads == 1:
         yield from ((len(block), _pack(block, number, layout)) for number, block in enumerate(blocks))
         return
@@ -182,7 +182,7 @@ class OpenShard:
         return columns
 
     def _bytes(self, number: int, where: str) -> bytes:
-        """The bytes of a block, as its checksum says they are."""
+        """Read the bytes of a block and hold them against its checksum."""
         size, crc32 = self.shard.block_bytes[number], self.shard.block_crc32[number]
         there = self.size_from(number)  # a size that is only claimed would be allocated
         if there < size:
@@ -253,7 +253,7 @@ def stream_members(stream: BinaryIO, *, where: str) -> Iterator[tuple[str, bytes
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    """So many bytes, or what there is; in pieces, for memory is taken for what comes, not for what was claimed."""
+    """Read so many bytes, or what there is; in pieces, for memory is taken for what comes, not for what was claimed."""
     parts = list[bytes]()
     while size and (part := stream.read(min(size, _PIECE_BYTES))):
         parts.append(part)
@@ -274,7 +274,7 @@ def _members(data: memoryview, where: str) -> dict[str, memoryview]:
 
 
 def _header(head: bytes, where: str) -> tuple[str, int]:
-    """Name and size of the member that a tar header announces. Raises DataError for what is no header."""
+    """Parse a tar header: name and size of the member that it announces. Raises DataError for what is none."""
     digits = head[124:135]
     # as _pack writes it; tarfile, which knows every kind of header, takes 15 us for one
     if len(head) == tarfile.BLOCKSIZE and head.isascii() and not digits.strip(b"01234567"):

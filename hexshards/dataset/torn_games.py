@@ -83,7 +83,7 @@ class _Val:
 
 
 def _mark(known: Words, words: Words, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of some words are among the known ones, whose marks are set."""
+    """Look words up among the known ones, and set the marks of those that are there."""
     if not len(known):
         return np.zeros(len(words), dtype=bool)
     place = np.minimum(np.searchsorted(known, words), len(known) - 1)
@@ -93,7 +93,7 @@ def _mark(known: Words, words: Words, marks: NDArray[np.bool_]) -> NDArray[np.bo
 
 
 def _keys(positions: Positions) -> tuple[Words, Words]:
-    """A word for each late position, and one for the board after its move: 0 where it has none, or not one."""
+    """Hashes of each late position, and of the board after its move: 0 where it has none, or not one."""
     side = positions.side
     late = positions.take(np.flatnonzero(positions.ply >= side))
     cells = side * side
@@ -111,13 +111,13 @@ def _keys(positions: Positions) -> tuple[Words, Words]:
 
 @cache
 def _words(side: int) -> Words:
-    """A random word for each player and cell."""
+    """Zobrist words: a random one for each player and cell."""
     return raw(2 * side**2, HASHES, TORN, side).reshape(2, side**2)
 
 
 @cache
 def _tables(side: int, turned: bool) -> Words:
-    """The hash of each byte of packed stones at each of its places: (bytes, 256)."""
+    """Zobrist tables: the hash of each byte of packed stones at each of its places, (bytes, 256)."""
     words = _words(side)[:, ::-1] if turned else _words(side)
     flat = np.concatenate([words.ravel(), np.zeros(-words.size % 8, dtype=np.uint64)]).reshape(-1, 8)
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(bool)

@@ -94,7 +94,7 @@ def _within(column: NDArray[Any], low: float, high: float) -> bool:
 
 
 class _Scratch(threading.local):
-    """Memory for the words of some rows, kept by each thread.
+    """Scratch memory for the words of some rows, kept by each thread.
 
     In a loader's thread a block takes 185 us with it, 320 with fresh memory: a page fault for every 4 KiB.
     """

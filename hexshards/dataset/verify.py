@@ -91,7 +91,7 @@ def verify(dataset: str | Path | Home, *, progress: Callable[[int, int], None] |
 
 
 def _look_into(home: Home, shard: Shard, index: Index) -> Iterator[Positions | DataError]:
-    """The sound blocks of a shard, and a problem for each of the others; the shard's own where no block tells it."""
+    """Verify a shard: its sound blocks, and a problem for each other one; the shard's own where no block tells it."""
     try:
         with open_shard(home, shard) as file:
             yield from _look_at(file, index)
@@ -160,7 +160,7 @@ def _check_columns(positions: Positions, index: Index, *, where: str) -> None:
 
 
 class _Tally:
-    """Counts of one split, as they are read."""
+    """Running counts of one split, as its blocks are read."""
 
     def __init__(self, index: Index) -> None:
         self.sources = index.sources

@@ -183,7 +183,7 @@ def on_device(
 
 
 def _groups(rows: Iterator[Rows]) -> Iterator[list[Rows]]:
-    """Consecutive batches of up to DEVICE_ROWS rows together, or one that has more."""
+    """Group consecutive batches: up to DEVICE_ROWS rows together, or one batch that has more."""
     group, held = list[Rows](), 0
     for packed in rows:
         if group and held + len(packed.value) > DEVICE_ROWS:
@@ -196,7 +196,7 @@ def _groups(rows: Iterator[Rows]) -> Iterator[list[Rows]]:
 
 
 def _sent_together(group: Sequence[Rows], device: torch.device) -> Rows:
-    """The rows of several batches on the device, one after another."""
+    """Transfer several batches to the device at once: their rows one after another."""
     columns = [_joined(parts) if len(parts) > 1 else parts[0] for parts in zip(*group, strict=True)]
     return like(group[0], (sent(as_bytes(column), device) for column in columns))
 

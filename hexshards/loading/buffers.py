@@ -134,7 +134,7 @@ def shared_memory(size: int) -> Arena:
 
 
 def _reserved(folder: Path, size: int, spared: int) -> int:
-    """An open file without a name, all of it on the disk. Raises OSError."""
+    """Reserve disk space: an open file without a name, all of it there. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix="hexshards-", dir=folder)
     try:
         os.unlink(name)
@@ -157,7 +157,7 @@ def _check_room(handle: int, size: int) -> None:
 
 @contextmanager
 def _in_turn(folder: Path) -> Iterator[None]:
-    """One process at a time. Raises OSError where the turn does not come: anybody can hold a folder's lock."""
+    """Lock a folder: one process at a time. Raises OSError where the turn does not come, for anybody can hold it."""
     import fcntl
 
     turn, end = os.open(folder, os.O_RDONLY), time.monotonic() + TURN_S

@@ -121,7 +121,7 @@ class Skipped:
 
 @dataclass(slots=True, eq=False)
 class _Pass:
-    """An iterator's way through an epoch, or where the next one is to begin."""
+    """Iterator state: how far an epoch was delivered, or where the next one is to begin."""
 
     epoch: int
     samples: int = 0
@@ -132,7 +132,7 @@ class _Pass:
 
 
 class _Samples(IterableDataset[Batch]):
-    """What loops ask a DataLoader's ``dataset`` for: how many samples there are, and each alone."""
+    """Dataset of single samples, as loops ask a DataLoader's ``dataset`` for their number, and for each alone."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -147,7 +147,7 @@ class _Samples(IterableDataset[Batch]):
 
 
 class _InOrder(SequentialSampler):
-    """Lightning's ``overfit_batches`` takes a loader that has one as it is, and refuses any other."""
+    """Sequential sampler: Lightning's ``overfit_batches`` takes a loader that has one, and refuses any other."""
 
     def __init__(self, loader: Loader) -> None:
         super().__init__(range(loader.samples))
@@ -322,7 +322,7 @@ class Loader:
         return self.spec.batch_size * self.world_size
 
     def _identity(self) -> State:
-        """What the order of the samples and their batches follow from."""
+        """Identity of the order: what the samples and their batches follow from, for a state to name."""
         cut = {"global_batch": self._global_batch, "drop_last": int(self.spec.drop_last)}
         return {**self.epochs.identity(), **cut}
 
@@ -343,7 +343,7 @@ class Loader:
             )
 
     def _deliver(self, make: Callable[[Stream[Rows]], Stream[Made]], read: WindowSource) -> Stream[Made]:
-        """What is made of the rows of each batch, from where the loader stands to the end of the epoch."""
+        """Iterate what is made of the rows of each batch, from where the loader stands to the end of the epoch."""
         at = self._at
         if at.loaded:
             self._at = _Pass(at.epoch, at.samples)
@@ -366,7 +366,7 @@ class Loader:
             self._at = _Pass(own.epoch + 1)
 
     def _packed(self, epoch: int, start: int, read: WindowSource) -> Stream[Rows]:
-        """This rank's rows of each batch from sample ``start`` of the global stream on."""
+        """Packed rows of this rank for each batch, from sample ``start`` of the global stream on."""
         windows = self.epochs.windows(epoch)
         own = RankShare(windows.plan, self.rank, self.world_size)
         needed = own.windows_from(start)
@@ -402,7 +402,7 @@ class Loader:
 
 
 def _rank_and_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process among those that train together."""
+    """Rank and world size of this process among those that train together."""
     if (rank is None) != (world_size is None):
         raise ValueError(f"give both rank and world_size or neither, got {rank} and {world_size}")
     if rank is None or world_size is None:

@@ -98,7 +98,7 @@ def sequence(window: Blended, *, spec: LoaderSpec) -> NDArray[np.int64]:
 
 
 def _scattered(count: int, seed: int, first: int) -> NDArray[np.int64]:
-    """The numbers 0 to count - 1, each run of ``_TOGETHER`` in a random order of its own."""
+    """Permutation of 0 to count - 1, each run of ``_TOGETHER`` numbers in a random order of its own."""
     keys = rng.mix(np.arange(count + -count % _TOGETHER, dtype=np.uint64) ^ rng.raw(1, seed, rng.BLEND, first))
     keys[count:] = np.iinfo(np.uint64).max  # what only fills the last run up stays at its end
     places = keys.reshape(-1, _TOGETHER).argsort(axis=1, kind="stable")
@@ -144,7 +144,7 @@ class Blend:
         return count if self.spec.positions is None else min(count, self.spec.positions * self.passes)
 
     def _fewest(self, have: NDArray[np.int64]) -> int:
-        """Samples in every epoch, whatever the shares are by then."""
+        """Length of every epoch in samples, whatever the shares are by then."""
         most = np.array(self._most_parts())
         # a window's counts are rounded, each by less than one
         count = min(int(rows) * SHARE // int(part) for rows, part in zip(have, most, strict=True) if part)
@@ -194,7 +194,7 @@ class Blend:
         return np.concatenate([*self._windows_of_streams(), [self.samples]])
 
     def _windows_of_streams(self) -> list[NDArray[np.int64]]:
-        """Where the windows of each stream begin."""
+        """Offsets at which the windows of each stream begin."""
         return [
             np.arange(low, high, self.window_rows) for low, high in pairwise(edges(self.samples, self.spec.streams))
         ]
@@ -234,7 +234,7 @@ def _parts_of(share: float | None) -> int | None:
 
 
 class _Passes:
-    """The endless stream of one dataset."""
+    """Endless stream of one dataset: pass after pass."""
 
     def __init__(self, blend: Blend, dataset: int) -> None:
         self.dataset, self.passes, self.spec = dataset, blend.passes, blend.spec

@@ -126,7 +126,7 @@ def stream(loader: Loader, names: tuple[str, ...], *, epoch: int) -> Iterator[Ba
 
 
 def _cut(windows: Windows, numbers: range, names: tuple[str, ...], counts: list[int]) -> Iterator[BatchColumns]:
-    """So many rows of some windows, time after time."""
+    """Rebatch: so many rows of some windows, time after time."""
     held, left = list[BatchColumns](), iter(numbers)
     for count in counts:
         while sum(len(part[names[0]]) for part in held) < count:
@@ -243,7 +243,7 @@ def _pairs_by_chance(sizes: list[int], times: list[int], size: int, total: int) 
 
 
 def _absent(members: int, size: int, total: int) -> float:
-    """Chance that none of a class is in a batch."""
+    """Probability that none of a class is in a batch."""
     if total - members < size:
         return 0.0
     lgamma = math.lgamma

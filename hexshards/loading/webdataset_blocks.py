@@ -88,7 +88,7 @@ class CheckedBlocks:
 
 
 def _layout_of(members: Mapping[str, bytes], key: str, where: str) -> Layout:
-    """What a block of an unknown dataset must look like, by the sizes of its columns."""
+    """Layout of a dataset without an index, by the sizes of the columns of a block."""
     kind: Codec = "zstd" if f"{key}.player.npy.zst" in members else "none"
     sizes = {name: _payload(members.get(f"{key}.{name}{codec.SUFFIXES[kind]}", b""), kind) for name in COLUMNS}
     rows = sizes["player"]

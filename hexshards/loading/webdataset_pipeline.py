@@ -203,12 +203,12 @@ class _Beside:
 
 
 def _of_side(extra: ExtraColumns, stones: NDArray[Any]) -> ExtraColumns:
-    """Without an index the side of the boards is known once a block is there."""
+    """Fill in the side of the boards, which without an index is known once a block is there."""
     return replace(extra, side=side_of(stones.shape[1]))
 
 
 class _Shuffle:
-    """Rows of many blocks held, mixed, and half of them let go, over and over; each is given its symmetry."""
+    """Shuffle buffer: rows of many blocks are mixed, half of them let go, over and over; each is given its symmetry."""
 
     def __init__(self, epochs: _Epochs, *, seed: int, positions: int, augment: str) -> None:
         self.epochs, self.seed, self.positions, self.augment = epochs, seed, positions, augment

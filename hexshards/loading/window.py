@@ -135,7 +135,7 @@ class Windows:
                 yield blocks.home, blocks.shards[shard]
 
     def _shuffled(self, window: Window, names: Sequence[str], into: Columns) -> WindowColumns:
-        """Rows of one dataset."""
+        """Shuffle the rows of a window that are of one dataset."""
         selection = self.selections[window.dataset]
         held = selection.index.layout.kinds
         lacking, names = [n for n in names if n not in held], tuple(name for name in names if name in held)
@@ -166,7 +166,7 @@ class Windows:
         return WindowColumns(columns, damage, lost)
 
     def _taken(self, name: str, parts: Sequence[NDArray[Any]], rows: NDArray[np.int64], into: Columns) -> NDArray[Any]:
-        """Rows of a column whose parts lie one after another."""
+        """Gather rows of a column whose parts lie one after another."""
         whole, out = parts[0], into.get(name)
         if len(parts) > 1:
             # in memory that is kept: a page fault for every 4 KiB of a fresh window costs as much as the copy
@@ -182,7 +182,7 @@ class Windows:
         return np.take(whole, rows, axis=0, out=out, mode="clip")
 
     def _without_gaps(self, selection: Selection, window: Window, read: Sequence[Columns | DataError]) -> list[Columns]:
-        """The blocks, with rows of the sound ones in the place of those that could not be read.
+        """Replace the blocks that could not be read by rows of the sound ones.
 
         A window keeps its length, so that batches, steps and states do not depend on which rank met the damage.
         """

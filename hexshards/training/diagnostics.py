@@ -238,7 +238,7 @@ def equivariance(trainer: Trainer, rows: Rows, *, side: int) -> dict[str, float 
 
 
 def _turned(trainer: Trainer, rows: Rows, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Differences of the policy and of the value, of each row that counts, in each symmetry but the first."""
+    """Symmetry error of the policy and of the value, of each row that counts, in each symmetry but the first."""
     shown = [expand(rows._replace(symmetry=np.full_like(rows.symmetry, s)), side=side) for s in range(4)]
     said = [_back(trainer, batch.board, s, side) for s, batch in enumerate(shown)]
     has_policy = (shown[0].policy > 0).any(dim=1)
@@ -248,7 +248,7 @@ def _turned(trainer: Trainer, rows: Rows, side: int) -> tuple[NDArray[Any], NDAr
 
 
 def _back(trainer: Trainer, board: Tensor, symmetry: int, side: int) -> tuple[Tensor, Tensor]:
-    """Probabilities of cells and of RED's winning, as of the position that was not turned."""
+    """Undo the symmetry: probabilities of cells and of RED's winning, as of the position that was not turned."""
     answers = {name: part.cpu() for name, part in trainer.answer(board).items()}
     cells = torch.from_numpy(symmetry_cells(side)[symmetry].copy())
     likely_BC, red_B = answers[POLICY.name].softmax(dim=1)[:, cells], red_probability(trainer.heads, answers)
@@ -280,5 +280,5 @@ def _mean(numbers: NDArray[Any]) -> float | None:
 
 
 def _short(number: float) -> float | None:
-    """Five digits, as a line of metrics.jsonl holds hundreds of these; None for what is no number."""
+    """Round to five digits, for a line of metrics.jsonl holds hundreds of these; None for what is no number."""
     return float(f"{number:.5g}") if math.isfinite(number) else None

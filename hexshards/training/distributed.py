@@ -108,7 +108,7 @@ def joined(*, timeout_s: float = TIMEOUT_S) -> Iterator[ProcessGroup]:
 
 
 def _store(timeout: timedelta) -> Any:
-    """Where the processes of one start find each other."""
+    """Rendezvous store, where the processes of one start find each other."""
     from torch.distributed.rendezvous import rendezvous  # missing where torch was built without
 
     store, _, _ = next(rendezvous("env://", timeout=timeout))

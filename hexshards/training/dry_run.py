@@ -187,7 +187,7 @@ def _state_bytes(trainer: Trainer) -> int:
 
 
 def _speed(work: Callable[[Iterable[Any]], object], loader: Loader, seconds: float) -> float:
-    """Samples a second, of all ranks, over some seconds or the whole split."""
+    """Throughput: samples a second, of all ranks, over some seconds or the whole split."""
     seen, start_s = 0, time.monotonic()
 
     def timed() -> Iterator[Any]:

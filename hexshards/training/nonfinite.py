@@ -109,7 +109,7 @@ def _write(positions: Positions, folder: Path) -> None:
 
 
 def _lines(positions: Positions) -> Iterator[str]:
-    """``#13,a1b2... b``: BLUE's and RED's stones in turn, who wins, and the move to learn."""
+    """Text of each position, ``#13,a1b2... b``: BLUE's and RED's stones in turn, who wins, and the move to learn."""
     side, planes = positions.side, positions.planes().reshape(len(positions), 2, -1)
     policy = positions.policy if not positions.soft else positions.policy.argmax(axis=1)
     for row in range(len(positions)):

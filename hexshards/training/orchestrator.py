@@ -194,6 +194,6 @@ class MiniEpochOrchestrator:
         return train
 
     def _with_its_batch(self, error: NonFiniteLoss) -> DataError:
-        """The batch whose loss is not finite is written out; the checkpoint before it is the newest."""
+        """Write out the batch whose loss is not finite; the checkpoint before it is the newest."""
         batch = None if error.batches_ago is None else self.stream.recent(error.batches_ago)
         return nonfinite_loss(error, batch, self.stream.cursor, self.checkpoints.folder, self.settings.process_group)

@@ -136,7 +136,7 @@ def early_stopping(spec: TrainSpec) -> EarlyStopping:
 
 
 def _options(spec: TrainSpec, process_group: ProcessGroup) -> dict[str, int | float | str | bool]:
-    """What a checkpoint records: the batch of all processes, so that their number may change."""
+    """Recorded options of a checkpoint: the batch of all processes, so that their number may change."""
     recorded = {name: value for name, value in as_recorded(spec).items() if name != "batch_size"}
     return {**recorded, "global_batch_size": spec.batch_size * process_group.size}
 
@@ -211,7 +211,7 @@ def _validating(spec: TrainSpec, train_loader: Loader) -> TrainSpec:
 
 
 def _columns(spec: TrainSpec, data: str | Path | Home, *, training: bool) -> tuple[str, ...]:
-    """What is read beside boards, policies and values: weights, where a dataset has them, and what heads learn.
+    """Columns beside boards, policies and values: weights, where a dataset has them, and what heads learn.
 
     Raises ValueError for what a head is to learn and no dataset has.
     """

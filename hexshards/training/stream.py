@@ -112,7 +112,7 @@ class BatchStream:
         self._open = None
 
     def _grow(self, *, within: bool = False) -> None:
-        """Go on with the dataset as it is now, at the beginning of an epoch; tell how many samples it has more.
+        """Reload a growing dataset as it is now, at the beginning of an epoch; tell how many samples it has more.
 
         within: where it is larger, the epoch at work ends here, unless it is the last.
         """

@@ -169,7 +169,7 @@ def _fill_at_once(
 
 
 def _shown(stones_BW: NDArray[np.uint8], symmetry: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Stone planes under each row's symmetry, (B, 2 * C) of 0 and 1.
+    """Apply each row's symmetry to its stone planes, (B, 2 * C) of 0 and 1.
 
     Rows are grouped by symmetry while they are still packed, so that each symmetry is one strided copy, and put back
     in order as bytes.

@@ -76,7 +76,7 @@ def _at(context: Any, builder: Any, array: Any, value: Any, place: Any, kind: An
 
 
 def _everywhere(builder: Any, value: Any, kind: Any) -> Any:
-    """A vector of one value."""
+    """Broadcast: a vector of one value."""
     unset, first = ir.Constant(kind, ir.Undefined), ir.Constant(_WORD, 0)
     return builder.shuffle_vector(builder.insert_element(unset, value, first), unset, ir.Constant(_WORDS, [0] * LANES))
 
@@ -110,7 +110,7 @@ def _put_shared(typingctx: Any, floats: Any, place: Any, words: Any, first: Any,
 
 @intrinsic
 def _put_same(typingctx: Any, floats: Any, place: Any, value: Any) -> Any:
-    """Sixteen times one number."""
+    """Store one number sixteen times."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         same = _everywhere(builder, args[2], _FLOATS)
@@ -122,7 +122,7 @@ def _put_same(typingctx: Any, floats: Any, place: Any, value: Any) -> Any:
 
 @njit(nogil=True)
 def _all(floats, first, count, value):  # type: ignore[no-untyped-def]
-    """``count`` times one number; the last ones may be written twice."""
+    """Fill with one number, ``count`` times; the last ones may be written twice."""
     for place in range(first, first + count - LANES, LANES):
         _put_same(floats, place, value)
     _put_same(floats, first + count - LANES, value)
@@ -130,14 +130,14 @@ def _all(floats, first, count, value):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _same(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
-    """Both planes as they are."""
+    """Identity: both planes as they are."""
     for cell in range(0, 2 * cells, LANES):
         _put_shared(board, place + cell, masks, 0, _word(address, cell))
 
 
 @njit(nogil=True)
 def _turn(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
-    """Both planes from their last cell to their first."""
+    """Rotate by 180 degrees: both planes from their last cell to their first."""
     for plane in range(2):
         last = (plane + 1) * cells - LANES
         for cell in range(0, cells, LANES):
@@ -175,7 +175,7 @@ _TABLES = (types.uint32[:, ::1], _read(types.int64, 2))
 def _fill(  # type: ignore[no-untyped-def]
     stones, player, moves, wins, symmetry, side, masks, sends, board, policy, value
 ):
-    """Row by row; ``board`` and ``policy`` are flat. Returns the first row that cannot be shown, or -1.
+    """Expand row by row; ``board`` and ``policy`` are flat. Returns the first row that cannot be shown, or -1.
 
     What a store has beyond the end of a row or a plane is written over by the next one, up to the third plane, which
     ends where it should.

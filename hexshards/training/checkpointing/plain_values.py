@@ -155,7 +155,7 @@ def _kind(value: object) -> str:
 
 
 def _printed(key: object) -> str:
-    """A key that may be no text, for an error."""
+    """Text of a key that may be none, for an error."""
     return key if isinstance(key, str) else f"{key!r:.40}"
 
 

@@ -226,7 +226,7 @@ def _place_in_run(line: str) -> tuple[float, float]:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    """The record in a line; None where it is no record of a mini-epoch."""
+    """Parse a line: its record, or None where it is no record of a mini-epoch."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

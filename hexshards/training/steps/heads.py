@@ -158,7 +158,7 @@ def _column(batch: Any, name: str) -> Tensor:
 
 
 def _policy_target(batch: Any) -> Target:
-    """An all-zero row means "no target"."""
+    """Policy target: an all-zero row means "no target"."""
     return Target(batch.policy, (batch.policy > 0).any(dim=1))
 
 
@@ -181,7 +181,7 @@ def _value_target(batch: Any) -> Target:
 
 
 def _blended(search_share: float) -> Callable[[Any], Target]:
-    """Who won and what a search said, where it said something, by the share of the latter."""
+    """Blend who won with what a search said, where it said something, by the share of the latter."""
 
     def target(batch: Any) -> Target:
         search_B1 = _column(batch, "search_value")

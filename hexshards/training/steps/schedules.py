@@ -78,10 +78,10 @@ class Schedule:
 
 
 def _done(samples: float, *, start: float, end: float) -> float:
-    """Share of the way from start to end, 0 to 1; a way of no length is done."""
+    """Progress from start to end, 0 to 1; a way of no length is done."""
     return min(1.0, max(0.0, (samples - start) / (end - start))) if end > start else float(samples > start)
 
 
 def _fall(high: float, low: float, done: float) -> float:
-    """Half a cosine from high to low."""
+    """Cosine decay: half a cosine from high to low."""
     return low + (high - low) * (1.0 + math.cos(math.pi * done)) / 2.0

@@ -103,7 +103,7 @@ def _seen(answer: Callable[[Weights], Tensor], weights: Weights) -> Range:
 
 
 def _moved(weights: Weights) -> Iterator[Weights]:
-    """Other weights: all moved at once, which shows most logits at the first look; then each tensor alone.
+    """Perturbed weights: all moved at once, which shows most logits at the first look; then each tensor alone.
 
     Alone as well, for what lies before a tensor may be dead, or infinite, when all are moved.
     """
