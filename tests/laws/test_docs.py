@@ -199,6 +199,14 @@ def test_every_link_leads_somewhere(page):
         assert not anchor or anchor in anchors_of(target), f"{path}#{anchor}"
 
 
+def test_every_file_and_folder_that_contributing_names_is_there():
+    named = re.findall(r"`([\w./]+(?:\.py|/))`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    package = ROOT / "hexshards"
+    places = [ROOT, ROOT / "tests", package, *(path.parent for path in package.rglob("__init__.py"))]
+    assert len(named) > 40
+    assert not [path for path in named if not any((place / path).exists() for place in places)]
+
+
 def anchors_of(page):
     titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
