@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError, escaped, printable, without_secrets
+from hexshards.errors import Misused, escaped, printable, without_secrets
 from hexshards.loading.mixture import SHARE, Blend, sequence, whole_parts
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import PASSES, EpochPlan, Window, per_stream, plan_epoch, window_rows
@@ -148,7 +148,7 @@ class Epochs:
         index, spec = read_index(home), self.spec
         if spec.split not in index.splits:
             splits = ", ".join(index.splits)
-            raise DataError(f"has no split {spec.split!r} (only {splits})", where=str(home), fix="Name one of these")
+            raise Misused(f"has no split {spec.split!r} (only {splits})", where=str(home), fix="Name one of these")
         if index.baked and spec.augment != "none":
             raise ValueError(
                 f"{escaped(home)}: every position is there in all four symmetries already, so augment={spec.augment!r} "

@@ -12,7 +12,7 @@ from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Selection
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import Shard, open_shard
-from hexshards.errors import DataError
+from hexshards.errors import DataError, Misused
 from hexshards.game.columns import VISITS, declared
 from hexshards.game.positions import Positions, as_distributions
 from hexshards.loading import mixture, order
@@ -218,7 +218,7 @@ class WindowColumns(NamedTuple):
 def first_positions(home: Home, index: Index, *, split: str, count: int) -> Positions:
     """The first positions of a split, all columns. Raises DataError where the split is empty or damaged."""
     if split not in index.splits:
-        raise DataError(f"has no split {split!r}", where=str(home), fix=f"It has {', '.join(index.splits)}")
+        raise Misused(f"has no split {split!r}", where=str(home), fix=f"It has {', '.join(index.splits)}")
     shard = index.splits[split].shards[0]
     names = tuple(index.layout.columns())
     with open_shard(home, shard) as file:

@@ -93,6 +93,8 @@ def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command
         ("train {0}/data --run {1}/new --model no:network", "model no:network cannot be found: No module named 'no'"),
         ("export {1}/bets.pt --format hex_ai --out {1}", "{1}/bets.pt: no such file. Did you mean best.pt?"),
         ("export {1} --format state-dict --out {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
+        ("show {0}/data --split test", "{0}/data: has no split 'test'. It has train, val"),
+        ("mixing {0}/data --split test", "{0}/data: has no split 'test' (only train, val). Name one of these"),
         ("convert {0}/files --out {1}/best.pt", "is a file, where a folder is needed"),
         ("report {0}/data --out {1}/folder.html", "{1}/folder.html is a folder, where a file is needed"),
     ],

@@ -95,6 +95,15 @@ def test_no_other_value_of_numpy_is_read(tmp_path, value):
         read_saved(tmp_path / "odd.pt")
 
 
+@pytest.mark.parametrize("data", [b"", b"no weights at all", b"{}"])
+def test_what_torch_did_not_write_is_refused_without_its_advice_to_let_it_run(tmp_path, data):
+    (tmp_path / "odd.pt").write_bytes(data)
+    with pytest.raises(
+        DataError, match=r"odd\.pt: torch\.load takes nothing but weights, and this for none\. Save the"
+    ):
+        read_saved(tmp_path / "odd.pt")
+
+
 @pytest.mark.parametrize("lie", ["O8", "f4", "V8"])
 def test_a_scalar_that_lies_about_its_kind_is_refused(tmp_path, lie):
     kind = b"X\x02\x00\x00\x00"

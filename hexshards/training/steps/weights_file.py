@@ -69,7 +69,9 @@ def _loaded(file: BinaryIO, path: Path) -> object:
         with torch.serialization.safe_globals(_NUMPY_NAMES):
             saved: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for what it does not take
-        refusal = f"torch.load takes nothing but weights, and this for none ({printable(error)})"
+        # torch's own sentence on such files is advice to let them run
+        told = f" ({printable(error)})" if str(error) and not str(error).startswith("Weights only load failed") else ""
+        refusal = f"torch.load takes nothing but weights, and this for none{told}"
         raise DataError(refusal, where=str(path), fix="Save the network's state_dict() alone, and name that") from error
     return saved
 
