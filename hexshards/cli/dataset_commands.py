@@ -48,6 +48,9 @@ def convert(
     generation: Annotated[
         int | None, Option(min=0, help="Which network played, in files that do not say so: the column generation.")
     ] = None,
+    shard_ranges: Annotated[
+        str, Option(help="Only some files of each source, as in hex_ai: 221-250,all; counted from 0 by their names.")
+    ] = "",
     append: Annotated[bool, Option("--append", help="Add the files to the dataset in DIR, with its options.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     as_json: AsJson = False,
@@ -70,7 +73,8 @@ def convert(
         if dry_run:
             from hexshards.conversion.estimate import estimate
 
-            expected = estimate(sources, out=out, append=append, workers=workers, memory=memory, **options)
+            work: dict[str, Any] = {"workers": workers, "memory": memory, "shard_ranges": shard_ranges}
+            expected = estimate(sources, out=out, append=append, **work, **options)
             display.say(display.json_line(asdict(expected)) if as_json else conversion_view.estimate_text(expected))
             if not expected.fits:
                 raise typer.Exit(FAILED)
@@ -88,6 +92,7 @@ def convert(
                 memory=memory,
                 engine=engine,
                 generation=generation,
+                shard_ranges=shard_ranges,
                 progress=progress,
                 announce=None
                 if as_json

@@ -74,6 +74,7 @@ def convert(
     progress: Callable[[ConversionProgress], None] | None = None,
     announce: Callable[[Sequence[SourceFolder], Sequence[str]], None] | None = None,
     generation: int | None = None,
+    shard_ranges: str = "",
     **options: Unpack[ConvertOptions],
 ) -> Report:
     """Convert files, folders and globs into a dataset in the folder ``out``; the options are those of ConvertSpec.
@@ -90,6 +91,7 @@ def convert(
     With ``append`` the files become new shards of the dataset at ``out``, made with the dataset's own options.
 
     ``generation``, from 0 on, says which network played, in positions of these files that do not say so themselves.
+    ``shard_ranges`` takes some files of each source, as hex_ai does: ``"221-250,all"``, counted from 0 by their names.
 
     Folders are searched to any depth. ``announce`` is told before anything is read where files were found, and, in
     sentences, what was passed over.
@@ -108,7 +110,7 @@ def convert(
             f"{shown(url)}: files are added to a dataset in a folder. Add to a copy of it, and publish that"
         )
     spec, base = settled(options, out=out, append=append)
-    discovery = discover(sources)
+    discovery = discover(sources, shard_ranges=shard_ranges)
     inputs, folders = _of_generation(discovery.inputs, generation), source_folders(discovery.inputs)
     if announce:
         announce(folders, discovery.passed_over)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,31 +57,67 @@ class Discovery:
     """Sentences on files in the folders that are not taken, and what to do about them."""
 
 
-def discover(sources: Sequence[str | Path] | str | Path) -> Discovery:
-    """The files that files, folders and globs stand for.
+def discover(sources: Sequence[str | Path] | str | Path, *, shard_ranges: str = "") -> Discovery:
+    """The files that files, folders and globs stand for; of each only those that ``shard_ranges`` number, if given.
 
     Raises FileNotFoundError for a source that stands for nothing and for a link to nothing, ValueError for a file of no
     known format and for what is no regular file, PermissionError for what may not be read.
     """
     known = formats()
     chosen, others = dict[Path, Input](), dict[Path, Path]()
-    for source in [sources] if isinstance(sources, (str, Path)) else sources:
+    given = [sources] if isinstance(sources, (str, Path)) else sources
+    for source, part in zip(given, _parts(shard_ranges, len(given)), strict=True):
+        found = dict[Path, Input]()
         for path, named in _stood_for(str(source), known):
             real = path.resolve()
             if form := format_of_name(path.name, known, named=named):
                 _check_readable(path)
                 form = _recognised(path, known, named=named) or form
                 file = Input(path.absolute(), form)
-                chosen[real] = min(chosen[real], file, key=_rank) if real in chosen else file
+                found[real] = min(found[real], file, key=_rank) if real in found else file
             elif named:
                 raise ValueError(f"{escaped(path)}: {escaped(_advice(path.name, known) or _unknown(known))}")
             else:
                 others[real] = min(path, others.get(real, path))
+        for real in _numbered(sorted(found), part, source):
+            chosen[real] = min(chosen[real], found[real], key=_rank) if real in chosen else found[real]
     if not chosen:
         raise FileNotFoundError(f"nothing to convert: {escaped(_unknown(known, folder=True))}")
     _check_installed(chosen.values(), known)
     left = [others[real] for real in sorted(others.keys() - chosen.keys())]
     return Discovery(tuple(chosen[real] for real in sorted(chosen)), tuple(_sentences(left, known)))
+
+
+def _parts(shard_ranges: str, sources: int) -> list[tuple[int, int] | None]:
+    """The first and the last file of each source, None where it is all of them: one for each, or one for all."""
+    texts = shard_ranges.replace(",", " ").split() or ["all"]
+    parts = list[tuple[int, int] | None]()
+    for text in texts:
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if last < first and text != "all":
+            raise ValueError(
+                f"shard_ranges: {printable(text)!r} is no range of files. Write it like 221-250, counted from 0, or all"
+            )
+        parts.append((first, last) if match else None)
+    if len(parts) not in (1, sources):
+        raise ValueError(
+            f"shard_ranges: {counted(len(parts), 'range')} for {counted(sources, 'source')}: give one, or one for each"
+        )
+    return parts * (sources // len(parts))
+
+
+def _numbered(files: Sequence[Path], part: tuple[int, int] | None, source: str | Path) -> Sequence[Path]:
+    """The files of a part of a source, in the order of their names."""
+    if part is None:
+        return files
+    first, last = part
+    if first >= len(files):
+        raise ValueError(
+            f"{escaped(source)}: shard_ranges {first:,}-{last:,} begins behind the last of "
+            f"{counted(len(files), 'file')}"
+        )
+    return files[first : last + 1]
 
 
 def _check_installed(files: Iterable[Input], known: Formats) -> None:

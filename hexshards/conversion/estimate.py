@@ -85,6 +85,7 @@ def estimate(
     *,
     out: str | Path,
     append: bool = False,
+    shard_ranges: str = "",
     workers: int = WORK.workers,
     memory: int | str = WORK.memory,
     **options: Unpack[ConvertOptions],
@@ -96,7 +97,7 @@ def estimate(
     out = written_in(out)
     budget = Budget(memory_bytes=parse_bytes(memory), workers=workers)
     spec, base = settled(options, out=out, append=append)
-    discovery = discover(sources)
+    discovery = discover(sources, shard_ranges=shard_ranges)
     surveyed = survey(discovery.inputs, scratch=out / SCRATCH, base=base)
     sizes = {
         form: sum(_size(file) for file in surveyed.files if file.format == form) for form in _formats(surveyed.files)

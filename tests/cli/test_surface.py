@@ -17,7 +17,7 @@ SURFACE = {
     "--block-positions=8192; --codec=zstd; --positions=all; --unfinished=reject; --side; --games=; --v1-value=check; "
     "--keep-duplicates; "
     "--bake-symmetries; --dedupe=none; --workers; --engine=local; --max-rejects=0; --memory=2GiB; --generation; "
-    "--append; --dry-run; --json",
+    "--shard-ranges=; --append; --dry-run; --json",
     "watch": "INBOX; --dataset!; --every=30s; --once; --val-fraction=0.02; --test-fraction=0.0; --seed=0; "
     "--shard-positions=262144; --block-positions=8192; --codec=zstd; --positions=all; --unfinished=reject; --side; "
     "--games=; --v1-value=check; "

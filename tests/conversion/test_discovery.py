@@ -177,3 +177,45 @@ def test_a_format_whose_package_is_missing_is_told_before_a_folder_is_made(tmp_p
     ended = call("convert", tmp_path / "a.sgf", "--out", tmp_path / "out", code=2)
     assert "a.sgf is sgf, which needs sgfmill. Run: pip install 'hexshards[sgf]'" in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+# parts of sources ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of five files each."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(5):
+            (tmp_path / folder / f"{folder}{number}.trmph").write_text("#13,a1 b\n")
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ("", "a0 a1 a2 a3 a4 b0 b1 b2 b3 b4"),
+        ("all", "a0 a1 a2 a3 a4 b0 b1 b2 b3 b4"),
+        ("1-2", "a1 a2 b1 b2"),
+        ("3-99 all", "a3 a4 b0 b1 b2 b3 b4"),
+        ("4,0-0", "a4 b0"),
+    ],
+)
+def test_some_files_of_each_source_are_counted_from_0_and_the_last_is_among_them(folders, ranges, expected):
+    found = [file.path.stem for file in discover(folders, shard_ranges=ranges).inputs]
+    assert found == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("ranges", "fault"),
+    [
+        ("5-3", "shard_ranges: '5-3' is no range of files"),
+        ("1..3", "is no range of files"),
+        ("7-9", "a: shard_ranges 7-9 begins behind the last of 5 files"),
+        ("1-2,all,all", "shard_ranges: 3 ranges for 2 sources: give one, or one for each"),
+    ],
+)
+def test_a_range_of_no_files_is_refused_in_one_sentence(folders, ranges, fault):
+    with pytest.raises(ValueError, match=fault):
+        discover(folders, shard_ranges=ranges)

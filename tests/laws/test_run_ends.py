@@ -548,6 +548,40 @@ def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_r
         go("gone")
 
 
+def test_a_window_moves_to_what_was_added_at_the_next_epoch_and_a_stopped_run_goes_on_in_the_old_one(growing, tmp_path):
+    before, after, _ = growing
+    options = {"window": "300", "per_game": 9, "epochs": 2, "mini_epoch_samples": 64, "diagnose": 0}
+
+    def go(name: str, *, stop_at: int = 0) -> Outcome:
+        data = tmp_path / f"data-{name}"
+        if not data.exists():
+            shutil.copytree(before, data)
+        trained = 0
+
+        def grow(event: Event) -> None:
+            nonlocal trained
+            if isinstance(event, MiniEpochTrained):
+                trained += 1
+                if (event.epoch, event.mini_epoch) == (1, 1):
+                    put(data, after)
+                if trained == stop_at:
+                    event.stop("here")
+
+        return runs.train(spec(data, tmp_path / name, **options), hooks=[grow])
+
+    sizes = [loader(data, window="300", per_game=9).samples for data in (before, after)]
+    whole = go("whole")
+    assert whole.samples_seen == sum(sizes)
+    assert "epoch 2 has " in whole.notices[0]
+    go("stopped", stop_at=2)
+    go("stopped")
+    assert log_lines(tmp_path / "stopped") == log_lines(tmp_path / "whole")
+    last = names(tmp_path / "whole")[-1]
+    assert weights(tmp_path / "stopped", last) == weights(tmp_path / "whole", last)
+    with pytest.raises(DataError, match="window was 300"):
+        runs.train(spec(tmp_path / "data-whole", tmp_path / "whole", **{**options, "window": "200"}))
+
+
 def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):
     before, _, more = growing
     data = shutil.copytree(before, tmp_path / "data")
