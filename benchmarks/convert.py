@@ -4,9 +4,11 @@
 
 ``gzip + pickle`` is what a user's own script begins with: no checks, one process. ``convert`` also validates, packs,
 splits, shuffles, compresses and checksums. Systems take turns; the table shows medians of wall time, and of processor
-time with that of workers. Raw games come from the folder ``trmph`` beside the one that is named, or are random ones;
-making a processed file of such games with hex_ai runs at 3,200 positions a second. The blocks of the shards are read,
-checked and decompressed with all their columns. ``--write`` also puts all of it into benchmarks/results/convert.md.
+time with that of workers. A process takes a second to start, so name a folder of millions of positions to see what
+many take; ``benchmarks/scale.py`` looks at memory and disk. Raw games come from the folder ``trmph`` beside the one
+that is named, or are random ones; making a processed file of such games with hex_ai runs at 3,200 positions a second.
+The blocks of the shards are read, checked and decompressed with all their columns. ``--write`` also puts all of it
+into benchmarks/results/convert.md.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ from hexshards.dataset.index import Index
 from hexshards.game.options import Format
 from hexshards.storage.files import Folder
 
-REPEATS = 5
+REPEATS, MANY, REPEATS_OF_MANY = 5, 1_000_000, 3
+"""Runs of each system, and of so many positions or more."""
+
+USERS = 97_000_000
+"""Positions of the first user, in 500 files."""
 
 SMALL_FILES = 2000
 """Files of one game each that are compared with one file of the same games."""
@@ -96,10 +102,10 @@ def taken(system: Callable[[], object]) -> Seconds:
     return time.perf_counter() - start, sum(os.times()[:4]) - before
 
 
-def in_turn(systems: Mapping[str, Callable[[], object]]) -> dict[str, Seconds]:
+def in_turn(systems: Mapping[str, Callable[[], object]], *, repeats: int = REPEATS) -> dict[str, Seconds]:
     """Medians of what each takes."""
     times: dict[str, list[Seconds]] = {name: [] for name in systems}
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for name, system in systems.items():
             times[name].append(taken(system))
     return {name: _medians(runs) for name, runs in times.items()}
@@ -117,28 +123,34 @@ def measure(files: list[Path], work: Path) -> str:
     games = games or write(work / "games", games=1000, format="trmph")
     converted(files, work / "one", 1)
     index = hexshards.read_index(work / "one")
+    positions, two = sum(split.positions for split in index.splits.values()), "whole convert, 2 workers"
+    repeats = REPEATS_OF_MANY if positions >= MANY else REPEATS
     seconds = in_turn(
         {
             BASE: lambda: unpickled(files),
             "our reader, checked, 1 process": lambda: read(files, ProcessedFiles()),
             "whole convert, 1 worker": lambda: converted(files, work / "one", 1),
-            "whole convert, 2 workers": lambda: converted(files, work / "two", 2),
-        }
+            two: lambda: converted(files, work / "two", 2),
+        },
+        repeats=repeats,
     )
+    if hexshards.read_index(work / "two") != index:
+        raise AssertionError("two workers made other shards than one")
     rest = in_turn({"games": lambda: read(games, TrmphFiles()), "blocks": lambda: decompressed(work / "one", index)})
-    positions, played = sum(split.positions for split in index.splits.values()), read(games, TrmphFiles())
+    played = read(games, TrmphFiles())
     small = ", ".join(f"{form} {ratio:.1f}" for form, ratio in many_over_one(work).items())
     size = sum(shard.size_bytes for split in index.splits.values() for shard in split.shards)
     by_games, by_blocks = played / rest["games"][0], positions / rest["blocks"][0]
     lines = [
-        f"{positions:,} positions of side {index.side} in {len(files)} files; {REPEATS} runs, medians.",
+        f"{positions:,} positions of side {index.side} in {len(files)} files; {repeats} runs, medians.",
         machine(),
         "",
         "| system | positions/s | ratio to gzip + pickle | processor, µs a position |",
         "|---|---:|---:|---:|",
         *(_row(name, seconds[name], seconds[BASE], positions) for name in seconds),
         "",
-        f"- Shards: {size / positions:.1f} bytes per position.",
+        f"- Shards: {size / positions:.1f} bytes per position, the same for 1 and 2 workers.",
+        f"- {USERS:,} positions at the rate of 2 workers: {seconds[two][0] * USERS / positions / 60:.1f} minutes.",
         f"- Blocks read, checked and decompressed: {by_blocks:,.0f} positions/s, 1 process.",
         f"- Raw games, {played:,} positions {origin}: {by_games:,.0f} positions/s, 1 process, "
         f"{by_games / HEX_AI:,.0f} times hex_ai's {HEX_AI:,}.",
