@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers.small_data import CUT, processed
 
+from hexshards.conversion.convert import convert
 from hexshards.conversion.pickles import frames, scanner
 from hexshards.conversion.pickles.frames import Unframed
 from hexshards.conversion.pickles.machine import loads
@@ -176,3 +178,8 @@ def test_a_file_too_small_to_learn_from_is_read_as_if_it_were_learnt_from(monkey
     monkeypatch.setattr(scanner, "LESSON_DICTS", 1000)
     assert not any(isinstance(each, SimilarDicts) for each in records(data))
     assert outcome(data) == learnt
+
+
+def test_a_conversion_keeps_no_memory_of_pickles(tmp_path):
+    convert(processed(tmp_path / "in", games=2), out=tmp_path / "out", **CUT)
+    assert not frames._kept
