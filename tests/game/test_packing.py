@@ -98,6 +98,22 @@ def test_what_one_changed_entry_anywhere_makes_of_positions_is_told_as_from_floa
     assert refused > 50
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_two_stones_on_any_cell_are_not_packed_and_a_policy_on_any_stone_is_not(side):
+    boards, policies = positions_of(side, games=1)
+    cells = side * side
+    for ply in range(2, len(boards)):
+        planes = boards[ply].reshape(2, cells)
+        blue, red = (int(rng(side, ply, plane).choice(np.flatnonzero(planes[plane]))) for plane in (0, 1))
+        assert packed(boards[ply : ply + 1], policies[ply : ply + 1], side)
+        for stone in (blue, red):
+            onto = np.eye(cells, dtype=np.float32)[[stone]]
+            assert packed(boards[ply : ply + 1], onto, side) is None is slowly(boards[ply : ply + 1], onto, side)
+        moved = boards[ply : ply + 1].copy()
+        moved[0, cells + red], moved[0, cells + blue] = 0, 1  # as many stones as before
+        assert packed(moved, policies[ply : ply + 1], side) is None is slowly(moved, policies[ply : ply + 1], side)
+
+
 def sound_counts(boards, side):
     blue, red = (half.sum(axis=1) for half in np.split(boards, 2, axis=1))
     return bool(np.isin(blue - red, (0, 1)).all())
