@@ -110,7 +110,7 @@ def main() -> None:
         lines += [row(name, runs, point) for point in range(POINTS)]
     held = [f"{split.positions:,} positions of {split.games:,} games of {name}" for name, split in index.splits.items()]
     text = "\n".join(
-        [f"{machine()} {', '.join(held)}. {given.seeds} seeds, gaps and losses ± their spread.", "", *lines, ""]
+        [f"{machine()} {', '.join(held)}. {given.seeds} seeds, losses and gaps ± their spread.", "", *lines, ""]
     )
     print(text)
     if given.write:
