@@ -111,10 +111,16 @@ def test_compiled_code_is_loaded_once_there_was_much_to_look_through(monkeypatch
 
 
 @pytest.mark.parametrize("error", [ImportError("no numba"), RuntimeError("no locator available")])
-def test_without_compiled_code_numpy_does_it(monkeypatch, error):
+def test_without_compiled_code_numpy_does_it_and_that_is_told_once(monkeypatch, caplog, error):
     monkeypatch.setattr(lookahead, "COMPILED_FROM_BYTES", 0)
     monkeypatch.setitem(sys.modules, "hexshards.conversion.pickles.lookahead_compiled", Raising(error))
-    assert type(lookahead.lookahead_for(np.zeros(9, dtype=np.uint8))) is NumPyLookahead
+    lookahead._compiled.cache_clear()
+    try:
+        ways = [type(lookahead.lookahead_for(np.zeros(9, dtype=np.uint8))) for _ in range(3)]
+    finally:
+        lookahead._compiled.cache_clear()
+    assert ways == [NumPyLookahead] * 3
+    assert len(caplog.records) == isinstance(error, RuntimeError)
 
 
 class Raising:

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +56,7 @@ def lookahead_for(data: Bytes) -> Lookahead:
     return compiled(data) if compiled else NumPyLookahead(data)
 
 
+@cache
 def _compiled() -> Callable[[Bytes], Lookahead] | None:
     """The compiled way; None where numba is not installed or has no folder for what it compiles."""
     try:
