@@ -75,8 +75,8 @@ def loader(
     None to ``hexshards`` in the user's cache folder; beyond ``cache_limit``, in bytes or as ``50GiB``, the least
     recently used leave it.
 
-    ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where`` and ``positions``
-    choose what is used of each. What each option means: LoaderSpec, or docs/options.md.
+    ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where``, ``sources``,
+    ``shards``, ``window``, ``per_game`` and ``positions`` choose what is used of each (docs/selection.md). What each option means: LoaderSpec, or docs/options.md.
 
     ``policy`` is what a policy learns: ``"played"`` moves, the visits of a ``"search"``, or a mix: docs/targets.md.
     ``columns`` come as a fourth part of each batch, ``columns``: a dict of tensors of a row a sample, in the sample's

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 from helpers.small_data import CUT, columns_of, dataset, examples, images, rows_of, samples_of, write_examples
+from typer.testing import CliRunner
 
+from hexshards.cli.app import app
 from hexshards.conversion.convert import convert
 from hexshards.conversion.random_files import trmph_line
 from hexshards.dataset.index import read_index
+from hexshards.errors import DataError
 from hexshards.game.random_games import play
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
@@ -129,6 +133,27 @@ def test_a_window_delivers_its_positions_once_in_batches_and_says_which_they_are
     (line,) = loader.describe()
     assert line.startswith(f"the newest 200 of {len(samples):,} positions are in the window '200', from the last ")
     assert open_loader(data, window="1M").describe() == []
+
+
+def test_to_choose_by_time_and_by_shards_reads_the_index_alone(grown, tmp_path):
+    (tmp_path / "index.json").write_bytes(grown[1][-1])
+    for options in ({"window": "min=50 keep=40"}, {"shards": "50%..100%"}, {"window": "200", "positions": 30}):
+        assert open_loader(tmp_path, **options).fingerprint(2) == open_loader(grown[0], **options).fingerprint(2)
+    with pytest.raises(DataError):
+        open_loader(tmp_path, per_game=5)
+
+
+def test_info_says_which_positions_an_epoch_would_draw(grown):
+    total = len(grown[2]["value"])
+    shown = CliRunner().invoke(app, ["info", str(grown[0]), "--window", "200", "--per-game", "3"])
+    assert shown.exit_code == 0
+    *_, count, line = shown.stdout.splitlines()
+    drawn = open_loader(grown[0], window="200", per_game=3).positions
+    assert count == f"an epoch draws {drawn:,} positions of train"
+    assert line.startswith(f"the newest 200 of {total:,} positions are in the window '200', from the last ")
+    assert f"{drawn:,} of 200 positions an epoch, at most 3 of each of " in line
+    entry = json.loads(CliRunner().invoke(app, ["info", str(grown[0]), "--window", "200", "--json"]).stdout)
+    assert entry["epoch"]["positions"] == 200
 
 
 def test_a_window_mixes_small_additions_until_they_fill_a_window_of_blocks(grown):
