@@ -76,7 +76,8 @@ def loader(
     recently used leave it.
 
     ``{"A": 0.7, "B": 0.3}`` mixes datasets: 7 samples of A for 3 of B, wherever one looks. ``where``, ``sources``,
-    ``shards``, ``window``, ``per_game`` and ``positions`` choose what is used of each (docs/selection.md). What each option means: LoaderSpec, or docs/options.md.
+    ``shards``, ``window``, ``per_game`` and ``positions`` choose what is used of each (docs/selection.md). What each
+    option means: LoaderSpec, or docs/options.md.
 
     ``policy`` is what a policy learns: ``"played"`` moves, the visits of a ``"search"``, or a mix: docs/targets.md.
     ``columns`` come as a fourth part of each batch, ``columns``: a dict of tensors of a row a sample, in the sample's
@@ -216,8 +217,11 @@ class Loader:
 
     @property
     def shards(self) -> int:
-        """Shards of the split, over all datasets."""
-        return sum(len(each.index.splits[self.spec.split].shards) for each in self.epochs.selections)
+        """Shards that positions are drawn from, over all datasets."""
+        return sum(
+            len(each.walk.shards if each.walk else each.index.splits[self.spec.split].shards)
+            for each in self.epochs.selections
+        )
 
     @property
     def samples(self) -> int:

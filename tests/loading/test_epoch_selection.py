@@ -130,6 +130,7 @@ def test_a_window_delivers_its_positions_once_in_batches_and_says_which_they_are
     loader = open_loader(data, window="200")
     given = [row for batch in loader for row in rows_of(batch)]
     assert Counter(given) == Counter(samples[-200:])
+    assert loader.shards < 10 < open_loader(data).shards == 30
     (line,) = loader.describe()
     assert line.startswith(f"the newest 200 of {len(samples):,} positions are in the window '200', from the last ")
     assert open_loader(data, window="1M").describe() == []
