@@ -80,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     elif config.getoption("numprocesses", None):
-        if not config.getoption("quick"):
+        if sys.platform == "linux" and not config.getoption("quick"):
             os.environ[warm.SERVER] = warm.address()  # one for all workers
         return
     gc.disable()  # what is collected stays: it need not be looked through, while it comes or later

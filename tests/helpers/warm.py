@@ -200,17 +200,17 @@ def _open_streams() -> None:
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
 
 
-LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
 
 def _end_with(watcher: int) -> None:
     """End with the one who watches, and when Python has: what libraries of torch and LLVM tidy up then takes long."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != watcher:
         os._exit(1)
-    if hasattr(LIBC, "on_exit"):
-        LIBC.on_exit(LIBC._exit, None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
 
 
 def _become(asked: dict[str, Any]) -> None:
