@@ -1,7 +1,9 @@
 """What ``--per-game`` costs: to read the columns, to count the ranks, and to choose the rows of an epoch.
 
-Run it on a dataset, and on as many made-up rows of as many games as asked: ``python benchmarks/per_game.py DATASET
---rows 20M --games 1.2M``. Processor time, for the clock lies on a machine that does other things.
+    python benchmarks/per_game.py DATASET [--rows 20M] [--games 1.2M]
+
+On a dataset, and on as many made-up rows of as many games as asked. Processor time, for the clock lies on a machine
+that does other things.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         changed: Tensor = self.change(x)
-        return changed.add_(x).relu_()
+        changed += x
+        return changed.relu_()
 
 
 def _relu() -> nn.ReLU:
