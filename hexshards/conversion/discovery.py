@@ -67,20 +67,20 @@ def discover(sources: Sequence[str | Path] | str | Path, *, shard_ranges: str = 
     chosen, others = dict[Path, Input](), dict[Path, Path]()
     given = [sources] if isinstance(sources, (str, Path)) else sources
     for source, part in zip(given, _parts(shard_ranges, len(given)), strict=True):
-        found = dict[Path, Input]()
+        inputs = dict[Path, Input]()
         for path, named in _stood_for(str(source), known):
             real = path.resolve()
             if form := format_of_name(path.name, known, named=named):
                 _check_readable(path)
                 form = _recognised(path, known, named=named) or form
                 file = Input(path.absolute(), form)
-                found[real] = min(found[real], file, key=_rank) if real in found else file
+                inputs[real] = min(inputs[real], file, key=_rank) if real in inputs else file
             elif named:
                 raise ValueError(f"{escaped(path)}: {escaped(_advice(path.name, known) or _unknown(known))}")
             else:
                 others[real] = min(path, others.get(real, path))
-        for real in _numbered(sorted(found), part, source):
-            chosen[real] = min(chosen[real], found[real], key=_rank) if real in chosen else found[real]
+        for real in _numbered(sorted(inputs), part, source):
+            chosen[real] = min(chosen[real], inputs[real], key=_rank) if real in chosen else inputs[real]
     if not chosen:
         raise FileNotFoundError(f"nothing to convert: {escaped(_unknown(known, folder=True))}")
     _check_installed(chosen.values(), known)

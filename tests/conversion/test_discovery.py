@@ -203,8 +203,8 @@ def folders(tmp_path):
     ],
 )
 def test_some_files_of_each_source_are_counted_from_0_and_the_last_is_among_them(folders, ranges, expected):
-    found = [file.path.stem for file in discover(folders, shard_ranges=ranges).inputs]
-    assert found == expected.split()
+    names = [file.path.stem for file in discover(folders, shard_ranges=ranges).inputs]
+    assert names == expected.split()
 
 
 @pytest.mark.parametrize(
