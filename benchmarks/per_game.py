@@ -41,7 +41,7 @@ def made_up(rows: int, games: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def main() -> None:
     """Print a table of two lines for each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--rows", type=parse_count, default=20_000_000)
     parser.add_argument("--games", type=parse_count, default=1_200_000)

@@ -92,7 +92,7 @@ def row(name: str, runs: list[list[Judged]], point: int) -> str:
 
 def main() -> None:
     """Print the table, and write it on request."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--per-game", type=int, default=8)
     parser.add_argument("--samples", type=parse_count, default=400_000)

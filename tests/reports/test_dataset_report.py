@@ -80,7 +80,7 @@ def samples(data):
 def verdicts(samples, **changes):
     given = {
         "files": source_files(samples[0]),
-        "shared": shared(*samples) if len(samples) > 1 else None,
+        "compared": {"val": shared(*samples)} if len(samples) > 1 else {},
         "mixing": None,
         **changes,
     }
@@ -392,7 +392,7 @@ def test_winners_out_of_balance_are_said(samples, blue, level):
     index = replace(samples[0].index, splits={name: split(part) for name, part in samples[0].index.splits.items()})
     by_name = {
         each.name: each
-        for each in verdicts_of(index, samples, files=source_files(samples[0]), shared=None, mixing=None)
+        for each in verdicts_of(index, samples, files=source_files(samples[0]), compared={}, mixing=None)
     }
     assert by_name["Balance"].level == level
     assert f"{blue:.1%}" in by_name["Balance"].says
@@ -404,7 +404,7 @@ def test_splits_that_differ_by_more_than_chance_are_said(samples):
         val = replace(val, games=games, blue_wins=round(0.7 * val.positions))
         train = replace(train, blue_wins=round(0.5 * train.positions))
         index = replace(samples[0].index, splits={"train": train, "val": val})
-        said = verdicts_of(index, samples, files=source_files(samples[0]), shared=None, mixing=None)
+        said = verdicts_of(index, samples, files=source_files(samples[0]), compared={}, mixing=None)
         return next(each.level for each in said if each.name == "Balance")
 
     assert (level(games=50), level(games=5000)) == ("good", "look")
@@ -416,7 +416,7 @@ def test_positions_without_a_game_and_rejects_are_said(samples):
     def said(**changes):
         inputs = (replace(index.inputs[0], **changes), *index.inputs[1:])
         told = verdicts_of(
-            replace(index, inputs=inputs), samples, files=source_files(samples[0]), shared=None, mixing=None
+            replace(index, inputs=inputs), samples, files=source_files(samples[0]), compared={}, mixing=None
         )
         return next(each for each in told if each.name == "Source files")
 

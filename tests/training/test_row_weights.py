@@ -137,7 +137,7 @@ def spec(data, run, **options):
 def test_weights_are_read_where_a_dataset_or_a_rule_gives_them_and_nowhere_else(plain, rich, tmp_path):
     asked = {}
     for name, data, rules in (("plain", plain, ""), ("ruled", plain, "ply=10..:2"), ("rich", rich, "")):
-        loaders = parts_of(spec(data, tmp_path, weights=rules))[1:]
+        loaders = parts_of(spec(data, tmp_path, weights=rules))[1:3]
         asked[name] = [[each.name for each in loader.extra.columns] if loader.extra else [] for loader in loaders]
     assert asked == {"plain": [[], []], "ruled": [["weight"]] * 2, "rich": [["weight", "policy_weight"]] * 2}
 
