@@ -180,6 +180,20 @@ def test_a_file_too_small_to_learn_from_is_read_as_if_it_were_learnt_from(monkey
     assert outcome(data) == learnt
 
 
+@pytest.mark.parametrize("numbers", [[2, 2, 2], [0, 2, 0], [0, 0, 2], [3, 3, 3]])
+def test_a_reference_to_what_is_stated_only_later_refuses_the_file(numbers):
+    kept = b"\x8c\x05board\x940"  # a text that gets the next number, and is put aside
+    dicts = [b"}(h\x01)))\x87h" + bytes([number]) + b"G" + bytes(8) + b"u" for number in (0, *numbers)]
+
+    def read(before, behind):
+        head, middle = b"\x80\x04" + kept + b"\x8c\x01x\x940", b"}(\x8c\x08examples]("
+        return records(head + before + middle + b"".join(dicts) + b"e" + behind + b"u.")
+
+    assert any(isinstance(each, SimilarDicts) for each in read(kept * 2, b""))
+    with pytest.raises(DataError, match="refers to what it never stated"):
+        read(b"", kept * 2)
+
+
 def test_a_conversion_keeps_no_memory_of_pickles(tmp_path):
     convert(processed(tmp_path / "in", games=2), out=tmp_path / "out", **CUT)
     assert not frames._kept
