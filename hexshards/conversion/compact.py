@@ -19,7 +19,7 @@ from hexshards import rng
 from hexshards.arguments import checked
 from hexshards.conversion.convert import disk_named, settled
 from hexshards.conversion.sorted_runs import sha256_words
-from hexshards.conversion.workdir import clear, held
+from hexshards.conversion.workdir import clear, held, remove_stale
 from hexshards.dataset.earlier import forget, keep_state, kept_shards, listed
 from hexshards.dataset.index import SPLITS, Index, read_index
 from hexshards.dataset.index_schema import next_number, shard_name
@@ -129,7 +129,7 @@ def _carried_out(
     """Write the new shards, keep the state as it is, and publish the new one."""
     if read_index(folder).fingerprint != index.fingerprint:
         raise FileExistsError(f"{escaped(folder)}: files were added meanwhile. Give the same command again")
-    _remove_stale(folder, index)
+    remove_stale(folder, index)
     total = _merged_positions(plan)
     if not total:
         return index
@@ -190,15 +190,6 @@ def _link(old: Path, new: Path) -> None:
         with open(old, "rb") as file, publishing(new) as copy:
             while piece := file.read(1 << 20):
                 copy.write(piece)
-
-
-def _remove_stale(folder: Path, index: Index) -> None:
-    """Remove what a compaction or addition that was cut off has left."""
-    known = listed(index) | kept_shards(folder)
-    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
-        for path in folder.glob(pattern):
-            if path.name not in known:
-                path.unlink()
 
 
 def _merging(plan: dict[str, list[Group]]) -> list[Group]:

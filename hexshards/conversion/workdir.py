@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
-from hexshards.dataset.index import NAME, Index, read_index
+from hexshards.dataset.earlier import kept_shards, listed
+from hexshards.dataset.index import NAME, SPLITS, Index, read_index
 from hexshards.errors import escaped
 from hexshards.options import as_recorded
 from hexshards.storage import locks
@@ -71,6 +72,15 @@ def clear(scratch: Path) -> None:
         shutil.rmtree(scratch)
     else:
         (scratch / _NOTE).unlink(missing_ok=True)
+
+
+def remove_stale(out: Path, index: Index | None, *, written: Set[str] = frozenset()) -> None:
+    """Remove shards that no state of the dataset lists and none has just ``written``, and what was half written."""
+    kept = written | listed(index) | kept_shards(out)
+    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
+        for stale in out.glob(pattern):
+            if stale.name not in kept:
+                stale.unlink()
 
 
 def check_folder(out: Path, base: Index | None) -> None:

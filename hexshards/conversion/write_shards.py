@@ -23,7 +23,7 @@ from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
-from hexshards.dataset.earlier import kept_shards, listed
+from hexshards.conversion.workdir import remove_stale
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
 from hexshards.dataset.index_schema import next_number, shard_name
 from hexshards.dataset.shard import Layout, Shard, write_shard
@@ -129,7 +129,7 @@ def assemble(
     """Write all shards that are not there yet, and describe the dataset; ``tell`` is told of shards and shards_done."""
     jobs = [job for split in SPLITS for job in _jobs(plan, split, base, spec.shard_positions)]
     stamp = _stamp(plan, jobs)
-    _remove_stale(plan, base, {job.name for job in jobs if _written(job, plan, stamp)})
+    remove_stale(plan.out, base, written={job.name for job in jobs if _written(job, plan, stamp)})
     waiting = [job for job in jobs if not _written(job, plan, stamp)]
     tell(shards=len(jobs), shards_done=len(jobs) - len(waiting))
     write = partial(write_one, plan=_slim(plan), stamp=stamp)
@@ -172,15 +172,6 @@ def _stamp(plan: ShardPlan, jobs: Sequence[Job]) -> str:
     layout = {**asdict(plan.layout), "optional": [entry_of(each) for each in plan.layout.optional]}
     entry = [files, plan.sources, layout, [(job.name, job.rows) for job in jobs]]
     return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
-
-
-def _remove_stale(plan: ShardPlan, base: Index | None, written: set[str]) -> None:
-    """Remove shards that are neither the dataset's nor whole, and what was half written."""
-    kept = written | listed(base) | kept_shards(plan.out)
-    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
-        for stale in plan.out.glob(pattern):
-            if stale.name not in kept:
-                stale.unlink()
 
 
 def _threads(jobs: Sequence[Job], at_once: int) -> list[int]:
