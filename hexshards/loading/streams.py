@@ -47,45 +47,38 @@ def plan_streams(
 ) -> EpochPlan:
     """Plan an epoch's windows as ``plan_epoch`` does, stream by stream, and in each pass by pass."""
     passes = PASSES if spec.augment == "all" else 1
-    walks = [
-        _Walk(
-            np.concatenate(
-                list(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walk=walk))
-            )
-        )
+    passed = [
+        np.concatenate(list(window_blocks(shard_blocks, block_rows, epoch=epoch, pass_=pass_, spec=spec, walk=walk)))
         for pass_ in range(passes)
     ]
+    ends = [np.cumsum(block_rows[walked]) for walked in passed]
     total = int(block_rows.sum())
     cuts = [edges(total, spec.streams, passes=passes, pass_=pass_) for pass_ in range(passes)]
     windows, streams = list[Window](), list[range]()
     for stream in range(spec.streams):
         first = len(windows)
-        for pass_, whole in enumerate(walks):
+        for pass_, walked in enumerate(passed):
             low, high = cuts[pass_][stream : stream + 2]
-            for blocks, skip, count in whole.cut(block_rows, low, high, per_stream(spec.window_blocks, spec)):
+            for blocks, skip, count in _cut(walked, ends[pass_], low, high, per_stream(spec.window_blocks, spec)):
                 windows.append(Window(epoch, pass_, len(windows), blocks, skip=skip, count=count))
         streams.append(range(first, len(windows)))
     rows = [window.count or 0 for window in windows]
     return EpochPlan(tuple(windows), np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]), tuple(streams))
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """A pass: its blocks in the order in which they are walked."""
+def _cut(
+    walked: NDArray[np.int64], ends: NDArray[np.int64], low: int, high: int, together: int
+) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+    """Windows of so many blocks over rows ``low`` to ``high``: blocks, rows of the first left out, rows taken.
 
-    blocks: NDArray[np.int64]
-
-    def cut(
-        self, block_rows: NDArray[np.int64], low: int, high: int, together: int
-    ) -> Iterator[tuple[NDArray[np.int64], int, int]]:
-        """Windows of so many blocks over rows ``low`` to ``high``: blocks, rows of the first left out, rows taken."""
-        ends = np.cumsum(block_rows[self.blocks])
-        head, last = np.searchsorted(ends, [low, high - 1], side="right").tolist()
-        for first in range(head, last + 1 if low < high else head, together):
-            end = min(first + together, last + 1)
-            begin = int(ends[first - 1]) if first else 0
-            skip = max(low - begin, 0)
-            yield self.blocks[first:end], skip, min(int(ends[end - 1]), high) - begin - skip
+    walked: the blocks of a pass in their order. ends: rows of the pass up to the end of each.
+    """
+    head, last = np.searchsorted(ends, [low, high - 1], side="right").tolist()
+    for first in range(head, last + 1 if low < high else head, together):
+        end = min(first + together, last + 1)
+        begin = int(ends[first - 1]) if first else 0
+        skip = max(low - begin, 0)
+        yield walked[first:end], skip, min(int(ends[end - 1]), high) - begin - skip
 
 
 @dataclass(frozen=True, slots=True)
