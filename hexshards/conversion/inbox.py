@@ -12,29 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from hexshards.conversion.discovery import Formats, format_of_name, kind_of
 from hexshards.conversion.sources import formats
 from hexshards.dataset.index import Index, InputFile
 from hexshards.errors import DataError, escaped
-from hexshards.storage.files import open_regular, write_whole
+from hexshards.storage.files import Stamp, open_regular, stamp_of, write_whole
 
 REFUSED = "refused"
 """Folder in an inbox for what was set aside; it is not looked into."""
 
 REPORT_LINES = 1_000
 """Lines of rejects that the report on a file holds."""
-
-
-class _Stamp(NamedTuple):
-    """What tells a file from what it was before."""
-
-    size_bytes: int
-    modified_ns: int
-    changed_ns: int
-    device: int
-    inode: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +43,18 @@ class Inbox:
     """A folder that is looked into again and again."""
 
     folder: Path
-    _before: dict[Path, _Stamp] = field(default_factory=dict)
-    _taken: dict[Path, _Stamp] = field(default_factory=dict)
+    _before: dict[Path, Stamp] = field(default_factory=dict)
+    _taken: dict[Path, Stamp] = field(default_factory=dict)
 
     def look(self) -> Look:
         """Look once. Raises OSError where the folder itself is gone or may not be read."""
-        known, now, passed_over = formats(), dict[Path, _Stamp](), dict[str, str]()
+        known, now, passed_over = formats(), dict[Path, Stamp](), dict[str, str]()
         for path in _within(self.folder):
             with suppress(FileNotFoundError):  # it vanished since it was listed
                 if reason := _no_source(path, known):
                     passed_over[str(path)] = reason
                 else:
-                    now[path] = _stamp(path)
+                    now[path] = Stamp.of(path.stat())
         before, self._before = self._before, now
         self._taken = {path: stamp for path, stamp in self._taken.items() if path in now}
         left = self.left()
@@ -85,7 +74,7 @@ class Inbox:
 
     def changed(self, files: Sequence[Path]) -> bool:
         """Whether one of some files is not what it was at the last look."""
-        return any(_stamp_or_none(path) != self._before.get(path) for path in files)
+        return any(stamp_of(path) != self._before.get(path) for path in files)
 
     def set_aside(self, path: Path, error: DataError, lines: Sequence[str]) -> Path:
         """Move a file to the refused ones, beside a report on it. A crash leaves it where it was, or both there."""
@@ -170,14 +159,3 @@ def _no_source(path: Path, known: Formats) -> str:
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         return f"{escaped(path)}: this file may not be read. Allow it, or take it out of the inbox"
     return ""
-
-
-def _stamp(path: Path) -> _Stamp:
-    there = path.stat()
-    return _Stamp(there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_dev, there.st_ino)
-
-
-def _stamp_or_none(path: Path) -> _Stamp | None:
-    with suppress(OSError):
-        return _stamp(path)
-    return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, NamedTuple, Protocol, Self, cast
 
 from isal import isal_zlib  # ISA-L's gunzip: 2.7 times as fast as zlib's on real files
 
@@ -263,6 +263,28 @@ def nearest_path(path: Path, fits: Callable[[Path], bool] = lambda beside: True)
         there = [name for name in islice(os.listdir(path.parent), _LOOKED_THROUGH) if fits(path.parent / name)]
         return nearest(path.name, there)
     return ""
+
+
+class Stamp(NamedTuple):
+    """What tells a file from what it was before: another size, another time, or another file in its place."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """The stamp of a file whose status this is."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The stamp of the file at a path; None where none can be seen."""
+    with suppress(OSError):
+        return Stamp.of(path.stat())
+    return None
 
 
 def check_named(path: Path, *, fix: str) -> None:

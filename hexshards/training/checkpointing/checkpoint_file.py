@@ -25,7 +25,7 @@ import torch
 from hexshards.errors import DataError, Misused, escaped, printable, without_secrets
 from hexshards.loading.workers import tells_of_death
 from hexshards.options import as_recorded, may_change, unrecorded_defaults
-from hexshards.storage.files import inflating, open_regular, write_whole
+from hexshards.storage.files import Stamp, inflating, open_regular, stamp_of, write_whole
 from hexshards.training.checkpointing.plain_values import plain_state, with_arrays
 from hexshards.training.checkpointing.schema import CHECKPOINT_NAME, SCHEMA, problem_of
 from hexshards.training.distributed import ProcessGroup
@@ -140,11 +140,11 @@ class Reader:
     """Reads the checkpoints of a run; one that was looked into first is not read again when it is taken."""
 
     def __init__(self) -> None:
-        self._seen: tuple[Path, os.stat_result, dict[str, Any]] | None = None
+        self._seen: tuple[Path, Stamp, dict[str, Any]] | None = None
 
     def look(self, path: Path) -> Mapping[str, Any]:
         """The state in a checkpoint, as ``read`` gives it, kept in memory until it is taken."""
-        before = path.stat()
+        before = Stamp.of(path.stat())
         state = read(path)
         self._seen = (path, before, state)
         return state
@@ -152,19 +152,9 @@ class Reader:
     def take(self, path: Path) -> dict[str, Any]:
         """The state in a checkpoint, as ``read`` gives it, for the caller to change."""
         seen, self._seen = self._seen, None
-        if seen and seen[0] == path and _same_file(seen[1], path):
+        if seen and seen[0] == path and seen[1] == stamp_of(path):
             return seen[2]
         return read(path)
-
-
-def _same_file(before: os.stat_result, path: Path) -> bool:
-    """Whether a file is the one it was, unwritten since."""
-    try:
-        now = path.stat()
-    except OSError:  # told where it is read
-        return False
-    names = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
-    return all(getattr(before, name) == getattr(now, name) for name in names)
 
 
 def _are_paths(arrays: object) -> bool:
