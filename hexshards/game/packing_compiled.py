@@ -28,8 +28,8 @@ _PLACES = types.Array(types.int64, 1, "C", readonly=True)
 
 
 @intrinsic
-def _word(typingctx: Any, address: Any) -> Any:
-    """Two floats at any address, the first in the low half."""
+def unaligned_word(typingctx: Any, address: Any) -> Any:
+    """Unaligned load: the 8 bytes at any address in this machine's order; of two floats the first is the low half."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=1)
@@ -74,13 +74,13 @@ def _pack(address, boards, policies, cells, stones_PW, moves_P):  # type: ignore
             for pair in range(4 * byte, 4 * byte + 4):
                 bits <<= np.uint64(2)
                 if pair < cells:  # a board has twice as many entries as cells
-                    word = _word(board + 8 * pair)
+                    word = unaligned_word(board + 8 * pair)
                     ones = _ones(word)
                     odd |= word ^ (ones * one)
                     bits |= (ones << first | ones >> low) & np.uint64(3)
             stones_PW[row, byte] = bits
         for pair in range(cells // 2):
-            odd |= _word(board + 8 * pair) & _word(red + 8 * pair)
+            odd |= unaligned_word(board + 8 * pair) & unaligned_word(red + 8 * pair)
         odd |= _float(red - 4) & _float(red + 4 * cells - 4)
         if odd != zero:
             return False
@@ -88,7 +88,7 @@ def _pack(address, boards, policies, cells, stones_PW, moves_P):  # type: ignore
         if len(policies):
             policy, counts, pairs = address + policies[row], zero, zero  # of each half of the words
             for pair in range(cells // 2):
-                word = _word(policy + 8 * pair)
+                word = unaligned_word(policy + 8 * pair)
                 ones = _ones(word)
                 odd |= word ^ (ones * one)
                 counts += ones

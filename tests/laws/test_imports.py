@@ -192,7 +192,7 @@ COMPILED = {"expand_compiled.py", "lookahead_compiled.py", "packing_compiled.py"
         ("jinja2", {"page.py"}),
         ("xml", {"svg.py"}),
         ("numba", COMPILED),
-        ("llvmlite", COMPILED),
+        ("llvmlite", COMPILED - {"lookahead_compiled.py"}),
         ("webdataset", {"webdataset_pipeline.py"}),
         ("fsspec", {"remote.py"}),
         ("onnxruntime", {"export.py"}),

@@ -6,15 +6,12 @@ lookahead. All words that are compared lie within the dict, and that within the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.templates import Bytes, Numbers, Template, bytes_at
+from hexshards.game.packing_compiled import unaligned_word
 
 RUN_DICTS = 4096
 """Most dicts of a run."""
@@ -22,16 +19,6 @@ RUN_DICTS = 4096
 _WORD_BYTES, _NEVER = 8, 1 << 62
 _NUMBERS = types.Array(types.int64, 1, "C")
 _WORDS = types.Array(types.uint64, 1, "C")
-
-
-@intrinsic
-def _word(typingctx: Any, address: Any) -> Any:
-    """The 8 bytes at any address, as a number in this machine's order of bytes."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(types.int64), emit
 
 
 @njit(
@@ -48,7 +35,7 @@ def walk(address, at, end, order, lengths, firsts, offsets, own, same, starts, k
                 continue
             differs = np.uint64(0)
             for word in range(firsts[candidate], firsts[candidate + 1]):
-                differs = (_word(address + at + offsets[word]) ^ own[word]) & same[word]
+                differs = (unaligned_word(address + at + offsets[word]) ^ own[word]) & same[word]
                 if differs != 0:
                     break
             if differs == 0:
