@@ -7,7 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -447,26 +447,39 @@ def put(data: Path, state: Path) -> None:
         shutil.copy(path, data)
 
 
-def test_what_is_added_during_a_run_is_seen_from_the_next_epoch_on_wherever_the_run_is_stopped(growing, tmp_path):
-    before, after, _ = growing
-    sizes = [read_index(data).splits["train"].positions for data in (before, after)]
+def goes(
+    tmp_path: Path, state: Path, *, at: tuple[int, int], change: Callable[[Path], object], **options: Any
+) -> Callable[..., Outcome]:
+    """Train by name, on a copy of a dataset that ``change`` changes after an epoch's mini-epoch; again, where it was.
+
+    What is returned takes after how many mini-epochs of its own to stop.
+    """
 
     def go(name: str, *, stop_at: int = 0) -> Outcome:
         data = tmp_path / f"data-{name}"
         if not data.exists():
-            shutil.copytree(before, data)
+            shutil.copytree(state, data)
         trained = 0
 
-        def grow(event: Event) -> None:
+        def changing(event: Event) -> None:
             nonlocal trained
             if isinstance(event, MiniEpochTrained):
                 trained += 1
-                if (event.epoch, event.mini_epoch) == (1, 2):
-                    put(data, after)
+                if (event.epoch, event.mini_epoch) == at:
+                    change(data)
                 if trained == stop_at:
                     event.stop("here")
 
-        return runs.train(spec(data, tmp_path / name), hooks=[grow])
+        return runs.train(spec(data, tmp_path / name, **options), hooks=[changing])
+
+    return go
+
+
+def test_what_is_added_during_a_run_is_seen_from_the_next_epoch_on_wherever_the_run_is_stopped(growing, tmp_path):
+    before, after, _ = growing
+    sizes = [read_index(data).splits["train"].positions for data in (before, after)]
+
+    go = goes(tmp_path, before, at=(1, 2), change=lambda data: put(data, after))
 
     outcome = go("whole")
     assert outcome.samples_seen == sizes[0] + 2 * sizes[1]
@@ -485,22 +498,9 @@ def test_a_run_that_grows_at_mini_epochs_ends_an_epoch_where_files_were_added_wh
     before, after, _ = growing
     larger = read_index(after).splits["train"].positions
 
-    def go(name: str, *, stop_at: int = 0) -> Outcome:
-        data = tmp_path / f"data-{name}"
-        if not data.exists():
-            shutil.copytree(before, data)
-        trained = 0
-
-        def grow(event: Event) -> None:
-            nonlocal trained
-            if isinstance(event, MiniEpochTrained):
-                trained += 1
-                if (event.epoch, event.mini_epoch) == (1, 1):
-                    put(data, after)
-                if trained == stop_at:
-                    event.stop("here")
-
-        return runs.train(spec(data, tmp_path / name, epochs=2, grow="mini-epoch", diagnose=0), hooks=[grow])
+    go = goes(
+        tmp_path, before, at=(1, 1), change=lambda data: put(data, after), epochs=2, grow="mini-epoch", diagnose=0
+    )
 
     outcome = go("whole")
     lines = log_lines(tmp_path / "whole")
@@ -519,22 +519,7 @@ def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_r
     for source in processed(tmp_path / "more", games=6, seed=9, games_per_file=2):
         convert(source, out=small, append=True)
 
-    def go(name: str, *, stop_at: int = 0, keep: int = 1) -> Outcome:
-        data = tmp_path / f"data-{name}"
-        if not data.exists():
-            shutil.copytree(small, data)
-        trained = 0
-
-        def merge(event: Event) -> None:
-            nonlocal trained
-            if isinstance(event, MiniEpochTrained):
-                trained += 1
-                if (event.epoch, event.mini_epoch) == (1, 2):
-                    compact(data, keep=keep)
-                if trained == stop_at:
-                    event.stop("here")
-
-        return runs.train(spec(data, tmp_path / name, epochs=2), hooks=[merge])
+    go = goes(tmp_path, small, at=(1, 2), change=lambda data: compact(data), epochs=2)
 
     assert go("whole").notices == ("the dataset has other shards: epoch 2 has as many samples in another order",)
     assert go("run", stop_at=2).stopped == "here"
@@ -543,31 +528,17 @@ def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_r
     last = names(tmp_path / "whole")[-1]
     assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
     # in the middle of an epoch whose shards are gone there is nothing to go on with, and it is said
-    go("gone", stop_at=2, keep=0)
+    lost = goes(tmp_path, small, at=(1, 2), change=lambda data: compact(data, keep=0), epochs=2)
+    lost("gone", stop_at=2)
     with pytest.raises(DataError, match=r"is gone, and the dataset as it was when this epoch began needs it"):
-        go("gone")
+        lost("gone")
 
 
 def test_a_window_moves_to_what_was_added_at_the_next_epoch_and_a_stopped_run_goes_on_in_the_old_one(growing, tmp_path):
     before, after, _ = growing
     options = {"window": "300", "per_game": 9, "epochs": 2, "mini_epoch_samples": 64, "diagnose": 0}
 
-    def go(name: str, *, stop_at: int = 0) -> Outcome:
-        data = tmp_path / f"data-{name}"
-        if not data.exists():
-            shutil.copytree(before, data)
-        trained = 0
-
-        def grow(event: Event) -> None:
-            nonlocal trained
-            if isinstance(event, MiniEpochTrained):
-                trained += 1
-                if (event.epoch, event.mini_epoch) == (1, 1):
-                    put(data, after)
-                if trained == stop_at:
-                    event.stop("here")
-
-        return runs.train(spec(data, tmp_path / name, **options), hooks=[grow])
+    go = goes(tmp_path, before, at=(1, 1), change=lambda data: put(data, after), **options)
 
     sizes = [loader(data, window="300", per_game=9).samples for data in (before, after)]
     whole = go("whole")
