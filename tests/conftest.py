@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from helpers import quick, warm
+from helpers.processes import hear_signals
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -77,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that run beside others compute with one thread, and so does all that they start: threads that wait for one
     another on a busy core take many times as long."""
+    hear_signals()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     elif config.getoption("numprocesses", None):

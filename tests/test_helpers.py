@@ -10,7 +10,24 @@ from _multiprocessing import SemLock
 
 import pytest
 from helpers import quick, warm, warm_worker
-from helpers.processes import SHARED_MEMORY, left_in_shared_memory, processes, wait_for
+from helpers.processes import SHARED_MEMORY, hear_signals, left_in_shared_memory, processes, wait_for
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"), [("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)], ids=["SIGINT", "SIGHUP"]
+)
+def test_what_is_run_in_the_background_hears_signals_and_a_handler_stays(name, usual):
+    if (number := getattr(signal, name, None)) is None:
+        pytest.skip("no such signal on this system")
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        hear_signals()
+        assert signal.getsignal(number) is usual
+        signal.signal(number, mine := lambda *_: None)
+        hear_signals()
+        assert signal.getsignal(number) is mine
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_quick_test_starts_no_process(pytestconfig):

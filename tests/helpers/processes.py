@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,14 @@ from pathlib import Path
 from helpers.small_data import CUT
 
 OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def hear_signals():
+    """Hear signals that a shell, or nohup, switches off in what runs in the background: what tests start inherits that."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def processes():
