@@ -224,6 +224,22 @@ print(number)
 """
 
 
+@pytest.mark.parametrize("again", ["compact", "append"])
+def test_shards_that_no_state_lists_and_half_written_files_go_and_those_kept_for_a_run_stay(again, data):
+    compact(data)
+    stays = {path.name for path in data.glob("*.tar")}
+    assert stays > {shard.name for shard in shards(data)}
+    for name in ("train-000777.tar", "val-000777.tar", "index.json.abc.1.partial"):
+        (data / name).write_bytes(b"of one that was killed")
+    if again == "compact":
+        compact(data)
+    else:
+        convert(processed(data.parent / "more", games=2, seed=5), out=data, append=True)
+    left = {path.name for path in data.glob("*.tar")}
+    assert left >= stays and not [name for name in left if "777" in name]
+    assert not list(data.glob("*.partial"))
+
+
 def test_killed_at_any_step_the_dataset_is_what_it_was_or_is_to_be_and_the_next_one_ends_it(data, grown, tmp_path):
     (tmp_path / "killed").mkdir()
     command = [sys.executable, "-c", KILLED, str(grown), str(tmp_path / "killed")]
