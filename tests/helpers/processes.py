@@ -14,7 +14,7 @@ OPTIONS = [part for name, value in CUT.items() for part in (f"--{name.replace('_
 
 
 def hear_signals():
-    """Hear signals that a shell, or nohup, switches off in what runs in the background: what tests start inherits that."""
+    """Hear signals that a shell, or nohup, ignores for what runs in the background: what tests start inherits that."""
     for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
