@@ -73,7 +73,7 @@ def publish(
     with_arrow()
     folder, index, out = Path(dataset).absolute(), read_index(dataset), target_of(target)
     _check_place(out, folder)
-    _check_free(out, index)
+    there = _published(out, index)
     with tempfile.TemporaryDirectory() as made:
         # files may be added to the dataset meanwhile
         index = _kept(Path(made), folder)
@@ -81,7 +81,7 @@ def publish(
         sizes = {name: path.stat().st_size for name, path in files.items()} | {
             INDEX: (Path(made) / INDEX).stat().st_size
         }
-        missing = _missing(out, index, files, Path(made))
+        missing = _missing(out, there, index, files, Path(made))
         if isinstance(out, FolderTarget):
             _check_room(out, sum(sizes[name] for name in missing))
         if missing and not dry_run:
@@ -133,9 +133,8 @@ def _written(
     return {**shards, **{name: made / name for name in texts}}, notes, rows
 
 
-def _missing(out: Target, index: Index, files: Mapping[str, Path], made: Path) -> list[str]:
+def _missing(out: Target, there: Index | None, index: Index, files: Mapping[str, Path], made: Path) -> list[str]:
     """Names of the files that are not there yet, the index last; none where all are."""
-    there = published(out.home)
     known = index.fingerprint in (there.fingerprint if there else "", noted(out))
     missing = []
     for name, path in files.items():
@@ -169,15 +168,15 @@ def _check_place(out: Target, folder: Path) -> None:
             raise ValueError(f"{shown(str(out))}: {rule}")
 
 
-def _check_free(out: Target, index: Index) -> None:
-    """Raise FileExistsError where something else is."""
+def _published(out: Target, index: Index) -> Index | None:
+    """The dataset, where it is there already. Raises FileExistsError where something else is."""
     there = published(out.home)
     if there and there.fingerprint != index.fingerprint:
         raise FileExistsError(
             f"{escaped(out)} holds another dataset ({printable(there.fingerprint, width=12)}). Choose another target"
         )
     if there or not isinstance(out, FolderTarget) or not out.path.exists():
-        return
+        return there
     begun = noted(out)
     if begun and begun != index.fingerprint:
         raise FileExistsError(
@@ -185,6 +184,7 @@ def _check_free(out: Target, index: Index) -> None:
         )
     if not begun and (others := [path.name for path in out.path.iterdir() if path.suffix in (".tar", ".parquet")]):
         raise FileExistsError(f"{escaped(out)} holds {escaped(min(others))}, and no dataset. Choose another folder")
+    return None
 
 
 def _check_room(out: FolderTarget, needed: int) -> None:
