@@ -10,8 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING, GAMES = range(8)
-"""First steps of the paths: what a stream of random numbers is for."""
+CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING, GAMES, TORN, SAME, PREVIEW = range(11)
+REPORTS = 9
+"""First steps of the paths: what a stream of random numbers is for. SAME and REPORTS share a number; their paths are of
+different lengths."""
+
+MOST = (1 << 24) - 1
+"""Most numbers that are permuted."""
 
 Words = NDArray[np.uint64]
 
@@ -24,11 +29,11 @@ def raw(count: int, seed: int, *path: int) -> Words:
 
 def permutation(count: int, seed: int, *path: int) -> NDArray[np.int64]:
     """The numbers 0 to count - 1 in the order that a seed and a path name, every order equally likely."""
-    if count >= 1 << 24:
-        raise ValueError(f"permutation is for at most 16,777,215 numbers, got {count}")
+    if count > MOST:
+        raise ValueError(f"permutation is for at most {MOST:,} numbers, got {count}")
     # sorting words whose low bits are the number itself is twice as fast as argsort, and needs no stable sort; the 40
     # random bits above tie, and so fall back to the order of numbers, less than once in 100 windows of 131,072
-    mask = np.uint64((1 << 24) - 1)
+    mask = np.uint64(MOST)
     words = (raw(count, seed, *path) & ~mask) | np.arange(count, dtype=np.uint64)
     # by their first 16 bits, where NumPy counts instead of comparing, and then the little that is left: 18 ns a number,
     # where sorting at once takes 45

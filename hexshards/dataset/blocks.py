@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard import OpenShard, Shard, open_shard
 from hexshards.errors import DataError, or_refusal
+from hexshards.rng import MOST, permutation
 from hexshards.storage.files import Home
 
 Columns = Mapping[str, NDArray[Any]]
@@ -29,6 +30,12 @@ class Blocks:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def drawn(self, positions: int, seed: int, path: int, *, least: int = 1) -> NDArray[np.int64]:
+        """Random sample of blocks, in the order in which they are drawn: so many that hold enough positions."""
+        order = permutation(min(len(self), MOST), seed, path, 0)
+        enough = int(np.searchsorted(np.cumsum(self.rows[order]), positions)) + 1
+        return order[: max(enough, least)]
 
     def read(self, blocks: NDArray[np.int64], names: Sequence[str]) -> list[Columns | DataError]:
         """The columns of some blocks, or what is wrong with them, in the order of ``blocks``; no file for no names."""

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.game.positions import Positions
-from hexshards.rng import Words, raw
+from hexshards.rng import TORN, Words, raw
 
-TORN, HASHES = 8, 0
-"""Path and seed of the random words that boards are hashed by."""
+HASHES = 0
+"""Seed of the random words that boards are hashed by."""
 
 MAX_KEPT = 1 << 23
 """Positions of val that are compared, 36 bytes each; of more, the first."""

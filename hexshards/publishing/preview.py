@@ -22,7 +22,7 @@ from hexshards.game.columns import COUNT, NO_POLICY, SCALARS, UNKNOWN, VISITS, C
 from hexshards.game.diagram import NAMES
 from hexshards.game.positions import Positions, concat
 from hexshards.game.visits import visit_entries
-from hexshards.rng import permutation
+from hexshards.rng import PREVIEW, permutation
 from hexshards.storage.files import Home
 
 if TYPE_CHECKING:
@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 BLOCKS = 16
 """Blocks of a split that are read at least: of as many shards, where files were added in the course of time."""
 
-PUBLISHING = 10
-"""First step of the path of what is drawn at random here."""
-
 MARKS = {BLUE: "B", RED: "R", -1: "·"}
 """How a cell stands in the text of a board."""
-
-_LONGEST = (1 << 24) - 1
-"""Most numbers that are permuted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +51,7 @@ def sample_of(home: Home, index: Index, split: str, *, count: int) -> Positions:
     """Some positions of a split, from blocks drawn by the dataset's fingerprint. Raises DataError for a damaged one."""
     blocks, names = Blocks(home, index, split), tuple(index.layout.columns())
     seed = int(index.fingerprint[:8], 16)
-    order = permutation(min(len(blocks), _LONGEST), seed, PUBLISHING, 0)
-    enough = int(np.searchsorted(np.cumsum(blocks.rows[order]), count)) + 1
-    chosen = order[: max(enough, BLOCKS)]
+    chosen = blocks.drawn(count, seed, PREVIEW, least=BLOCKS)
     parts = dict[int, Positions]()
     # small blocks first: what they lack the others give
     for number, block in enumerate(sorted(chosen.tolist(), key=lambda block: (blocks.rows[block], block))):
@@ -68,7 +60,7 @@ def sample_of(home: Home, index: Index, split: str, *, count: int) -> Positions:
             raise columns
         rows = Positions.of(index.side, columns, index.layout.optional)
         wanted = -(-(count - sum(map(len, parts.values()))) // (len(chosen) - number))
-        parts[block] = rows.take(np.sort(permutation(len(rows), seed, PUBLISHING, 1 + block)[:wanted]))
+        parts[block] = rows.take(np.sort(permutation(len(rows), seed, PREVIEW, 1 + block)[:wanted]))
     return concat([parts[block] for block in sorted(parts)])
 
 

@@ -20,11 +20,8 @@ from hexshards.errors import DataError
 from hexshards.game.positions import Positions, concat
 from hexshards.game.symmetry import upright
 from hexshards.reports.options import ReportSpec
-from hexshards.rng import Words, permutation
+from hexshards.rng import MOST, REPORTS, Words, permutation
 from hexshards.storage.files import Home
-
-REPORTS = 9
-"""First step of the path of what is drawn at random here."""
 
 _TOGETHER = 16
 """Blocks read at a time."""
@@ -75,7 +72,7 @@ class Sample:
 
     def drawn(self, count: int, seed: int, step: int) -> NDArray[np.int64]:
         """Some rows, at random and in their order."""
-        rows = permutation(min(len(self.positions), (1 << 24) - 1), seed, REPORTS, step)[:count]
+        rows = permutation(min(len(self.positions), MOST), seed, REPORTS, step)[:count]
         return np.sort(rows)
 
 
@@ -84,9 +81,7 @@ def read_sample(
 ) -> Sample:
     """Blocks of a split, until they hold as many positions as the spec says. Raises DataError for a damaged one."""
     blocks, names = Blocks(home, index, split), tuple(index.layout.columns())
-    order = permutation(min(len(blocks), (1 << 24) - 1), spec.seed, REPORTS, 0)
-    enough = int(np.searchsorted(np.cumsum(blocks.rows[order]), spec.sample)) + 1
-    chosen, parts, done = np.sort(order[:enough]), list[Positions](), 0
+    chosen, parts, done = np.sort(blocks.drawn(spec.sample, spec.seed, REPORTS)), list[Positions](), 0
     for first in range(0, len(chosen), _TOGETHER):
         for columns in blocks.read(chosen[first : first + _TOGETHER], names):
             if isinstance(columns, DataError):

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Positions
 from hexshards.game.symmetry import TURN, image, stone_words
-from hexshards.rng import Words, mix, raw
-
-SAME = 9
-"""First step of the path of the random words."""
+from hexshards.rng import SAME, Words, mix, raw
 
 MARK = np.dtype([("word", "<u8"), ("whole", "<u4")])
 """``word``: the move to learn, above what is known besides (the less, the larger). ``whole``: 1 + the number of the
