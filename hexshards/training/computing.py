@@ -72,8 +72,8 @@ def _layout(spec: TrainSpec, begun: dict[str, Any] | None, device: str) -> tuple
 def fastest_layout(spec: TrainSpec, device: str) -> tuple[bool, str]:
     """Whether a new run keeps planes channels last, and why.
 
-    oneDNN's convolutions, and torch's batch norm, are faster so on a CPU: a step of 8 channels takes 0.66 of its time,
-    of 16 channels 0.8, of 64 channels 0.86 (``benchmarks/training.py`` measures it).
+    oneDNN's convolutions, and torch's batch norm, are faster so on a CPU: a step of 16 channels takes 0.72 of its time,
+    of 32 channels 0.81, of 64 channels 0.85 (benchmarks/results/training.md).
     """
     if spec.model:
         return False, "a network of your own may count on that; --channels-last is often faster"
