@@ -75,22 +75,31 @@ class StreamBuffers:
     """
 
     def __init__(self, windows: Iterator[Rows], *, streams: Iterable[int], starts: Mapping[int, int]) -> None:
-        self._windows, self._streams = windows, iter(streams)
-        self._waiting: dict[int, deque[Rows]] = {stream: deque() for stream in starts}
-        self._buffers = {stream: RowBuffer(self._of(stream), start) for stream, start in starts.items()}
+        waiting: dict[int, deque[Rows]] = {stream: deque() for stream in starts}
+        numbers = iter(streams)
+        self._buffers = {
+            stream: RowBuffer(_windows_of(stream, windows, numbers, waiting), start) for stream, start in starts.items()
+        }
 
     def take(self, runs: Sequence[tuple[int, int, int]]) -> Rows:
         """Rows of streams, each from where to where, one run after another; views where one window holds them all."""
         parts = [self._buffers[stream].take(low, high) for stream, low, high in runs]
         return parts[0] if len(parts) == 1 else like(parts[0], map(_joined, zip(*parts, strict=True)))
 
-    def _of(self, stream: int) -> Iterator[Rows]:
-        waiting = self._waiting[stream]
-        while True:
-            while not waiting:
-                # no name for a window: its memory is used again once nothing refers to it
-                self._waiting[next(self._streams)].append(next(self._windows))
-            yield waiting.popleft()
+
+def _windows_of(
+    stream: int, windows: Iterator[Rows], streams: Iterator[int], waiting: Mapping[int, deque[Rows]]
+) -> Iterator[Rows]:
+    """Windows of one stream; those of others that come before them wait.
+
+    It does not know the buffers that it fills: in a circle they would keep the memory of an epoch's windows until
+    Python looks for circles, and the next epoch would begin in fresh pages.
+    """
+    while True:
+        while not waiting[stream]:
+            # no name for a window: its memory is used again once nothing refers to it
+            waiting[next(streams)].append(next(windows))
+        yield waiting[stream].popleft()
 
 
 def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -> NDArray[np.generic] | torch.Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import shutil
 import threading
@@ -14,7 +15,7 @@ import torch
 from helpers.small_data import dataset
 
 from hexshards.errors import DataError
-from hexshards.loading.batching import BUFFERS, RowBuffer, chosen_device, compiled, on_cpu, on_device
+from hexshards.loading.batching import BUFFERS, RowBuffer, StreamBuffers, chosen_device, compiled, on_cpu, on_device
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.device_cache import wants_memory
 from hexshards.loading.expansion.expand import Packed, expand
@@ -106,6 +107,23 @@ def test_a_run_of_rows_beyond_several_windows_holds_none_of_those_it_passes():
     for low in (5, 45, 85):
         assert rows.take(low, low + 5).stones.tolist() == list(range(low, low + 5))
     assert len(begun) == 9
+
+
+@pytest.mark.parametrize("taken", [1, 10, 15])
+def test_what_buffers_held_is_free_as_soon_as_they_are_without_waiting_for_python_to_look_for_it(taken):
+    windows = [Packed(*(np.arange(first, first + 10) for _ in Packed._fields)) for first in (0, 0, 10, 10)]
+    held = [weakref.ref(window.stones) for window in windows]
+    given = iter(windows)
+    del windows
+    gc.disable()
+    try:
+        buffers = StreamBuffers(given, streams=[0, 1, 0, 1], starts={0: 0, 1: 0})
+        buffers.take([(0, 0, taken), (1, 0, taken)])
+        assert any(window() is not None for window in held)
+        del buffers, given
+        assert [window for window in held if window() is not None] == []
+    finally:
+        gc.enable()
 
 
 # work ahead ---------------------------------------------------------------------------------------------------------
