@@ -26,7 +26,7 @@ import hexshards
 from hexshards.conversion.options import CONVERT
 from hexshards.conversion.random_files import write
 from hexshards.dataset.index import Counts, Index, Split
-from hexshards.dataset.shard import Layout, Shard
+from hexshards.dataset.layout import Layout, Shard
 from hexshards.loading.options import LOADER
 from hexshards.units import show_bytes
 

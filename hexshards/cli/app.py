@@ -10,12 +10,13 @@ from typer import Option
 
 from hexshards import __version__, signals
 from hexshards.cli import dataset_commands, growing_commands, publish_command, report_command, training_commands
-from hexshards.cli.command import add_command
+from hexshards.cli.command import add_command, switched_off
 from hexshards.cli.console import spell_what_cannot_be_encoded
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings=switched_off("help", "install_completion", "show_completion"),
     help="Repack Hex training positions into WebDataset shards, look at them, and train on them in mini-epochs.\n\n"
     "First steps: `hexshards demo`, or `hexshards convert YOUR_FILES --out DIR` and "
     "`hexshards train DIR --run RUN`.",

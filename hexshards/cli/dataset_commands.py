@@ -263,8 +263,8 @@ def show(
     from hexshards.cli import dataset_view, display
 
     with told():
+        from hexshards.dataset.blocks import first_positions
         from hexshards.dataset.index import read_index
-        from hexshards.loading.window import first_positions
 
         if svg:
             _check_picture(svg)

@@ -8,8 +8,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hexshards.errors import escaped, printable
-from hexshards.game.board import move_name
-from hexshards.game.columns import VISITS
 from hexshards.units import counted
 
 if TYPE_CHECKING:
@@ -169,6 +167,9 @@ def _share(part: int, whole: int) -> str:
 
 def optional_text(positions: Positions, row: int) -> str:
     """What the optional columns say of one position; nothing where there are none."""
+    from hexshards.game.board import move_name
+    from hexshards.game.columns import VISITS
+
     said = []
     for kind, column in positions.optional.items():
         value = column[row]

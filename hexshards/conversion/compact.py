@@ -23,7 +23,8 @@ from hexshards.conversion.workdir import clear, held, remove_stale
 from hexshards.dataset.earlier import forget, keep_state, kept_shards, listed
 from hexshards.dataset.index import SPLITS, Index, read_index
 from hexshards.dataset.index_schema import next_number, shard_name
-from hexshards.dataset.shard import Shard, open_shard, write_shard
+from hexshards.dataset.layout import Shard
+from hexshards.dataset.shard import open_shard, write_shard
 from hexshards.errors import escaped
 from hexshards.game.positions import Positions
 from hexshards.storage.files import Folder, free_bytes, publishing

@@ -16,7 +16,7 @@ from hexshards.conversion.sources import Input
 from hexshards.conversion.spill_sources import Group, Survey
 from hexshards.conversion.workdir import REJECTS
 from hexshards.dataset.index import Index, InputFile
-from hexshards.dataset.shard import Shard
+from hexshards.dataset.layout import Shard
 from hexshards.storage.remote import shown
 from hexshards.units import counted
 

@@ -26,7 +26,8 @@ from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
 from hexshards.conversion.workdir import remove_stale
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
 from hexshards.dataset.index_schema import next_number, shard_name
-from hexshards.dataset.shard import Layout, Shard, write_shard
+from hexshards.dataset.layout import Layout, Shard
+from hexshards.dataset.shard import write_shard
 from hexshards.dataset.split import game_keys
 from hexshards.errors import InputRejected
 from hexshards.game.columns import entry_of, in_order

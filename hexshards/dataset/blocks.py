@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.dataset.index import Index
-from hexshards.dataset.shard import OpenShard, Shard, open_shard
-from hexshards.errors import DataError, or_refusal
+from hexshards.dataset.layout import Shard
+from hexshards.dataset.shard import OpenShard, open_shard
+from hexshards.errors import DataError, Misused, or_refusal
+from hexshards.game.positions import Positions
 from hexshards.rng import MOST, permutation
 from hexshards.storage.files import Home
 
@@ -72,3 +74,14 @@ class Blocks:
         if not isinstance(columns, DataError) and "stones" in columns:
             self._sound_stones.add(place)
         return columns
+
+
+def first_positions(home: Home, index: Index, *, split: str, count: int) -> Positions:
+    """The first positions of a split, all columns. Raises DataError where the split is empty or damaged."""
+    if split not in index.splits:
+        raise Misused(f"has no split {split!r}", where=str(home), fix=f"It has {', '.join(index.splits)}")
+    shard = index.splits[split].shards[0]
+    names = tuple(index.layout.columns())
+    with open_shard(home, shard) as file:
+        columns = file.read_block(0, layout=index.layout, sources=len(index.sources), names=names)
+    return Positions.of(index.side, {name: column[:count] for name, column in columns.items()}, index.layout.optional)

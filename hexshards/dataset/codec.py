@@ -21,9 +21,6 @@ from hexshards.dataset.options import Codec
 from hexshards.errors import DataError
 from hexshards.units import counted
 
-SUFFIXES: dict[Codec, str] = {"zstd": ".npy.zst", "none": ".npy"}
-"""What a column's name is followed by in a shard."""
-
 ZSTD_LEVEL = 9
 """At 8,192 positions a block: level 3 packs into 24.1 bytes a position, 9 into 23.0, 12 into 22.7 at half 9's speed."""
 

@@ -1,4 +1,7 @@
-"""Index of a dataset, index.json: what is not in it does not exist; what is in it is checked by its fingerprint."""
+"""Index of a dataset, index.json: what is not in it does not exist; what is in it is checked by its fingerprint.
+
+It is read before anything else, so NumPy is loaded where there are arrays, and not for what commands say of a dataset.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import UNSET
-from numpy.typing import NDArray
 
 from hexshards.arguments import checked
-from hexshards.dataset.index_schema import Entry, Head, LayoutEntry, SplitEntry, named, shards_of, with_names_apart
-from hexshards.dataset.shard import Layout, Shard
+from hexshards.dataset.index_schema import (
+    ColumnEntry,
+    Entry,
+    Head,
+    LayoutEntry,
+    SplitEntry,
+    named,
+    shards_of,
+    with_names_apart,
+)
+from hexshards.dataset.layout import Layout, Shard
 from hexshards.errors import DataError, escaped, printable
-from hexshards.game.columns import column_of, entry_of, in_order
-from hexshards.game.positions import Positions
 from hexshards.storage.files import Folder, Home, nearest_path, write_whole
 from hexshards.storage.remote import home_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hexshards.game.columns import Column
+    from hexshards.game.positions import Positions
 
 NAME = "index.json"
 VERSIONS = (1, 2)
@@ -59,6 +74,8 @@ class Counts:
     @classmethod
     def of(cls, positions: Positions) -> Counts:
         """Count some positions."""
+        import numpy as np
+
         policy = positions.policy
         return cls(
             blue_wins=int((positions.value == 0).sum()),
@@ -74,7 +91,7 @@ class Counts:
             blue_wins=sum(part.blue_wins for part in parts),
             red_wins=sum(part.red_wins for part in parts),
             without_policy=sum(part.without_policy for part in parts),
-            plies=tuple(int(count) for count in np.sum([part.plies for part in parts], axis=0)),
+            plies=tuple(map(sum, zip(*(part.plies for part in parts), strict=True))),
         )
 
 
@@ -152,6 +169,8 @@ class Index:
 
     def block_rows(self, split: str) -> NDArray[np.int64]:
         """Positions in each block of a split, over all its shards in their order."""
+        import numpy as np
+
         full = self.layout.block_positions
         shards = self.splits[split].shards
         ends = np.cumsum([len(shard.block_bytes) for shard in shards])
@@ -250,17 +269,28 @@ def _index_of(entry: Entry, apart: dict[str, Any]) -> Index:
 
 def _layout_of(said: LayoutEntry) -> Layout:
     """Build the layout of a parsed entry. Raises ValueError where it lists what is no column."""
-    listed = () if said.optional is UNSET else tuple(column_of(_by_name(each)) for each in said.optional)
+    listed = () if said.optional is UNSET else _columns_of(said.optional)
+    return Layout(**{**_by_name(said), "optional": listed})
+
+
+def _columns_of(said: Sequence[ColumnEntry]) -> tuple[Column, ...]:
+    from hexshards.game.columns import column_of, in_order
+
+    listed = tuple(column_of(_by_name(each)) for each in said)
     if in_order(listed) != listed:
         raise ValueError("columns are not in their order, each once - at `$.layout.optional`")
-    return Layout(**{**_by_name(said), "optional": listed})
+    return listed
 
 
 def _layout_entry(layout: Layout) -> dict[str, Any]:
     """A layout as JSON says it."""
     entry = _by_name(layout)
     del entry["optional"]
-    return entry | {"optional": [entry_of(each) for each in layout.optional]} if layout.optional else entry
+    if not layout.optional:
+        return entry
+    from hexshards.game.columns import entry_of
+
+    return entry | {"optional": [entry_of(each) for each in layout.optional]}
 
 
 def _split(name: str, said: SplitEntry, layout: LayoutEntry) -> Split:

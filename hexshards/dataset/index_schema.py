@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from hexshards.dataset.layout import END, Shard
 from hexshards.dataset.options import MAX_BLOCK_POSITIONS
-from hexshards.dataset.shard import END, Shard
 from hexshards.errors import escaped
-from hexshards.game.board import MAX_SIDE, MIN_SIDE
-from hexshards.game.columns import MAX_OPTIONAL
+from hexshards.game.options import MAX_OPTIONAL, MAX_SIDE, MIN_SIDE
 from hexshards.units import counted
 
 T = TypeVar("T")
@@ -72,7 +71,7 @@ class LayoutEntry(_Strict, frozen=True):
 
 
 class ShardEntry(_Strict, frozen=True):
-    """As in shard.Shard."""
+    """As in layout.Shard."""
 
     name: Annotated[str, Meta(pattern=rf"^{SHARD_NAME}\Z")]
     positions: Positive

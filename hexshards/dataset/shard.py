@@ -11,7 +11,6 @@ import tarfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
 from os import SEEK_END
 from pathlib import Path
@@ -21,10 +20,10 @@ from isal import isal_zlib  # the same checksum as zlib's, at 11 times the speed
 from numpy.typing import NDArray
 
 from hexshards.dataset import codec
-from hexshards.dataset.options import Codec
+from hexshards.dataset.layout import END, Layout, Shard
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
-from hexshards.game.columns import OPTIONAL, Column, Fields, declared, fields_of
+from hexshards.game.columns import Column
 from hexshards.game.positions import Positions
 from hexshards.storage.files import Home, publishing
 from hexshards.units import counted
@@ -38,53 +37,6 @@ MAX_BLOCK_BYTES = 1 << 30
 """Bytes of a block's members, headers included, above which it is refused, compressed or not."""
 
 _PIECE_BYTES = 1 << 20
-END = bytes(2 * tarfile.BLOCKSIZE)
-"""What follows the last block of a tar."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """One tar file, as the index describes it: its blocks lie one after another from its first byte."""
-
-    name: str
-    positions: int
-    size_bytes: int
-    sha256: str
-    block_bytes: tuple[int, ...]
-    """Size of each block: the tar members of all its columns, headers and padding included."""
-    block_crc32: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """What the columns of all shards of a dataset look like."""
-
-    side: int
-    soft: bool
-    codec: Codec
-    block_positions: int
-    counted: bool = False
-    """Whether equal positions were merged, and a column says how many each stands for."""
-    optional: tuple[Column, ...] = ()
-    """The columns that it has besides; those of shards that were written before they came are unknown."""
-
-    @property
-    def declared(self) -> tuple[Column, ...]:
-        """What each column is, in the order in which a block stores them."""
-        return (*declared(soft=self.soft, counted=self.counted), *self.optional)
-
-    @property
-    def kinds(self) -> dict[str, Column]:
-        """What each column is that can be asked for, by its name; what is not there is unknown."""
-        return {column.name: column for column in (*OPTIONAL, *self.declared)}
-
-    def columns(self) -> Fields:
-        """Name, dtype and shape per position of every column."""
-        return fields_of(self.declared, self.side)
-
-    def member(self, number: int, column: str) -> str:
-        """Name of the tar member that holds a column of block ``number``."""
-        return f"{number:06d}.{column}{codec.SUFFIXES[self.codec]}"
 
 
 def write_shard(path: Path, blocks: Iterable[Positions], *, layout: Layout, threads: int = 1) -> Shard:

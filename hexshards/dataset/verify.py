@@ -15,7 +15,8 @@ import numpy as np
 
 from hexshards.arguments import checked
 from hexshards.dataset.index import SPLITS, Counts, Index, Split, read_index
-from hexshards.dataset.shard import REPAIR, OpenShard, Shard, open_shard
+from hexshards.dataset.layout import Shard
+from hexshards.dataset.shard import REPAIR, OpenShard, open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.dataset.torn_games import TornGames
 from hexshards.errors import DataError, escaped

@@ -215,9 +215,6 @@ THIRD_PARTY = re.compile(r"x_[a-z0-9_]{1,40}")
 MAX_ROW_BYTES = 1024
 """Most that one third party's column may take of a position."""
 
-MAX_OPTIONAL = 32
-"""Most optional columns of a dataset."""
-
 FILTERABLE = tuple(column.name for column in (*SCALARS, *OPTIONAL) if column.filterable)
 
 ORIGIN = tuple(column.name for column in SCALARS if column.merge == "first")

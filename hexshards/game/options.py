@@ -11,6 +11,9 @@ from hexshards.options import check_options, option
 MIN_SIDE, MAX_SIDE = 3, 19
 """Sides that a dataset may have."""
 
+MAX_OPTIONAL = 32
+"""Most optional columns of a dataset."""
+
 Selector = Literal["all", "final", "penultimate"]
 """Which positions of a game of M moves are taken: plies 0 to M; ply M; ply M - 1. For files of whole games."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hexshards.dataset.filters import Selection
-from hexshards.dataset.shard import Shard
+from hexshards.dataset.layout import Shard
 from hexshards.errors import DataError, escaped
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import per_stream

@@ -12,8 +12,9 @@ from hexshards.dataset import codec
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.index import Index
 from hexshards.dataset.index_schema import SHARD_NAME
-from hexshards.dataset.options import MAX_BLOCK_POSITIONS, Codec
-from hexshards.dataset.shard import REPAIR, Layout, Shard, block_crc32
+from hexshards.dataset.layout import Layout, Shard
+from hexshards.dataset.options import MAX_BLOCK_POSITIONS, SUFFIXES, Codec
+from hexshards.dataset.shard import REPAIR, block_crc32
 from hexshards.dataset.validation import check_numbers, check_stones
 from hexshards.errors import DataError, printable
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
@@ -90,7 +91,7 @@ class CheckedBlocks:
 def _layout_of(members: Mapping[str, bytes], key: str, where: str) -> Layout:
     """Layout of a dataset without an index, by the sizes of the columns of a block."""
     kind: Codec = "zstd" if f"{key}.player.npy.zst" in members else "none"
-    sizes = {name: _payload(members.get(f"{key}.{name}{codec.SUFFIXES[kind]}", b""), kind) for name in COLUMNS}
+    sizes = {name: _payload(members.get(f"{key}.{name}{SUFFIXES[kind]}", b""), kind) for name in COLUMNS}
     rows = sizes["player"]
     width = sizes["stones"] // max(rows, 1)
     if not 1 <= rows <= MAX_BLOCK_POSITIONS or width not in _WIDTHS:

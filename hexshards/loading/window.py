@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Selection
-from hexshards.dataset.index import Index
-from hexshards.dataset.shard import Shard, open_shard
-from hexshards.errors import DataError, Misused
+from hexshards.dataset.layout import Shard
+from hexshards.errors import DataError
 from hexshards.game.columns import VISITS, declared
-from hexshards.game.positions import Positions, as_distributions
+from hexshards.game.positions import as_distributions
 from hexshards.loading import mixture, order
 from hexshards.loading.expansion.expand import Rows, rows_of
 from hexshards.loading.expansion.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
@@ -213,14 +212,3 @@ class WindowColumns(NamedTuple):
     columns: dict[str, NDArray[Any]]
     damage: tuple[DataError, ...]
     lost: int
-
-
-def first_positions(home: Home, index: Index, *, split: str, count: int) -> Positions:
-    """The first positions of a split, all columns. Raises DataError where the split is empty or damaged."""
-    if split not in index.splits:
-        raise Misused(f"has no split {split!r}", where=str(home), fix=f"It has {', '.join(index.splits)}")
-    shard = index.splits[split].shards[0]
-    names = tuple(index.layout.columns())
-    with open_shard(home, shard) as file:
-        columns = file.read_block(0, layout=index.layout, sources=len(index.sources), names=names)
-    return Positions.of(index.side, {name: column[:count] for name, column in columns.items()}, index.layout.optional)

@@ -1,4 +1,7 @@
-"""Metrics history of a run, read back from ``metrics.jsonl``; a number that is not there is NaN."""
+"""Metrics history of a run, read back from ``metrics.jsonl``; a number that is not there is NaN.
+
+A table of runs needs no array, so NumPy is loaded where one is asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hexshards.errors import DataError, escaped, printable
 from hexshards.storage.files import nearest_path, open_regular
 from hexshards.training.tracking.records import entry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST = 1 << 62
 """No number of a run is larger."""
@@ -32,6 +36,8 @@ class History:
 
     def column(self, path: str) -> NDArray[np.float64]:
         """A number of each record, by its path, such as ``val.policy_loss``: (M,) float64."""
+        import numpy as np
+
         return np.array([number(record, path) for record in self.records])
 
     def newest(self, path: str) -> Any:
@@ -101,6 +107,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _numbers(values: list[Any]) -> NDArray[np.float64]:
+    import numpy as np
+
     return np.array([_number(value) for value in values])
 
 

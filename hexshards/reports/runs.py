@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hexshards.config_files import read_toml
 from hexshards.errors import DataError, escaped
 from hexshards.options import about
-from hexshards.reports.history import History, read_history
+from hexshards.reports.history import History, number, read_history
 from hexshards.storage.files import nearest_path
-from hexshards.training.options import HIGHER_IS_BETTER, TRAIN, TrainSpec
-from hexshards.training.run_config import CONFIG
+from hexshards.training.options import CONFIG, HIGHER_IS_BETTER, TRAIN, TrainSpec
 
 DEPTH = 4
 """Folders below the one that is looked through: a sweep's trials are two below that of the sweeps."""
@@ -97,7 +95,7 @@ def summary_of(path: Path, folder: Path) -> RunSummary:
         best=max(values) if metric.endswith(HIGHER_IS_BETTER) and values else min(values, default=None),
         last=values[-1] if values else None,
         mini_epochs=len(history.records),
-        samples=int(history.column("samples_seen")[-1]),
+        samples=int(number(history.records[-1], "samples_seen")),
         seconds=next(iter(_values(history, "seconds")[-1:]), None),
         time=time if isinstance(time, str) else None,
         options=options,
@@ -110,8 +108,8 @@ def _options(path: Path) -> Mapping[str, Any]:
 
 
 def _values(history: History, path: str) -> list[float]:
-    column = history.column(path)
-    return [float(value) for value in column[np.isfinite(column)]]
+    values = (number(record, path) for record in history.records)
+    return [value for value in values if math.isfinite(value)]
 
 
 def _rank(run: RunSummary) -> tuple[bool, str, float, str]:

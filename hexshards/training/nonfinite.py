@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hexshards.dataset.index import NAME, Counts, Index, InputFile, Split
 from hexshards.dataset.index_schema import shard_name
-from hexshards.dataset.shard import Layout, write_shard
+from hexshards.dataset.layout import Layout
+from hexshards.dataset.shard import write_shard
 from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.game.board import move_name
 from hexshards.game.columns import UNKNOWN

@@ -25,6 +25,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["constant", "cosine", "step", "one-cycle"]
 """How the learning rate follows the samples seen."""
 
+CONFIG = "config.toml"
+"""In a run's folder: every option of it."""
+
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
 """Endings of the metrics that are better when they are higher; of all others less is better."""
 

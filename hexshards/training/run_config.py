@@ -12,11 +12,8 @@ from hexshards.errors import without_secrets
 from hexshards.options import as_recorded
 from hexshards.storage.files import write_whole
 from hexshards.storage.remote import is_url
-from hexshards.training.options import TrainSpec
+from hexshards.training.options import CONFIG, TrainSpec
 from hexshards.training.tracking.hooks import Event, RunStarted
-
-CONFIG = "config.toml"
-"""In the run's folder."""
 
 HEAD = "# Every option of this run. To repeat it: hexshards train --config config.toml --run ANOTHER_FOLDER\n"
 

@@ -83,6 +83,17 @@ def test_the_commands_their_options_and_defaults_are_those_users_know():
     assert surface == {name: [*options.split("; "), *IN_ALL] for name, options in SURFACE.items()}
 
 
+@pytest.mark.parametrize("name", SURFACE)
+def test_an_option_left_out_is_as_if_its_default_were_given(name):
+    command = COMMANDS[name]
+    told = [each for each in command.params if each.default is not None and not each.is_flag]
+    words = [word for each in told for word in (each.opts[0], str(each.default))]
+    given, left_out = (command.make_context(name, line, resilient_parsing=True).params for line in (words, []))
+    assert [(each.name, repr(given[each.name])) for each in told] == [
+        (each.name, repr(left_out[each.name])) for each in told
+    ]
+
+
 @pytest.mark.parametrize("command", SURFACE)
 def test_every_command_has_help_that_names_and_explains_its_options(command):
     shown = help_of(command)

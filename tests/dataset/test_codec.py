@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from hexshards.dataset.codec import SUFFIXES, decode, encode
+from hexshards.dataset.codec import decode, encode
+from hexshards.dataset.options import SUFFIXES
 from hexshards.errors import DataError
 from hexshards.game.columns import columns
 

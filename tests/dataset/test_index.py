@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hexshards.dataset.index import NAME, Index, InputFile, Split, read_index
-from hexshards.dataset.shard import Layout, Shard
+from hexshards.dataset.layout import Layout, Shard
 from hexshards.errors import DataError
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hexshards.dataset.shard import Layout, OpenShard, write_shard
+from hexshards.dataset.layout import Layout
+from hexshards.dataset.shard import OpenShard, write_shard
 from hexshards.errors import DataError
 from hexshards.game.columns import columns
 from hexshards.game.positions import Positions

@@ -9,7 +9,8 @@ import pytest
 from helpers.small_data import CUT, dataset
 
 from hexshards.dataset.index import Index, Split, read_index
-from hexshards.dataset.shard import REPAIR, Layout, open_shard, write_shard
+from hexshards.dataset.layout import Layout
+from hexshards.dataset.shard import REPAIR, open_shard, write_shard
 from hexshards.dataset.verify import verify
 from hexshards.errors import DataError
 from hexshards.game.columns import columns

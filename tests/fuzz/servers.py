@@ -23,7 +23,7 @@ from helpers.small_data import dataset
 
 from fuzz.harness import Case, Random, Unclean, fuzz, refusal
 from hexshards.dataset.index import read_index
-from hexshards.dataset.shard import Shard
+from hexshards.dataset.layout import Shard
 from hexshards.dataset.verify import verify
 from hexshards.storage.files import Home
 from hexshards.storage.options import RemoteSpec

@@ -8,6 +8,7 @@ import pytest
 from helpers.cli import call
 from helpers.small_data import SIDE, dataset, examples, write_examples
 
+from hexshards.dataset.blocks import first_positions
 from hexshards.dataset.index import read_index
 from hexshards.drawing.svg import element, markup
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
@@ -15,7 +16,6 @@ from hexshards.game.columns import VISITS
 from hexshards.game.diagram import connecting_path, diagram_of, last_moves, winner_of
 from hexshards.game.diagram_svg import draw, place_of, size
 from hexshards.game.positions import as_distributions, no_positions
-from hexshards.loading.window import first_positions
 from hexshards.storage.remote import home_of
 
 

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TypeGuard
 
 import pytest
+from helpers.small_data import dataset
+from typer.main import get_command
 
 import hexshards
+from hexshards.cli.app import app
 
 PACKAGE = Path(hexshards.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -65,6 +68,7 @@ HEAVY = {
     "fsspec",
     "jinja2",
     "pyarrow",
+    "pydantic",
 }
 """What a person who asks for help should not wait for."""
 
@@ -245,24 +249,47 @@ def test_in_a_checkout_the_converters_beside_the_package_are_found(tmp_path):
 # what is loaded, and how long it takes ------------------------------------------------------------------------------
 
 IMPORT = "import hexshards"
-HELP = """
+COMMANDS = """
 import sys
 from hexshards.cli.app import main
-sys.argv = ["hexshards", "--help"]
-try:
-    main()
-except SystemExit:
-    pass
+for line in {lines}:
+    sys.argv = ["hexshards", *line]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, line
 """
+HELP = COMMANDS.format(lines=[["--version"], ["--help"], *([name, "--help"] for name in get_command(app).commands)])
 TELL = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+
+
+def loaded_by(source: str) -> set[str]:
+    ended = subprocess.run([sys.executable, "-c", source + TELL], capture_output=True, text=True, check=True)
+    return set(json.loads(ended.stderr))
 
 
 @pytest.mark.parametrize("source", [IMPORT, HELP], ids=["import", "help"])
 def test_nothing_heavy_is_loaded_before_it_is_needed(source):
-    ended = subprocess.run([sys.executable, "-c", source + TELL], capture_output=True, text=True, check=True)
-    loaded = set(json.loads(ended.stderr))
+    loaded = loaded_by(source)
     assert "hexshards" in loaded
     assert not loaded & HEAVY
+
+
+def test_what_a_dataset_is_is_told_without_anything_heavy(tmp_path):
+    folder = dataset(tmp_path, games=4)
+    loaded = loaded_by(COMMANDS.format(lines=[["info", str(folder)], ["info", str(folder), "--json"]]))
+    assert "hexshards.dataset.index" in loaded
+    assert not loaded & HEAVY
+
+
+def test_a_table_of_runs_and_a_picture_of_a_position_need_no_torch(tmp_path):
+    folder = dataset(tmp_path, games=4)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"samples_seen": 10, "val": {"loss": 1.0}}\n')
+    runs = loaded_by(COMMANDS.format(lines=[["runs", str(tmp_path)]]))
+    assert "hexshards.reports.runs" in runs
+    assert not runs & (HEAVY - {"pydantic"})
+    assert not loaded_by(COMMANDS.format(lines=[["show", str(folder)]])) & {"pydantic", "torch"}
 
 
 def test_every_file_that_contributing_names_is_there():

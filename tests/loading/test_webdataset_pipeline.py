@@ -14,7 +14,8 @@ from helpers.small_data import columns_of, dataset, images, rows_of, samples_of
 from helpers.small_server import serving
 
 import hexshards
-from hexshards.dataset.codec import SUFFIXES, encode
+from hexshards.dataset.codec import encode
+from hexshards.dataset.options import SUFFIXES
 from hexshards.errors import DataError
 
 # webdataset leaves the tars it has read to the garbage collector, where "error" finds them

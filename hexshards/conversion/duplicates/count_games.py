@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hexshards.conversion.duplicates.overlaps import sketch
 from hexshards.conversion.sorted_runs import save_arrays
 from hexshards.dataset.index import Index
-from hexshards.dataset.shard import Shard, open_shard
+from hexshards.dataset.layout import Shard
+from hexshards.dataset.shard import open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.game.columns import UNKNOWN
 from hexshards.rng import Words

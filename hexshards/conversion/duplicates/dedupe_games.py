@@ -31,7 +31,8 @@ from hexshards.conversion.duplicates.same_games import (
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.sorted_runs import Spill, images_of, save_arrays
 from hexshards.dataset.index import SPLITS, Index
-from hexshards.dataset.shard import Shard, open_shard
+from hexshards.dataset.layout import Shard
+from hexshards.dataset.shard import open_shard
 from hexshards.dataset.split import game_keys
 from hexshards.game.board import MAX_SIDE
 from hexshards.game.columns import UNKNOWN

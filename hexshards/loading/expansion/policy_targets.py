@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hexshards.dataset.shard import Layout
+from hexshards.dataset.layout import Layout
 from hexshards.errors import printable
 from hexshards.game.board import symmetry_cells
 from hexshards.game.columns import MAX_VISITED, VISITS, Array
