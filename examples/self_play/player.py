@@ -22,8 +22,10 @@ VISITS = 100
 
 def newest_network(run: Path) -> hexshards.Network | None:
     """The network of the run's newest checkpoint; None before the first."""
-    saved = sorted((run / "checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime)
-    return hexshards.load_network(saved[-1]) if saved else None
+    try:
+        return hexshards.load_network(run)
+    except FileNotFoundError:
+        return None
 
 
 def connects(stones: np.ndarray, cell: int, player: int) -> bool:
@@ -77,6 +79,8 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=0, help="end after so many; 0: never")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between two files")
     given = parser.parse_args()
+    for half_written in given.inbox.glob("games-*.partial"):  # by a player that was killed
+        half_written.unlink()
     written = [int(path.stem.partition("-")[2]) for path in given.inbox.glob("games-*.trmph")]
     number = max(written, default=0)
     for _ in iter(int, 1) if not given.files else range(given.files):

@@ -8,6 +8,7 @@ Legend of shapes: B boards, S side, C = S * S cells.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.game.board import check_side
 from hexshards.game.positions import Positions
 from hexshards.loading.batching import usable_device
 from hexshards.loading.expansion.expand import Packed, expand
 from hexshards.storage.files import check_named
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.checkpointing.run_folder import A_CHECKPOINT
+from hexshards.training.checkpointing.checkpoint_file import newest_first
+from hexshards.training.checkpointing.run_folder import A_CHECKPOINT, RunFolder
 from hexshards.training.options import STEP, ValueOutput
 from hexshards.training.steps.heads import HEADS, POLICY, RED, USUAL, VALUE
 from hexshards.training.steps.losses import answers_by_head
@@ -120,20 +122,36 @@ def load_network(
 ) -> Network:
     """The network in a checkpoint of a run, such as ``RUN/best.pt``, or of hex_ai, or in a file of a state_dict.
 
+    Of a run's folder it is the newest checkpoint, also while the run goes on and removes older ones.
+
     model, model_args: ``package.module:factory`` and its arguments, for a network of your own; whoever gives them lets
     them be imported. value_output, side: where the file does not say; a value that nobody tells the meaning of is
     looked at. ema: the moving average of the weights. Raises DataError for a file that is no such network, ValueError
-    for a factory that is none, FileNotFoundError where no file is.
+    for a factory that is none, FileNotFoundError where no file, or no checkpoint yet, is.
     """
-    path = Path(path)
-    check_named(path, fix=A_CHECKPOINT)
-    saved = _read(path)
+    path, saved = _newest(Path(path)) if Path(path).is_dir() else _named(Path(path))
     weights = {bare(name): part for name, part in _weights(saved, path, ema=ema).items()}
     made = _made(weights, _options(saved), path, model=model, model_args=model_args)
     recorded = _recorded(saved, path)
     found_side = check_side(side) if side is not None else recorded.side
     output = value_output or recorded.value_output or _looked_at(made, found_side)
     return Network(made, side=found_side, value_output=output, path=path, device=usable_device(device))
+
+
+def _named(path: Path) -> tuple[Path, object]:
+    check_named(path, fix=A_CHECKPOINT)
+    return path, _read(path)
+
+
+def _newest(run: Path) -> tuple[Path, object]:
+    """The newest checkpoint of a run and what it holds; one that is removed while it is opened is no longer newest."""
+    while newest := newest_first(RunFolder(run).checkpoints):
+        try:
+            return newest[0], _read(newest[0])
+        except (OSError, DataError):
+            if os.path.lexists(newest[0]):
+                raise
+    raise FileNotFoundError(f"{escaped(run)}: no checkpoint in this folder. Name a run's folder, or a checkpoint")
 
 
 def _read(path: Path) -> object:

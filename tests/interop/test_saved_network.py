@@ -71,6 +71,38 @@ def test_a_board_without_a_free_cell_has_no_move_and_no_boards_have_none(tmp_pat
     assert network.predict(full[:0]).policy.shape == (0, 25)
 
 
+def test_of_a_run_it_is_the_newest_checkpoint_also_when_training_removes_the_one_that_was(tmp_path, monkeypatch):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for at in ((1, 9), (2, 1), (2, 2)):
+        saved(checkpoints / checkpoint_file.file_name(*at))
+    saved(checkpoints / checkpoint_file.file_name(2, 3, partial=True))
+    assert load_network(tmp_path / "run").path.name == "checkpoint_epoch0002_mini0003_partial.pt"
+
+    def listed_and_then_removed(folder):
+        newest = checkpoint_file.newest_first(folder)
+        if len(newest) > 2:
+            newest[0].unlink()
+        return newest
+
+    monkeypatch.setattr("hexshards.interop.saved_network.newest_first", listed_and_then_removed)
+    assert load_network(tmp_path / "run").path.name == "checkpoint_epoch0002_mini0001.pt"
+
+
+def test_a_folder_without_a_checkpoint_and_a_newest_one_that_cannot_be_read_are_told(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match=r"no checkpoint in this folder\. Name|no such file"):
+            load_network(folder)
+    (tmp_path / "checkpoints" / checkpoint_file.file_name(1, 1)).symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"checkpoint_epoch0001_mini0001\.pt.*cannot be read"):
+        load_network(tmp_path)
+    saved(tmp_path / "checkpoints" / checkpoint_file.file_name(1, 2))
+    whole = (tmp_path / "checkpoints" / checkpoint_file.file_name(1, 2)).read_bytes()
+    (tmp_path / "checkpoints" / checkpoint_file.file_name(1, 2)).write_bytes(whole[:-1000])
+    with pytest.raises(DataError, match=r"mini0002\.pt"):
+        load_network(tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 5), (1, 2, 5, 5), (1, 3, 5, 6), (1, 3, 6, 6)])
 def test_what_is_no_boards_of_its_side_is_refused_in_words(tmp_path, shape):
     saved(tmp_path / "best.pt")
