@@ -17,11 +17,8 @@ from hexshards.errors import DataError, printable
 from hexshards.loading.loader import Loader
 from hexshards.storage.files import Home, write_whole
 from hexshards.storage.remote import home_of
+from hexshards.training.checkpointing.run_folder import STATES
 from hexshards.training.protocols import TrainLoader
-
-FOLDER = "datasets"
-"""In the run's folder: an index for each state of the dataset, named by its fingerprint."""
-
 
 _GONE = "is gone, and the dataset as it was when this epoch began needs it: `hexshards compact` merged it since"
 _RETRY = (
@@ -79,7 +76,7 @@ class GrowingDataset:
     """The growing data of a run in ``run`` on the dataset ``home``, whose loaders ``open`` makes."""
 
     def __init__(self, home: str | Path | Home, run: Path, open: Callable[[Home], Loader]) -> None:
-        self._home, self._folder, self._open = home_of(home), run / FOLDER, open
+        self._home, self._folder, self._open = home_of(home), run / STATES, open
 
     def newest(self, fingerprint: str, /, *, larger: bool = False) -> str:
         """The fingerprint of the dataset as it is now, whose index is put aside; or if it is not larger, that given."""

@@ -546,8 +546,10 @@ def test_what_a_killed_write_left_is_removed(tmp_path):
     train(tmp_path, num_epochs=1)
     left = [
         tmp_path / "checkpoints" / "checkpoint_epoch0002_mini0001.pt.123.partial",
-        tmp_path / "metrics.jsonl.9.partial",
+        *(tmp_path / f"{name}.host.9.partial" for name in ("metrics.jsonl", "best.pt", "config.toml")),
+        tmp_path / "datasets" / "0123" / "index.json.host.9.partial",
     ]
+    left[-1].parent.mkdir(parents=True)
     for path in left:
         path.write_bytes(b"half")
     train(tmp_path, num_epochs=1)

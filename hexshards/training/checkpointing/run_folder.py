@@ -24,6 +24,9 @@ from hexshards.units import counted
 
 _LOCK, ALL = ".lock", Retention()
 
+STATES = "datasets"
+"""In the folder: an index for each state of the dataset that the run has seen, named by its fingerprint."""
+
 A_CHECKPOINT = "name a checkpoint in it, such as best.pt"
 """Where a folder was named in place of a checkpoint."""
 
@@ -159,9 +162,8 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what a killed run was writing, under names that nothing reads."""
-        patterns = ((self.checkpoints, "checkpoint_*.partial"), (self.path, "metrics.jsonl.*.partial"))
-        for folder, pattern in (*patterns, (self.path, "best.pt*.partial")):
-            for path in folder.glob(pattern):
+        for place in ("checkpoints/checkpoint_*.partial", "*.*.partial", f"{STATES}/*/{DATASET}.*.partial"):
+            for path in self.path.glob(place):
                 path.unlink(missing_ok=True)
 
 
