@@ -17,7 +17,7 @@ from hexshards.loading.loader import Loader
 from hexshards.loading.options import LOADER
 from hexshards.training.protocols import Describes, HasModel, OnDevice
 from hexshards.training.steps.heads import HEADS, ROW_WEIGHTS, WEIGHTED, Head, recorded
-from hexshards.training.tracking.hooks import Event, Noticed, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.training.tracking.hooks import Event, Progressed, Run, RunEnded, RunStarted, Saved, Validating
 from hexshards.training.tracking.records import TrainingProgress
 from hexshards.units import counted, show_bytes
 
@@ -67,8 +67,6 @@ class TrainingView:
                 self._validating(done, count)
             case Saved(record=record):
                 self._saved(record)
-            case Noticed(text=text):
-                display.warn(escaped(text))
             case RunEnded():
                 self._forget(*self._tasks)
 
