@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from helpers.cli import call
-from helpers.small_data import CUT, columns_of, files_of, games_of, positions_of, processed
+from helpers.small_data import CUT, columns_of_shard, files_of, games_of, positions_of, processed
 
 import hexshards
 from hexshards.conversion.compact import compact, groups_of
@@ -46,11 +46,6 @@ def data(grown, tmp_path):
 
 def shards(folder, split="train"):
     return read_index(folder).splits[split].shards
-
-
-def columns_of_shard(folder, name):
-    split, _, number = name.removesuffix(".tar").partition("-")
-    return columns_of(folder, split, number)
 
 
 def rows_of_shards(folder, names):

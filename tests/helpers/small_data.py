@@ -92,6 +92,11 @@ def columns_of(folder, split, shard="*"):
     return {name: np.concatenate(parts) for name, parts in parts_by_name.items()}
 
 
+def columns_of_shard(folder, name):
+    split, _, number = name.removesuffix(".tar").partition("-")
+    return columns_of(folder, split, number)
+
+
 def files_of(folder):
     """Every file of a dataset and its bytes."""
     return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
