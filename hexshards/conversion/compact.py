@@ -147,10 +147,18 @@ def _carried_out(
             if group.merges:
                 tell(done := done + shards[-1].positions, total)
         splits[name] = replace(splits[name], shards=tuple(shards))
-    compacted = replace(index, splits=splits)
+    compacted = replace(index, splits=splits, merged=_merged(index, plan))
     keep_state(folder, index)
     compacted.write(folder)
     return compacted
+
+
+def _merged(index: Index, plan: dict[str, list[Group]]) -> dict[str, tuple[str, ...]]:
+    """What every merged shard was made of, also those of splits that are left as they are."""
+    alone = {name: [Group((shard,), shard.name) for shard in split.shards] for name, split in index.splits.items()}
+    groups = [group for each in {**alone, **plan}.values() for group in each]
+    made = {group.name: tuple(sha for shard in group.shards for sha in index.merged_of(shard)) for group in groups}
+    return {name: shards for name, shards in made.items() if len(shards) > 1}
 
 
 def _made(folder: Path, index: Index, group: Group, seed: int) -> Shard:

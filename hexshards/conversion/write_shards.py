@@ -152,6 +152,7 @@ def assemble(
         sources=plan.sources,
         inputs=(*(base.inputs if base else ()), *added),
         options=as_recorded(spec),
+        merged=base.merged if base else {},
     )
 
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 NAME = "index.json"
 VERSIONS = (1, 2)
-"""Versions of the format; readers refuse others. The first is of datasets without optional columns and headers of
-files; the second lists these. The order is the same."""
+"""Versions of the format; readers refuse others. The first is of datasets without optional columns, headers of files
+and merged shards; the second lists these. The order is the same."""
 
 SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 
@@ -139,11 +139,14 @@ class Index:
     inputs: tuple[InputFile, ...]
     options: Mapping[str, int | float | str | bool]
     """The options of the conversion."""
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the name of a shard that was made of others: the checksums of all that it came from, the oldest first."""
 
     @property
     def version(self) -> int:
         """Version of the format that it is written in: see VERSIONS."""
-        return VERSIONS[bool(self.layout.optional or any(file.headers for file in self.inputs))]
+        # 0.1 would add to merged shards under names that are taken, and remove those that stay for runs
+        return VERSIONS[bool(self.layout.optional or self.merged or any(file.headers for file in self.inputs))]
 
     @property
     def few_val_games(self) -> int | None:
@@ -166,6 +169,14 @@ class Index:
     def fingerprint(self) -> str:
         """SHA-256 of everything the index says, 64 hexadecimal digits: two datasets with the same one are the same."""
         return _fingerprint(self)
+
+    def written(self, split: str) -> tuple[str, ...]:
+        """Checksums of the shards that a split's files were written to, the oldest first; merging changes none."""
+        return tuple(sha256 for shard in self.splits[split].shards for sha256 in self.merged_of(shard))
+
+    def merged_of(self, shard: Shard) -> tuple[str, ...]:
+        """Checksums of the shards that one was made of, or its own."""
+        return self.merged.get(shard.name, (shard.sha256,))
 
     def block_rows(self, split: str) -> NDArray[np.int64]:
         """Positions in each block of a split, over all its shards in their order."""
@@ -258,13 +269,22 @@ def read_index(dataset: str | Path | Home) -> Index:
 def _index_of(entry: Entry, apart: dict[str, Any]) -> Index:
     """Build the index of a parsed entry. Raises ValueError where it contradicts itself."""
     said = {name: entry.splits[name] for name in SPLITS if name in entry.splits}
+    splits: dict[str, Split] = {name: _split(name, split, entry.layout) for name, split in said.items()}
     return Index(
         layout=_layout_of(entry.layout),
-        splits={name: _split(name, split, entry.layout) for name, split in said.items()},
+        splits=splits,
         sources=tuple(named(entry, "sources", apart)),
         inputs=tuple(InputFile(**_by_name(file)) for file in named(entry, "inputs", apart)),
         options=named(entry, "options", apart),
+        merged=_merged({} if entry.merged is UNSET else entry.merged, splits),
     )
+
+
+def _merged(said: Mapping[str, list[str]], splits: Mapping[str, Split]) -> dict[str, tuple[str, ...]]:
+    """What merged shards were made of. Raises ValueError for a shard that is not listed."""
+    if unlisted := said.keys() - {shard.name for split in splits.values() for shard in split.shards}:
+        raise ValueError(f"a shard that no split lists - at `$.merged.{escaped(min(unlisted))}`")
+    return {name: tuple(each) for name, each in said.items()}
 
 
 def _layout_of(said: LayoutEntry) -> Layout:
@@ -312,8 +332,9 @@ def _by_name(value: Any) -> dict[str, Any]:
     """The fields of a dataclass, or of an entry, by their names."""
     names = value.__struct_fields__ if isinstance(value, msgspec.Struct) else [field.name for field in fields(value)]
     parts = {name: getattr(value, name) for name in names}
-    # a file without headers is described as before there were any
-    return {name: part for name, part in parts.items() if part is not UNSET and (part or name != "headers")}
+    # what is without headers, or merged shards, is described as before there were any
+    later = ("headers", "merged")
+    return {name: part for name, part in parts.items() if part is not UNSET and (part or name not in later)}
 
 
 def _fingerprint(index: Index, *, counted: bool = True) -> str:
@@ -330,6 +351,8 @@ def _compact(index: Index, *, counted: bool) -> Iterator[bytes]:
     """
     layout = {name: part for name, part in _layout_entry(index.layout).items() if counted or name != "counted"}
     yield b'{"format":"hexshards","inputs":' + _json(index.inputs) + b',"layout":' + _json(layout)
+    if index.merged:
+        yield b',"merged":' + _json(index.merged)
     yield b',"options":' + _json(index.options) + b',"sources":' + _json(index.sources) + b',"splits":{'
     for number, (name, split) in enumerate(sorted(index.splits.items())):
         yield (b"," if number > 0 else b"") + _json(name) + b":"

@@ -126,6 +126,7 @@ class Entry(_Strict, frozen=True):
     sources: Raw
     inputs: Raw
     options: Raw
+    merged: Annotated[dict[str, Annotated[list[Digest], Meta(min_length=2)]], Meta(min_length=1)] | UnsetType = UNSET
 
 
 _NAMED: dict[str, Any] = {

@@ -134,24 +134,8 @@ def extends(index: Index, earlier: Index) -> bool:
     """Whether a dataset is another one that was added to, or whose small shards were merged."""
     # what is added may bring columns that the earlier files lack
     same = replace(index.layout, optional=()) == replace(earlier.layout, optional=())
-    return same and (_begins_with_its_shards(index, earlier) or _was_made_from_its_files(index, earlier))
-
-
-def _begins_with_its_shards(index: Index, earlier: Index) -> bool:
-    return all(
-        name in index.splits and index.splits[name].shards[: len(split.shards)] == split.shards
-        for name, split in earlier.splits.items()
-    )
-
-
-def _was_made_from_its_files(index: Index, earlier: Index) -> bool:
-    """Merging shards changes neither what a dataset was made from, nor how, nor how many positions came of it."""
-    return (
-        index.options == earlier.options
-        and index.sources[: len(earlier.sources)] == earlier.sources
-        and index.inputs[: len(earlier.inputs)] == earlier.inputs
-        and all(
-            name in index.splits and index.splits[name].positions >= split.positions
-            for name, split in earlier.splits.items()
-        )
+    return same and all(
+        name in index.splits and index.written(name)[: len(shards)] == shards
+        for name in earlier.splits
+        if (shards := earlier.written(name))
     )

@@ -331,7 +331,21 @@ FORGED = [
     (("format",), "hexshardz"),
     (("splits",), {}),
     (("splits", "test"), None),
+    *((("merged",), merged) for merged in (None, [], {}, {"train-000002.tar": ["ab" * 32] * 2})),
+    *((("merged",), {"train-000000.tar": made}) for made in (None, [], ["ab" * 32], ["../x", "ab" * 32], [0, 1])),
 ]
+
+
+def test_merged_shards_are_listed_with_what_they_were_made_of_and_in_no_index_without_any(tmp_path):
+    index = an_index()
+    index.write(tmp_path)
+    assert "merged" not in entry_of(tmp_path)
+    made = replace(index, merged={"train-000001.tar": ("01" * 32, "02" * 32)})
+    made.write(tmp_path)
+    assert read_index(tmp_path) == made
+    entry = entry_of(tmp_path)
+    assert (index.version, entry["version"], entry["fingerprint"]) == (1, 2, fingerprint(entry))
+    assert made.written("train") == ("ab" * 32, "01" * 32, "02" * 32)
 
 
 @pytest.mark.parametrize(("path", "value"), FORGED, ids=repr)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.small_data import dataset, processed, rows_of
+from helpers.small_data import CUT, dataset, processed, rows_of
 from helpers.small_runs import (
     WHOLE,
     SmallLoader,
@@ -559,5 +559,17 @@ def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):
     runs.train(spec(data, tmp_path / "run", epochs=1))
     shutil.rmtree(data)
     convert(more, out=data, val_fraction=0.2, shard_positions=96, block_positions=16)
+    with pytest.raises(DataError, match="was made on dataset"):
+        runs.train(spec(data, tmp_path / "run", epochs=2))
+
+
+def test_a_dataset_made_anew_from_the_same_files_and_more_is_not_the_one_that_grew(growing, tmp_path):
+    before, _, (more, *_) = growing
+    data = shutil.copytree(before, tmp_path / "data")
+    runs.train(spec(data, tmp_path / "run", epochs=1))
+    shutil.rmtree(data)
+    more = shutil.copy(more, tmp_path / f"z{more.name}")
+    convert([before.parent / "processed", more], out=data, **CUT)
+    assert read_index(data).inputs[: len(read_index(before).inputs)] == read_index(before).inputs
     with pytest.raises(DataError, match="was made on dataset"):
         runs.train(spec(data, tmp_path / "run", epochs=2))
