@@ -13,6 +13,9 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from hexshards.game.columns import stone_bytes
 
 _WORD = ir.IntType(64)
 
@@ -36,34 +39,30 @@ def _word(typingctx: Any, address: Any, bit: Any) -> Any:
     return types.uint64(types.int64, types.int64), emit
 
 
-@njit(nogil=True)
-def _shared(address, rows, width, cells):  # type: ignore[no-untyped-def]
-    """Bits that the two planes of some rows share, gathered into one word; 0 for sound ones."""
+@njit(types.uint64(*[types.int64] * 4), nogil=True, cache=True)
+def _wrong(address, rows, width, cells):  # type: ignore[no-untyped-def]
+    """Bits that planes of a row share, or that are set behind its last cell, in one word; 0 if all rows are sound."""
     last = cells - cells % _BITS
     whole, rest = ~np.uint64(0xFF), ~(~np.uint64(0) >> np.uint64(cells % _BITS))
-    shared = np.uint64(0)
+    behind = ((np.uint64(1) << np.uint64(-2 * cells % 8)) - np.uint64(1)) << np.uint64(56)
+    wrong = np.uint64(0)
     for row in range(rows):
         begin = address + row * width
         for cell in range(0, last, _BITS):
-            shared |= _word(begin, cell) & _word(begin, cells + cell) & whole
-        shared |= _word(begin, last) & _word(begin, cells + last) & rest
-    return shared
+            wrong |= _word(begin, cell) & _word(begin, cells + cell) & whole
+        wrong |= _word(begin, last) & _word(begin, cells + last) & rest
+        wrong |= _word(begin, 8 * (width - 1)) & behind
+    return wrong
 
 
-@njit(types.boolean(types.Array(types.uint8, 2, "C", readonly=True), types.int64), nogil=True, cache=True)
-def sound(stones_PW, side):  # type: ignore[no-untyped-def]
+def sound(stones_PW: NDArray[np.uint8], side: int) -> bool:
     """Whether no cell of any row has two stones, and no bit is set behind the last cell."""
+    stones_PW = np.ascontiguousarray(stones_PW)
     count, width = stones_PW.shape
+    assert width == stone_bytes(side)
     tail = min(count, _TAIL)
     # nothing beside the rows is read: behind the copy of the last ones are zeros
     edge = np.zeros(_TAIL * width + _WORD_BYTES, dtype=np.uint8)
-    behind = np.uint8(0)
-    for row in range(count):
-        behind |= stones_PW[row, width - 1]
-    for row in range(tail):
-        edge[row * width : (row + 1) * width] = stones_PW[count - tail + row]
-    cells = side * side
-    if behind & ((1 << (-2 * cells % 8)) - 1):
-        return False
-    shared = _shared(stones_PW.ctypes.data, count - tail, width, cells)
-    return (shared | _shared(edge.ctypes.data, tail, width, cells)) == 0
+    edge[: tail * width] = stones_PW[count - tail :].reshape(-1)
+    wrong = _wrong(stones_PW.ctypes.data, count - tail, width, side * side)
+    return not wrong and not _wrong(edge.ctypes.data, tail, width, side * side)

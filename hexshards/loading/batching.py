@@ -109,7 +109,7 @@ def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -
 def compiled() -> Fill | None:
     """The compiled twin of ``expand.fill``; None where numba is not installed or has no folder for what it compiles.
 
-    Compiling takes seconds, once on a machine, and loading it again some tenths of one.
+    Compiling takes a second, once on a machine, and loading it again some tenths of one.
     """
     try:
         from hexshards.dataset.validation_compiled import sound

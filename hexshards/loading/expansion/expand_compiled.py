@@ -20,7 +20,6 @@ from hexshards.game.board import MAX_SIDE, SYMMETRIES, symmetry_cells
 from hexshards.game.columns import stone_bytes
 from hexshards.loading.expansion import expand
 from hexshards.loading.expansion.expand import Packed, Rows, show_policy
-from hexshards.loading.expansion.policy_targets import WHOLE
 from hexshards.units import counted
 
 LANES = 16
@@ -53,16 +52,18 @@ def fill(
     moves = np.full(len(rows.policy), -1, dtype=np.int16) if several else rows.policy
     assert rows.stones.shape[1] == stone_bytes(side)
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
-    wrong = _fill(*inputs, side, _MASKS, symmetry_cells(side), board.reshape(-1), policy.reshape(-1), value)
+    edge = np.zeros(_BESIDE + rows.stones.shape[1] + _BESIDE, dtype=np.uint8)
+    tables = _MASKS, symmetry_cells(side), np.zeros(2 * _ROWS, dtype=np.uint32), edge
+    wrong = _fill(*inputs, side, *tables, board.reshape(-1), policy.reshape(-1), value)
     if wrong >= 0:
         problem = f"move {moves[wrong]:d} in symmetry {rows.symmetry[wrong]:d}"
         raise IndexError(f"{problem} is beyond {counted(side * side, 'cell')} in {len(SYMMETRIES)} symmetries")
     if rows.policy.ndim == 2:
         show_policy(rows.policy, rows.symmetry, side, policy)
     elif several:
-        wrong = _targets(rows.policy, rows.symmetry, side, WHOLE, symmetry_cells(side), policy.reshape(-1))
-        if wrong >= 0:
-            raise IndexError(f"row {wrong:d} has visits beyond {counted(side * side, 'cell')}")
+        from hexshards.loading.expansion import targets_compiled  # few need it: others do not wait until it is compiled
+
+        targets_compiled.show(rows.policy, rows.symmetry, side, policy)
 
 
 _WORD, _INDEX = ir.IntType(32), ir.IntType(64)
@@ -120,7 +121,11 @@ def _put_same(typingctx: Any, floats: Any, place: Any, value: Any) -> Any:
     return types.void(floats, types.int64, types.float32), emit
 
 
-@njit(nogil=True)
+_part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""A part of a compiled function, which nobody else calls."""
+
+
+@_part
 def _all(floats, first, count, value):  # type: ignore[no-untyped-def]
     """Fill with one number, ``count`` times; the last ones may be written twice."""
     for place in range(first, first + count - LANES, LANES):
@@ -128,14 +133,14 @@ def _all(floats, first, count, value):  # type: ignore[no-untyped-def]
     _put_same(floats, first + count - LANES, value)
 
 
-@njit(nogil=True)
+@_part
 def _same(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
     """Identity: both planes as they are."""
     for cell in range(0, 2 * cells, LANES):
         _put_shared(board, place + cell, masks, 0, _word(address, cell))
 
 
-@njit(nogil=True)
+@_part
 def _turn(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
     """Rotate by 180 degrees: both planes from their last cell to their first."""
     for plane in range(2):
@@ -144,7 +149,7 @@ def _turn(address, cells, masks, board, place):  # type: ignore[no-untyped-def]
             _put_shared(board, place + plane * cells + cell, masks, LANES, _word(address, last - cell))
 
 
-@njit(nogil=True)
+@_part
 def _transpose(address, side, anti, words, board, place):  # type: ignore[no-untyped-def]
     """Columns become rows, RED's plane the first; ``anti``: from the last column to the first, and so the rows."""
     cells = side * side
@@ -168,30 +173,29 @@ def _read(dtype: Any, dimensions: int) -> Any:
 
 
 _INPUTS = (_read(types.uint8, 2), *(_read(each, 1) for each in (types.uint8, types.int16, types.float32, types.uint8)))
-_TABLES = (types.uint32[:, ::1], _read(types.int64, 2))
+_TABLES = (types.uint32[:, ::1], _read(types.int64, 2), types.uint32[::1], types.uint8[::1])
 
 
 @njit(types.int64(*_INPUTS, types.int64, *_TABLES, *(types.float32[::1],) * 3), nogil=True, cache=True)
 def _fill(  # type: ignore[no-untyped-def]
-    stones, player, moves, wins, symmetry, side, masks, sends, board, policy, value
+    stones, player, moves, wins, symmetry, side, masks, sends, words, edge, board, policy, value
 ):
     """Expand row by row; ``board`` and ``policy`` are flat. Returns the first row that cannot be shown, or -1.
 
+    ``words`` and ``edge`` are scratch: memory of its own would take longer to compile than all that is done here.
     What a store has beyond the end of a row or a plane is written over by the next one, up to the third plane, which
     ends where it should.
     """
     count, width = stones.shape
     cells = side * side
-    # beside all rows but the first and the last there are others
-    edge = np.zeros(_BESIDE + width + _BESIDE, dtype=np.uint8)
-    words = np.zeros(2 * _ROWS, dtype=np.uint32)
     for number in range(count):
         shown, move = symmetry[number], moves[number]
         if shown > 3 or move >= cells:
             return number
         address = stones.ctypes.data + number * width
-        if number == 0 or number == count - 1:
-            edge[_BESIDE : _BESIDE + width] = stones[number]
+        if number == 0 or number == count - 1:  # beside all others there are rows
+            for byte in range(width):  # numba takes a second and a half to compile that a slice may not fit
+                edge[_BESIDE + byte] = stones[number, byte]
             address = edge.ctypes.data + _BESIDE
         place, swapped = 3 * cells * number, shown >= 2
         if shown == 0:
@@ -205,29 +209,4 @@ def _fill(  # type: ignore[no-untyped-def]
         if move >= 0:
             policy[cells * number + sends[shown, move]] = 1
         value[number] = np.float32(1) - wins[number] if swapped else wins[number]
-    return -1
-
-
-_TARGETS = (_read(types.int16, 3), _read(types.uint8, 1), types.int64, types.float32, _read(types.int64, 2))
-
-
-@njit(types.int64(*_TARGETS, types.float32[::1]), nogil=True, cache=True)
-def _targets(targets, symmetry, side, whole, sends, policy):  # type: ignore[no-untyped-def]
-    """What policy_targets.show does, where ``policy`` is flat and all zero. Returns the first wrong row, or -1."""
-    count, _, places = targets.shape
-    cells = side * side
-    for number in range(count):
-        shown, total, first = symmetry[number], np.int64(0), cells * number
-        for place in range(places):
-            if not 0 <= targets[number, 0, place] < cells:
-                return number
-        for place in range(places - 1):
-            total += targets[number, 1, place] & 0xFFFF
-        played = np.float32(targets[number, 1, places - 1] & 0xFFFF) / whole
-        scale = (np.float32(1) - played) / np.float32(total if total > 0 else np.int64(1))
-        for place in range(places - 1):
-            visits = targets[number, 1, place] & 0xFFFF
-            if visits:
-                policy[first + sends[shown, targets[number, 0, place]]] += np.float32(visits) * scale
-        policy[first + sends[shown, targets[number, 0, places - 1]]] += played
     return -1
