@@ -100,7 +100,7 @@ def mixing_text(mixing: shuffle_quality.Mixing) -> str:
 
 def _mixing_verdict(mixing: shuffle_quality.Mixing) -> str:
     if not mixing.sound:
-        return "NOT MIXED: this is no chance. Convert again, which shuffles all positions, and leave shuffling on"
+        return f"NOT MIXED: this is no chance. {mixing.remedy}"
     if less := [measure.name for measure in mixing.measures if measure.less]:
         return f"mixed: as a uniform shuffle would, but for less than chance gives of {' and of '.join(less)}"
     return "mixed: nothing tells these batches from those of a uniform shuffle"

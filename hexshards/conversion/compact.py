@@ -18,6 +18,7 @@ import numpy as np
 from hexshards import rng
 from hexshards.arguments import checked
 from hexshards.conversion.convert import disk_named, settled
+from hexshards.conversion.options import CONVERT
 from hexshards.conversion.sorted_runs import sha256_words
 from hexshards.conversion.workdir import clear, held, remove_stale
 from hexshards.dataset.earlier import forget, keep_state, kept_shards, listed
@@ -97,6 +98,12 @@ def compact(
             forget(folder, keep=keep)
             clear(scratch)
     return _told(folder, index, plan)
+
+
+def has_small_shards(index: Index, split: str) -> bool:
+    """Whether neighbouring shards of a split fit one, as in a dataset to which files were added little by little."""
+    most = int(index.options.get("shard_positions", CONVERT.shard_positions))
+    return any(group.merges for group in groups_of(index, most, (split,))[split])
 
 
 def groups_of(index: Index, shard_positions: int, splits: Sequence[str]) -> dict[str, list[Group]]:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexshards.conversion.compact import has_small_shards
+from hexshards.dataset.index import Index
 from hexshards.errors import escaped
 from hexshards.game.columns import UNKNOWN
 from hexshards.loading.loader import Loader
@@ -64,6 +66,8 @@ class Mixing:
     without_game: int
     """Positions that do not say which game they are from; no pair is counted for them."""
     measures: tuple[Measure, ...]
+    remedy: str
+    """What to do where the batches are not mixed."""
 
     @property
     def sound(self) -> bool:
@@ -105,7 +109,17 @@ def mixing(
         batches=len(loader),
         without_game=tally.without_game,
         measures=tuple(measures),
+        remedy=_remedy(loader.index, spec),
     )
+
+
+def _remedy(index: Index, spec: LoaderSpec) -> str:
+    if not spec.shuffle:
+        return "Leave shuffling on"
+    # of 16 additions pairs of one file came 2.4 times as often as by chance; merged, 1.004 times
+    if has_small_shards(index, spec.split):
+        return "Merge the small shards with `hexshards compact`: they were added one after another"
+    return "Convert again, which shuffles all positions"
 
 
 def _shown_four_times(dataset: str | Path | Home, spec: LoaderSpec) -> Loader:

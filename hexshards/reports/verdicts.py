@@ -163,7 +163,7 @@ def _mixing(mixing: Mixing | None) -> Verdict:
         return Verdict(name=name, level="good", says=says)
     worst = max((each for each in mixing.measures if each.bad), key=lambda each: each.deviations or 0.0)
     says = f"In {over}, {worst.name} is {worst.measured:.4g} where a uniform shuffle gives {worst.uniform:.4g}."
-    return Verdict(name=name, level="bad", says=says, do="Convert again, which shuffles all positions.")
+    return Verdict(name=name, level="bad", says=says, do=f"{mixing.remedy}.")
 
 
 def _balance(index: Index) -> Verdict:

@@ -10,16 +10,18 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from helpers.small_data import columns_of, dataset
+from helpers.small_data import columns_of, dataset, processed
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app
+from hexshards.conversion.compact import compact
+from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.dataset.shard import write_shard
 from hexshards.game.positions import Positions
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LOADER, LoaderSpec
-from hexshards.loading.shuffle_quality import _absent, _deviations, _pairs_by_chance, mixing, stream
+from hexshards.loading.shuffle_quality import SUSPECT, _absent, _deviations, _pairs_by_chance, mixing, stream
 
 CUT = {"shard_positions": 960, "block_positions": 48, "val_fraction": 0.05}
 """8,545 training positions in 9 shards of 20 blocks: windows of the default 16 blocks are a twelfth of them."""
@@ -175,3 +177,18 @@ def test_the_command_tells_figures_and_a_verdict_and_fails_for_a_bad_shuffle(dat
     few = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "5000"])
     assert few.exit_code == 2
     assert "fewer than two batches" in few.stderr
+
+
+def test_what_to_do_is_to_compact_where_files_were_added_to_convert_again_elsewhere_or_to_shuffle(unshuffled, tmp_path):
+    files = processed(tmp_path / "files", games=120, games_per_file=10)
+    for number, file in enumerate(files):
+        convert(file, out=tmp_path / "data", append=number > 0, **({} if number else {"block_positions": 64}))
+    before, _ = measured(tmp_path / "data")
+    assert not before.sound and "`hexshards compact`" in before.remedy
+    said = CliRunner().invoke(app, ["mixing", str(tmp_path / "data"), "--batch-size", "128"])
+    assert said.stdout.rstrip().endswith(before.remedy)
+    compact(tmp_path / "data")
+    after, pairs = measured(tmp_path / "data")
+    assert after.sound and abs(pairs["pairs of the same source file per batch"].deviations) < SUSPECT
+    assert measured(unshuffled, window_blocks=1)[0].remedy.startswith("Convert again")
+    assert measured(unshuffled, shuffle=False)[0].remedy == "Leave shuffling on"

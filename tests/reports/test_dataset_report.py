@@ -377,10 +377,11 @@ def test_batches_that_are_not_mixed_are_said_with_the_worst_figure(samples):
         Measure(name="pairs of the same game per batch", measured=9, uniform=1, deviations=30.0),
         Measure(name="serial correlation of the value", measured=0.9, uniform=0, deviations=5.0),
     )
-    mixed = Mixing(positions=100, batch_size=10, batches=10, without_game=0, measures=measures)
+    mixed = Mixing(positions=100, batch_size=10, batches=10, without_game=0, measures=measures, remedy="Mix them")
     verdict = verdicts(samples, mixing=mixed)["Mixing"]
     assert verdict.level == "bad"
     assert "pairs of the same game per batch is 9 where a uniform shuffle gives 1" in verdict.says
+    assert verdict.do == "Mix them."
     assert verdicts(samples)["Mixing"].level == "unknown"
 
 
