@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING, GAMES, TORN, SAME, PREVIEW = range(11)
+CONVERT, SHARDS, BLOCKS, ROWS, SYMMETRY, BLEND, TRAINING, GAMES, TORN, SAME, PREVIEW, MERGED = range(12)
 REPORTS = 9
 """First steps of the paths: what a stream of random numbers is for. SAME and REPORTS share a number; their paths are of
 different lengths."""
@@ -25,6 +25,11 @@ def raw(count: int, seed: int, *path: int) -> Words:
     """``count`` uniform 64-bit numbers of the stream that a seed and a path name."""
     words = np.random.Philox(np.random.SeedSequence(seed, spawn_key=path)).random_raw(count)
     return np.asarray(words, dtype=np.uint64)
+
+
+def sha256_words(sha256: str) -> list[int]:
+    """A checksum as steps of a path."""
+    return [int(sha256[start : start + 8], 16) for start in range(0, 64, 8)]
 
 
 def permutation(count: int, seed: int, *path: int) -> NDArray[np.int64]:

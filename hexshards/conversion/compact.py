@@ -1,8 +1,9 @@
 """Compact a dataset: neighbouring small shards become one, whole or not at all; no position is changed or lost.
 
 Shards that follow one another, and together fit one, are merged, from the oldest on; so none is cut, and the order of
-shards stays that in which files were added. The rows of a merged shard are shuffled by keys that the seed and the old
-shards' contents name. Index last; the old shards stay until later compactions forget them.
+shards stays that in which files were added. The rows of a merged shard are shuffled, in an order that the index tells
+(hexshards.dataset.merged_shards): a window of the newest positions holds the same ones as before. Index last; the old
+shards stay until later compactions forget them.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hexshards import rng
 from hexshards.arguments import checked
 from hexshards.conversion.convert import disk_named, settled
 from hexshards.conversion.options import CONVERT
-from hexshards.conversion.sorted_runs import sha256_words
 from hexshards.conversion.workdir import clear, held, remove_stale
 from hexshards.dataset.earlier import forget, keep_state, kept_shards, listed
 from hexshards.dataset.index import SPLITS, Index, read_index
 from hexshards.dataset.index_schema import next_number, shard_name
-from hexshards.dataset.layout import Shard
+from hexshards.dataset.layout import Part, Shard
+from hexshards.dataset.merged_shards import ages
 from hexshards.dataset.shard import open_shard, write_shard
 from hexshards.errors import escaped
 from hexshards.game.positions import Positions
@@ -94,7 +94,7 @@ def compact(
     plan = groups_of(index, spec.shard_positions, SPLITS if held_out else ("train",))
     if not dry_run:
         with disk_named(folder), held(folder, spec, base=index) as scratch:
-            index = _carried_out(folder, index, plan, spec.seed, progress or (lambda done, total: None))
+            index = _carried_out(folder, index, plan, progress or (lambda done, total: None))
             forget(folder, keep=keep)
             clear(scratch)
     return _told(folder, index, plan)
@@ -131,7 +131,6 @@ def _carried_out(
     folder: Path,
     index: Index,
     plan: dict[str, list[Group]],
-    seed: int,
     tell: Callable[[int, int], None],
 ) -> Index:
     """Write the new shards, keep the state as it is, and publish the new one."""
@@ -150,7 +149,7 @@ def _carried_out(
     for name, groups in plan.items():
         shards = list[Shard]()
         for group in groups:
-            shards.append(_made(folder, index, group, seed))
+            shards.append(_made(folder, index, group))
             if group.merges:
                 tell(done := done + shards[-1].positions, total)
         splits[name] = replace(splits[name], shards=tuple(shards))
@@ -160,38 +159,43 @@ def _carried_out(
     return compacted
 
 
-def _merged(index: Index, plan: dict[str, list[Group]]) -> dict[str, tuple[str, ...]]:
+def _merged(index: Index, plan: dict[str, list[Group]]) -> dict[str, tuple[Part, ...]]:
     """What every merged shard was made of, also those of splits that are left as they are."""
     alone = {name: [Group((shard,), shard.name) for shard in split.shards] for name, split in index.splits.items()}
     groups = [group for each in {**alone, **plan}.values() for group in each]
-    made = {group.name: tuple(sha for shard in group.shards for sha in index.merged_of(shard)) for group in groups}
-    return {name: shards for name, shards in made.items() if len(shards) > 1}
+    made = {group.name: _parts(index, group) for group in groups}
+    return {name: parts for name, parts in made.items() if len(parts) > 1}
 
 
-def _made(folder: Path, index: Index, group: Group, seed: int) -> Shard:
+def _parts(index: Index, group: Group) -> tuple[Part, ...]:
+    return tuple(part for shard in group.shards for part in index.parts_of(shard))
+
+
+def _made(folder: Path, index: Index, group: Group) -> Shard:
     if group.merges:
-        return write_shard(folder / group.name, _shuffled(folder, index, group.shards, seed), layout=index.layout)
+        return write_shard(folder / group.name, _shuffled(folder, index, group), layout=index.layout)
     (shard,) = group.shards
     if shard.name != group.name:
         _link(folder / shard.name, folder / group.name)
     return replace(shard, name=group.name)
 
 
-def _shuffled(folder: Path, index: Index, shards: Sequence[Shard], seed: int) -> Iterator[Positions]:
-    """The rows of some shards in the order of their keys, a block at a time; one copy of them is held."""
+def _shuffled(folder: Path, index: Index, group: Group) -> Iterator[Positions]:
+    """The rows of a merged shard, a block at a time; one copy of them is held, in which the oldest stands first."""
     layout = index.layout
     columns = layout.columns()
-    rows = np.empty(sum(shard.positions for shard in shards), dtype=[(name, *kind) for name, kind in columns.items()])
-    keys = [rng.raw(shard.positions, seed, rng.CONVERT, *sha256_words(shard.sha256)) for shard in shards]
-    at = 0
-    for shard in shards:
+    order = ages(_parts(index, group))
+    rows = np.empty(len(order), dtype=[(name, *kind) for name, kind in columns.items()])
+    first = 0
+    for shard in group.shards:
+        homes = first + ages(index.parts_of(shard))
+        first += shard.positions
         with open_shard(Folder(folder), shard) as file:
             for number in range(len(shard.block_bytes)):
                 block = file.read_block(number, layout=layout, sources=len(index.sources), names=tuple(columns))
-                place = slice(at, at := at + len(block["value"]))
+                here, homes = np.split(homes, [len(block["value"])])
                 for name, column in block.items():
-                    rows[name][place] = column
-    order = np.argsort(np.concatenate(keys), kind="stable")
+                    rows[name][here] = column
     for start in range(0, len(rows), layout.block_positions):
         taken = rows[order[start : start + layout.block_positions]]
         yield Positions.of(layout.side, {name: np.ascontiguousarray(taken[name]) for name in columns}, layout.optional)

@@ -172,7 +172,7 @@ def _placed(read: ReadFile, sources: Mapping[str, int], spec: ConvertSpec) -> tu
     if spec.dedupe == "symmetric":
         positions = canonical(positions)
     images = images_of(spec)
-    drawn = rng.raw(len(images) * len(positions), spec.seed, rng.CONVERT, *sha256_words(read.file.sha256))
+    drawn = rng.raw(len(images) * len(positions), spec.seed, rng.CONVERT, *rng.sha256_words(read.file.sha256))
     keys = drawn if spec.dedupe == "none" else _shared_keys(read, positions, spec)
     if spec.dedupe == "games":
         keys = np.where(np.tile(positions.game == UNKNOWN, len(images)), drawn, keys)
@@ -268,11 +268,6 @@ def save_arrays(path: Path, *arrays: NDArray[Any]) -> None:
         for array in arrays:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
             file.write(array.view(np.uint8).data)
-
-
-def sha256_words(sha256: str) -> list[int]:
-    """A checksum as steps of the path of a stream of random numbers."""
-    return [int(sha256[start : start + 8], 16) for start in range(0, 64, 8)]
 
 
 def _note(stem: Path) -> Path:

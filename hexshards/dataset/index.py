@@ -22,12 +22,13 @@ from hexshards.dataset.index_schema import (
     Entry,
     Head,
     LayoutEntry,
+    PartEntry,
     SplitEntry,
     named,
     shards_of,
     with_names_apart,
 )
-from hexshards.dataset.layout import Layout, Shard
+from hexshards.dataset.layout import Layout, Part, Shard
 from hexshards.errors import DataError, escaped, printable
 from hexshards.storage.files import Folder, Home, nearest_path, write_whole
 from hexshards.storage.remote import home_of
@@ -139,8 +140,8 @@ class Index:
     inputs: tuple[InputFile, ...]
     options: Mapping[str, int | float | str | bool]
     """The options of the conversion."""
-    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By the name of a shard that was made of others: the checksums of all that it came from, the oldest first."""
+    merged: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+    """By the name of a shard that was made of others: all that it came from, the oldest first."""
 
     @property
     def version(self) -> int:
@@ -172,11 +173,11 @@ class Index:
 
     def written(self, split: str) -> tuple[str, ...]:
         """Checksums of the shards that a split's files were written to, the oldest first; merging changes none."""
-        return tuple(sha256 for shard in self.splits[split].shards for sha256 in self.merged_of(shard))
+        return tuple(part.sha256 for shard in self.splits[split].shards for part in self.parts_of(shard))
 
-    def merged_of(self, shard: Shard) -> tuple[str, ...]:
-        """Checksums of the shards that one was made of, or its own."""
-        return self.merged.get(shard.name, (shard.sha256,))
+    def parts_of(self, shard: Shard) -> tuple[Part, ...]:
+        """The shards that one was made of, the oldest first; or itself."""
+        return self.merged.get(shard.name, (Part(shard.sha256, shard.positions),))
 
     def block_rows(self, split: str) -> NDArray[np.int64]:
         """Positions in each block of a split, over all its shards in their order."""
@@ -280,11 +281,15 @@ def _index_of(entry: Entry, apart: dict[str, Any]) -> Index:
     )
 
 
-def _merged(said: Mapping[str, list[str]], splits: Mapping[str, Split]) -> dict[str, tuple[str, ...]]:
-    """What merged shards were made of. Raises ValueError for a shard that is not listed."""
-    if unlisted := said.keys() - {shard.name for split in splits.values() for shard in split.shards}:
-        raise ValueError(f"a shard that no split lists - at `$.merged.{escaped(min(unlisted))}`")
-    return {name: tuple(each) for name, each in said.items()}
+def _merged(said: Mapping[str, list[PartEntry]], splits: Mapping[str, Split]) -> dict[str, tuple[Part, ...]]:
+    """What merged shards were made of. Raises ValueError for a shard that is not listed or has other positions."""
+    listed = {shard.name: shard.positions for split in splits.values() for shard in split.shards}
+    for name, parts in said.items():
+        if name not in listed:
+            raise ValueError(f"a shard that no split lists - at `$.merged.{escaped(name)}`")
+        if sum(part.positions for part in parts) != listed[name]:
+            raise ValueError(f"parts of other sizes than the shard - at `$.merged.{escaped(name)}`")
+    return {name: tuple(Part(**_by_name(part)) for part in parts) for name, parts in said.items()}
 
 
 def _layout_of(said: LayoutEntry) -> Layout:

@@ -115,6 +115,13 @@ class InputEntry(_Strict, frozen=True):
     ) = UNSET
 
 
+class PartEntry(_Strict, frozen=True):
+    """As in layout.Part."""
+
+    sha256: Digest
+    positions: Annotated[int, Meta(ge=1)]
+
+
 class Entry(_Strict, frozen=True):
     """The whole file."""
 
@@ -126,7 +133,7 @@ class Entry(_Strict, frozen=True):
     sources: Raw
     inputs: Raw
     options: Raw
-    merged: Annotated[dict[str, Annotated[list[Digest], Meta(min_length=2)]], Meta(min_length=1)] | UnsetType = UNSET
+    merged: Annotated[dict[str, Annotated[list[PartEntry], Meta(min_length=2)]], Meta(min_length=1)] | UnsetType = UNSET
 
 
 _NAMED: dict[str, Any] = {

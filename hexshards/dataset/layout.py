@@ -27,6 +27,14 @@ class Shard:
     block_crc32: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A shard that files were written to, and that is now a part of a merged one."""
+
+    sha256: str
+    positions: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """What the columns of all shards of a dataset look like."""

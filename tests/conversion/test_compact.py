@@ -5,12 +5,13 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from helpers.cli import call
-from helpers.small_data import CUT, columns_of_shard, files_of, games_of, positions_of, processed
+from helpers.small_data import CUT, columns_of_shard, files_of, games_of, positions_of, processed, rows_of
 
 import hexshards
 from hexshards.conversion.compact import compact, groups_of
@@ -18,6 +19,7 @@ from hexshards.conversion.convert import convert
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.workdir import held
 from hexshards.dataset.index import read_index
+from hexshards.dataset.layout import Part
 from hexshards.dataset.verify import verify
 from hexshards.errors import DataError
 
@@ -93,7 +95,7 @@ def test_neighbours_in_time_become_one_shard_and_no_position_is_changed(data, gr
         assert getattr(after, name) == getattr(before, name)
     # each says what it was made of, in a format that 0.1 refuses: it would remove what stays for runs
     for group, shard in zip(groups, new, strict=True):
-        assert after.merged_of(shard) == tuple(old[number].sha256 for number in group)
+        assert after.parts_of(shard) == tuple(Part(old[number].sha256, old[number].positions) for number in group)
     assert (before.version, after.version) == (1, 2)
     assert after.splits["val"] == before.splits["val"]
     assert verify(data).problems == ()
@@ -118,6 +120,32 @@ def test_it_is_a_function_of_the_dataset_and_there_is_nothing_left_to_merge(data
     assert again.positions == 0
     assert files_of(data) == files_of(other)
     assert "nothing to merge" in call("compact", data).stdout
+
+
+def test_in_however_many_steps_shards_are_merged_they_are_the_same(sources, data, tmp_path):
+    other = tmp_path / "other"
+    convert(sources[:4], out=other, **CUT)
+    for number, source in enumerate(sources[4:]):
+        convert(source, out=other, append=True)
+        compact(other, held_out=bool(number % 2))
+    compact(data, held_out=True)
+    compact(other, held_out=True)
+    for split in ("train", "val"):
+        assert [shard.sha256 for shard in shards(other, split)] == [shard.sha256 for shard in shards(data, split)]
+        assert read_index(other).written(split) == read_index(data).written(split)
+
+
+@pytest.mark.parametrize("options", [{}, {"where": "ply=3.."}])
+def test_a_window_of_the_newest_holds_the_same_positions_as_before(grown, data, options):
+    compact(data)
+    windows = [{"window": str(count), "augment": "none", **options} for count in (1, 5, 60, 100, 150, 200)]
+    held = [
+        [Counter(row for batch in hexshards.loader(each, **window) for row in rows_of(batch)) for window in windows]
+        for each in (grown, data)
+    ]
+    assert held[0] == held[1]
+    assert [sum(counts.values()) for counts in held[1]] == [int(window["window"]) for window in windows]
+    assert hexshards.loader(data, window="60").describe()[0].endswith(f"positions of {shards(data)[-1].name} on")
 
 
 def test_a_dry_run_tells_the_figures_and_writes_nothing(data, grown):

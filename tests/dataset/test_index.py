@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hexshards.dataset.index import NAME, Index, InputFile, Split, read_index
-from hexshards.dataset.layout import Layout, Shard
+from hexshards.dataset.layout import Layout, Part, Shard
 from hexshards.errors import DataError
 
 
@@ -300,6 +300,12 @@ def test_a_shard_by_a_name_that_no_dataset_has_is_refused_even_with_a_right_fing
 
 TRAIN_SHARD = ("splits", "train", "shards", 0)
 
+
+def parts_of(*positions, sha256="ab" * 32):
+    """What a merged shard was made of, as JSON says it."""
+    return [{"sha256": sha256, "positions": count} for count in positions]
+
+
 FORGED = [
     *((("layout", "side"), side) for side in (2, 20, 0, -13, "13", None)),
     *((("layout", "codec"), codec) for codec in ("gzip", "", None)),
@@ -331,8 +337,10 @@ FORGED = [
     (("format",), "hexshardz"),
     (("splits",), {}),
     (("splits", "test"), None),
-    *((("merged",), merged) for merged in (None, [], {}, {"train-000002.tar": ["ab" * 32] * 2})),
-    *((("merged",), {"train-000000.tar": made}) for made in (None, [], ["ab" * 32], ["../x", "ab" * 32], [0, 1])),
+    *((("merged",), merged) for merged in (None, [], {}, {"train-000002.tar": parts_of(4, 4)})),
+    *((("merged",), {"train-000000.tar": made}) for made in (None, [], [7, 7], ["ab" * 32] * 2, parts_of(300))),
+    *((("merged",), {"train-000000.tar": parts_of(*each)}) for each in ((1, 1), (300, 0), (301, -1))),
+    (("merged",), {"train-000000.tar": parts_of(1, 299, sha256="../x")}),
 ]
 
 
@@ -340,7 +348,8 @@ def test_merged_shards_are_listed_with_what_they_were_made_of_and_in_no_index_wi
     index = an_index()
     index.write(tmp_path)
     assert "merged" not in entry_of(tmp_path)
-    made = replace(index, merged={"train-000001.tar": ("01" * 32, "02" * 32)})
+    parts = Part("01" * 32, 1), Part("02" * 32, 249)
+    made = replace(index, merged={"train-000001.tar": parts})
     made.write(tmp_path)
     assert read_index(tmp_path) == made
     entry = entry_of(tmp_path)

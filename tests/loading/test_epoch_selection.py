@@ -132,7 +132,7 @@ def test_a_window_delivers_its_positions_once_in_batches_and_says_which_they_are
     assert Counter(given) == Counter(samples[-200:])
     assert loader.shards < 10 < open_loader(data).shards == 30
     (line,) = loader.describe()
-    assert line.startswith(f"the newest 200 of {len(samples):,} positions are in the window '200', from the last ")
+    assert line.startswith(f"the newest 200 of {len(samples):,} positions are in the window '200', from the newest ")
     assert open_loader(data, window="1M").describe() == []
 
 
@@ -151,7 +151,7 @@ def test_info_says_which_positions_an_epoch_would_draw(grown):
     *_, count, line = shown.stdout.splitlines()
     drawn = open_loader(grown[0], window="200", per_game=3).positions
     assert count == f"an epoch draws {drawn:,} positions of train"
-    assert line.startswith(f"the newest 200 of {total:,} positions are in the window '200', from the last ")
+    assert line.startswith(f"the newest 200 of {total:,} positions are in the window '200', from the newest ")
     assert f"{drawn:,} of 200 positions an epoch, at most 3 of each of " in line
     entry = json.loads(CliRunner().invoke(app, ["info", str(grown[0]), "--window", "200", "--json"]).stdout)
     assert entry["epoch"]["positions"] == 200

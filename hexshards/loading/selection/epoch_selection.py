@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from hexshards.dataset.blocks import Columns
 from hexshards.dataset.filters import Filter, Selection, even_shares
 from hexshards.dataset.index import Index
+from hexshards.dataset.merged_shards import ages
 from hexshards.errors import escaped
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import Walk, per_stream
 from hexshards.loading.selection.game_ranks import GameRanks
-from hexshards.loading.selection.newest import Generations, NewestRows, newest_by_shard
+from hexshards.loading.selection.newest import Generations, NewestRows, newest_by_age, newest_by_shard
 from hexshards.loading.selection.replay_window import ReplayWindow
 from hexshards.storage.files import Home
 from hexshards.units import counted
@@ -115,7 +116,7 @@ class EpochSelection(Selection):
         if count == self.kept:
             return None
         if self.window.by == "addition":
-            return newest_by_shard(self.block_rows, count)
+            return self._by_age(newest_by_shard(self.block_rows, count))
         if "generation" not in self.index.layout.columns():
             raise ValueError(
                 f"{escaped(self.home)}: window: by=generation needs the column generation, which this dataset lacks. "
@@ -127,6 +128,24 @@ class EpochSelection(Selection):
                 rows = self._meeting(columns) if self.filters else slice(None)
                 generations.add(block, columns["generation"][rows])
         return generations.newest(count, blocks=len(self.blocks))
+
+    def _by_age(self, newest: NewestRows) -> NewestRows:
+        """The window as it is where it begins in a merged shard, whose rows are not in the order of time."""
+        shard = self._first_shard(newest)
+        first, end = self.blocks.first[shard : shard + 2].tolist()
+        parts = self.index.parts_of(self.blocks.shards[shard])
+        if len(parts) == 1 or not newest.skip[first:end].any():
+            return newest
+        each = np.split(ages(parts), np.cumsum(self.blocks.rows[first : end - 1]))
+        for block, columns in self._columns_of(np.arange(first, end), super().columns) if self.filters else ():
+            kept = np.zeros(len(each[block - first]), dtype=np.bool_)
+            kept[self._meeting(columns)] = True
+            each[block - first][~kept] = -1
+        return newest_by_age(newest, first, each)
+
+    def _first_shard(self, newest: NewestRows) -> int:
+        """Number of the shard that the window begins in."""
+        return int(np.flatnonzero(np.add.reduceat(newest.rows, self.blocks.first[:-1]))[0])
 
     def _walk(self, spec: LoaderSpec) -> Walk:
         """The shards that have rows: as ever without a choice, for an order that was is never changed."""
@@ -176,9 +195,11 @@ class EpochSelection(Selection):
         if newest.oldest is not None:
             cut = int(newest.skip.sum()) > 0
             return f"generation {newest.oldest}{' (of which a part is too old)' if cut else ''}"
-        shard = int(np.flatnonzero(np.add.reduceat(newest.rows, self.blocks.first[:-1]))[0])
-        held = int(newest.rows[self.blocks.first[shard] : self.blocks.first[shard + 1]].sum())
-        return f"the last {counted(held, 'position')} of {self.blocks.shards[shard].name}"
+        shard = self._first_shard(newest)
+        blocks = slice(*self.blocks.first[shard : shard + 2].tolist())
+        held, old = int(newest.rows[blocks].sum()), int(newest.skip[blocks].sum())
+        part = f"the newest {held:,} of {counted(held + old, 'position')} of " if old else ""
+        return f"{part}{self.blocks.shards[shard].name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

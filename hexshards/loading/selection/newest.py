@@ -1,13 +1,14 @@
 """The newest rows: which of those that filters leave are in a window of so many, cut exactly in the oldest of them.
 
-Additions only ever come behind, so the order of the shards is the order of time. What one addition brought is shuffled
-over its shards: there a cut leaves some of its rows, as good as any. By ``generation`` a cut falls in the oldest
-generation instead, and of that the rows that came last are taken.
+Additions only ever come behind, so the order of the shards is the order of time, and in a merged one that of its parts.
+What one addition brought is shuffled over its shards: there a cut leaves some of its rows, as good as any. By
+``generation`` a cut falls in the oldest generation instead, and of that the rows that came last are taken.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ class NewestRows:
     """How many each block has in it."""
     skip: NDArray[np.int64]
     """How many of each block are too old: its first ones, or its first ones of the oldest generation."""
+    inside: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    """Of the blocks of a merged shard that the cut falls in: which of all their rows are not too old."""
     oldest: int | None = None
     """The oldest generation that is in it; None: time is the order of the shards."""
 
@@ -33,6 +36,8 @@ class NewestRows:
 
     def cut(self, block: int, columns: Columns, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those rows of a block that are in the window."""
+        if block in self.inside:
+            return rows[self.inside[block][rows]]
         skip = int(self.skip[block])
         if self.oldest is None:
             return rows[skip:]
@@ -46,6 +51,19 @@ def newest_by_shard(kept: NDArray[np.int64], count: int) -> NewestRows:
     """The last ``count`` of the rows that the blocks keep."""
     skip = _first(kept, int(kept.sum()) - count)
     return NewestRows(rows=kept - skip, skip=skip)
+
+
+def newest_by_age(newest: NewestRows, first: int, ages: Sequence[NDArray[np.int64]]) -> NewestRows:
+    """As many rows of the shard that begins with block ``first``, the last ones by age instead of by place.
+
+    ages: of each row of its blocks, -1 for those that filters leave out.
+    """
+    blocks = slice(first, first + len(ages))
+    youngest = np.sort(np.concatenate(ages))[-int(newest.rows[blocks].sum())]
+    inside = {first + number: each >= youngest for number, each in enumerate(ages)}
+    rows, kept = newest.rows.copy(), newest.rows + newest.skip
+    rows[blocks] = [np.count_nonzero(each) for each in inside.values()]
+    return replace(newest, rows=rows, skip=kept - rows, inside=inside)
 
 
 @dataclass(slots=True)
