@@ -6,7 +6,16 @@ from dataclasses import asdict
 
 from hexshards.cli import display
 from hexshards.conversion.compact import Compaction
-from hexshards.conversion.watch import Added, Held, PassedOver, SetAside, StillChanging, WatchEnded, WatchEvent
+from hexshards.conversion.watch import (
+    Added,
+    Held,
+    PassedOver,
+    SetAside,
+    StillChanging,
+    WatchBegun,
+    WatchEnded,
+    WatchEvent,
+)
 from hexshards.errors import escaped, printable
 from hexshards.units import counted, show_bytes
 
@@ -14,6 +23,7 @@ NAMED = 5
 """Files named in a line; of others it says how many."""
 
 EVENTS = {
+    WatchBegun: "begun",
     Added: "added",
     SetAside: "set_aside",
     PassedOver: "passed_over",
@@ -32,6 +42,8 @@ def tell_json(event: WatchEvent) -> None:
 def tell(event: WatchEvent) -> None:
     """Say an event of a watch to a person."""
     match event:
+        case WatchBegun():
+            display.notice(_begun(event))
         case Added():
             display.progress(_added(event))
         case SetAside():
@@ -64,12 +76,20 @@ def compaction_text(done: Compaction, *, dry_run: bool) -> str:
     return "\n".join([*lines, f"dataset {escaped(done.dataset)}"])
 
 
+def _begun(event: WatchBegun) -> str:
+    there = f"dataset {_splits(event.dataset)}" if event.dataset else "the first files make the dataset"
+    return f"looking into {escaped(event.inbox)} every {event.every_s:g} s · {there}"
+
+
+def _splits(dataset: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in dataset.items())
+
+
 def _added(event: Added) -> str:
-    whole = ", ".join(f"{name} {count:,}" for name, count in event.dataset.items())
-    parts = [f"added {counted(event.positions, 'position')} of {counted(event.files, 'file')}"]
-    parts += [f"{event.already:,} there already"] if event.already else []
+    parts = [f"added {counted(event.positions, 'position')} of {counted(event.files, 'file')}"] if event.files else []
+    parts += [f"{counted(event.already, 'file')} there already"] if event.already else []
     parts += [f"{event.rejected:,} rejected"] if event.rejected else []
-    parts += [f"dataset {whole} in {counted(event.shards, 'shard')}"]
+    parts += [f"dataset {_splits(event.dataset)} in {counted(event.shards, 'shard')}"]
     parts += [f"{counted(event.waiting, 'file')} to come"] if event.waiting else []
     return "\n".join([" · ".join(parts), *(f"  {printable(note, width=300)}" for note in event.notes)])
 

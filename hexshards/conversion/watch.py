@@ -34,10 +34,21 @@ Bars = Callable[[], AbstractContextManager[Callable[[ConversionProgress], None] 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchBegun:
+    """The first look is about to be taken."""
+
+    inbox: str
+    every_s: float
+    dataset: dict[str, int]
+    """Positions of each split; none yet, where the first files will make it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
     """Files were added, or were in the dataset already."""
 
     files: int
+    """Those that were added."""
     already: int
     """Those whose contents the dataset has from before, or from another of these files."""
     positions: int
@@ -87,7 +98,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchEnded:
-    """What was done, and what is left."""
+    """What was done since it began, and what is left."""
 
     files: int
     positions: int
@@ -95,7 +106,7 @@ class WatchEnded:
     waiting: tuple[str, ...]
 
 
-WatchEvent = Added | SetAside | PassedOver | StillChanging | Held | WatchEnded
+WatchEvent = WatchBegun | Added | SetAside | PassedOver | StillChanging | Held | WatchEnded
 
 
 def watch(
@@ -123,6 +134,7 @@ def watch(
     work = {"workers": workers, "memory": memory, "max_rejects": max_rejects, **options}
     with _alone(folder):
         watcher = _Watcher(Inbox(place), folder, work, once, tell, bars)
+        tell(WatchBegun(inbox=str(place), every_s=every_s, dataset=_positions(folder)))
         try:
             for _ in range(LOOKS - 1):
                 watcher.look()
@@ -131,8 +143,10 @@ def watch(
             while not once:
                 time.sleep(every_s)
                 watcher.look()
-        finally:
-            tell(ended := watcher.ended())
+        except KeyboardInterrupt:
+            tell(watcher.ended())
+            raise
+        tell(ended := watcher.ended())
     return ended
 
 
@@ -149,6 +163,11 @@ def _folders(inbox: str | Path, dataset: str | Path) -> tuple[Path, Path]:
             f"{escaped(folder)} and {escaped(place)} lie in each other: the dataset needs a folder of its own"
         )
     return place, folder
+
+
+def _positions(dataset: Path) -> dict[str, int]:
+    splits = read_index(dataset).splits if (dataset / NAME).exists() else {}
+    return {name: split.positions for name, split in splits.items()}
 
 
 @contextmanager
@@ -221,12 +240,14 @@ class _Watcher:
         return []
 
     def _count(self, report: Report, files: int) -> None:
+        already = len(report.already) + len(report.repeated)
+        files -= already
         self.files += files
         self.positions += report.positions
         self.tell(
             Added(
                 files=files,
-                already=len(report.already) + len(report.repeated),
+                already=already,
                 positions=report.positions,
                 rejected=sum(report.rejects.values()),
                 waiting=len(self.inbox.left()),
