@@ -17,8 +17,19 @@ from hexshards.loading.loader import Loader
 from hexshards.loading.options import LOADER
 from hexshards.training.protocols import Describes, HasModel, OnDevice
 from hexshards.training.steps.heads import HEADS, ROW_WEIGHTS, WEIGHTED, Head, recorded
-from hexshards.training.tracking.hooks import Event, Progressed, Run, RunEnded, RunStarted, Saved, Validating
+from hexshards.training.tracking.hooks import (
+    Event,
+    MiniEpochBegun,
+    Progressed,
+    Run,
+    RunEnded,
+    RunStarted,
+    Saved,
+    Validating,
+    Waiting,
+)
 from hexshards.training.tracking.records import TrainingProgress
+from hexshards.training.train_bucket import Level
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
@@ -63,12 +74,23 @@ class TrainingView:
             case Progressed(progress=now) if time.monotonic() - self._told_s > PLAIN_INTERVAL_S:
                 self._told_s = time.monotonic()
                 display.notice(progress_line(now))
+            case Waiting(level=level):
+                self._waiting(level)
+            case MiniEpochBegun():
+                self._forget("waiting")
             case Validating(batches_done=done, batches=count):
                 self._validating(done, count)
             case Saved(record=record):
                 self._saved(record)
             case RunEnded():
                 self._forget(*self._tasks)
+
+    def _waiting(self, level: Level) -> None:
+        wanted = level.positions + level.lacking
+        if "waiting" not in self._tasks:
+            self._came = level.positions
+            display.notice(str(level))
+        self._show("waiting", "waiting for positions", level.positions - self._came, wanted - self._came)
 
     def _validating(self, done: int, count: int | None) -> None:
         if done == count:
@@ -258,6 +280,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
             *rehearsal.chosen,
             f"{counted(rehearsal.samples, 'sample')} in {counted(rehearsal.steps, 'step')} and {minis}, "
             f"{rehearsal.validations:,} of them validated on {counted(rehearsal.val_samples, 'position')}",
+            *([rehearsal.budget] if rehearsal.budget else []),
             f"checkpoints in {escaped(run)}: {rehearsal.checkpoints:,} of "
             f"{show_bytes(rehearsal.checkpoint_bytes)}; {room}",
             f"computes with {rehearsal.computes}",

@@ -28,7 +28,8 @@ from hexshards.training.run import early_stopping, parts_of
 from hexshards.training.steps.trainer import Trainer
 from hexshards.training.stop import Stop
 from hexshards.training.tracking.stopwatch import Stopwatch
-from hexshards.units import duration_s
+from hexshards.training.train_bucket import Bucket, Level
+from hexshards.units import counted, duration_s
 
 MEASURED_S = 3.0
 """How long training is measured; validation a third of it."""
@@ -48,6 +49,8 @@ class Rehearsal:
     """With ``augment="all"`` four times the positions."""
     chosen: tuple[str, ...]
     """Which positions these are, where not all of the split are used, in words."""
+    budget: str
+    """What the train bucket lets the run take before it waits, in words; empty where there is none."""
     samples: int
     """Of the whole run, over all its starts."""
     steps: int
@@ -105,6 +108,7 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
         positions=train_loader.positions,
         epoch_samples=train_loader.samples,
         chosen=tuple(train_loader.describe()),
+        budget=_budget(how.settled(spec), train_loader, stands),
         samples=totals.samples,
         steps=totals.steps,
         mini_epochs=totals.mini_epochs,
@@ -125,11 +129,24 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
     )
 
 
+def _budget(spec: TrainSpec, train_loader: Loader, stands: _Standing) -> str:
+    if spec.samples_per_position is None:
+        return ""
+    split = train_loader.index.splits["train"].positions
+    begun = stands.bucket or Bucket(stands.samples_seen, train_loader.positions, split)
+    level = Level(stands.samples_seen - begun.samples, 0, begun.chosen + split - begun.split, spec.samples_per_position)
+    taken = f", {level.taken:,} of which are taken" if level.taken else ""
+    most = f"{counted(level.most, 'sample')} of {counted(level.positions, 'position')}"
+    return f"at most {most}{taken}; then it waits until positions are added"
+
+
 class _Standing(NamedTuple):
     checkpoint: Path | None
     present: int
     samples_seen: int
     over: str | None
+    bucket: Bucket | None = None
+    """What the train bucket of the run counts from."""
 
 
 def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
@@ -148,7 +165,8 @@ def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
     stop = Stop(plan, early_stopping(spec), watch=watch, process_group=ProcessGroup())
     at = plan.after_mini_epoch(cursor, train_loader) if finished else cursor
     over = stop.over(at, standing, saved["metrics"] if finished else {})
-    return _Standing(path, len(checkpoint_file.newest_first(folder.checkpoints)), cursor.samples_seen, over)
+    present, saved_bucket = len(checkpoint_file.newest_first(folder.checkpoints)), saved["counters"].get("bucket")
+    return _Standing(path, present, cursor.samples_seen, over, Bucket(**saved_bucket) if saved_bucket else None)
 
 
 def _asked(spec: TrainSpec, begun: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class GrowingData(Protocol):
     def grown(self, fingerprint: str, before: TrainLoader, /, *, later: int = 0) -> TrainLoader:
         """A loader of the dataset with that fingerprint, at the epoch at which another one is, or so many later."""
 
+    def positions(self, fingerprint: str, /, *, now: bool = False) -> int:
+        """Training positions of the dataset with that fingerprint; ``now``: as it is now, which must be it, grown."""
+
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> TrainLoader:
         """A loader of the dataset as a checkpoint knows it. Raises DataError when what is there now is another."""
 
@@ -93,6 +96,15 @@ class GrowingDataset:
         loader = self._open(Earlier(self._home, self._path(fingerprint)))
         loader.set_epoch(int(before.state_dict()["epoch"]) + later)
         return loader
+
+    def positions(self, fingerprint: str, /, *, now: bool = False) -> int:
+        """Training positions of the dataset with that fingerprint, or of it as it is now."""
+        if not now:
+            return read_index(Earlier(self._home, self._path(fingerprint))).splits["train"].positions
+        index = read_index(self._home)
+        if index.fingerprint != fingerprint:
+            self._check_extends(index, fingerprint, where=str(self._home))
+        return index.splits["train"].positions
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> Loader:
         """A loader of the dataset as a checkpoint knows it."""

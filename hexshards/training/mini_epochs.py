@@ -75,6 +75,16 @@ class MiniEpochPlan:
             left = min(left, loader.samples - at.epoch_samples)
         return min(self.mini_epoch_samples or batches_samples, at.mini_samples + left)
 
+    def most_samples(self, at: Cursor, loader: TrainLoader) -> int:
+        """Samples that the mini-epoch that begins here can have at most, also where the dataset grows meanwhile."""
+        batch = max(1, loader.batch_size * loader.world_size)
+        most = self.mini_epoch_samples or (self.mini_epoch_batches or 0) * batch
+        if self.limits.samples is not None:
+            most = min(most, self.limits.samples - at.samples_seen)
+        if self.cross_epochs and at.epoch < self.limits.epochs:
+            return most + batch - 1  # a batch at an epoch's end may be short
+        return min(-(-most // batch) * batch, loader.samples - at.epoch_samples)
+
     def batches_left(self, at: Cursor, loader: TrainLoader) -> int:
         """Batches that the mini-epoch at work still will have; of two epochs, one more where the first ends short."""
         left = self.mini_epoch_of(at, loader) - at.mini_samples

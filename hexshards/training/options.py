@@ -265,6 +265,17 @@ class TrainSpec(StepSpec):
         shapes="order",
         later=True,
     )
+    samples_per_position: float | None = option(
+        None,
+        "Wait for positions to be added where the next mini-epoch would take more samples than so many for each "
+        "position of the first epoch and each added since, on average: KataGo's train bucket, 4 in its runs.",
+        above=0,
+        unset="no limit",
+        panel=MINI_EPOCHS,
+        searched="no",
+        shapes="nothing",
+        later=True,
+    )
     val_every: int = option(
         1,
         "Validate after every so many-th mini-epoch of an epoch, and the last.",
@@ -432,6 +443,8 @@ class TrainSpec(StepSpec):
         if self.relative_to is None:
             object.__setattr__(self, "relative_to", _here())
         require(self.max_time is None or duration_s(self.max_time) > 0, "max_time must be more than 0", self.max_time)
+        waits = self.samples_per_position is not None and bool(self.mix)
+        require(not waits, "samples_per_position waits for a dataset to grow, which a mix does not: leave out one")
         require(
             not (self.mini_epoch_batches and self.mini_epoch_samples != TRAIN.mini_epoch_samples),
             "give mini_epoch_samples or mini_epoch_batches, not both",

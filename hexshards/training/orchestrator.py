@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -19,8 +20,6 @@ from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.training.checkpointing.checkpoint_file import random_state_kept
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.checkpointing.plain_values import plain_names
-from hexshards.training.early_stopping import Limits
-from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.nonfinite import nonfinite_loss
 from hexshards.training.options import TRAIN
 from hexshards.training.protocols import HearsEvents, ShowsLosses, Trainable, TrainLoader
@@ -59,14 +58,7 @@ class MiniEpochOrchestrator:
         by_batches, process_group = settings.mini_epoch_batches, settings.process_group
         if mini_epoch_samples is None and by_batches is None:
             mini_epoch_samples = TRAIN.mini_epoch_samples
-        limits = Limits(epochs=num_epochs, samples=settings.max_samples, time_s=settings.max_time_s)
-        plan = MiniEpochPlan(
-            limits=limits,
-            mini_epoch_samples=mini_epoch_samples,
-            mini_epoch_batches=by_batches,
-            cross_epochs=settings.cross_epochs,
-            val_every=settings.val_every,
-        )
+        plan = settings.plan(mini_epoch_samples, epochs=num_epochs)
         sizes = {"mini_epoch_samples": mini_epoch_samples, "mini_epoch_batches": by_batches}
         options = plain_names(settings.options, what="options") | sizes
         self.trainer, self.val_loader, self.settings, self.watch = trainer, val_loader, settings, Stopwatch()
@@ -86,8 +78,9 @@ class MiniEpochOrchestrator:
         )
         own = [trainer.on_event] if isinstance(trainer, HearsEvents) else []
         self.events = Events(seen, [*own, *hooks], **shared)
-        shared |= {"growing_data": settings.growing_data, "grow": settings.grow}
-        self.stream = BatchStream(train_loader, plan, on_growth=self.events.grown, **shared)
+        shared |= {"growing_data": settings.growing_data, "grow": settings.grow, "on_growth": self.events.grown}
+        shared |= {"samples_per_position": settings.samples_per_position, "on_wait": self.events.waiting}
+        self.stream = BatchStream(train_loader, plan, **shared)
 
     def run(self) -> Outcome:
         """Train to the end, or to the first SIGINT, SIGTERM or SIGHUP, which finishes the batch and saves the state.
@@ -143,13 +136,14 @@ class MiniEpochOrchestrator:
 
     def train(self, state: RunState) -> RunState:
         """The rest of the mini-epoch's batches; their metrics, unless a signal or the clock came first."""
-        state = replace(state, cursor=self.stream.begin_mini_epoch())
-        best = state.standing.best
+        save = partial(self.save, state, finished=False)
+        begun = self.stream.begin_mini_epoch(partial(self.stop.leave_waiting, save))
+        state = replace(state, cursor=self.stream.cursor)
+        if not begun:
+            return state
         running = self.trainer.running_metrics if isinstance(self.trainer, ShowsLosses) else dict[str, Any]
-        batches = self.stream.batches(
-            leave=lambda: self.stop.leave(lambda: self.save(replace(state, cursor=self.stream.cursor), finished=False)),
-            done=lambda: self.events.progress(self.stream, best, running),
-        )
+        done = partial(self.events.progress, self.stream, state.standing.best, running)
+        batches = self.stream.batches(partial(self.stop.leave, save), done)
         self.events.begun(state, batches=self.stream.plan.batches_left(state.cursor, self.stream.loader))
         metrics = self.trainer.train_on_batches(batches)
         cursor = self.stream.cursor
@@ -177,7 +171,8 @@ class MiniEpochOrchestrator:
         return None if self.stop.heard() else val
 
     def save(self, state: RunState, *, finished: bool) -> None:
-        """Write a checkpoint and tell of it."""
+        """Write a checkpoint and tell of it; of a mini-epoch that is not whole, with the cursor as it stands."""
+        state = state if finished else replace(state, cursor=self.stream.cursor)
         path = self.checkpoints.save(state, self.trainer, self.stream, finished=finished)
         if finished:
             self.checkpoints.retain(state)

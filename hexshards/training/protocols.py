@@ -61,6 +61,14 @@ class TrainLoader(Protocol):
 
 
 @runtime_checkable
+class CountsPositions(Protocol):
+    """What a loader may do: say how many positions an epoch draws from; else its samples are taken for them."""
+
+    @property
+    def positions(self) -> int: ...  # noqa: D102
+
+
+@runtime_checkable
 class ShowsLosses(Protocol):
     """What a trainer may do: show its losses while a mini-epoch is at work."""
 

@@ -116,6 +116,7 @@ def _orchestrator(
             cross_epochs=spec.cross_epochs,
             max_samples=spec.max_samples,
             max_time_s=duration_s(spec.max_time) if spec.max_time else None,
+            samples_per_position=spec.samples_per_position,
             val_every=spec.val_every,
             early=early_stopping(spec),
             retention=Retention(last=spec.keep_last, every=spec.keep_every),

@@ -11,8 +11,9 @@ from hexshards.arguments import fit_fields
 from hexshards.training.checkpointing.checkpoint_file import Reader
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.early_stopping import EarlyStopping, Limits
 from hexshards.training.growing_data import GrowingData
+from hexshards.training.mini_epochs import MiniEpochPlan
 from hexshards.training.options import TRAIN, Grow
 
 
@@ -26,6 +27,8 @@ class RunSettings:
     """A mini-epoch may begin in one epoch and end in the next."""
     max_samples: int | None = TRAIN.max_samples
     """The run ends after so many samples, over all its starts."""
+    samples_per_position: float | None = TRAIN.samples_per_position
+    """A mini-epoch waits until it can end with no more samples for each position; see training.train_bucket."""
     max_time_s: float | None = None
     """The run ends in so many seconds, over all its starts; the last mini-epoch is cut short for it."""
     val_every: int = TRAIN.val_every
@@ -49,3 +52,13 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         fit_fields(self)
+
+    def plan(self, mini_epoch_samples: int | None, *, epochs: int) -> MiniEpochPlan:
+        """Where mini-epochs and the run end."""
+        return MiniEpochPlan(
+            limits=Limits(epochs=epochs, samples=self.max_samples, time_s=self.max_time_s),
+            mini_epoch_samples=mini_epoch_samples,
+            mini_epoch_batches=self.mini_epoch_batches,
+            cross_epochs=self.cross_epochs,
+            val_every=self.val_every,
+        )

@@ -76,6 +76,10 @@ class Stop:
         self.time_up = not self.signalled and self._process_group.any(late)
         return self.signalled or self.time_up
 
+    def leave_waiting(self, save: Callable[[], None]) -> bool:
+        """Before a mini-epoch that waits: as between two batches; also where a hook asked for the end."""
+        return self.leave(save) or self._process_group.any(self.reason is not None)
+
     def heard(self) -> bool:
         """Whether a signal asked one of the ranks to stop."""
         self.signalled = self._process_group.any(self.signals.asked)

@@ -18,6 +18,7 @@ from hexshards.training.options import Grow
 from hexshards.training.protocols import BatchLike, CountsSkipped, TrainLoader
 from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.tracking.stopwatch import Stopwatch
+from hexshards.training.train_bucket import Level, TrainBucket
 from hexshards.units import counted
 
 
@@ -34,8 +35,13 @@ class BatchStream:
         growing_data: GrowingData | None = None,
         grow: Grow = "epoch",
         on_growth: Callable[[int, int], None],
+        samples_per_position: float | None = None,
+        on_wait: Callable[[Level], None] = lambda level: None,
     ) -> None:
         self.loader, self.plan = loader, plan
+        self.bucket = TrainBucket(
+            samples_per_position, growing_data=growing_data, process_group=process_group, on_wait=on_wait
+        )
         self._watch, self._process_group = watch, process_group
         self._growing_data, self._grows_at, self._on_growth = growing_data, grow, on_growth
         self.begin(Cursor())
@@ -84,14 +90,29 @@ class BatchStream:
         """Whether the epoch's last batch is done."""
         return self.plan.epoch_over(self.cursor, self.loader)
 
-    def begin_mini_epoch(self) -> Cursor:
-        """A mini-epoch begins, or goes on; where an epoch begins, with the dataset as it is now."""
+    def begin_mini_epoch(self, leave: Callable[[], bool] = lambda: False) -> bool:
+        """A mini-epoch begins, or goes on; where an epoch begins, with the dataset as it is now.
+
+        It waits until the train bucket admits it. False where ``leave``, asked meanwhile, said to leave before.
+        """
+        self._take_up()
+        while self.cursor.mini_batches == 0:
+            most = self.plan.most_samples(self.cursor, self.loader)
+            admitted = self.bucket.admits(self.loader, self.cursor.samples_seen, most, leave)
+            if admitted is None:
+                return False
+            if admitted:
+                break
+            self._take_up()  # what it waited for, with which a mini-epoch may be larger
+            self._watch.begin_lap(self.cursor.samples_seen)
+        self._skipped_before = self._skipped()
+        return True
+
+    def _take_up(self) -> None:
         if self.cursor.epoch_batches == 0 < self.cursor.samples_seen:
             self._grow()
         elif self._grows_at == "mini-epoch" and self.cursor.mini_batches == 0 < self.cursor.epoch_batches:
             self._grow(within=True)
-        self._skipped_before = self._skipped()
-        return self.cursor
 
     def skipped(self) -> dict[str, int] | None:
         """Damaged blocks and positions lost with them since the mini-epoch began; None where nobody counts."""

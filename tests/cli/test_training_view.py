@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +22,9 @@ from hexshards.cli.training_view import TrainingView
 from hexshards.training.dry_run import rehearse
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.trainer import Trainer
-from hexshards.training.tracking.hooks import Event, MiniEpochBegun
+from hexshards.training.tracking.hooks import Event, MiniEpochBegun, Waiting
 from hexshards.training.tracking.tensorboard_log import numbers
+from hexshards.training.train_bucket import Level
 
 TINY = {"channels": 2, "blocks": 1, "batch_size": 50, "device": "cpu"}
 
@@ -125,6 +127,28 @@ def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
     assert all(re.search(r"samples/s, \d+% waiting$", line) for line in lines)
 
 
+def waits_in(view):
+    run = SimpleNamespace(rank=0)
+    for positions in (26, 31):
+        view(Waiting(run=run, level=Level(26, 12, positions, 1)))
+
+
+def test_a_run_that_waits_for_positions_says_so_once(capsys):
+    with TrainingView() as view:
+        waits_in(view)
+    assert capsys.readouterr().err.splitlines() == [
+        "waits: 26 samples of 26 positions are taken; 12 more positions let the next mini-epoch begin"
+    ]
+
+
+def test_a_terminal_shows_how_many_of_the_positions_came_that_a_run_waits_for(terminal):
+    with TrainingView() as view:
+        waits_in(view)
+        time.sleep(0.5)  # what moves is drawn ten times a second
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert re.search(r"waiting for positions .* 5/12", shown)
+
+
 def test_a_slow_run_without_a_terminal_says_now_and_then_how_far_it_is(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hexshards.cli.training_view.PLAIN_INTERVAL_S", 0.0)
     with TrainingView() as view:
@@ -213,6 +237,15 @@ def test_a_rehearsal_of_a_run_that_is_there_tells_what_is_left_of_it_or_why_it_i
     assert "already holds 1 checkpoint" in call(*weighted, "--resume", "never", code=2)
     tuned = call(data, "--run", tmp_path / "tuned", "--init-from", path, "--max-samples", 50)
     assert f"weights from {path}, and nothing else: the optimizer begins anew\n" in tuned
+
+
+def test_a_rehearsal_says_how_many_samples_there_are_until_the_run_waits(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("hexshards.training.dry_run.MEASURED_S", 0.1)
+    options = [data, "--run", tmp_path / "run", "--samples-per-position", 2.5, "--epochs", 9]
+    told = "at most 2,792 samples of 1,117 positions"
+    assert f"{told}; then it waits until positions are added\n" in call(*options, "--dry-run")
+    call(*options, "--max-samples", 100)
+    assert f"{told}, 100 of which are taken; then it waits" in call(*options, "--dry-run")
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])

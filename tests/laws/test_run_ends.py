@@ -33,6 +33,7 @@ from hexshards.dataset.index import read_index
 from hexshards.errors import DataError, NonFiniteLoss
 from hexshards.loading.loader import loader
 from hexshards.training import run as runs
+from hexshards.training import train_bucket
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RunFolder
@@ -42,7 +43,7 @@ from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
-from hexshards.training.tracking.hooks import Event, MiniEpochTrained, Saved
+from hexshards.training.tracking.hooks import Event, MiniEpochTrained, Saved, Waiting
 from hexshards.training.tracking.records import Outcome
 from hexshards.units import duration_s
 
@@ -551,6 +552,44 @@ def test_a_window_moves_to_what_was_added_at_the_next_epoch_and_a_stopped_run_go
     assert weights(tmp_path / "stopped", last) == weights(tmp_path / "whole", last)
     with pytest.raises(DataError, match="window was 300"):
         runs.train(spec(tmp_path / "data-whole", tmp_path / "whole", **{**options, "window": "200"}))
+
+
+@pytest.mark.parametrize("grow", ["epoch", "mini-epoch"])
+def test_a_run_waits_until_there_are_positions_for_its_samples_and_takes_them_up(grow, growing, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_bucket, "LOOKS_S", 0.02)
+    monkeypatch.setattr(train_bucket, "HEARS_S", 0.01)
+    before, after, _ = growing
+    data = shutil.copytree(before, tmp_path / "data")
+    sizes = [read_index(each).splits["train"].positions for each in (before, after)]
+    seen = []
+
+    def adding(event: Event) -> None:
+        if isinstance(event, Waiting):
+            seen.append((event.level.taken, event.level.positions))
+            put(data, after)
+            if event.level.positions == sizes[1]:
+                compact(data, keep=2)  # which adds nothing
+                if len(seen) > 6:
+                    event.stop("no more is coming")
+
+    options = {"grow": grow, "samples_per_position": 1.25, "mini_epoch_samples": 128, "diagnose": 0}
+    outcome = runs.train(spec(data, tmp_path / "run", **options), hooks=[adding])
+    most = [int(1.25 * size) for size in sizes]
+    assert seen[0][1] == sizes[0] and most[0] - 128 < seen[0][0] <= most[0]
+    assert {at for at in seen[1:] if at != seen[0]} == {(outcome.samples_seen, sizes[1])}
+    assert most[1] - 128 < outcome.samples_seen <= most[1]
+    lines = log_lines(tmp_path / "run")
+    datasets = {line["epoch"]: line["dataset"] for line in lines}
+    assert (datasets[1], datasets[2 if grow == "epoch" else 3]) == (
+        read_index(before).fingerprint,
+        read_index(before).fingerprint if grow == "epoch" else read_index(after).fingerprint,
+    )
+    # it goes on waiting where it is started again, for the same positions
+    again = runs.train(
+        spec(data, tmp_path / "run", **options),
+        hooks=[lambda event: event.stop("enough") if isinstance(event, Waiting) else None],
+    )
+    assert (again.samples_seen, again.stopped) == (outcome.samples_seen, "enough")
 
 
 def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):

@@ -21,6 +21,7 @@ from hexshards.training.mini_epochs import Cursor
 from hexshards.training.protocols import Trainable
 from hexshards.training.stream import BatchStream
 from hexshards.training.tracking.stopwatch import Stopwatch
+from hexshards.training.train_bucket import Bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Checkpoints:
 
     def restore(self, trainer: Trainable, stream: BatchStream, *, notice: Callable[[str], None]) -> RunState:
         """Resume: put trainer, stream and random state where the run stands; without a checkpoint it begins."""
-        self.newest = self.resumed_from = None
+        self.newest = self.resumed_from = stream.bucket.counts_from = None
         if self.writes:
             self.folder.remove_leftovers()
         newest = self.folder.find(self.resume, self._reader, on_damage=notice) if self.writes else None
@@ -88,11 +89,12 @@ class Checkpoints:
         cursor = state.cursor
         path = self.path_of(cursor, partial=not finished)
         partial = {} if state.train is None else {"train": dict(state.train)}
+        bucket = {"bucket": asdict(stream.bucket.counts_from)} if stream.bucket.counts_from else {}
         trainer_state = trainer.state_dict()  # in every process: it may have to ask the others
         parts = {
             "dataset": stream.loader.index.fingerprint,
             "options": self.options,
-            "counters": asdict(cursor) | {"finished": finished},
+            "counters": asdict(cursor) | {"finished": finished} | bucket,
             "standing": asdict(state.standing) | {"used_s": self._watch.used_s()},
             "loader_state": stream.loader.state_dict(),
             "random_state": checkpoint_file.random_states(self._process_group),
@@ -132,6 +134,8 @@ class Checkpoints:
             problem = f"does not fit this run ({printable(error, width=300)})"
             fix = "Use the model and trainer that wrote it, or another run folder"
             raise DataError(problem, where=str(path), fix=fix) from error
+        if stream.bucket.per_position is not None and counters.get("bucket"):
+            stream.bucket.counts_from = Bucket(**counters["bucket"])
         self._watch.restart(before_s=standing["used_s"])
         self.resumed_from = self.newest = path
         return RunState(

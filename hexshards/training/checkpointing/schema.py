@@ -25,6 +25,14 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Name = Annotated[str, Meta(pattern=CHECKPOINT_NAME, max_length=80)]
 
 
+class SavedBucket(msgspec.Struct, kw_only=True, frozen=True):
+    """What a train bucket counts from."""
+
+    samples: Count
+    chosen: Count
+    split: Count
+
+
 class Counters(msgspec.Struct, kw_only=True, frozen=True):
     """Where a checkpoint stands in its run, and whether its mini-epoch is whole."""
 
@@ -36,8 +44,12 @@ class Counters(msgspec.Struct, kw_only=True, frozen=True):
     mini_samples: Count
     samples_seen: Count
     finished: bool
+    bucket: SavedBucket | None = None
+    """Of a run with --samples-per-position."""
 
     def __post_init__(self) -> None:
+        if self.bucket is not None and self.bucket.samples > self.samples_seen:
+            raise ValueError("more samples before the train bucket than in all")
         if max(self.epoch_samples, self.mini_samples) > self.samples_seen:
             raise ValueError("more samples in an epoch or mini-epoch than in all")
 

@@ -27,9 +27,11 @@ from hexshards.training.tracking.hooks import (
     Saved,
     Validated,
     Validating,
+    Waiting,
 )
 from hexshards.training.tracking.records import MiniEpochReport, Outcome, TrainingProgress
 from hexshards.training.tracking.stopwatch import Stopwatch
+from hexshards.training.train_bucket import Level
 from hexshards.units import counted
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,10 @@ class Events:
         else:
             told = f"{counted(-more, 'sample')} fewer" if more else "as many samples in another order"
             self.notice(f"the dataset has other shards: epoch {epoch} has {told}")
+
+    def waiting(self, level: Level) -> None:
+        """The next mini-epoch waits for positions to be added."""
+        self._hooks.tell(Waiting(run=self._run, level=level))
 
     def begun(self, state: RunState, *, batches: int) -> None:
         """The trainer is about to be given a mini-epoch's batches."""

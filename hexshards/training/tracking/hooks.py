@@ -1,10 +1,10 @@
 """Hooks (callbacks): each is called with every event of a run, in order; it shows, logs, measures, or asks for the end.
 
-RunStarted, then for each mini-epoch MiniEpochBegun, Progressed now and then, MiniEpochTrained, Validating now and then,
-Validated and Saved, at last RunEnded; Noticed at any time. What a hook returns for MiniEpochTrained or Validated joins
-the mini-epoch's record, the line of ``metrics.jsonl``, under its own names. Both come before the checkpoint is written:
-what a hook changes in the trainer then is saved with it. What it draws from torch's random generators is not missed in
-training. Every rank calls its hooks; the record is that of rank 0.
+RunStarted, then for each mini-epoch Waiting, where it must, MiniEpochBegun, Progressed now and then, MiniEpochTrained,
+Validating now and then, Validated and Saved, at last RunEnded; Noticed at any time. What a hook returns for
+MiniEpochTrained or Validated joins the mini-epoch's record, the line of ``metrics.jsonl``, under its own names. Both
+come before the checkpoint is written: what a hook changes in the trainer then is saved with it. What it draws from
+torch's random generators is not missed in training. Every rank calls its hooks; the record is that of rank 0.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hexshards.training.checkpointing.checkpoint_file import random_state_kept
 from hexshards.training.checkpointing.plain_values import plain_names
 from hexshards.training.protocols import Trainable, TrainLoader
 from hexshards.training.tracking.records import Outcome, Totals, TrainingProgress, joined
+from hexshards.training.train_bucket import Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,13 @@ class RunStarted(Event):
     """The records of the mini-epochs before: a hook that counts begins from them, not from nothing."""
     over: str | None = None
     """Why nothing is left to train, where the run had ended and is given again as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting(Event):
+    """A mini-epoch waits for positions to be added (RunSettings.samples_per_position); comes again at each look."""
+
+    level: Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
