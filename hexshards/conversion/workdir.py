@@ -42,7 +42,8 @@ def held(out: Path, spec: ConvertSpec, *, base: Index | None, tidying: bool = Fa
     if not tidying:
         check_folder(out, base)
     scratch = out / SCRATCH
-    scratch.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # exist_ok looks once more, when another may have removed it
+        scratch.mkdir(parents=True)
     with locked(scratch / _LOCK, taken=f"{out}: another conversion into this folder is running. Wait for it to end"):
         _claim(scratch, spec, base)
         yield scratch
@@ -68,10 +69,11 @@ def clear(scratch: Path) -> None:
     for path in scratch.iterdir():
         if path.name not in (_LOCK, _NOTE):
             path.unlink()
+    (scratch / _NOTE).unlink(missing_ok=True)
     if locks.OPEN_FILES_CAN_GO:
-        shutil.rmtree(scratch)
-    else:
-        (scratch / _NOTE).unlink(missing_ok=True)
+        (scratch / _LOCK).unlink()
+        with suppress(OSError):  # another conversion has begun there, and made a lock of its own
+            scratch.rmdir()
 
 
 def remove_stale(out: Path, index: Index | None, *, written: Set[str] = frozenset()) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from hexshards.errors import escaped
 
@@ -45,12 +46,27 @@ def locked(path: Path, *, taken: str, passing: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _held(path: Path, *, taken: str) -> Iterator[None]:
-    with open(path, "w") as file:
+    with _opened(path, taken=taken) as file:
         try:
             _lock(file.fileno())
         except OSError:
             raise FileExistsError(escaped(taken)) from None
         # the one that held it may have ended, and removed it, between our opening and our locking
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if not _is_at(path, file.fileno()):
             raise FileExistsError(escaped(taken))
         yield
+
+
+def _opened(path: Path, *, taken: str) -> TextIO:
+    try:
+        return open(path, "w")
+    except FileNotFoundError:  # the one that held it has ended, and removed its folder
+        raise FileExistsError(escaped(taken)) from None
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether an open file is the one that is there under its name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
