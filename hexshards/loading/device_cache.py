@@ -1,4 +1,4 @@
-"""Device cache: a split stays on a GPU, packed; windows are drawn in the order in which they would be read."""
+"""Device cache: what is used of a split stays on a GPU, packed; windows are drawn in the order of any other loader."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def wants_memory(error: RuntimeError) -> bool:
 
 
 class Resident:
-    """A split on a device: the columns that samples are made of, a row for each place; 50 bytes each at side 13.
+    """A split on a device: the columns that samples are made of, of the blocks that any epoch draws from.
 
+    50 bytes a row at side 13.
     Raises DataError where a block is damaged, whatever is to be skipped, ValueError where the device has too little
     memory.
     """
@@ -41,7 +42,12 @@ class Resident:
     def __init__(self, selection: Selection, device: torch.device) -> None:
         self.device = device
         layout, blocks = selection.index.layout, selection.blocks
-        rows = len(blocks) * layout.block_positions
+        used = np.flatnonzero(selection.block_rows)
+        rows = len(used) * layout.block_positions
+        self._block_positions = layout.block_positions
+        self._moved = np.zeros(len(blocks), dtype=np.int64)
+        """From a block's places in the split to its rows here."""
+        self._moved[used] = (np.arange(len(used)) - used) * layout.block_positions
         kinds = {name: kind for name, kind in layout.columns().items() if name in COLUMNS}
         try:
             self.columns = {
@@ -53,12 +59,12 @@ class Resident:
                 raise
             size = show_bytes(rows * sum(dtype.itemsize * prod(shape) for dtype, shape in kinds.values()))
             raise ValueError(f"resident would keep {size} on {escaped(device)}, which has too little memory") from None
-        for first in range(0, len(blocks), BLOCKS_AT_ONCE):
-            numbers = np.arange(first, min(first + BLOCKS_AT_ONCE, len(blocks)))
-            for number, columns in zip(numbers.tolist(), blocks.read(numbers, COLUMNS), strict=True):
+        for first in range(0, len(used), BLOCKS_AT_ONCE):
+            numbers = used[first : first + BLOCKS_AT_ONCE]
+            for row, columns in enumerate(blocks.read(numbers, COLUMNS), start=first):
                 if isinstance(columns, DataError):
                     raise columns
-                start = number * layout.block_positions
+                start = row * layout.block_positions
                 for name, column in self.columns.items():
                     # a copy that waits until it is there, so that any stream may read it
                     column[start : start + len(columns[name])] = torch.from_numpy(columns[name].copy())
@@ -67,6 +73,8 @@ class Resident:
         """Rows of these windows on the device; only their order and their symmetries cross over."""
         with closing(ordered_map(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
             for window in in_turn:
-                place = sent(window.columns["place"].astype(np.int32), self.device)
+                places = window.columns["place"]
+                places = places + self._moved[places // self._block_positions]
+                place = sent(places.astype(np.int32), self.device)
                 columns = {name: column.index_select(0, place) for name, column in self.columns.items()}
                 yield Packed(**columns, symmetry=sent(window.columns["symmetry"], self.device))

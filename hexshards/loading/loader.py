@@ -84,7 +84,7 @@ def loader(
     symmetry. ``weights`` are factors of the column ``weight`` by rule: ``"ply=60..:2, tier=0:0.5"``.
 
     Batches are made on ``device``, of ``dtype`` (float32, float16 or bfloat16), boards in memory as PyTorch's
-    channels_last on request. ``resident`` keeps the whole split of one dataset there, packed: 50 bytes a position.
+    channels_last on request. ``resident`` keeps what is used of one dataset there, packed: 50 bytes a position.
 
     ``rank`` and ``world_size`` come from torch.distributed where it is initialised, else from torchrun's environment,
     else they are 0 and 1. With ``on_error="skip"`` a damaged block is replaced by other positions of its window and

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from hexshards.dataset.filters import Selection
 from hexshards.dataset.layout import Shard
 from hexshards.errors import DataError, escaped
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.order import per_stream
+from hexshards.loading.order import GROUP_WINDOWS, per_stream
+from hexshards.loading.selection.epoch_selection import EpochSelection
 from hexshards.loading.window import Windows
 from hexshards.storage.remote import Remote
 from hexshards.units import counted, show_bytes
@@ -19,13 +20,13 @@ from hexshards.units import counted, show_bytes
 log = logging.getLogger(__name__)
 
 
-def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
+def check_room(selections: Sequence[EpochSelection], spec: LoaderSpec) -> None:
     """Raise ValueError when the cache can't hold the shards that are walked at a time, and as many of the next."""
     for selection in selections:
-        home, shards = selection.home, selection.blocks.shards
+        home = selection.home
         # of all streams, for the ranks of one machine share its cache
         at_hand = 2 * spec.streams * per_stream(spec.group_shards, spec)
-        needed = sum(sorted((shard.size_bytes for shard in shards), reverse=True)[:at_hand])
+        needed = _bytes_at_hand(selection, spec, shards=at_hand)
         if isinstance(home, Remote) and needed * len(selections) > home.spec.cache_bytes:
             raise ValueError(
                 f"{escaped(home)}: shuffling needs {counted(at_hand, 'shard')} at hand, "
@@ -34,12 +35,25 @@ def check_room(selections: Sequence[Selection], spec: LoaderSpec) -> None:
             )
 
 
+def _bytes_at_hand(selection: EpochSelection, spec: LoaderSpec, *, shards: int) -> int:
+    """The largest so many shards; of small ones in groups that are filled by blocks, as many as fill as many groups."""
+    walk, blocks = selection.walk, selection.blocks
+    used = range(len(blocks.shards)) if walk is None else walk.shards.tolist()
+    sizes = sorted((blocks.shards[each].size_bytes for each in used), reverse=True)
+    largest = sum(sizes[:shards])
+    if walk is None:
+        return largest
+    block_bytes = max(blocks.shards[each].size_bytes / blocks.per_shard[each] for each in used)
+    filled = GROUP_WINDOWS * per_stream(spec.window_blocks, spec) * block_bytes + sizes[0]
+    return max(largest, min(sum(sizes), int(2 * spec.streams * filled)))
+
+
 @contextmanager
 def fetching(windows: Windows, numbers: Sequence[int]) -> Iterator[Callable[[int], None]]:
     """Prefetch while entered: threads fetch the shards that these windows read, as far as they are not here.
 
     Call what is yielded with the turn of the window that was reached, counted from 0: its shards, and as many more as
-    are walked at a time, may come down.
+    are walked at a time, or as the next window reads, may come down.
     """
     if not any(isinstance(selection.home, Remote) for selection in windows.selections):
         yield lambda _: None
@@ -64,7 +78,7 @@ class _Prefetch:
         self.first_use = list(first_use.values())
         together = windows.side_by_side(numbers) * per_stream(windows.spec.group_shards, windows.spec)
         self.depth = together * len(windows.selections)
-        self.taken, self.limit, self.ended = 0, 0, False
+        self.taken, self.limit, self.next, self.ended = 0, 0, 0, False
         self.changed = threading.Condition()
         threads = max((home.spec.threads for home, _ in self.waiting), default=0)
         for _ in range(min(threads, len(self.waiting))):
@@ -75,9 +89,15 @@ class _Prefetch:
 
     def reached(self, turn: int) -> None:
         with self.changed:
-            while self.limit < len(self.waiting) and self.first_use[self.limit] <= turn:
-                self.limit += 1
+            self.limit = bisect_right(self.first_use, turn)
+            # of small shards a window reads more than are walked at a time
+            self.next = bisect_right(self.first_use, turn + 1)
             self.changed.notify_all()
+
+    @property
+    def most(self) -> int:
+        """How many shards may be taken by now."""
+        return max(self.limit + self.depth, self.next)
 
     def end(self) -> None:
         with self.changed:
@@ -95,7 +115,7 @@ class _Prefetch:
 
     def _next(self) -> tuple[Remote, Shard] | None:
         with self.changed:
-            self.changed.wait_for(lambda: self.ended or self.taken < self.limit + self.depth)
+            self.changed.wait_for(lambda: self.ended or self.taken < self.most)
             if self.ended or self.taken >= len(self.waiting):
                 return None
             self.taken += 1

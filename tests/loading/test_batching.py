@@ -280,6 +280,21 @@ def test_a_resident_split_delivers_the_same_batches(data, options):
             assert resident.state_dict() == loader.state_dict()
 
 
+@pytest.mark.parametrize(
+    "options", [{"window": "300"}, {"window": "300 keep=90"}, {"shards": "1..2"}, {"per_game": 3, "window": "400"}]
+)
+def test_resident_keeps_the_blocks_that_are_chosen_and_no_others(data, options, tmp_path):
+    loader, resident = open_loader(data, **options), open_loader(data, resident=True, **options)
+    selection = resident.epochs.selections[0]
+    used = int((selection.block_rows > 0).sum())
+    assert 0 < used < len(selection.blocks)
+    for _ in range(3):  # keep and per_game choose others each epoch
+        for batch, other in zip(loader, resident, strict=True):
+            assert all(map(torch.equal, batch, other))
+    held = {len(column) for column in resident._store.columns.values()}
+    assert held == {used * selection.index.layout.block_positions}
+
+
 def test_a_resident_loader_goes_on_from_a_state_and_reads_no_shard_again(data, tmp_path):
     copy = shutil.copytree(data, tmp_path / "copy")
     whole = [[part.clone() for part in batch] for batch in open_loader(data)]

@@ -392,3 +392,26 @@ def test_a_mix_takes_windows_and_games_of_each_dataset(grown, data):
     resumed.load_state_dict(state)
     assert [rows_of(batch) for batch in resumed] == batches[3 : len(loader)]
     assert all("at most 5 of each of" in line for line in loader.describe())
+
+
+def test_in_a_mix_keep_takes_so_many_of_each_dataset_a_pass_until_its_window_is_used_up(grown, data):
+    spec = LoaderSpec(batch_size=32, window_blocks=3, group_shards=2, augment="none", window="400 keep=60")
+    loader = Loader({str(grown[0]): 0.5, str(data): 0.5}, spec)
+    selections = loader.epochs.selections
+    assert [selection.positions for selection in selections] == [60, 60]
+    passes = defaultdict(Counter)
+    for epoch in range(14):
+        windows = loader.epochs.windows(epoch)
+        for window in windows.plan.windows:
+            for run in window.runs:
+                for part in selections[run.dataset].read(run.blocks, (), epoch=run.epoch):
+                    passes[run.dataset, run.epoch].update(part["place"].tolist())
+    for number, folder in enumerate((grown[0], data)):
+        alone = Loader(folder, spec).epochs
+        for turn in range(9):
+            windows = alone.windows(turn)
+            shown = np.concatenate([windows.read(each, ()).columns["place"] for each in range(len(windows))])
+            assert len(shown) == 60
+            assert {*passes[number, turn]} == {*shown.tolist()}
+        # shards are small and give whole positions, so a few come again before the last of the 400 comes
+        assert len({place for turn in range(9) for place in passes[number, turn]}) == 400

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from helpers.loading import open_loader, stream
-from helpers.small_data import dataset
+from helpers.small_data import CUT, dataset, processed
 from helpers.small_server import serving
 from typer.testing import CliRunner
 
 import hexshards
 from hexshards.cli.app import app
+from hexshards.conversion.convert import convert
 from hexshards.errors import DataError
+from hexshards.loading.shard_prefetch import fetching
 from hexshards.storage.cache import Cache
 from hexshards.storage.options import RemoteSpec
 from hexshards.storage.remote import Unreachable, home_of
@@ -274,6 +276,43 @@ def test_no_more_comes_down_ahead_than_the_next_group(data, server, spec):
     shards = {name for _, name, _ in server.asked} - {"index.json"}
     assert 2 <= len(shards) <= 4
     batches.close()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A dataset of 24 additions, a shard of a block or two each."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for number, source in enumerate(processed(folder / "sources", games=24, games_per_file=1)):
+        options = {**CUT, "val_fraction": 0} if number == 0 else {}
+        convert(source, out=folder / "data", append=number > 0, **options)
+    return folder / "data"
+
+
+def test_of_many_small_shards_those_of_the_next_window_come_down_while_one_is_used(tiny, tmp_path, spec):
+    options = {"window": "500", "window_blocks": 8, "group_shards": 1, "batch_size": 8}
+    with serving(tiny.parent) as server:
+        loader = opened(server, spec, **options)
+        windows = loader.epochs.windows(0)
+        first, second = ({shard.name for _, shard in windows.shards_of(number)} for number in (0, 1))
+        assert len(second - first) > 2  # more than a group of one, and one of the next
+        deadline = time.monotonic() + 60
+        with fetching(windows, range(len(windows))):
+            while not first | second <= {name for _, name, _ in server.asked}:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert stream(opened(server, spec, **options)) == stream(open_loader(tiny, **options))
+
+
+def test_room_in_the_cache_is_asked_for_by_the_blocks_of_a_group_where_shards_are_small(tiny, tmp_path, spec):
+    index = hexshards.read_index(tiny)
+    whole = sum(shard.size_bytes for shard in index.splits["train"].shards)
+    options = {"window": "700", "window_blocks": 8, "group_shards": 1}
+    with serving(tiny.parent) as server:
+        small = replace(spec, cache_bytes=4 * max(shard.size_bytes for shard in index.splits["train"].shards))
+        opened(server, small, group_shards=1)  # shard by shard there is room
+        with pytest.raises(ValueError, match=r"Raise cache_limit"):
+            opened(server, small, **options)
+        opened(server, replace(spec, cache_bytes=whole), **options)
 
 
 def test_shards_that_are_being_written_are_not_thrown_out(data, tmp_path):
