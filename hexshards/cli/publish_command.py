@@ -5,6 +5,7 @@ Heavy modules are imported inside the command, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from typer import Argument, Option
 
 from hexshards.cli.console import AsJson, options_of, told
 from hexshards.errors import escaped
-from hexshards.publishing.options import LICENSES, PublishSpec
+from hexshards.publishing.options import LICENSES, PublishSpec, license_of
 from hexshards.units import counted, show_bytes
 
 if TYPE_CHECKING:
@@ -58,7 +59,16 @@ def _asked() -> str:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return ""
     known = ", ".join(LICENSES[:10])
-    return str(typer.prompt(f"License that others may use the data under ({known}, ...)", err=True)).strip()
+    question = f"License that others may use the data under ({known}, ...)"
+    return str(typer.prompt(question, err=True, value_proc=_license))
+
+
+def _license(answer: str) -> str:
+    """The license of an answer; where there is none, it is asked again."""
+    try:
+        return license_of(answer.strip())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _said(made: Publication, *, dry_run: bool) -> list[str]:
@@ -73,7 +83,13 @@ def _said(made: Publication, *, dry_run: bool) -> list[str]:
         lines += [f"  {escaped(name):<24} {show_bytes(made.files[name])}" for name in made.sent[:_LISTED]]
         lines += [f"  and {counted(len(made.sent) - _LISTED, 'more file')}"] if len(made.sent) > _LISTED else []
     shown = ", ".join(f"{count:,} of {split}" for split, count in made.previewed.items())
-    return [*lines, f"preview: {shown}"]
+    return [*lines, f"preview: {shown}", *([] if dry_run else [_next(made.target)])]
+
+
+def _next(target: str) -> str:
+    quoted = escaped(shlex.quote(target))
+    hub = "" if "://" in target else f", or hf upload-large-folder OWNER/NAME {quoted} --repo-type dataset"
+    return f"next: hexshards info {quoted}{hub}"
 
 
 _LISTED = 40

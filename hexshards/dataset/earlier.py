@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hexshards.dataset.index import NAME, Index, read_index
@@ -54,3 +55,14 @@ def forget(folder: Path, *, keep: int) -> None:
         shutil.rmtree(state)
     if (folder / EARLIER).is_dir() and not any((folder / EARLIER).iterdir()):
         (folder / EARLIER).rmdir()
+
+
+def extends(index: Index, earlier: Index) -> bool:
+    """Whether a dataset is another one that was added to, or whose small shards were merged."""
+    # what is added may bring columns that the earlier files lack
+    same = replace(index.layout, optional=()) == replace(earlier.layout, optional=())
+    return same and all(
+        name in index.splits and index.written(name)[: len(shards)] == shards
+        for name in earlier.splits
+        if (shards := earlier.written(name))
+    )

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import without_secrets
@@ -78,7 +79,7 @@ def deliver(
 
     ``sha256``: checksums of some of the files, by name. ``tell`` is told files done and files in all.
     """
-    _note(target, read_index(index).fingerprint)
+    _note(target, read_index(index))
     for done, (name, path) in enumerate(files.items(), start=1):
         target.send(path, name, sha256=(sha256 or {}).get(name, ""))
         tell(done, len(files))
@@ -88,14 +89,26 @@ def deliver(
 
 def noted(target: Target) -> str:
     """Fingerprint of the dataset whose publication was cut off here, nothing where none was."""
+    return str(_read_note(target).get("fingerprint", ""))
+
+
+def noted_shards(target: Target) -> dict[str, str]:
+    """Checksums of the shards of the dataset whose publication was cut off here, by name; some may not be there."""
+    shards = _read_note(target).get("shards")
+    return {name: str(sha256) for name, sha256 in shards.items()} if isinstance(shards, dict) else {}
+
+
+def _read_note(target: Target) -> dict[str, Any]:
     try:
-        return str(json.loads(target.read(NOTE) or b"")["fingerprint"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        note = json.loads(target.read(NOTE) or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
-def _note(target: Target, fingerprint: str) -> None:
+def _note(target: Target, index: Index) -> None:
+    shards = {shard.name: shard.sha256 for split in index.splits.values() for shard in split.shards}
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / NOTE
-        note.write_text(json.dumps({"fingerprint": fingerprint}))
+        note.write_text(json.dumps({"fingerprint": index.fingerprint, "shards": shards}))
         target.send(note, NOTE)

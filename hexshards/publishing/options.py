@@ -21,6 +21,17 @@ LICENSES = (
 _RULE = f"a dataset is published under a license: {', '.join(LICENSES[:-1])} or {LICENSES[-1]}"
 
 
+def license_of(said: str) -> str:
+    """The license of a name in any case, as SPDX writes ``CC-BY-4.0``. Raises ValueError where there is none."""
+    name = "-".join(said.lower().split())
+    name = name if name in LICENSES else name.removesuffix("-only").removesuffix("-or-later")
+    if name in LICENSES:
+        return name
+    if near := nearest(name, LICENSES):
+        raise ValueError(f"no license {printable(said)} is known{near}")
+    raise ValueError(f"{_RULE}, got {printable(said)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishSpec:
     """What a published dataset says of itself."""
@@ -45,8 +56,8 @@ class PublishSpec:
     def __post_init__(self) -> None:
         fit_fields(self)
         check_options(self)
-        if self.license and self.license not in LICENSES:
-            raise ValueError(f"{_RULE}, got {printable(self.license)}{nearest(self.license, LICENSES)}")
+        if self.license:
+            object.__setattr__(self, "license", license_of(self.license))
         page = self.homepage or "https://"
         require(page.startswith(("https://", "http://")), "homepage begins with https://", page)
 

@@ -1,6 +1,7 @@
 """Publish a dataset: its shards and, for people and catalogues, a card, a preview and metadata, the index last.
 
-What was cut off goes on when it is called again. A card that somebody edited is theirs, and stays.
+What was cut off goes on when it is called again. A card that somebody edited is theirs, and stays. Where an earlier
+state of the same dataset is, only what came since is sent, and what its readers may still read stays.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Unpack
 from urllib.parse import urlsplit
 
 from hexshards.arguments import LocalPath, checked
+from hexshards.dataset.earlier import extends, listed
 from hexshards.dataset.index import NAME as INDEX
 from hexshards.dataset.index import Index, read_index
-from hexshards.dataset.upload import deliver, noted, published
+from hexshards.dataset.upload import deliver, noted, noted_shards, published
 from hexshards.errors import escaped, printable
 from hexshards.options import takes
 from hexshards.publishing import card, croissant
@@ -26,7 +28,7 @@ from hexshards.publishing.preview import parquet_of, sample_of, table_of, with_a
 from hexshards.storage.files import Folder, free_bytes
 from hexshards.storage.remote import shown
 from hexshards.storage.target import FolderTarget, Target, target_of
-from hexshards.units import show_bytes
+from hexshards.units import counted, show_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +67,8 @@ def publish(
     The options are those of PublishSpec.
     ``progress`` is told files done and files in all. With ``dry_run`` nothing is written. Memory: a block of positions,
     and the preview. Raises ValueError for a target that can't be one or where pyarrow is missing, FileNotFoundError
-    where there is no dataset, FileExistsError where the target holds something else, and DataError where a shard is not
-    what the index says or a file does not arrive.
+    where there is no dataset, FileExistsError where the target holds something else than an earlier state of it, and
+    DataError where a shard is not what the index says or a file does not arrive.
     """
     spec = PublishSpec(**options)
     spec.check_given()
@@ -81,6 +83,7 @@ def publish(
         sizes = {name: path.stat().st_size for name, path in files.items()} | {
             INDEX: (Path(made) / INDEX).stat().st_size
         }
+        notes += _stays(out, there, index)
         missing = _missing(out, there, index, files, Path(made))
         if isinstance(out, FolderTarget):
             _check_room(out, sum(sizes[name] for name in missing))
@@ -135,15 +138,29 @@ def _written(
 
 def _missing(out: Target, there: Index | None, index: Index, files: Mapping[str, Path], made: Path) -> list[str]:
     """Names of the files that are not there yet, the index last; none where all are."""
-    known = index.fingerprint in (there.fingerprint if there else "", noted(out))
+    digests, known = _digests(index), noted(out) == index.fingerprint
+    before = noted_shards(out) | (_digests(there) if there else {})
     missing = []
     for name, path in files.items():
-        same = known and out.size(name) == path.stat().st_size
-        if same and path.is_relative_to(made):
-            same = out.read(name) == path.read_bytes()
+        same = out.size(name) == path.stat().st_size
+        if path.is_relative_to(made):
+            same = same and out.read(name) == path.read_bytes()
+        else:
+            same = same and (known or before.get(name) == digests[name])
         if not same:
             missing.append(name)
-    return [*missing, INDEX] if missing or not there else []
+    return [*missing, INDEX] if missing or not there or there.fingerprint != index.fingerprint else []
+
+
+def _stays(out: Target, there: Index | None, index: Index) -> list[str]:
+    """What is said of shards that the dataset no longer lists, and that whoever reads its earlier state still reads."""
+    merged = sorted(listed(there) - listed(index))
+    if not there or not merged:
+        return []
+    size = sum(shard.size_bytes for split in there.splits.values() for shard in split.shards if shard.name in merged)
+    what = f"{counted(len(merged), 'shard')} of the earlier state ({escaped(merged[0])}"
+    what += f" to {escaped(merged[-1])}" if len(merged) > 1 else ""
+    return [f"{what}, {show_bytes(size)}) stay for whoever reads it; remove them once nobody does"]
 
 
 def _digests(index: Index) -> dict[str, str]:
@@ -171,20 +188,32 @@ def _check_place(out: Target, folder: Path) -> None:
 def _published(out: Target, index: Index) -> Index | None:
     """The dataset, where it is there already. Raises FileExistsError where something else is."""
     there = published(out.home)
-    if there and there.fingerprint != index.fingerprint:
-        raise FileExistsError(
-            f"{escaped(out)} holds another dataset ({printable(there.fingerprint, width=12)}). Choose another target"
-        )
+    if there and there.fingerprint != index.fingerprint and not _grown_from(index, there):
+        what = "a later state of this dataset" if extends(there, index) else "another dataset"
+        fingerprint = printable(there.fingerprint, width=12)
+        raise FileExistsError(f"{escaped(out)} holds {what} ({fingerprint}). Choose another target")
     if there or not isinstance(out, FolderTarget) or not out.path.exists():
         return there
     begun = noted(out)
-    if begun and begun != index.fingerprint:
+    if begun and begun != index.fingerprint and not _begun_from(index, noted_shards(out)):
         raise FileExistsError(
             f"{escaped(out)} holds a part of another dataset, whose publication was cut off. Finish that, or remove it"
         )
     if not begun and (others := [path.name for path in out.path.iterdir() if path.suffix in (".tar", ".parquet")]):
         raise FileExistsError(f"{escaped(out)} holds {escaped(min(others))}, and no dataset. Choose another folder")
     return None
+
+
+def _grown_from(index: Index, there: Index) -> bool:
+    """Whether a dataset is what is there, grown, with no other shard under a name that is taken."""
+    now, before = _digests(index), _digests(there)
+    return extends(index, there) and all(now[name] == before[name] for name in now.keys() & before)
+
+
+def _begun_from(index: Index, shards: Mapping[str, str]) -> bool:
+    """Whether all shards of what was cut off are of this dataset, which grew meanwhile."""
+    own = set(_digests(index).values()).union(*(index.written(split) for split in index.splits))
+    return bool(shards) and own.issuperset(shards.values())
 
 
 def _check_room(out: FolderTarget, needed: int) -> None:

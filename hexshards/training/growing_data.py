@@ -8,10 +8,11 @@ ones stay for a while (hexshards.conversion.compact); an epoch whose shards are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from hexshards.dataset.earlier import extends
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import DataError, printable
 from hexshards.loading.loader import Loader
@@ -140,14 +141,3 @@ class GrowingDataset:
 
 def _positions(index: Index) -> int:
     return sum(split.positions for split in index.splits.values())
-
-
-def extends(index: Index, earlier: Index) -> bool:
-    """Whether a dataset is another one that was added to, or whose small shards were merged."""
-    # what is added may bring columns that the earlier files lack
-    same = replace(index.layout, optional=()) == replace(earlier.layout, optional=())
-    return same and all(
-        name in index.splits and index.written(name)[: len(shards)] == shards
-        for name in earlier.splits
-        if (shards := earlier.written(name))
-    )

@@ -10,13 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 from helpers.cli import call
 from helpers.processes import wait_for
-from helpers.small_data import dataset, files_of
+from helpers.small_data import dataset, files_of, processed
 from helpers.small_server import serving
 from helpers.stand_in_hub import Hub, hub
+from typer.testing import CliRunner
 
 import hexshards
+from hexshards.cli.publish_command import _license
+from hexshards.publishing.options import LICENSES, license_of
 
 pytest.importorskip("pyarrow", reason="without pyarrow NOTHING OF PUBLISHING IS CHECKED")
 
@@ -157,6 +161,91 @@ def test_a_card_that_somebody_edited_stays(data, tmp_path):
     assert any("README.md there is not as hexshards wrote it, and stays" in note for note in again.notes)
 
 
+@pytest.fixture
+def grown(tmp_path):
+    """A dataset, its earlier state in the folder ``out``, and a file of games added since."""
+    grown = dataset(tmp_path)
+    publish(grown, tmp_path / "out")
+    add(tmp_path, seed=7)
+    return grown
+
+
+def add(folder, *, seed, games=8):
+    files = processed(folder / f"more{seed}", seed=seed, games=games)
+    hexshards.convert(files, out=folder / "data", append=True)
+
+
+def shards_of(folder):
+    return {shard.name for split in hexshards.read_index(folder).splits.values() for shard in split.shards}
+
+
+def test_a_dataset_that_grew_is_published_again_and_only_what_came_since_is_sent(grown, tmp_path):
+    before = all_of(tmp_path / "out")
+    new = shards_of(grown) - shards_of(tmp_path / "out")
+    sent = publish(grown, tmp_path / "out")
+    assert {name for name in sent.sent if name.endswith(".tar")} == new and new and sent.sent[-1] == "index.json"
+    assert publish(grown, tmp_path / "out").sent == ()
+    assert hexshards.verify(tmp_path / "out").problems == ()
+    publish(grown, tmp_path / "afresh" / "out")
+    after = all_of(tmp_path / "out")
+    assert after == all_of(tmp_path / "afresh" / "out")
+    assert {name for name in before if name.endswith(".tar")} <= {n for n in after if after[n] == before.get(n)}
+
+
+def test_until_the_last_file_has_arrived_readers_find_the_earlier_state_whole(grown, tmp_path):
+    earlier = hexshards.read_index(tmp_path / "out").fingerprint
+
+    def stop(done, total):
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(grown, tmp_path / "out", progress=stop)
+    assert hexshards.read_index(tmp_path / "out").fingerprint == earlier
+    assert hexshards.verify(tmp_path / "out").problems == ()
+    # it grows once more before the publication goes on
+    add(tmp_path, seed=8)
+    publish(grown, tmp_path / "out")
+    assert hexshards.read_index(tmp_path / "out").fingerprint == hexshards.read_index(grown).fingerprint
+    assert hexshards.verify(tmp_path / "out").problems == ()
+
+
+def test_a_first_publication_that_was_cut_off_goes_on_when_the_dataset_grew_meanwhile(tmp_path):
+    grown, out = dataset(tmp_path), tmp_path / "out"
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(grown, out, progress=stop)
+    arrived = {path.name for path in out.glob("*.tar")}
+    add(tmp_path, seed=7)
+    sent = publish(grown, out)
+    assert arrived and not arrived & set(sent.sent)
+    assert hexshards.verify(out).problems == ()
+
+
+def test_shards_that_were_merged_since_stay_for_who_reads_them_and_are_named(grown, tmp_path):
+    for seed in (8, 9):
+        add(tmp_path, seed=seed, games=2)
+    publish(grown, tmp_path / "out")
+    earlier = shards_of(tmp_path / "out")
+    call("compact", grown, "--keep", "0")
+    again = publish(grown, tmp_path / "out")
+    merged = earlier - shards_of(grown)
+    assert merged and all((tmp_path / "out" / name).exists() for name in merged)
+    assert any(f"{len(merged)} shards of the earlier state ({min(merged)} to" in note for note in again.notes)
+    assert hexshards.verify(tmp_path / "out").problems == ()
+
+
+def test_an_earlier_state_is_not_published_over_a_later_one(grown, tmp_path):
+    earlier = dataset(tmp_path / "as_it_was")
+    publish(grown, tmp_path / "out")
+    with pytest.raises(FileExistsError, match="holds a later state of this dataset"):
+        publish(earlier, tmp_path / "out")
+
+
 def test_where_another_dataset_is_none_is_published(data, other, tmp_path):
     publish(other, tmp_path / "out")
     before = all_of(tmp_path / "out")
@@ -230,7 +319,23 @@ def test_a_license_must_be_given_by_a_name_that_is_known(data, tmp_path):
     assert "; none was given" in call("publish", data, tmp_path / "out", code=2).stderr
     said = call("publish", data, tmp_path / "out", "--license", "cc-by-4", code=2).stderr
     assert "Did you mean cc-by-4.0" in said
+    assert "odbl" in call("publish", data, tmp_path / "out", "--license", "xyzzy", code=2).stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_license_may_be_spelled_as_spdx_spells_it_and_a_wrong_answer_is_asked_for_again():
+    spelled = ["CC-BY-4.0", "MIT", "GPL-3.0-or-later", "CC BY 4.0"]
+    assert [license_of(name) for name in spelled] == ["cc-by-4.0", "mit", "gpl-3.0", "cc-by-4.0"]
+    assert [license_of(name.upper()) for name in LICENSES] == list(LICENSES)
+    answers = typer.Typer()
+    answers.command()(lambda: typer.echo(f"took {typer.prompt('License', value_proc=_license)}"))
+    assert "took odbl" in CliRunner().invoke(answers, input="gnome\nODbL\n").output
+
+
+def test_where_to_go_on_is_said_after_publishing(data, tmp_path):
+    said = call("publish", data, tmp_path / "my data", "--license", "mit").stdout
+    place = f"'{tmp_path / 'my data'}'"
+    assert f"next: hexshards info {place}, or hf upload-large-folder OWNER/NAME {place} --repo-type dataset" in said
 
 
 def test_no_password_comes_into_what_is_written_or_said(data, tmp_path, s3_bucket):

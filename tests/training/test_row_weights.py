@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hexshards.cli.training_view import mini_epoch_line
 from hexshards.conversion.convert import convert
+from hexshards.dataset.earlier import extends
 from hexshards.dataset.index import read_index
 from hexshards.errors import Misused
-from hexshards.training.growing_data import extends
 from hexshards.training.options import StepSpec
 from hexshards.training.run import parts_of, train
 from hexshards.training.steps.trainer import Trainer
