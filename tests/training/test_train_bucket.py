@@ -201,10 +201,15 @@ def test_sigusr1_saves_while_a_run_waits_and_it_goes_on_waiting(tmp_path):
 def test_a_limit_given_to_a_run_that_began_without_counts_from_there_and_none_is_kept_without(tmp_path):
     train(tmp_path, num_epochs=1)
     assert "bucket" not in newest(tmp_path)["counters"]
-    waits = []
-    hooks = [lambda event: waits.append(event.level) if isinstance(event, Waiting) else None]
-    data = Still({"abc": SAMPLES}, [0, 0, 0, 0, 100])
-    train(tmp_path, num_epochs=3, growing_data=data, samples_per_position=1, hooks=hooks)
+    waits, begun = [], []
+
+    def hear(event):
+        waits.extend([event.level] if isinstance(event, Waiting) else [])
+        begun.extend([(event.epoch, len(waits) > 0)] if isinstance(event, MiniEpochBegun) else [])
+
+    data = Still({"abc": SAMPLES}, [0, 0, 0, 0, 0, 0, 100])
+    train(tmp_path, num_epochs=3, growing_data=data, samples_per_position=1, hooks=[hear])
+    assert [waited for epoch, waited in begun if epoch == 2] == [False, False, False]
     assert newest(tmp_path)["counters"]["bucket"] == {"samples": SAMPLES, "chosen": SAMPLES, "split": SAMPLES}
     assert {(level.taken, level.next) for level in waits} == {(SAMPLES, 12)}
 
@@ -249,6 +254,21 @@ def test_it_counts_positions_of_a_loader_that_tells_them_and_samples_of_one_that
     assert chosen(loader) == Bucket(0, 40, 500)
     loader.positions = 10
     assert chosen(loader) == Bucket(0, 10, 500)
+    # those are what samples are counted against, and what was there beside them is not
+    bucket = TrainBucket(2, growing_data=Additions({"abc": 500}, [0, 0, 3]), process_group=ProcessGroup())
+    assert bucket.admits(loader, 0, 20, lambda: False) is True
+    assert bucket.admits(loader, 20, 6, lambda: False) is False
+    assert bucket.admits(loader, 26, 1, lambda: True) is None
+
+
+def test_an_epoch_that_waited_begins_on_what_it_waited_for():
+    data = Additions({"abc": 8}, [0, 3, 5])
+    stream = stream_of(PlainLoader(8), plan(samples=8, epochs=3), growing_data=data, samples_per_position=1)
+    for positions in (8, 16):
+        assert stream.begin_mini_epoch()
+        assert stream.loader.samples == positions
+        assert sum(len(batch.value) for batch in stream.batches(lambda: False, lambda: None)) == 8
+        stream.cursor = stream.plan.after_mini_epoch(stream.cursor, stream.loader)
 
 
 def test_what_does_not_grow_is_refused(tmp_path):
@@ -263,5 +283,6 @@ def test_what_does_not_grow_is_refused(tmp_path):
 def test_the_most_a_mini_epoch_takes_is_what_its_batches_add_up_to():
     for samples in (3, 10, 23):
         for mini in (1, 4, 9, 40):
-            at, path, loader = Cursor(), plan(samples=mini), PlainLoader(samples)
-            assert path.most_samples(at, loader) == most_by_hand(at, loader, mini)
+            for most in (2, 7, 10**9):
+                at, path, loader = Cursor(), plan(samples=mini, most_samples=most), PlainLoader(samples)
+                assert path.most_samples(at, loader) == most_by_hand(at, loader, mini, most=most)
