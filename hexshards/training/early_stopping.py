@@ -72,14 +72,15 @@ class Standing:
     checkpoint: str | None = None
     """Name of its checkpoint."""
     waited: int = 0
-    """Mini-epochs since."""
+    """Mini-epochs since, or since the dataset was another one."""
 
-    def after(self, record: Mapping[str, Any], early: EarlyStopping) -> Standing:
-        """With one more mini-epoch."""
+    def after(self, record: Mapping[str, Any], early: EarlyStopping, *, before: Mapping[str, Any]) -> Standing:
+        """With one more mini-epoch, and the record before it. On a dataset that grew waiting begins anew."""
         value = early.value(record)
         if value is not None and early.better(value, self.best):
             return Standing(value, record["checkpoint"])
-        return Standing(self.best, self.checkpoint, self.waited + 1)
+        same = before.get("dataset") in (None, record.get("dataset"))
+        return Standing(self.best, self.checkpoint, (self.waited if same else 0) + 1)
 
     def exhausted(self, record: Mapping[str, Any], early: EarlyStopping) -> bool:
         """Whether patience ended with a mini-epoch. Raises ValueError where it lacks the metric but was validated."""

@@ -63,7 +63,7 @@ class MiniEpochOrchestrator:
         options = plain_names(settings.options, what="options") | sizes
         self.trainer, self.val_loader, self.settings, self.watch = trainer, val_loader, settings, Stopwatch()
         shared: dict[str, Any] = {"watch": self.watch, "process_group": process_group}
-        self.stop = Stop(plan, settings.early, **shared)
+        self.stop = Stop(plan, settings.early, more_to_come=lambda: self.stream.more_to_come(), **shared)
         resume: dict[str, Any] = {"resume": settings.resume, "reader": settings.reader}
         self.checkpoints = Checkpoints(run, settings.retention, options=options, **resume, **shared)
         seen = Run(
@@ -128,7 +128,7 @@ class MiniEpochOrchestrator:
             added |= self.events.validated(state, val) if val else {}
             path, seconds = self.checkpoints.path_of(state.cursor), self.watch.used_s()
             record = record_of(state, val, added, checkpoint=path, speed={**speed, "seconds": seconds})
-            standing = state.standing.after(record, self.settings.early)
+            standing = state.standing.after(record, self.settings.early, before=state.record)
             self.save(replace(state, record=record, standing=standing, train=None), finished=True)
         after = self.stream.plan.after_mini_epoch(state.cursor, self.stream.loader)
         self.stream.cursor = after

@@ -20,9 +20,16 @@ class Stop:
     """Stop conditions: what ends a run, and why."""
 
     def __init__(
-        self, plan: MiniEpochPlan, early: EarlyStopping, *, watch: Stopwatch, process_group: ProcessGroup
+        self,
+        plan: MiniEpochPlan,
+        early: EarlyStopping,
+        *,
+        watch: Stopwatch,
+        process_group: ProcessGroup,
+        more_to_come: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.plan, self.early = plan, early
+        """more_to_come: whether the dataset has grown by positions that are not trained on yet; ranks agree."""
+        self.plan, self.early, self._more_to_come = plan, early, more_to_come
         self._watch, self._process_group = watch, process_group
         self.begin()
 
@@ -41,7 +48,7 @@ class Stop:
 
     def due(self, cursor: Cursor, standing: Standing, record: Mapping[str, Any]) -> bool:
         """Whether there is no more to train, or a signal came; the same in all processes."""
-        if standing.exhausted(record, self.early):
+        if standing.exhausted(record, self.early) and not self._more_to_come():
             self.because(standing.why(self.early))
         limits = self.plan.limits
         if limits.samples and self.plan.samples_over(cursor):

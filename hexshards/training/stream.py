@@ -6,6 +6,7 @@ The cursor moves when a batch is done, so between two batches it says where the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,16 @@ class BatchStream:
     def close(self) -> None:
         """Let go what is read ahead."""
         self._open = None
+
+    def more_to_come(self) -> bool:
+        """Whether the dataset has positions that the stream has not taken up yet; ranks agree."""
+        if self._growing_data is None:
+            return False
+        known, newest = self.loader.index.fingerprint, None
+        if self._process_group.rank == 0:
+            with suppress(OSError, DataError):  # what is gone, or another one, brings nothing
+                newest = self._growing_data.newest(known, larger=True)
+        return self._process_group.same(newest) not in (None, known)
 
     def _grow(self, *, within: bool = False) -> None:
         """Reload a growing dataset as it is now, at the beginning of an epoch; tell how many samples it has more.

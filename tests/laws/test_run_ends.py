@@ -197,7 +197,7 @@ def test_a_metric_that_is_never_there_is_the_callers_error_and_says_which_are(tm
 def test_a_value_that_is_not_finite_is_never_the_best():
     early, standing = EarlyStopping(), Standing()
     for loss in (float("nan"), 2.0, float("nan"), float("-inf"), 1.0):
-        standing = standing.after({"val": {"loss": loss}, "checkpoint": str(loss)}, early)
+        standing = standing.after({"val": {"loss": loss}, "checkpoint": str(loss)}, early, before={})
     assert standing == Standing(1.0, "1.0", 0)
 
 
@@ -590,6 +590,25 @@ def test_a_run_waits_until_there_are_positions_for_its_samples_and_takes_them_up
         hooks=[lambda event: event.stop("enough") if isinstance(event, Waiting) else None],
     )
     assert (again.samples_seen, again.stopped) == (outcome.samples_seen, "enough")
+
+
+def test_patience_that_ended_a_run_begins_anew_once_the_dataset_has_grown(growing, tmp_path):
+    before, after, _ = growing
+    data = shutil.copytree(before, tmp_path / "data")
+    patient = spec(data, tmp_path / "run", epochs=50, patience=2, min_improvement=1e9, diagnose=0)
+    assert "has not improved for 2 mini-epochs" in runs.train(patient).stopped
+    ended = log_lines(tmp_path / "run")
+    assert [line["epoch"] for line in ended] == [1, 1, 1], "in the middle of an epoch"
+    assert runs.train(patient).samples_seen == ended[-1]["samples_seen"]
+    assert log_lines(tmp_path / "run") == ended
+    put(data, after)
+    assert "has not improved for 2 mini-epochs" in runs.train(patient).stopped
+    lines = log_lines(tmp_path / "run")[len(ended) :]
+    known, larger = (read_index(each).fingerprint for each in (before, after))
+    # the epoch at work is gone on with, and two mini-epochs of the next one are waited for
+    at = [line["dataset"] for line in lines].index(larger)
+    assert {line["dataset"] for line in lines[:at]} <= {known}
+    assert [line["dataset"] for line in lines[at:]] == [larger] * 2
 
 
 def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):
