@@ -2,9 +2,10 @@
 
     python benchmarks/gpu.py [FOLDER_OF_PROCESSED_FILES] [--device cpu] [--quick] [--write]
 
-One command, under eight minutes on a card. Each figure is a median of three runs and stands beside what the card itself
+One command, under eight minutes. Each figure is a median of three runs and stands beside what the card itself
 can do in the same minute: its copies from pinned memory, its copies within its own memory, its steps on a batch that is
-already there. ``--device cpu`` runs the same through on the CPU, where its figures say nothing of a card.
+already there. ``--device cpu`` runs the same through on the CPU with smaller batches and networks: to see that it
+does, for its figures say nothing of a card.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from harness.recording import arguments_of, files_of, machine, write_results
@@ -28,11 +30,45 @@ from hexshards.loading.expansion.expand import Packed, expand_on_device
 from hexshards.training.options import StepSpec
 
 ROOT = Path(__file__).parents[1]
-GAMES = 2_000
 RUNS = 3
-BATCHES = (1_024, 4_096, 16_384)
-NETWORKS = {"small": (32, 4, 1_024), "medium": (128, 8, 1_024), "large": (256, 16, 1_024)}
-"""Channels, residual blocks, batch size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is measured."""
+
+    games: int = 2_000
+    batches: tuple[int, ...] = (1_024, 4_096, 16_384)
+    expanded: tuple[int, ...] = (1_024, 16_384, 65_536)
+    """Rows that are expanded at once."""
+    networks: tuple[tuple[str, int, int, int], ...] = (
+        ("small", 32, 4, 1_024),
+        ("medium", 128, 8, 1_024),
+        ("large", 256, 16, 1_024),
+    )
+    """Name, channels, residual blocks, batch size."""
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    most_s: float = 4.0
+    """Seconds of a run at most."""
+    workers: int = 4
+    """Processes that read, where several do."""
+
+    def quick(self) -> Scale:
+        """One of each."""
+        first = {name: getattr(self, name)[:1] for name in ("batches", "networks", "precisions")}
+        return replace(self, games=200, **first)
+
+
+CARD = Scale()
+CPU = Scale(
+    games=500,
+    expanded=(1_024, 16_384),
+    networks=(("small", 8, 1, 256), ("medium", 16, 2, 256), ("large", 32, 4, 256)),
+    most_s=2.0,
+    workers=2,
+)
+"""A step of the card's large network takes minutes here."""
+
 PACKED_BYTES, DENSE_BYTES = 51, 2_708
 """A sample of side 13 on its way: packed; as float32 board, policy and value."""
 COPY_BYTES = 256 << 20
@@ -81,7 +117,7 @@ def copies(device: torch.device, clock: Clock) -> tuple[float, float]:
     return COPY_BYTES / across, 2 * COPY_BYTES / within
 
 
-def samples_per_s(loader: Iterable[Any], clock: Clock, *, to: torch.device | None = None, most_s: float = 3.0) -> float:
+def samples_per_s(loader: Iterable[Any], clock: Clock, *, most_s: float, to: torch.device | None = None) -> float:
     """Samples a second of a loader, its first batch excepted; ``to`` moves dense batches out of pinned memory."""
 
     def once() -> float:
@@ -103,29 +139,36 @@ def samples_per_s(loader: Iterable[Any], clock: Clock, *, to: torch.device | Non
     return statistics.median(once() for _ in range(RUNS))
 
 
-def loading(data: Path, device: torch.device, clock: Clock, across: float, *, quick: bool) -> Iterator[str]:
+def loading(data: Path, device: torch.device, clock: Clock, across: float, scale: Scale) -> Iterator[str]:
     """Table of samples a second on their way to the device, beside what its copies allow."""
     ceiling = "of the copy's ceiling"
     yield from heading(
-        "batch", "packed, 0 workers", "packed, 4 workers", ceiling, "dense, 4 workers", ceiling, "resident"
+        "batch",
+        "packed, 0 workers",
+        f"packed, {scale.workers} workers",
+        ceiling,
+        f"dense, {scale.workers} workers",
+        ceiling,
+        "resident",
     )
-    for batch in BATCHES[:1] if quick else BATCHES:
+    for batch in scale.batches:
 
-        def made(batch: int = batch, **options: Any) -> Any:
-            return hexshards.loader(data, batch_size=batch, **options)
+        def measured(batch: int = batch, *, to: torch.device | None = None, **options: Any) -> float:
+            loader = hexshards.loader(data, batch_size=batch, **options)
+            return samples_per_s(loader, clock, to=to, most_s=scale.most_s)
 
-        alone = samples_per_s(made(device=device), clock)
-        packed = samples_per_s(made(device=device, num_workers=4), clock)
-        dense = samples_per_s(made(num_workers=4), clock, to=device)
-        resident = samples_per_s(made(device=device, resident=True), clock)
+        alone = measured(device=device)
+        packed = measured(device=device, num_workers=scale.workers)
+        dense = measured(num_workers=scale.workers, to=device)
+        resident = measured(device=device, resident=True)
         of_packed, of_dense = max(alone, packed) * PACKED_BYTES / across, dense * DENSE_BYTES / across
         yield row(batch, alone, packed, f"{of_packed:.3f}", dense, f"{of_dense:.3f}", resident)
 
 
-def expansion(data: Path, device: torch.device, clock: Clock, within: float) -> Iterator[str]:
+def expansion(data: Path, device: torch.device, clock: Clock, within: float, scale: Scale) -> Iterator[str]:
     """Table of expansion alone, of rows that are on the device, beside its memory bandwidth."""
     yield from heading("rows", "samples/s", "GB/s written", "of the memory's bandwidth")
-    for count in (1_024, 16_384, 65_536):
+    for count in scale.expanded:
         rows = next(iter(hexshards.loader(data, batch_size=count).packed()))
         there = Packed(*(torch.from_numpy(column.copy()).to(device) for column in rows))
         taken = clock.median(lambda there=there: [expand_on_device(there, side=13) for _ in range(10)], runs=5) / 10
@@ -133,21 +176,20 @@ def expansion(data: Path, device: torch.device, clock: Clock, within: float) -> 
         yield row(len(rows.stones), len(rows.stones) / taken, f"{written / 1e9:,.1f}", f"{written / within:.3f}")
 
 
-def training(data: Path, device: torch.device, *, quick: bool) -> Iterator[str]:
+def training(data: Path, device: torch.device, clock: Clock, scale: Scale) -> Iterator[str]:
     """Table of training steps on a batch that is there, and with loading; the share of time that waits for data."""
     there_already = "a batch that is there"
     yield from heading("network", "precision", there_already, "loaded packed", "waiting", "loaded dense", "waiting")
-    clock = Clock(device)
-    for name, (channels, blocks, batch) in list(NETWORKS.items())[: 1 if quick else None]:
-        for precision in ("float32",) if quick else ("float32", "bfloat16"):
+    for name, channels, blocks, batch in scale.networks:
+        for precision in scale.precisions:
             network = hexshards.TwoHeadedResNet(channels=channels, blocks=blocks)
             spec = StepSpec(precision=precision, channels_last=precision == "bfloat16", warmup_samples=0)
             trainer = hexshards.Trainer(network, spec, device=device)
-            packed_there = hexshards.loader(data, batch_size=batch, device=device, num_workers=2)
-            dense_here = hexshards.loader(data, batch_size=batch, num_workers=2)
-            bare, _ = steps(trainer, repeat(next(iter(packed_there))), clock)
-            packed, waiting = steps(trainer, endless(packed_there), clock)
-            dense, waiting_dense = steps(trainer, endless(dense_here), clock)
+            packed_there = hexshards.loader(data, batch_size=batch, device=device, num_workers=min(2, scale.workers))
+            dense_here = hexshards.loader(data, batch_size=batch, num_workers=min(2, scale.workers))
+            bare, _ = steps(trainer, repeat(next(iter(packed_there))), clock, most_s=scale.most_s)
+            packed, waiting = steps(trainer, endless(packed_there), clock, most_s=scale.most_s)
+            dense, waiting_dense = steps(trainer, endless(dense_here), clock, most_s=scale.most_s)
             yield row(
                 f"{name}: {channels} channels, {blocks} blocks, batch {batch:,}",
                 precision,
@@ -176,7 +218,7 @@ def endless(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def steps(trainer: Any, batches: Iterator[Any], clock: Clock, *, most_s: float = 4.0) -> tuple[float, float]:
+def steps(trainer: Any, batches: Iterator[Any], clock: Clock, *, most_s: float) -> tuple[float, float]:
     """Samples a second of training on these batches, a few first ones excepted; the share of time that waits."""
     seen, waited, start = 0, 0.0, 0.0
 
@@ -204,17 +246,21 @@ def steps(trainer: Any, batches: Iterator[Any], clock: Clock, *, most_s: float =
 
 def main() -> None:
     """Measure all, print it, and write it if asked."""
-    parser = arguments_of(__doc__, games=GAMES)
+    parser = arguments_of(__doc__, games=CARD.games)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to see that it runs through")
     parser.add_argument("--quick", action="store_true", help="one batch size, one network")
     given = parser.parse_args()
     device, began = torch.device(given.device), time.perf_counter()
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here; --device cpu runs through without one")
+    if device.type != "cuda" and given.write:
+        parser.error("results are those of a card; leave --write out")
+    scale = CARD if device.type == "cuda" else CPU
+    scale = scale.quick() if given.quick else scale
     summed_up = tests(device)
     clock = Clock(device)
     with tempfile.TemporaryDirectory() as work:
-        files = files_of(given, Path(work) / "files", games=200 if given.quick else GAMES)
+        files = files_of(given, Path(work) / "files", games=scale.games)
         data = Path(work) / "data"
         hexshards.convert(files, out=data, workers=min(8, os.cpu_count() or 1), val_fraction=0.02)
         across, within = copies(device, clock)
@@ -226,12 +272,12 @@ def main() -> None:
             f"Copies: {across / 1e9:.1f} GB/s from pinned memory, {within / 1e9:,.0f} GB/s within the device's memory "
             "(bytes read and written).\n",
             "## To the device, samples/s\n",
-            *loading(data, device, clock, across, quick=given.quick),
+            *loading(data, device, clock, across, scale),
             f"\nA sample is {PACKED_BYTES} bytes packed and {DENSE_BYTES:,} dense.\n",
             "## Expansion on the device\n",
-            *expansion(data, device, clock, within),
+            *expansion(data, device, clock, within, scale),
             "\n## Training steps\n",
-            *training(data, device, quick=given.quick),
+            *training(data, device, clock, scale),
             f"\nAll of it took {time.perf_counter() - began:.0f} s.\n",
         ]
     table = "\n".join(lines)
