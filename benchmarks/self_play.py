@@ -1,9 +1,10 @@
 """A long loop of self-play, as real processes: what it keeps on disk, what a step costs, and that nothing is lost.
 
-    python benchmarks/self_play.py FOLDER --generations 32
+    python benchmarks/self_play.py [FOLDER] [--generations 32] [--compact-every 8] [--write]
 
-Each generation is player, watch, train and now and then compact. After each a slow twin, which reads games as text and
-shards with tarfile and NumPy alone, is compared with the dataset, its splits and the newest positions that a loader draws.
+Each generation is player, watch, train and now and then compact. After each a slow twin, which reads games as text
+and shards with tarfile and NumPy alone, is compared with the dataset, its splits and the newest positions that a loader
+draws.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,16 +25,22 @@ from typing import Any
 import numpy as np
 import torch
 import zstandard
+from harness.recording import machine, write_results
 
 import hexshards
+from hexshards.units import show_bytes
 
 PLAYER = Path(__file__).parents[1] / "examples" / "self_play" / "player.py"
 SIDE, WINDOW, SAMPLES = 5, 2000, 640
+WATCH = "--every 0.1s --once --workers 1 --val-fraction 0.1 --block-positions 64 --shard-positions 4096"
 TRAIN = (
-    "--grow mini-epoch --mini-epoch-samples 320 --epochs 100000 --batch-size 32 --channels 4 --blocks 1 --keep-last 3"
+    "--grow mini-epoch --mini-epoch-samples 320 --epochs 100000 --batch-size 32 --channels 4 --blocks 1 --keep-last 3 "
+    f"--window {WINDOW} --policy-target search --val-samples 64 --diagnose 0 --threads 1 --device cpu --augment none"
 )
-TRAIN += (
-    f" --window {WINDOW} --policy-target search --val-samples 64 --diagnose 0 --threads 1 --device cpu --augment none"
+WHAT = (
+    f"Side {SIDE}, a window of {WINDOW:,} positions, {SAMPLES} samples a generation. Seconds are processor time, the "
+    "start of a program in them. After each generation all positions, splits, the window and a loader's resume were as "
+    "the slow twin has them, and in every eighth a run that was stopped in its middle had the bits of one that was not."
 )
 
 Row = tuple[str, bytes]
@@ -102,15 +110,21 @@ def check(inbox: Path, data: Path, splits: dict[tuple[int, int], str]) -> None:
     assert Counter(held["train"][0]) + Counter(held["val"][0]) == played, "a position is lost, or there twice"
     for split, (_, games) in held.items():
         assert all(splits.setdefault(game, split) == split for game in games), "a game changed its split"
-    newest = [board for _, board in held["train"][0][-WINDOW:]]
+    # names of files are in the order of time; which positions of the oldest file are in the window is not told
+    newest = Counter(name for name, _ in sorted(held["train"][0], key=lambda row: row[0])[-WINDOW:])
+    oldest = min(newest)
+    inside = Counter(board for name, board in held["train"][0] if name > oldest)
+    edge = Counter(board for name, board in held["train"][0] if name == oldest)
     options: dict[str, Any] = {"batch_size": 128, "augment": "none", "window": str(WINDOW), "seed": len(played)}
     loader = hexshards.loader(data, **options)
     batches, states = [], []
     for batch in loader:
         batches.append(batch)
         states.append(loader.state_dict())
-    whole = drawn(batches)
-    assert Counter(whole) == Counter(newest), "the window is not the newest positions"
+    left = Counter(drawn(batches))
+    assert not inside - left, "a position of the window is missing"
+    left -= inside
+    assert not left - edge and left.total() == newest[oldest], "a position is in the window that is too old"
     for done in {1, len(batches) // 2, len(batches) - 1} & set(range(1, len(batches))):
         again = hexshards.loader(data, **options)
         again.load_state_dict(states[done - 1])
@@ -139,29 +153,40 @@ def resumes(data: Path, run: Path, samples: int) -> None:
         shutil.rmtree(copy)
 
 
-def disk(folder: Path) -> tuple[int, int]:
-    """Files and bytes."""
+def disk(folder: Path) -> tuple[str, str]:
+    """How many files lie there, and their size."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return len(files), sum(path.stat().st_size for path in files)
+    return f"{len(files):,}", show_bytes(sum(path.stat().st_size for path in files))
 
 
 def main() -> None:
-    """Play, watch, train, compact, check; print a table."""
+    """Play, watch, train, compact, check; print a table, and write it if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="a new folder, which stays; default: one that does not")
     parser.add_argument("--generations", type=int, default=32)
-    parser.add_argument("--games", type=int, default=20)
-    parser.add_argument("--compact-every", type=int, default=8, help="0: never")
+    parser.add_argument("--games", type=int, default=20, help="of a generation")
+    parser.add_argument("--compact-every", type=int, default=8, help="generations; 0: never")
+    parser.add_argument("--write", action="store_true", help="write the results file too")
     given = parser.parse_args()
-    inbox, data, run = (given.folder / name for name in ("inbox", "growing", "run"))
+    with tempfile.TemporaryDirectory() as work:
+        text = f"{machine(f'torch {torch.__version__}')} {WHAT}\n\n{table(given.folder or Path(work), given)}\n"
+    if given.write:
+        write_results("A loop of self-play", text)
+
+
+def table(folder: Path, given: argparse.Namespace) -> str:
+    """What each generation leaves on the disk, and takes; printed as it comes."""
+    inbox, data, run = (folder / name for name in ("inbox", "growing", "run"))
     inbox.mkdir(parents=True)
     splits: dict[tuple[int, int], str] = {}
-    print("| generation | positions | dataset: files | bytes | run: files | bytes | watch s | train s |")
-    print("|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| generation | positions | files of the dataset | size | files of the run | size | watch, s | train, s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    print(*lines, sep="\n")
     for number in range(1, given.generations + 1):
         step(PLAYER, inbox, run, "--side", SIDE, "--games", given.games, "--files", 1)
-        options = "--every 0.1s --once --workers 1 --val-fraction 0.1 --block-positions 64 --shard-positions 4096"
-        watched = step("-m", "hexshards", "watch", inbox, "--dataset", data, *options.split())
+        watched = step("-m", "hexshards", "watch", inbox, "--dataset", data, *WATCH.split())
         if number % 8 == 4:
             resumes(data, run, number * SAMPLES)
         trained = train(data, run, number * SAMPLES)
@@ -170,12 +195,10 @@ def main() -> None:
             step("-m", "hexshards", "compact", data)
         check(inbox, data, splits)
         positions = sum(split.positions for split in hexshards.read_index(data).splits.values())
-        figures = [positions, *disk(data), *disk(run), f"{watched:.2f}", f"{trained:.2f}"]
-        cells = [
-            f"{number}{' compact' if merged else ''}",
-            *(f"{each:,}" if isinstance(each, int) else each for each in figures),
-        ]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        name, sizes = f"{number}{', compacted' if merged else ''}", [*disk(data), *disk(run)]
+        lines.append(f"| {' | '.join([name, f'{positions:,}', *sizes, f'{watched:.2f}', f'{trained:.2f}'])} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
