@@ -161,7 +161,7 @@ def disk(folder: Path) -> tuple[str, str]:
 
 def main() -> None:
     """Play, watch, train, compact, check; print a table, and write it if asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="a new folder, which stays; default: one that does not")
     parser.add_argument("--generations", type=int, default=32)
     parser.add_argument("--games", type=int, default=20, help="of a generation")
