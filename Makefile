@@ -41,8 +41,9 @@ bench: $(VENV)/.bench  ## loading and converting, against what this machine can 
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/convert.py
 
-bench-peers: $(VENV)/.bench  ## loading against all peers, each in an environment that is made for it
+bench-peers: $(VENV)/.bench  ## loading, and what survives, against all peers, each in an environment of its own; goes on after a stop
 	$(BIN)/python benchmarks/loading.py --peers
+	$(BIN)/python benchmarks/survival.py
 
 $(VENV)/.bench: $(INSTALLED)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'

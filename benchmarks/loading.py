@@ -7,25 +7,33 @@ shuffled, each sample in one random symmetry; before it is timed it proves so. E
 with ``--peers`` also those that need an environment of their own, which is made on demand. Systems take turns, so that
 a busy moment of the machine hits them alike; the table shows medians. ``--write`` also puts it, and a plot, into
 benchmarks/results/.
+
+Environments, stored positions and proofs are kept. It says how long it will take, and the same command goes on where it
+was stopped: what was measured is kept until all is.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import statistics
 import sys
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
-from harness.contestants import ALL, OURS, Contestant, System, apart, contestant, source_of
-from harness.environments import SYSTEMS, Unavailable
+from harness.contestants import ALL, OURS, Contestant, System, add_cache, apart, contestant, source_of, versions
+from harness.environments import Unavailable
 from harness.recording import arguments_of, files_of, machine, write_results
 from harness.serving import Timing, served
 from rich.progress import track
+
+MORE_S, NEW_MINUTES = 1.0, 2
+"""A measurement's warming up and first batch; and what installing, storing and proving take, seen on two cores."""
 
 Config = tuple[str, int, int]
 """A system's name, its batch size, its number of workers."""
@@ -41,6 +49,21 @@ class Results:
     timings: dict[Config, list[Timing]] = field(default_factory=lambda: defaultdict(list))
     peak_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
     """By name and number of workers, at the largest batch."""
+
+    def keep(self, path: Path, made_by: str) -> None:
+        """Write down what was measured so far, by which command on what."""
+        timings = [[config, runs] for config, runs in self.timings.items()]
+        peaks = [[config, peak] for config, peak in self.peak_bytes.items()]
+        path.with_suffix(".partial").write_text(json.dumps({"by": made_by, "timings": timings, "peaks": peaks}))
+        path.with_suffix(".partial").replace(path)
+
+    def go_on(self, path: Path, made_by: str) -> None:
+        """Take what the same command had measured when it was stopped."""
+        if not path.exists() or (kept := json.loads(path.read_text()))["by"] != made_by:
+            return
+        self.timings.update({(*config,): [Timing(*run) for run in runs] for config, runs in kept["timings"]})
+        self.peak_bytes.update({(*config,): peak for config, peak in kept["peaks"]})
+        print(f"going on: {sum(map(len, self.timings.values()))} measurements were made", file=sys.stderr, flush=True)
 
     def speed(self, *config: object) -> float:
         """Median samples per second; NaN where nothing was measured."""
@@ -67,8 +90,17 @@ def ready(systems: Sequence[System], files: list[Path], cache: Path) -> Results:
     return results
 
 
-def measure(results: Results, *, batches: list[int], workers: int, repeats: int, seconds: float, cache: Path) -> None:
-    """Time every contestant with so many workers, in turn, as often as asked."""
+def measure(
+    results: Results,
+    *,
+    batches: list[int],
+    workers: int,
+    repeats: int,
+    seconds: float,
+    cache: Path,
+    keep: Callable[[], None] = lambda: None,
+) -> None:
+    """Time every contestant with so many workers, in turn, as often as asked and not done yet."""
     with ExitStack() as stack:
         running = {
             each.system.name: stack.enter_context(
@@ -82,7 +114,13 @@ def measure(results: Results, *, batches: list[int], workers: int, repeats: int,
         turns = [(name, 0, True) for name in running]  # the first time is for memory: looking at it takes time
         for repeat in range(repeats):
             names = list(running)[repeat:] + list(running)[:repeat]
-            turns += [(name, batch, False) for batch in batches for name in names]
+            turns += [
+                (name, batch, False)
+                for batch in batches
+                for name in names
+                if len(results.timings[name, batch, workers]) <= repeat
+            ]
+        turns = [turn for turn in turns if not turn[2] or (turn[0], workers) not in results.peak_bytes]
         for name, batch, memory in track(turns, f"{workers} workers", transient=True):
             if name in results.reasons:
                 continue
@@ -92,8 +130,20 @@ def measure(results: Results, *, batches: list[int], workers: int, repeats: int,
                     results.peak_bytes[name, workers] = peak
                 else:
                     results.timings[name, batch, workers].append(running[name].time(batch=batch, seconds=seconds))
+                keep()
             except Unavailable as reason:
                 results.reasons[name] = f"with {workers} workers: {reason}"
+
+
+def duration(systems: Sequence[System], given: Namespace) -> str:
+    """How long it takes, at most, if a measurement takes a second beside its own time."""
+    times = sum((1 + len(given.batch) * given.repeats) * len({*given.workers} & {*each.workers}) for each in systems)
+    new = sum(not any(given.cache.glob(f"systems/{each.name}-*/ready.json")) for each in systems)
+    return (
+        f"about {-(-times * (given.seconds + MORE_S) // 60):.0f} minutes for {times} measurements of "
+        f"{len(systems)} systems"
+        + (f", and {new * NEW_MINUTES} more for the {new} that were never made ready here" if new else "")
+    )
 
 
 def table(results: Results, systems: Sequence[System], *, batch: int, workers: list[int], memory: bool) -> str:
@@ -145,16 +195,6 @@ def plot(results: Results, systems: Sequence[System], *, batch: int, workers: li
     figure.savefig(path, dpi=110)
 
 
-def versions(systems: Sequence[System]) -> str:
-    """What each environment of its own pins first."""
-    pins = [
-        next(line for line in (SYSTEMS / f"{each.name}.txt").read_text().splitlines() if line[:1].isalpha())
-        for each in systems
-        if apart(each)
-    ]
-    return f"In environments of their own: {', '.join(pins)}." if pins else ""
-
-
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = arguments_of(__doc__, games=500)
@@ -164,16 +204,17 @@ def main() -> None:
     parser.add_argument("--workers", nargs="+", type=int, choices=[0, 2], default=[0, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of every measurement, once a system is warm")
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hexshards-bench"
-    parser.add_argument(
-        "--cache", type=Path, default=home, help="environments and prepared files; default: %(default)s"
-    )
+    add_cache(parser)
     given = parser.parse_args()
     systems = [
         each for each in ALL if (each.name in given.systems if given.systems else given.peers or not apart(each))
     ]
     files = files_of(given, given.cache / "files", games=500)
+    print(duration(systems, given), file=sys.stderr, flush=True)
     results = ready(systems, files, given.cache)
+    kept = given.cache / "unfinished.json"
+    made_by = json.dumps([*sys.argv[1:], *(str(each.folder) for each in results.contestants)])
+    results.go_on(kept, made_by)
     for workers in given.workers:
         measure(
             results,
@@ -182,7 +223,9 @@ def main() -> None:
             repeats=given.repeats,
             seconds=given.seconds,
             cache=given.cache,
+            keep=partial(results.keep, kept, made_by),
         )
+    kept.unlink(missing_ok=True)
     tables = [
         table(results, systems, batch=batch, workers=given.workers, memory=batch == max(given.batch))
         for batch in reversed(given.batch)

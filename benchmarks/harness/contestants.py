@@ -5,6 +5,7 @@ All of that is kept in a cache folder until the files, the system's code or its 
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import json
@@ -50,8 +51,13 @@ ALL = [
     System("ffcv", "FFCV, compiled, 1 / 2 threads"),
     System("tensors_in_ram", "float32 tensors in RAM, batched"),
     System("litdata", "LitData"),
+    System("lancedb", "LanceDB, StreamingDataset"),
+    System("torchdata", "torchdata StatefulDataLoader, NumPy memmap"),
+    System("energon", "Megatron-Energon"),
     System("huggingface", "Hugging Face datasets, batched"),
     System("grain", "Grain, ArrayRecord"),
+    System("spdl", "SPDL, 1 / 2 threads, NumPy memmap"),
+    System("ray_data", "Ray Data, Parquet"),
     System("mosaicml", "MosaicML Streaming"),
     System("webdataset_packed", "webdataset, packed members"),
     System("webdataset_samples", "webdataset, a sample a member, expanded by batches"),
@@ -72,9 +78,27 @@ class Contestant(NamedTuple):
     bytes_per_position: float
 
 
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where all that is prepared is kept."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hexshards-bench"
+    parser.add_argument(
+        "--cache", type=Path, default=home, help="environments and prepared files; default: %(default)s"
+    )
+
+
 def apart(system: System) -> bool:
     """Whether a system needs an environment of its own."""
     return (SYSTEMS / f"{system.name}.txt").exists()
+
+
+def versions(systems: Sequence[System]) -> str:
+    """What each environment of its own pins first."""
+    pins = [
+        next(line for line in (SYSTEMS / f"{each.name}.txt").read_text().splitlines() if line[:1].isalpha())
+        for each in systems
+        if apart(each)
+    ]
+    return f"In environments of their own: {', '.join(pins)}." if pins else ""
 
 
 def source_of(files: Sequence[Path], *, cache: Path) -> Source:

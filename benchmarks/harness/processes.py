@@ -1,4 +1,4 @@
-"""What a process and all that it started hold in memory, from /proc."""
+"""What a process and all that it started hold in memory and take of the processor, from /proc."""
 
 from __future__ import annotations
 
@@ -35,3 +35,17 @@ def proportional_bytes(pid: int) -> int:
     except OSError:
         return resident_bytes(pid)
     return 1024 * int(match[1]) if match else 0
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of a processor that it and all it started have taken, also what has ended and was waited for."""
+    return sum(map(_ticks, family(pid))) / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int) -> int:
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    after_the_name = told.rpartition(")")[2].split()
+    return sum(map(int, after_the_name[11:15]))  # user and system, its own and of children that were waited for

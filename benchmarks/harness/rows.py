@@ -8,8 +8,9 @@ Legend of shapes: B rows, R bytes of a row, S side, C = S * S cells.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,3 +182,40 @@ def _draw() -> np.random.Generator:
 def _generator(_process: int) -> np.random.Generator:
     # a forked worker needs random numbers of its own
     return np.random.default_rng()
+
+
+class Resumable(NamedTuple):
+    """One epoch of a system, or the rest of it, as rows as they were stored: (B, R) batch by batch."""
+
+    batches: Iterable[NDArray[np.uint8]]
+    state: Callable[[], Any] = lambda: None
+    """What it would go on from after the batch that was handed over last; None: it has no such thing."""
+
+
+def steps(micro_batches: Iterable[NDArray[np.uint8]], *, count: int) -> Iterator[NDArray[np.uint8]]:
+    """A rank's batches, so many micro-batches in each: what workers fill in turn that have rows of their own."""
+    parts = iter(micro_batches)
+    while step := list(islice(parts, count)):
+        yield np.concatenate(step)
+
+
+class Code:
+    """Rows as numbers: equal rows have the same."""
+
+    UNKNOWN = -1
+    """A row that is none of those that were stored."""
+
+    def __init__(self, rows: NDArray[np.uint8]) -> None:
+        self._numbers = {row.tobytes(): number for number, row in reversed(list(enumerate(rows)))}
+
+    def of(self, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """A number for each row."""
+        return np.array([self._numbers.get(row.tobytes(), self.UNKNOWN) for row in rows], np.int64)
+
+
+def packed(batch: Iterable[Any]) -> NDArray[np.uint8]:
+    """A batch in no symmetry but the first as rows again."""
+    board, policy, value = (np.asarray(part) for part in batch)
+    moves = np.where(policy.any(axis=1), policy.argmax(axis=1), -1).astype("<i2")
+    stones = np.packbits(board[:, :2].reshape(len(board), -1) != 0, axis=1)
+    return _joined(stones, board[:, 2, 0, 0].astype(np.uint8), moves, value[:, 0].astype("<f4"))

@@ -25,6 +25,16 @@ ONE_THREAD = dict.fromkeys(
 """Threads within one operation, alike for all; threads that a system starts to load with are its own affair."""
 
 
+def surroundings(home: Path) -> dict[str, str]:
+    """The environment of a system's process; what libraries keep for themselves goes into a folder of ours."""
+    kept = {
+        "HF_HOME": str(home / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(home / "numba")),
+    }
+    return {**os.environ, **ONE_THREAD, **kept, "PYTHONPATH": str(BENCHMARKS)}
+
+
 class Timing(NamedTuple):
     """One measurement."""
 
@@ -78,12 +88,6 @@ def served(python: Path, system: str, folder: Path, *, workers: int, log: Path) 
 @contextmanager
 def _process(python: Path, *arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [str(python), "-P", "-W", "ignore", "-m", "harness.trial", *map(str, arguments)]
-    # what libraries keep for themselves goes beside the log
-    home = {
-        "HF_HOME": str(log.parent / "huggingface"),
-        "HF_HUB_OFFLINE": "1",
-        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(log.parent / "numba")),
-    }
     with (
         log.open("wb") as err,
         subprocess.Popen(
@@ -91,7 +95,7 @@ def _process(python: Path, *arguments: object, log: Path) -> Iterator[subprocess
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=err,
-            env={**os.environ, **ONE_THREAD, **home, "PYTHONPATH": str(BENCHMARKS)},
+            env=surroundings(log.parent),
             start_new_session=True,
         ) as process,
     ):

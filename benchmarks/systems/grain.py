@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grain as grain_library
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
-from harness.rows import Dense, Source, expand, from_bytes
+from grain.experimental import ElasticIterator
+from harness.rows import Dense, Resumable, Source, expand, from_bytes
+from numpy.typing import NDArray
 
 
 def prepare(source: Source, folder: Path) -> int:
@@ -39,3 +43,24 @@ class Read:
     def __call__(self, numbers: Sequence[int]) -> Dense:
         """Read and expand."""
         return expand(from_bytes(self.records.__getitems__(numbers)))
+
+
+def resumable(folder: Path, *, batch: int, workers: int, rank: int, world_size: int, states: Any) -> Resumable:
+    """Its experimental elastic iterator deals shuffled records to ranks; the state of any rank is that of all."""
+    records = grain_library.sources.ArrayRecordDataSource(str(folder / "rows.array_record"))
+    rows = grain_library.MapDataset.source(records).seed(1).shuffle().map(_row)
+    iterator = iter(
+        ElasticIterator(
+            rows,
+            batch * world_size,
+            grain_library.sharding.ShardOptions(shard_index=rank, shard_count=world_size),
+            multiprocessing_options=grain_library.MultiprocessingOptions(num_workers=workers) if workers else None,
+        )
+    )
+    if states:
+        iterator.set_state(states[0])
+    return Resumable(iterator, iterator.get_state)
+
+
+def _row(record: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(record, np.uint8)

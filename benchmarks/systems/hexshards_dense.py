@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from harness.rows import Source, one_after_another
+from harness.rows import Resumable, Source, one_after_another, packed
 
 import hexshards
 
@@ -18,3 +19,21 @@ def prepare(source: Source, folder: Path) -> int:
 def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[hexshards.Batch]:
     """Float32 batches on the CPU."""
     return one_after_another(hexshards.loader(folder / "data", batch_size=batch, num_workers=workers), epochs)
+
+
+def resumable(
+    folder: Path, *, batch: int, workers: int, rank: int, world_size: int, states: Any, streams: int = 1
+) -> Resumable:
+    """The state of any rank is that of all."""
+    loader = hexshards.loader(
+        folder / "data",
+        batch_size=batch,
+        num_workers=workers,
+        augment="none",
+        streams=streams,
+        rank=rank,
+        world_size=world_size,
+    )
+    if states:
+        loader.load_state_dict(states[0])
+    return Resumable((packed(each) for each in loader), loader.state_dict)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import litdata
-from harness.rows import Dense, Source, expand, from_bytes, one_after_another
+from harness.rows import Dense, Resumable, Source, expand, from_bytes, one_after_another
+from torch import distributed
 
 
 def prepare(source: Source, folder: Path) -> int:
@@ -36,3 +38,14 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[
 
 def _joined(rows: list[bytes]) -> Dense:
     return expand(from_bytes(rows))
+
+
+def resumable(folder: Path, *, batch: int, workers: int, rank: int, world_size: int, states: Any) -> Resumable:
+    """Its own loader has a state, a rank's each; it learns of ranks from torch.distributed."""
+    if world_size > 1:
+        distributed.init_process_group("gloo")
+    dataset = litdata.StreamingDataset(str(folder / "chunks"), shuffle=True, drop_last=False, seed=1)
+    loader = litdata.StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=from_bytes)
+    if states:
+        loader.load_state_dict(states[rank % len(states)])
+    return Resumable(loader, loader.state_dict)

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import torch
 import transformers.feature_extraction_utils  # noqa: F401  # looks for torchvision, so it comes before the stand-ins
-from harness.rows import Dense, Source, expand, from_bytes, one_after_another
+from harness.rows import Dense, Resumable, Source, expand, from_bytes, one_after_another
 from torch.utils.data import DataLoader
 
 
@@ -31,12 +33,12 @@ _stand_in("torchvision.transforms.functional", "to_tensor")
 
 import streaming  # noqa: E402
 
-PREDOWNLOAD = 1 << 24
+PREDOWNLOAD, HASH = 1 << 24, "xxh64"
 
 
 def prepare(source: Source, folder: Path) -> int:
-    """Uncompressed shards of 64 MiB, the default."""
-    with streaming.MDSWriter(out=str(folder / "mds"), columns={"row": "bytes"}) as out:
+    """Uncompressed shards of 64 MiB, the default, and hashes that a download can be compared with."""
+    with streaming.MDSWriter(out=str(folder / "mds"), columns={"row": "bytes"}, hashes=[HASH]) as out:
         for row in source.rows:
             out.write({"row": row.tobytes()})
     return len(source.rows)
@@ -56,3 +58,25 @@ def batches(folder: Path, *, batch: int, workers: int, epochs: int) -> Iterator[
 
 def _joined(samples: list[dict[str, bytes]]) -> Dense:
     return expand(from_bytes([sample["row"] for sample in samples]))
+
+
+def resumable(folder: Path, *, batch: int, workers: int, rank: int, world_size: int, states: Any) -> Resumable:
+    """Its own loader counts what was handed over; rank 0's state is that of all. What it downloads it compares."""
+    dataset = streaming.StreamingDataset(
+        remote=str(folder / "mds"),
+        local=str(folder.parent / "downloaded"),
+        validate_hash=HASH,
+        shuffle=True,
+        batch_size=batch,
+        num_canonical_nodes=2,
+        shuffle_seed=1,
+    )
+    loader = streaming.StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=_rows)
+    if states:
+        loader.load_state_dict(states[0])
+    return Resumable(loader, loader.state_dict)
+
+
+def _rows(samples: list[dict[str, bytes]]) -> torch.Tensor:
+    # a tensor, for its loader counts the samples of a batch by what it is
+    return torch.from_numpy(from_bytes([sample["row"] for sample in samples]).copy())

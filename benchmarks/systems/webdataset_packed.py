@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import webdataset
-from harness.rows import Dense, Source, expand, from_bytes
+from harness.rows import Dense, Resumable, Source, expand, from_bytes
 
 from systems.webdataset_samples import BUFFER, members, write
 
@@ -43,3 +44,16 @@ class Apart:
 
 def _joined(rows: list[bytes]) -> Dense:
     return expand(from_bytes(rows))
+
+
+def resumable(folder: Path, *, batch: int, workers: int, rank: int, world_size: int, states: Any) -> Resumable:
+    """It has no state: who goes on begins the epoch again. Ranks and workers share the shards."""
+    shards = sorted(str(path) for path in folder.glob("*.tar"))
+    apart = Apart(int((folder / "row_bytes").read_text()))
+    members = webdataset.WebDataset(
+        shards, shardshuffle=len(shards), nodesplitter=webdataset.split_by_node, detshuffle=True, seed=1
+    )
+    rows = members.compose(apart).shuffle(BUFFER, initial=BUFFER)
+    return Resumable(
+        webdataset.WebLoader(rows.batched(batch, collation_fn=from_bytes), batch_size=None, num_workers=workers)
+    )
