@@ -11,13 +11,13 @@ import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.machine import Array, DType, Global, Member
-from hexshards.conversion.pickles.scanner import DictsOfKind, SimilarDicts, joined
+from hexshards.conversion.pickles.scanner import DictsOfKind, SimilarDicts, joined, places_of
 from hexshards.conversion.pickles.templates import Slot, Template
 from hexshards.conversion.sources import source_name
 from hexshards.converters import optional_keys
@@ -56,6 +56,8 @@ _KINDS: dict[type, str] = {
     type(None): "None",
 }
 
+T = TypeVar("T")
+
 ExampleColumns = dict[str, Any]
 """Columns of a Draft, boards and policies a row each, and ``number``: which example each row is."""
 
@@ -84,8 +86,16 @@ class Stated:
 
 
 def _most_common(entries: Sequence[dict[str, Any]]) -> set[str]:
-    counts = Counter(key for entry in entries for key in entry)
+    counts = Counter[str]()
+    for entry, times in tallied(entries):
+        counts.update(dict.fromkeys(entry, times))
     return {key for key, count in counts.items() if 2 * count > len(entries)}
+
+
+def tallied(entries: Sequence[T]) -> list[tuple[T, int]]:
+    """The different ones of some objects, and how often each is there; few of a sample are objects of their own."""
+    by_id = {id(entry): entry for entry in entries}
+    return [(by_id[which], times) for which, times in Counter(map(id, entries)).items()]
 
 
 class Names:
@@ -99,9 +109,10 @@ class Names:
 
     def expect_one(self, sample: Sequence[dict[str, Any]]) -> None:
         """Take all games to be of the file's own source if most examples say so."""
-        metas = [meta for example in sample if type(meta := example.get("metadata")) is dict]
-        stated = [name for meta in metas if type(name := meta.get("source_file")) is str]
-        self.alone = 2 * sum(source_name(name[-MAX_NAME_CHARS:]) == self.names[0] for name in stated) > len(sample)
+        metas = [(meta, times) for each, times in tallied(sample) if type(meta := each.get("metadata")) is dict]
+        stated = [(name, times) for meta, times in metas if type(name := meta.get("source_file")) is str]
+        alike = sum(times for name, times in stated if source_name(name[-MAX_NAME_CHARS:]) == self.names[0])
+        self.alone = 2 * alike > len(sample)
 
     def fault(self, stated: str) -> str:
         """Why a stated name names no file that the game can be of; empty where it does."""
@@ -257,8 +268,9 @@ class Examples:
         value, winner = scalars["value"], scalars.pop("winner")
         odd |= ~np.isfinite(value) | (winner == _ODD)
         odd |= (winner != UNKNOWN) & ((value == 0) | (value == 1)) & (winner != value)
-        for start in range(0, len(dicts), EXAMPLES_OF_A_KIND):
-            rows = slice(start, start + EXAMPLES_OF_A_KIND)
+        size = SINGLE_EXAMPLES if dicts.is_packed else EXAMPLES_OF_A_KIND
+        for start in range(0, len(dicts), size):
+            rows = slice(start, start + size)
             columns = {name: column[rows] for name, column in scalars.items()} | plan.arrays(dicts, rows)
             optional, unsure = plan.optional.read(dicts, rows)
             odd[rows] |= unsure
@@ -372,11 +384,13 @@ class _ColumnReaders:
             seen, numbers = dicts.distinct(slot)
             refers = slot.opcode in (pickle.BINGET, pickle.LONG_BINGET)
             known = np.array([meaning(dicts.meaning(n) if refers else n) for n in seen.tolist()], dtype=np.int64)
-            columns[column] = known.repeat(count) if numbers is None else known[np.searchsorted(seen, numbers)]
+            columns[column] = known.repeat(count) if numbers is None else known[places_of(numbers, seen)]
         return columns
 
     def arrays(self, dicts: DictsOfKind, rows: slice) -> ExampleColumns:
         """Boards and policies of some of the examples; stones and moves where all are plainly sound."""
+        if packed := dicts.packed(rows):
+            return packed._asdict()
         leaves, count = self.template.leaves, len(dicts.starts[rows])
         policies = dicts.places(leaves[("policy", "data")], rows) if self.has_policy else None
         board = leaves[("board", "data")]

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from hexshards.conversion.options import CONVERT, ConvertSpec
 from hexshards.conversion.pickles.frames import Unframed
-from hexshards.conversion.pickles.machine import Array
+from hexshards.conversion.pickles.lookahead import compiled_for
+from hexshards.conversion.pickles.machine import Array, LostError
 from hexshards.conversion.pickles.scanner import SimilarDicts, load_records
 from hexshards.conversion.sources import Chunk, source_name
-from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, kind_of, plain_value
+from hexshards.converters.examples import MAX_NAME_CHARS, Examples, Names, Stated, kind_of, plain_value, tallied
 from hexshards.errors import DataError, printable
 from hexshards.game.board import BLUE, MAX_SIDE, MIN_SIDE, RED, connects
 from hexshards.game.positions import no_positions
@@ -29,6 +32,9 @@ from hexshards.units import counted
 
 SAMPLE_EXAMPLES = 512
 """Examples, spread over the file, that tell its generation and side."""
+
+_GAMES, _HEAD_BYTES = b"\x8c\x05games", 128
+"""How a file of whole games names them, within its first 64 bytes without a frame's head."""
 
 _KEEP_OUT = "Leave this file out"
 _CUT = "The file was cut when it was written: fetch or make it again, or leave it out"
@@ -42,6 +48,9 @@ class ProcessedFiles:
 
     def read(self, data: bytes, *, name: str, where: str, spec: ConvertSpec = CONVERT) -> Iterator[Chunk]:
         """Yield the file's positions; see hexshards.conversion.sources.Source."""
+        if (top := _streamed(data, where)) is not None:
+            yield self._read(_contents(top, where), name=name, where=where, spec=spec)
+            return
         with Unframed(gunzipped(data, where=where), expected_bytes=stated_bytes(data)) as pickled:
             chunk = self._read(_load(pickled, where), name=name, where=where, spec=spec)
         yield chunk
@@ -66,13 +75,30 @@ class ProcessedFiles:
         return Chunk(positions, sources, odd + rejects, notes)
 
 
+def _streamed(data: bytes, where: str) -> object | None:
+    """What is in the file, read in one pass; None where it is to be read whole: it is small, or does what few do."""
+    if not compiled_for(stated_bytes(data)):
+        return None
+    from hexshards.conversion.pickles.streaming import stream_records
+
+    pieces = gunzipped(data, where=where)
+    head = next(pieces, b"")
+    with suppress(LostError):
+        if _GAMES not in head[:_HEAD_BYTES]:
+            return stream_records(chain([head], pieces), expected_bytes=stated_bytes(data), key="board")
+    return None
+
+
 def _load(pickled: Unframed, where: str) -> dict[str, Any]:
     if not pickled.size:
         raise DataError("is gzip of nothing", where=where, fix=_CUT)
     # a self-play file is refused for lists it holds twice, long before its structure is known
-    if b"\x8c\x05games" in pickled.data[:64]:
+    if _GAMES in pickled.data[:64]:
         raise DataError(_SELF_PLAY, where=where, fix=_KEEP_OUT)
-    top = load_records(pickled, where=where, key="board")
+    return _contents(load_records(pickled, where=where, key="board"), where)
+
+
+def _contents(top: object, where: str) -> dict[str, Any]:
     if isinstance(top, dict):
         return top
     kind = kind_of(top)
@@ -110,7 +136,7 @@ def _sample(examples: Sequence[Any]) -> list[dict[str, Any]]:
     picked: list[Any] = []
     for example in examples[:: max(1, len(examples) // SAMPLE_EXAMPLES)]:
         if isinstance(example, SimilarDicts):
-            picked += [example.kind(row).example for row in range(min(8, len(example)))]
+            picked += [kind.example for kind in example.kinds_of(slice(8))]
         else:
             picked.append(example)
     return [example for example in picked if type(example) is dict]
@@ -119,10 +145,10 @@ def _sample(examples: Sequence[Any]) -> list[dict[str, Any]]:
 def _side(sample: Sequence[dict[str, Any]], where: str) -> int:
     """The side most boards have: one odd example must not decide over the others."""
     seen: dict[int, int] = {}
-    for example in sample:
+    for example, times in tallied(sample):
         board = example.get("board")
         if isinstance(board, Array) and len(board.shape) == 3 and board.shape == (2, board.shape[1], board.shape[1]):
-            seen[board.shape[1]] = seen.get(board.shape[1], 0) + 1
+            seen[board.shape[1]] = seen.get(board.shape[1], 0) + times
     side = max(seen, key=lambda s: seen[s], default=0)
     if not MIN_SIDE <= side <= MAX_SIDE:
         contents = f"boards of side {side}" if seen else "no board of shape (2, side, side)"

@@ -15,12 +15,13 @@ import tempfile
 import zlib
 from pathlib import Path
 from random import Random  # noqa: TID251
+from typing import Any
 
 import numpy as np
 from helpers import game_files, katahex_files
 
 from hexshards.conversion.options import CONVERT, ConvertSpec
-from hexshards.conversion.pickles import lookahead, scanner
+from hexshards.conversion.pickles import lookahead, scanner, streaming
 from hexshards.conversion.random_files import examples_of, trmph_line, write_processed
 from hexshards.conversion.sources import Source
 from hexshards.converters.hexworld import HexWorldLinks
@@ -32,8 +33,12 @@ from hexshards.converters.sgf import SgfGames
 from hexshards.converters.trmph import TrmphFiles
 from hexshards.errors import DataError
 from hexshards.game.random_games import play
+from hexshards.storage import files
 
 CASES = 10_000
+WINDOWS = (1 << 20, 64 << 10, 16 << 10), (8000, 2000, 2000)
+"""Sizes of the window in which a pickle is streamed: it holds all of these, or little of them."""
+
 GAMES = play(4, side=4, seed=2)
 ROWS = katahex_files.arrays_of(katahex_files.rows_of(play(1, side=3, seed=2)))
 
@@ -51,8 +56,39 @@ def pickles() -> list[bytes]:
     return [
         *corpus,
         pickle.dumps({"examples": tuples}, protocol=4),
+        *[pickle.dumps({"examples": shuffled(side)}, protocol=4) for side in (3, 4)],
         pickle.dumps([[[]], {"a": (1, 2.5, None)}, b"x" * 99]),
     ]
+
+
+def shuffled(side: int) -> list[dict[str, Any]]:
+    """Examples as they come of several files: each with its own keys, and a tuple that positions of a game share."""
+    examples = []
+    for source in range(3):
+        key = {name: "".join(list(name)) for name in ("board", "policy", "value", "player_to_move", "metadata")}
+        name = f"{source}.trmph"
+        for line, game in enumerate(play(3, side=side, seed=source)):
+            game_id = (source, line)
+            for e in examples_of(game, game_id=game_id):
+                metadata = {**e["metadata"], "game_id": game_id, "winner": "RED", "source_file": name}
+                values = e["board"], e["policy"], e["value"], e["player_to_move"].value, metadata
+                examples.append(dict(zip(key.values(), values, strict=True)))
+    return [*Random(side).sample(examples, len(examples))]
+
+
+def nudged(random: Random, data: bytes) -> bytes:
+    """A pickle after few of its bytes were changed, most of them references: it may still make sense."""
+    changed = bytearray(data)
+    for _ in range(random.randint(1, 2)):
+        at, other = (random.randint(0, len(data) - 6) for _ in range(2))
+        opcode, width = random.choice([(b"h", 2), (b"j", 5), (b"G", 9), (b"K", 2)])
+        at, other = (max(0, data.find(opcode, place)) for place in (at, other))
+        match random.randint(0, 3):
+            case 0:
+                changed[at + 1] = random.randint(0, 255)
+            case _:  # what stands somewhere else
+                changed[at : at + width] = data[other : other + width]
+    return bytes(changed)
 
 
 def records() -> list[bytes]:
@@ -166,17 +202,19 @@ def read(converter: Source, data: bytes, name: str, spec: ConvertSpec = CONVERT)
 
 
 def read_pickle(data: bytes) -> None:
-    """Read it as few bytes are read and as many are: what comes out must be the same."""
+    """Read it as few bytes are read and as many are, whole and in a window: what comes out must be the same."""
     outcomes = []
-    for bytes_before_compiled in (1 << 60, 0):
+    files.PIECE_BYTES = 2000
+    for bytes_before_compiled, window in ((1 << 60, WINDOWS[0]), *((0, window) for window in WINDOWS)):
         lookahead.COMPILED_FROM_BYTES = bytes_before_compiled
+        streaming.WINDOW_BYTES, streaming.AHEAD_BYTES, streaming.BEHIND_BYTES = window
         try:
             (chunk,) = ProcessedFiles().read(data, name="a_processed.pkl.gz", where="a_processed.pkl.gz")
             columns = {name: column.tobytes() for name, column in chunk.positions.columns().items()}
             outcomes.append((columns, chunk.sources, chunk.rejects, chunk.notes))
         except DataError as error:
             outcomes.append(str(error))
-    assert outcomes[0] == outcomes[1]
+    assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
 def damaged_rows(random: Random) -> bytes:
@@ -204,7 +242,8 @@ def main(kind: str, cases: int) -> None:
     for number in range(cases):
         random, name, spec = Random(f"{kind} {number}"), kind, CONVERT
         if kind == "pickle":
-            converter, data, name = ProcessedFiles(), gzipped(damaged(random, corpus)), "a_processed.pkl.gz"
+            changed = damaged(random, corpus) if random.random() < 0.5 else nudged(random, random.choice(corpus[-4:-1]))
+            converter, data, name = ProcessedFiles(), gzipped(changed), "a_processed.pkl.gz"
         elif kind == "trmph":
             converter, data = TrmphFiles(), damaged(random, corpus)
             name = "a.trmph.gz" if data[:2] == b"\x1f\x8b" else "a.trmph"

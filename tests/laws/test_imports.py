@@ -183,13 +183,8 @@ def test_nobody_imports_a_converter():
     assert not [path.name for path in FILES if "converters" in ours(path)]
 
 
-COMPILED = {
-    "expand_compiled.py",
-    "lookahead_compiled.py",
-    "packing_compiled.py",
-    "targets_compiled.py",
-    "validation_compiled.py",
-}
+READING = {"frames_compiled.py", "lookahead_compiled.py", "streaming_compiled.py"}
+COMPILED = READING | {"expand_compiled.py", "packing_compiled.py", "targets_compiled.py", "validation_compiled.py"}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +198,7 @@ COMPILED = {
         ("jinja2", {"page.py"}),
         ("xml", {"svg.py"}),
         ("numba", COMPILED),
-        ("llvmlite", COMPILED - {"lookahead_compiled.py", "targets_compiled.py"}),
+        ("llvmlite", COMPILED - {"lookahead_compiled.py", "streaming_compiled.py", "targets_compiled.py"}),
         ("webdataset", {"webdataset_pipeline.py"}),
         ("fsspec", {"remote.py"}),
         ("onnxruntime", {"export.py"}),

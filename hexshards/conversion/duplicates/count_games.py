@@ -27,7 +27,8 @@ COUNTED_TOGETHER = 1 << 21
 
 def note_games(scratch: Path, name: str, keys: Sequence[Words]) -> None:
     """Note the keys of the games that have a position in a shard."""
-    save_arrays(_path(scratch, name), np.unique(np.concatenate(keys)))
+    words = np.sort(np.concatenate(keys))  # np.unique takes longer
+    save_arrays(_path(scratch, name), words[np.append(True, words[1:] != words[:-1])[: len(words)]])
 
 
 def note_games_of_shard(shard: Shard, *, folder: Path, scratch: Path, index: Index, sketched: int) -> None:

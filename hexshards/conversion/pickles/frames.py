@@ -9,21 +9,76 @@ from __future__ import annotations
 
 import mmap
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple, Self
 
-_HEAD_BYTES = 9
+HEAD_BYTES = 9
+"""Of a frame: its opcode, and how many bytes it holds."""
+
 _PROTO_BYTES = 2
 _FLOOR, _BYTES_PER_FRAME = 16, 4096
 """Frames taken out: floor + bytes / 4096. Only the last one of a file, and what lies beside long text, is short."""
 
 
 class Cut(NamedTuple):
-    """Where a frame began, counted without frames, and its opcode."""
+    """Where a frame began, counted without frames, and its opcode; that is empty where nobody asks for it."""
 
     place: int
     head: bytes
+
+
+class Frames:
+    """The frames of a pickle that comes in pieces, left out of it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Of what was handed on."""
+        self.cuts: list[Cut] = []
+        self._left: float = _PROTO_BYTES  # bytes until the next frame
+        self._rest = b""  # too few to be looked at
+
+    def without(self, piece: bytes) -> Iterator[memoryview]:
+        """The bytes of a piece that are of no frame's head."""
+        view, self._rest = memoryview(self._rest + piece), b""
+        while len(view) > self._left:
+            yield self._counted(view[: int(self._left)])
+            view, self._left = view[int(self._left) :], 0
+            if len(view) < HEAD_BYTES:
+                break
+            if view[0] != pickle.FRAME[0] or len(self.cuts) > _FLOOR + self.size // _BYTES_PER_FRAME:
+                self._left = float("inf")
+                break
+            self.cuts.append(Cut(self.size, bytes(view[:HEAD_BYTES])))
+            self._left, view = int.from_bytes(view[1:HEAD_BYTES], "little"), view[HEAD_BYTES:]
+        if self._left:
+            self._left -= len(view)
+            yield self._counted(view)
+        else:
+            self._rest = bytes(view)
+
+    @property
+    def left(self) -> int | None:
+        """Bytes until the next frame; None where none is expected, or its head has begun to come."""
+        return None if self._rest or self._left == float("inf") else int(self._left)
+
+    def passed(self, size: int, *, left: int, cuts: Iterable[int]) -> None:
+        """Take it that so many bytes were handed on by another, who left out frames at some places of these."""
+        self.cuts += [Cut(self.size + cut, b"") for cut in cuts]
+        self.size, self._left = self.size + size, left
+
+    def rest(self) -> memoryview:
+        """What is left when all pieces came."""
+        return self._counted(memoryview(self._rest))
+
+    @property
+    def sound(self) -> bool:
+        """Whether the last frame, too, held what it claimed."""
+        return self._left <= 0 or self._left == float("inf")
+
+    def _counted(self, view: memoryview) -> memoryview:
+        self.size += len(view)
+        return view
 
 
 class Unframed:
@@ -35,32 +90,15 @@ class Unframed:
     def __init__(self, pieces: Iterable[bytes], *, expected_bytes: int) -> None:
         """Join the pieces of a pickle, which is best not larger than expected."""
         self.data, self.size = _memory(expected_bytes), 0
-        self.cuts: list[Cut] = []
-        left: float = _PROTO_BYTES  # bytes until the next frame
-        rest = b""  # too few to be looked at
+        frames = Frames()
         for piece in pieces:
-            view, rest = memoryview(rest + piece), b""
-            while len(view) > left:
-                self._put(view[: int(left)])
-                view, left = view[int(left) :], 0
-                if len(view) < _HEAD_BYTES:
-                    break
-                if view[0] != pickle.FRAME[0] or len(self.cuts) > _FLOOR + self.size // _BYTES_PER_FRAME:
-                    left = float("inf")
-                    break
-                self.cuts.append(Cut(self.size, bytes(view[:_HEAD_BYTES])))
-                left, view = int.from_bytes(view[1:_HEAD_BYTES], "little"), view[_HEAD_BYTES:]
-            if left:
+            for view in frames.without(piece):
                 self._put(view)
-                left -= len(view)
-            else:
-                rest = bytes(view)
-        self._put(memoryview(rest))
+        self._put(frames.rest())
         if len(self.data) != self.size + 1:
             self.data = _resized(self.data, self.size, used=self.size)
         self.data[self.size] = 0
-        self.sound = left <= 0 or left == float("inf")
-        """Whether the last frame, too, held what it claimed."""
+        self.cuts, self.sound = frames.cuts, frames.sound
 
     def __enter__(self) -> Self:
         return self

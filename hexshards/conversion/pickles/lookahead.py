@@ -50,10 +50,14 @@ _looked_through = 0
 
 def lookahead_for(data: Bytes) -> Lookahead:
     """What finds the dicts of a pickle."""
+    return compiled(data) if (compiled := compiled_for(len(data))) else NumPyLookahead(data)
+
+
+def compiled_for(size: int) -> Callable[[Bytes], Lookahead] | None:
+    """The compiled way for so many bytes more; None where there is little to look through, and where there is none."""
     global _looked_through
-    _looked_through += len(data)
-    compiled = _compiled() if _looked_through >= COMPILED_FROM_BYTES else None
-    return compiled(data) if compiled else NumPyLookahead(data)
+    _looked_through += size
+    return _compiled() if _looked_through >= COMPILED_FROM_BYTES else None
 
 
 @cache

@@ -16,7 +16,7 @@ from hexshards.game.packing_compiled import unaligned_word
 RUN_DICTS = 4096
 """Most dicts of a run."""
 
-_WORD_BYTES, _NEVER = 8, 1 << 62
+WORD_BYTES, _NEVER = 8, 1 << 62
 _NUMBERS = types.Array(types.int64, 1, "C")
 _WORDS = types.Array(types.uint64, 1, "C")
 
@@ -65,9 +65,9 @@ class CompiledLookahead:
     def add(self, template: Template, at: int) -> None:
         """Take up a new kind."""
         length = len(template.data)
-        offsets, own, same = words_of(template) if length >= _WORD_BYTES else self._none
+        offsets, own, same = words_of(template) if length >= WORD_BYTES else self._none
         # one shorter than a word is never found
-        self.lengths = np.append(self.lengths, length if length >= _WORD_BYTES else _NEVER)
+        self.lengths = np.append(self.lengths, length if length >= WORD_BYTES else _NEVER)
         self.counts = np.append(self.counts, 0)
         self.offsets = np.append(self.offsets, offsets)
         self.own, self.same = np.append(self.own, own), np.append(self.same, same)
@@ -90,11 +90,11 @@ def words_of(template: Template) -> tuple[Numbers, NDArray[np.uint64], NDArray[n
     for slot in template.slots:
         same[slot.offset : slot.end] = 0
     # the last word ends where the dict does: nothing behind it is read
-    offsets = np.minimum(np.arange(0, length, _WORD_BYTES), length - _WORD_BYTES)
+    offsets = np.minimum(np.arange(0, length, WORD_BYTES), length - WORD_BYTES)
     common = _words_at(same, offsets)
     shared = np.flatnonzero(common)
     return offsets[shared], _words_at(np.frombuffer(template.data, dtype=np.uint8), offsets)[shared], common[shared]
 
 
 def _words_at(data: Bytes, offsets: Numbers) -> NDArray[np.uint64]:
-    return bytes_at(data, offsets, _WORD_BYTES).view(np.uint64)[:, 0]
+    return bytes_at(data, offsets, WORD_BYTES).view(np.uint64)[:, 0]

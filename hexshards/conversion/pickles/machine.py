@@ -178,7 +178,7 @@ def loads(data: Data, *, where: str, shortcut: Shortcut | None = None, cuts: Seq
     """
     machine = Machine(data, shortcut, cuts)
     try:
-        with _garbage_kept():
+        with garbage_kept():
             return machine.run()
     except RefusedError as error:
         problem, fix = f"{error} (byte {machine.at:,} of the pickle)", error.fix
@@ -205,7 +205,7 @@ def _is_prose(data: Data) -> bool:
 
 
 @contextmanager
-def _garbage_kept() -> Iterator[None]:
+def garbage_kept() -> Iterator[None]:
     """No garbage collection inside: among millions of new objects, all in use, it takes most of the time."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -12,14 +12,13 @@ from __future__ import annotations
 import bisect
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.frames import Unframed
-from hexshards.conversion.pickles.lookahead import lookahead_for
+from hexshards.conversion.pickles.lookahead import Lookahead, lookahead_for
 from hexshards.conversion.pickles.machine import Data, DType, LostError, Machine, RefusedError, loads
 from hexshards.conversion.pickles.templates import (
     GETS,
@@ -32,6 +31,7 @@ from hexshards.conversion.pickles.templates import (
     learn,
 )
 from hexshards.errors import DataError
+from hexshards.game.validation import Plain
 
 MAX_TEMPLATES, MAX_LESSONS = 16, 64
 """Kinds held at once, and dicts looked at for one, so that a file of many kinds costs no more than the slow way."""
@@ -44,25 +44,29 @@ MIN_ANCHOR_BYTES = 4
 """By fewer bytes dicts can't be found."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+_NONE = np.zeros((0, 0), dtype=np.uint8)
+
+_COUNTED = 1 << 20
+"""Numbers within so few are counted and not sorted, which is faster."""
+
+
 class DictsOfKind:
     """Dicts of one kind, all bytes of them."""
 
-    repeats: _Repeats
-    template: Template
-    starts: Numbers
-    short: Bytes
-    """What Template.extract takes of each."""
-    varies: Bytes
-    """Zeros where all of them have the same there."""
+    def __init__(
+        self, repeats: Repeats, template: Template, starts: Numbers, short: Bytes = _NONE, varies: Bytes = _NONE
+    ) -> None:
+        """short: what Template.extract takes of each. varies: zeros where all of them have the same there."""
+        self.repeats, self.template, self.starts = repeats, template, starts
+        self.short, self.varies = short, varies
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def numbers(self, slot: Slot) -> Numbers:
         """Whole numbers, or numbers of memo entries, in a short slot."""
-        dtype = "<i4" if slot.opcode == pickle.BININT else f"<u{slot.width}"
-        return self._bytes(slot).view(dtype).reshape(-1).astype(np.int64)
+        dtype = "<i4" if signed(slot) else f"<u{slot.width}"
+        return self.blobs(slot, slice(None)).view(dtype).reshape(-1).astype(np.int64)
 
     def distinct(self, slot: Slot) -> tuple[Numbers, Numbers | None]:
         """The different ones of ``numbers``, sorted; and all of them, or None where all are one."""
@@ -74,15 +78,24 @@ class DictsOfKind:
 
     def floats(self, slot: Slot) -> NDArray[np.float64]:
         """Fractions in a slot."""
-        return self._bytes(slot).view(">f8").reshape(-1).astype(np.float64)
+        return self.blobs(slot, slice(None)).view(">f8").reshape(-1).astype(np.float64)
 
     def blobs(self, slot: Slot, rows: slice) -> Bytes:
         """The bytes in a slot of some of the dicts: (rows, width) uint8."""
+        if slot.width < LONG_BYTES:
+            return np.ascontiguousarray(self.short[rows, self.template.short(slot)])
         return bytes_at(self.repeats.bytes, self.places(slot, rows), slot.width)
 
     def places(self, slot: Slot, rows: slice) -> Numbers:
         """Where in ``repeats.bytes`` a slot of some of the dicts lies."""
         return self.starts[rows] + slot.offset
+
+    is_packed = False
+    """Whether ``packed`` has boards and policies."""
+
+    def packed(self, rows: slice) -> Plain | None:
+        """Boards and policies of some of the dicts, where they were packed as they were found."""
+        return None
 
     def meaning(self, entry: int) -> Any:
         """The memo entry of a number."""
@@ -92,44 +105,48 @@ class DictsOfKind:
         """One of the dicts, read by the machine."""
         return self.repeats.read(int(self.starts[row]), memo=dict(self.repeats.memo), memos=1 << 40)
 
-    def _bytes(self, slot: Slot) -> Bytes:
-        if slot.width >= LONG_BYTES:
-            return self.blobs(slot, slice(None))
-        return np.ascontiguousarray(self.short[:, self.template.short(slot)])
+
+def signed(slot: Slot) -> bool:
+    """Whether a slot holds a number below 0 where its highest bit is set."""
+    return slot.opcode == pickle.BININT
 
 
 class SimilarDicts:
-    """Dicts that were not read but found: where each begins, and of which kind it is."""
+    """Dicts that were not read but found: where each begins, or which one it is, and of which kind."""
 
-    def __init__(self, repeats: _Repeats, starts: Numbers, kinds: Numbers) -> None:
-        self._repeats, self.starts, self.kinds = repeats, starts, kinds
+    def __init__(self, repeats: Repeats, starts: Numbers, kinds: Numbers) -> None:
+        self.repeats, self.starts, self.kinds = repeats, starts, kinds
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def kind(self, row: int) -> Template:
         """The kind of one of the dicts."""
-        return self._repeats.templates[int(self.kinds[row])]
+        return self.repeats.templates[int(self.kinds[row])]
+
+    def kinds_of(self, rows: slice) -> list[Template]:
+        """The kinds of some of the dicts."""
+        return [self.repeats.templates[kind] for kind in self.kinds[rows].tolist()]
 
     def by_kind(self) -> Iterator[tuple[DictsOfKind, Numbers]]:
         """The dicts of each kind, and which of these dicts they are."""
-        for kind in range(len(self._repeats.templates)):
+        for kind in range(len(self.repeats.templates)):
             mine = np.flatnonzero(self.kinds == kind)
             if len(mine):
-                yield self._repeats.of_kind(kind, self.starts[mine]), mine
+                yield self.repeats.of_kind(kind, self.starts[mine]), mine
 
 
 def joined(parts: Sequence[SimilarDicts]) -> SimilarDicts:
     """The dicts of several SimilarDicts of one pickle."""
     starts, kinds = (np.concatenate([getattr(part, name) for part in parts]) for name in ("starts", "kinds"))
-    return SimilarDicts(parts[0]._repeats, starts, kinds)
+    return SimilarDicts(parts[0].repeats, starts, kinds)
 
 
 def load_records(pickled: Unframed, *, where: str, key: str) -> object:
     """What pickles.machine.loads makes of a pickle, but with SimilarDicts in the place of dicts that have ``key``."""
     if pickled.sound:
         cuts = [cut.place for cut in pickled.cuts]
-        repeats = _Repeats(key, pickled.data)
+        repeats = Repeats(key, pickled.data, lookahead_for(np.frombuffer(pickled.data, dtype=np.uint8)))
         try:
             value = loads(pickled.data, where=where, shortcut=repeats, cuts=cuts)
             repeats.check(cuts)
@@ -139,20 +156,21 @@ def load_records(pickled: Unframed, *, where: str, key: str) -> object:
     return loads(pickled.whole(), where=where)
 
 
-class _Repeats:
+class Repeats:
     """The kinds of one pickle, and where dicts of them are: a hexshards.conversion.pickles.machine.Shortcut."""
 
-    def __init__(self, key: str, data: Data) -> None:
+    def __init__(self, key: str, data: Data, lookahead: Lookahead) -> None:
         self.key, self.data, self.lessons = key, data, 0
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         self.templates: list[Template] = []
-        self.lookahead = lookahead_for(self.bytes)
+        self.lookahead = lookahead
         self.extracted: dict[int, tuple[Numbers, Bytes, Bytes]] = {}  # of each kind, where it was asked for last
         self.taken: list[SimilarDicts] = []
         self.bases: list[Numbers] = []  # memo entries made before each dict of ``taken``
         self.memo: dict[int, object] = {}  # the machine's while it runs, then what dicts refer to
 
     def leap(self, machine: Machine) -> bool:
+        """See Shortcut."""
         at = machine.at - 1
         if not self.templates:
             return False
@@ -160,28 +178,33 @@ class _Repeats:
         if not len(starts):
             return False
         rows = SimilarDicts(self, starts, kinds)
-        sizes = np.array([(len(t.data), t.memos, t.containers) for t in self.templates])[rows.kinds]
-        length, memos, containers = sizes.sum(axis=0).tolist()
+        memos, containers = self.makes[kinds].T
         self.taken.append(rows)
-        self.bases.append(machine.memos + np.cumsum(sizes[:, 1]) - sizes[:, 1])
+        self.bases.append(machine.memos + np.cumsum(memos) - memos)
         self.memo = machine.memo
         machine.stack.append(rows)
-        machine.memos += memos
-        machine.containers_left -= containers
-        machine.leap_to(at + length, count=len(rows))
+        machine.memos += int(memos.sum())
+        machine.containers_left -= int(containers.sum())
+        machine.leap_to(int(starts[-1]) + len(self.templates[kinds[-1]].data), count=len(rows))
         return True
 
     def landed(self, machine: Machine, start: int) -> None:
+        """See Shortcut."""
         if machine.apart > start or self.lessons >= MAX_LESSONS or self.key not in machine.stack[-1]:  # type: ignore[operator]
             return
         worth = LESSON_DICTS * (1 + len(self.templates)) * (machine.at - start)
-        if len(self.data) - machine.at < worth:
+        if self.bytes_ahead(machine) < worth:
             return
         self.lessons += 1
         template = learn(machine, start) if len(self.templates) < MAX_TEMPLATES else None
         if template and len(template.anchor.text) >= MIN_ANCHOR_BYTES:
             self.templates.append(template)
+            self.makes = np.array([(each.memos, each.containers) for each in self.templates])
             self.lookahead.add(template, machine.at)
+
+    def bytes_ahead(self, machine: Machine) -> int:
+        """How much of the pickle is still to be read, about."""
+        return len(self.data) - machine.at
 
     def recover(self, machine: Machine, key: int) -> bool:
         """Read the dict that holds a memo entry, for the entries it makes."""
@@ -197,12 +220,18 @@ class _Repeats:
 
     def read(self, start: int, *, memo: dict[int, object], memos: int) -> object:
         """The dict that begins at a byte; the memo entries it makes go into ``memo``, from number ``memos`` on."""
-        reader = Machine(self.data)
-        reader.memo, reader.memos, reader.at = memo, memos, start
+        reader = self.reader(start)
+        reader.memo, reader.memos = memo, memos
         reader.step()
-        while len(reader.stack) > 1 or self.data[reader.at - 1 : reader.at] != pickle.SETITEMS:
+        while len(reader.stack) > 1 or reader.data[reader.at - 1 : reader.at] != pickle.SETITEMS:
             reader.step()
         return reader.stack[0]
+
+    def reader(self, start: int) -> Machine:
+        """A machine before the first opcode of a dict."""
+        reader = Machine(self.data)
+        reader.at = start
+        return reader
 
     def of_kind(self, kind: int, starts: Numbers) -> DictsOfKind:
         """Dicts of a kind that begin at some places, in their order."""
@@ -234,18 +263,19 @@ class _Repeats:
                     entries, each = dicts.distinct(slot)
                     if (entries >= earliest.min() if each is None else each >= earliest).any():
                         raise LookupError
-                    self._look_up(entries.tolist(), meanings, dicts.template.fixed.get(slot))
+                    self.look_up(entries.tolist(), meanings, dicts.template.fixed.get(slot))
         self.memo, self.taken, self.bases = meanings, [], []
 
-    def _look_up(self, entries: Sequence[int], meanings: dict[int, object], meaning: object) -> None:
+    def look_up(self, entries: Sequence[int], meanings: dict[int, object], meaning: object) -> None:
         """Add what memo entries stand for to ``meanings``; each must mean ``meaning`` unless that is None."""
         for entry in entries:
             if entry not in meanings:
-                meanings[entry] = self._recalled(entry)
-            if meaning is not None and not _same(meanings[entry], meaning):
+                meanings[entry] = self.recalled(entry)
+            if meaning is not None and not means_the_same(meanings[entry], meaning):
                 raise LookupError
 
-    def _recalled(self, entry: int) -> object:
+    def recalled(self, entry: int) -> object:
+        """What a memo entry stands for. Raises KeyError where it stands for nothing yet, and what the machine does."""
         reader = Machine(pickle.LONG_BINGET + entry.to_bytes(4, "little"), self)
         reader.memo, reader.memos = self.memo, entry + 1
         reader.step()
@@ -263,12 +293,23 @@ def _check_cuts(dicts: DictsOfKind, cuts: Numbers) -> None:
 def distinct(numbers: Numbers) -> Numbers:
     """The different ones of some numbers, sorted; small ones are counted, which is faster than np.unique."""
     low, high = int(numbers.min()), int(numbers.max())
-    if high - low >= 1 << 20:
+    if high - low >= _COUNTED:
         return np.unique(numbers)
     return np.flatnonzero(np.bincount(numbers - low)) + low
 
 
-def _same(one: object, other: object) -> bool:
+def places_of(numbers: Numbers, among: Numbers) -> Numbers:
+    """Where each number is among the different ones, sorted."""
+    low, high = int(among[0]), int(among[-1])
+    if high - low >= _COUNTED:
+        return np.searchsorted(among, numbers)
+    places = np.zeros(high - low + 1, dtype=np.int64)
+    places[among - low] = np.arange(len(among))
+    return places[numbers - low]
+
+
+def means_the_same(one: object, other: object) -> bool:
+    """Whether two things that a pickle states are equal, in their types too."""
     if isinstance(one, DType) and isinstance(other, DType):
         return (one.code, one.order) == (other.code, other.order)
     return type(one) is type(other) and one == other

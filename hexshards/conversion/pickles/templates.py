@@ -70,6 +70,11 @@ class Template:
         return sorted([*self.leaves.values(), *self.fixed], key=lambda slot: slot.offset)
 
     @cached_property
+    def token_places(self) -> frozenset[int]:
+        """Where each opcode begins, to be asked for one."""
+        return frozenset(self.tokens)
+
+    @cached_property
     def anchor(self) -> Anchor:
         """The longest run of bytes before the longest leaf that all dicts of the kind share."""
         longest = max(self.slots, key=lambda slot: slot.width)
