@@ -111,8 +111,8 @@ class Names:
         """Take all games to be of the file's own source if most examples say so."""
         metas = [(meta, times) for each, times in tallied(sample) if type(meta := each.get("metadata")) is dict]
         stated = [(name, times) for meta, times in metas if type(name := meta.get("source_file")) is str]
-        alike = sum(times for name, times in stated if source_name(name[-MAX_NAME_CHARS:]) == self.names[0])
-        self.alone = 2 * alike > len(sample)
+        own = sum(times for name, times in stated if source_name(name[-MAX_NAME_CHARS:]) == self.names[0])
+        self.alone = 2 * own > len(sample)
 
     def fault(self, stated: str) -> str:
         """Why a stated name names no file that the game can be of; empty where it does."""

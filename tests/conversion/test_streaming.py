@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import pickletools
 import struct
 from random import Random  # noqa: TID251
 
@@ -84,7 +85,8 @@ def outcome(data, *, streamed):
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_what_is_streamed_comes_out_as_what_is_read_whole(window, side, protocol):
     data = pickled(shuffled(side=side), protocol)
-    assert similar(stream(data)) > 0.5 * data.count(b"\x8c\x05board")
+    # of protocol 5 no dict has a template: its arrays are byte arrays
+    assert similar(stream(data)) > 100 or protocol == 5
     assert outcome(data, streamed=True) == outcome(data, streamed=False)
 
 
@@ -123,9 +125,11 @@ def test_a_dict_that_is_written_out_again_says_what_it_said(window):
 
 def test_a_tuple_that_a_packed_dict_made_is_known_to_those_behind_it(window):
     data = pickled(shuffled(files=1, games=30))
-    (columns, *_), whole = outcome(data, streamed=True), outcome(data, streamed=False)
-    assert columns == whole[0]
-    assert len(set(np.frombuffer(columns["game"], dtype=np.int32).tolist())) == 30
+    assert similar(stream(data)) > 100
+    streamed = outcome(data, streamed=True)
+    assert streamed == outcome(data, streamed=False)
+    # those that BLUE won contradict their examples' winner
+    assert len(set(np.frombuffer(streamed[0]["game"], dtype=np.int32).tolist())) == 10
 
 
 def soft(example):
@@ -182,9 +186,10 @@ def test_a_reference_to_what_comes_later_or_means_something_else_is_not_taken_fo
 
 def test_an_entry_of_the_memo_that_is_stated_later_is_not_taken(window):
     data = pickled(shuffled(side=3, files=1, games=40))
-    # the last reference of four bytes becomes one to what a dict behind it makes
-    at = data.rindex(b"j", 0, len(data) - 600)
-    for entry in (1 << 20, (1 << 32) - 1, struct.unpack("<I", data[at + 1 : at + 5])[0] + 400):
+    places = [(op.name, at) for op, _, at in pickletools.genops(data)]
+    at = [place for name, place in places if name == "LONG_BINGET"][-20]
+    made = sum(name == "MEMOIZE" for name, place in places if place < at)
+    for entry in (made, 1 << 20, (1 << 32) - 1):
         changed = data[: at + 1] + struct.pack("<I", entry) + data[at + 5 :]
         with pytest.raises(LostError):
             stream(changed)

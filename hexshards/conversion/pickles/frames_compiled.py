@@ -25,7 +25,7 @@ _FRAME, _BYTE = pickle.FRAME[0], 0xFF
 _NUMBERS = types.Array(types.int64, 1, "C")
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _copy(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
     """Copy bytes from one address to another."""
 
@@ -87,5 +87,5 @@ class FrameCopier:
         if len(piece) > len(self._target) - at:
             raise IndexError("a piece is larger than the room for it")
         source = np.frombuffer(piece, dtype=np.uint8).ctypes.data
-        *copied, count = _copy_frames(source, len(piece), self._address + at, left, self._cuts)
-        return Copied(*copied, self._cuts[:count].tolist())
+        read, written, left, count = _copy_frames(source, len(piece), self._address + at, left, self._cuts)
+        return Copied(read, written, left, self._cuts[:count].tolist())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hexshards.conversion.pickles.frames import Frames
 from hexshards.conversion.pickles.frames_compiled import FrameCopier
-from hexshards.conversion.pickles.lookahead import Run as Found
+from hexshards.conversion.pickles.lookahead import Run as Dicts
 from hexshards.conversion.pickles.lookahead_compiled import WORD_BYTES
 from hexshards.conversion.pickles.machine import (
     BYTES_PER_CONTAINER,
@@ -193,7 +193,7 @@ class _Kinds:
         if not self.packer.add(template):
             raise LostError
 
-    def run(self, at: int) -> Found:
+    def run(self, at: int) -> Dicts:
         raise NotImplementedError
 
 
@@ -306,20 +306,22 @@ class _PackedDicts(DictsOfKind):
         self._distinct: dict[Slot, tuple[Numbers, Numbers | None]] = {}
 
     def blobs(self, slot: Slot, rows: slice) -> Bytes:
-        return self._leaves[slot][rows, None].view(np.uint8)[:, : slot.width]
+        words: Bytes = self._leaves[slot][rows, None].view(np.uint8)
+        return words[:, : slot.width]
 
     def numbers(self, slot: Slot) -> Numbers:
         words = self._leaves[slot]
-        return words.astype(np.uint32).view(np.int32).astype(np.int64) if signed(slot) else words.view(np.int64)
+        plain = words.astype(np.uint32).view(np.int32) if signed(slot) else words.view(np.int64)
+        return np.asarray(plain, dtype=np.int64)
 
     def floats(self, slot: Slot) -> NDArray[np.float64]:
-        return self._leaves[slot].view(">f8").astype(np.float64)
+        return np.asarray(self._leaves[slot].view(">f8"), dtype=np.float64)
 
     def distinct(self, slot: Slot) -> tuple[Numbers, Numbers | None]:
         if slot not in self._distinct:
             numbers = self.numbers(slot)
-            alike = (numbers == numbers[0]).all()
-            self._distinct[slot] = (numbers[:1], None) if alike else (distinct(numbers), numbers)
+            constant = (numbers == numbers[0]).all()
+            self._distinct[slot] = (numbers[:1], None) if constant else (distinct(numbers), numbers)
         return self._distinct[slot]
 
     def packed(self, rows: slice) -> Plain:
