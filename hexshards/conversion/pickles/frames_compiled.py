@@ -58,7 +58,7 @@ def _copy_frames(source, size, target, left, cuts):  # type: ignore[no-untyped-d
         count += 1
         read += left + HEAD_BYTES
         left = np.int64(length)
-    rest = min(left, size - read)
+    rest = left if left < size - read else size - read
     _copy(target + written, source + read, rest)
     return read + rest, written + rest, left - rest, count
 

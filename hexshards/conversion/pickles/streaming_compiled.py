@@ -8,7 +8,7 @@ kind, such as keys, are compared as they pass: what an entry of the memo means i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -226,7 +226,8 @@ class Packer:
         ended = Ended(why, entry, int(self._means[slot]) if why == UNKNOWN_ENTRY else 0)
         if not count:
             return None, ended
-        run = Run(*(column[:count].copy() for column in (*placed, leaves, stones, moves)))
+        each: list[NDArray[Any]] = [*placed, leaves, stones, moves]
+        run = Run(*(column[:count].copy() for column in each))
         self._counts += np.bincount(run.kinds, minlength=len(self._counts))
         self._runs += 1
         if self._runs.bit_count() == 1 or self._runs % RUNS_OF_ORDER == 0:
