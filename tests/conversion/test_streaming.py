@@ -172,7 +172,7 @@ def entries_of(data, opcode=b"h"):
 def test_a_reference_to_what_comes_later_or_means_something_else_is_not_taken_for_the_key(window):
     data = pickled(shuffled(side=3, files=1, games=40))
     taken = refused = 0
-    for at in entries_of(data)[:200:3]:
+    for at in entries_of(data)[:200:9]:
         for entry in (0, 3, 9, 250):
             changed = data[: at + 1] + bytes([entry]) + data[at + 2 :]
             try:
@@ -194,6 +194,53 @@ def test_an_entry_of_the_memo_that_is_stated_later_is_not_taken(window):
         with pytest.raises(LostError):
             stream(changed)
         assert outcome(changed, streamed=True) == outcome(changed, streamed=False)
+
+
+def test_a_key_in_the_place_of_another_is_not_taken_for_it(window):
+    data = pickled(shuffled(files=1, games=30))
+    keys, references, entries, text = {}, [], 0, ""
+    for op, said, at in pickletools.genops(data):
+        if op.name == "MEMOIZE":
+            if text in ("board", "policy", "value", "player_to_move", "metadata"):
+                keys[entries] = text
+            entries += 1
+        elif op.name == "BINGET" and said in keys:
+            references.append((at, said))
+        text = said if op.name == "SHORT_BINUNICODE" else ""
+    assert len(keys) == 5
+    for at, entry in references[-25:-5:3]:
+        for other in keys.keys() - {entry}:
+            changed = data[: at + 1] + bytes([other]) + data[at + 2 :]
+            assert outcome(changed, streamed=True) == outcome(changed, streamed=False)
+
+
+def test_a_game_that_is_stated_later_is_not_taken(window):
+    data = pickled(shuffled(files=1, games=60))
+    games, references, entries = {}, [], 0  # where each tuple of a game gets its entry, and who refers to one
+    before = ""
+    for op, entry, at in pickletools.genops(data):
+        if op.name == "MEMOIZE":
+            if before == "TUPLE2":
+                games[entries] = at
+            entries += 1
+        elif op.name in ("BINGET", "LONG_BINGET") and entry in games:
+            references.append((at, 1 if op.name == "BINGET" else 4, entry))
+        before = op.name
+    later = [
+        (at, width, next(other for other, place in games.items() if place > at))
+        for at, width, _ in references
+        if width == 4 and at < max(games.values())
+    ]
+    assert len(later) > 5
+    refused = 0
+    for at, width, entry in later[-6:]:
+        changed = data[: at + 1] + entry.to_bytes(width, "little") + data[at + 1 + width :]
+        whole = outcome(changed, streamed=False)
+        assert outcome(changed, streamed=True) == whole
+        refused += isinstance(whole, str)
+        with pytest.raises(LostError):
+            stream(changed)
+    assert refused == 6
 
 
 def unframed(data):
