@@ -7,6 +7,9 @@ epoch 1 is not seed 2 epoch 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +22,23 @@ MOST = (1 << 24) - 1
 """Most numbers that are permuted."""
 
 Words = NDArray[np.uint64]
+
+
+class Compiled(NamedTuple):
+    """Compiled twins of what NumPy does here: the same bits (hexshards.rng_compiled)."""
+
+    permute: Callable[[Words], None]
+    """Puts the numbers of random words in their place, sorted by the words."""
+    quarter: Callable[[NDArray[np.int64], np.uint64, NDArray[np.uint8]], None]
+    """Writes what ``quarter`` says of each number, contiguous ones, under a key."""
+
+
+_compiled = list[Compiled]()
+
+
+def compute_by(compiled: Compiled) -> None:
+    """From now on compiled code permutes and draws."""
+    _compiled[:] = [compiled]
 
 
 def raw(count: int, seed: int, *path: int) -> Words:
@@ -36,6 +56,10 @@ def permutation(count: int, seed: int, *path: int) -> NDArray[np.int64]:
     """The numbers 0 to count - 1 in the order that a seed and a path name, every order equally likely."""
     if count > MOST:
         raise ValueError(f"permutation is for at most {MOST:,} numbers, got {count}")
+    if _compiled:
+        words = raw(count, seed, *path)
+        _compiled[0].permute(words)
+        return words.view(np.int64)
     # sorting words whose low bits are the number itself is twice as fast as argsort, and needs no stable sort; the 40
     # random bits above tie, and so fall back to the order of numbers, less than once in 100 windows of 131,072
     mask = np.uint64(MOST)
@@ -54,3 +78,12 @@ def mix(words: Words) -> Words:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
+
+
+def quarter(numbers: NDArray[np.int64], key: np.uint64) -> NDArray[np.uint8]:
+    """0 to 3 for each number, as a key and the number draw it, all four equally likely."""
+    if _compiled:
+        drawn = np.empty(len(numbers), dtype=np.uint8)
+        _compiled[0].quarter(np.ascontiguousarray(numbers), key, drawn)
+        return drawn
+    return (mix(numbers.astype(np.uint64) ^ key) >> np.uint64(62)).astype(np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hexshards import rng
 from hexshards.dataset.validation import look_first
 from hexshards.errors import escaped
 from hexshards.loading.buffers import Buffers
@@ -26,6 +27,7 @@ from hexshards.loading.expansion.expand import (
     split,
 )
 from hexshards.loading.expansion.extra_columns import ExtraColumns, as_bytes, with_columns
+from hexshards.loading.gather.rows import copy_by
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +111,14 @@ def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -
 def compiled() -> Fill | None:
     """The compiled twin of ``expand.fill``; None where numba is not installed or has no folder for what it compiles.
 
-    Compiling takes a second, once on a machine, and loading it again some tenths of one.
+    From then on windows are read by compiled code too, as far as it is there. Compiling takes a second or two, once on
+    a machine, and loading it again some tenths of one.
     """
     try:
         from hexshards.dataset.validation_compiled import sound
         from hexshards.loading.expansion.expand_compiled import fill
+        from hexshards.loading.gather.rows_compiled import copy
+        from hexshards.rng_compiled import permute, quarter
     except ImportError:
         return None
     except RuntimeError as error:
@@ -122,6 +127,8 @@ def compiled() -> Fill | None:
         )
         return None
     look_first(sound)
+    copy_by(copy)
+    rng.compute_by(rng.Compiled(permute, quarter))
     return fill
 
 

@@ -71,7 +71,9 @@ class Resident:
 
     def draw(self, windows: Windows, numbers: Sequence[int]) -> Generator[Rows, None, None]:
         """Rows of these windows on the device; only their order and their symmetries cross over."""
-        with closing(ordered_map(lambda number: windows.read(number, ()), numbers, threads=1, depth=1)) as in_turn:
+        with closing(
+            ordered_map(lambda number: windows.read(number, ("place",)), numbers, threads=1, depth=1)
+        ) as in_turn:
             for window in in_turn:
                 places = window.columns["place"]
                 places = places + self._moved[places // self._block_positions]

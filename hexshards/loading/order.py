@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexshards.loading.options import Augment, LoaderSpec
-from hexshards.rng import BLOCKS, ROWS, SHARDS, SYMMETRY, mix, permutation, raw
+from hexshards.rng import BLOCKS, ROWS, SHARDS, SYMMETRY, permutation, quarter, raw
 
 PASSES = 4
 """Passes over the data in an epoch with ``augment="all"``, each showing every position in another symmetry."""
@@ -187,6 +187,6 @@ def symmetries(positions: NDArray[np.int64], window: Window, *, augment: Augment
     if augment == "none":
         return np.zeros(len(positions), dtype=np.uint8)
     path = (SYMMETRY, window.epoch) if augment == "random" else (SYMMETRY,)
-    drawn = (mix(positions.astype(np.uint64) ^ raw(1, seed, *path)) >> np.uint64(62)).astype(np.uint8)
+    drawn = quarter(positions, raw(1, seed, *path)[0])
     turn = {"random": 0, "cycle": window.epoch, "all": window.pass_}[augment]
     return (drawn + np.uint8(turn % 4)) & np.uint8(3)

@@ -18,6 +18,7 @@ from hexshards.loading import mixture, order
 from hexshards.loading.expansion.expand import Rows, rows_of
 from hexshards.loading.expansion.extra_columns import ExtraColumns, check_rules, extra_columns, weight_rules, weighted
 from hexshards.loading.expansion.policy_targets import PolicyTarget, check_searched, search_shares
+from hexshards.loading.gather.rows import Gather
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
 from hexshards.storage.files import Home
@@ -76,7 +77,7 @@ class Windows:
             self._besides = tuple(dict.fromkeys((*self._besides, *needed)))
         self._kinds = {each.name: each for each in optional}
         check_rules(self.rules, {name: kind for layout in layouts for name, kind in layout.kinds.items()})
-        self._joined = np.empty(0, np.uint8)
+        self._gather = Gather()
 
     def __len__(self) -> int:
         return len(self.plan.windows)
@@ -105,18 +106,20 @@ class Windows:
         return Mixed(rows, window.damage, window.lost)
 
     def read(self, number: int, names: Sequence[str], into: Columns = NOWHERE) -> WindowColumns:
-        """Any columns of window ``number``, and those of DERIVED, in the order in which its rows are delivered.
+        """Any columns of window ``number``, and ``symmetry``, in the order in which its rows are delivered.
 
         A column for which there is an array ``into`` which it fits is written there.
         """
-        names = tuple(name for name in names if name not in DERIVED)
         window = self.plan.windows[number]
         if isinstance(window, Window):
             return self._shuffled(window, names, into)
         runs = [self._shuffled(run, names, NOWHERE) for run in window.runs]
         rows = mixture.sequence(window, spec=self.spec)
         return WindowColumns(
-            {name: self._taken(name, [run.columns[name] for run in runs], rows, into) for name in runs[0].columns},
+            {
+                name: self._gather.take([run.columns[name] for run in runs], rows, into.get(name))
+                for name in runs[0].columns
+            },
             tuple(error for run in runs for error in run.damage),
             sum(run.lost for run in runs),
         )
@@ -137,7 +140,8 @@ class Windows:
         """Shuffle the rows of a window that are of one dataset."""
         selection = self.selections[window.dataset]
         held = selection.index.layout.kinds
-        lacking, names = [n for n in names if n not in held], tuple(name for name in names if name in held)
+        lacking = [name for name in names if name not in held and name not in DERIVED]
+        placed, names = "place" in names, tuple(name for name in names if name in held)
         read = selection.read(window.blocks, names, epoch=window.epoch)
         damage = tuple(block for block in read if isinstance(block, DataError))
         blocks = self._without_gaps(selection, window, read)
@@ -151,34 +155,19 @@ class Windows:
         rows = order.window_rows(window, count, spec=self.spec)
         if window.skip:
             rows += window.skip
-        columns = {
-            name: self._taken(name, (name == "policy" and targets) or [block[name] for block in blocks], rows, into)
-            for name in (*names, "place")
-        }
+        parts = {name: [block[name] for block in blocks] for name in (*names, *(("place",) if placed else ()))}
+        if targets:
+            parts["policy"] = targets
+        # a byte is quicker to move than a place
+        places = np.concatenate([block["place"] for block in blocks])
+        parts["symmetry"] = [order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)]
+        columns = {name: self._gather.take(part, rows, into.get(name)) for name, part in parts.items()}
         if self.softened and "policy" in names and columns["policy"].ndim == 1:
             columns["policy"] = as_distributions(columns["policy"], cells=selection.index.side**2)
-        places = columns["place"]
-        columns |= {n: self._kinds[n].unknowns(len(places), side=selection.index.side) for n in lacking}
+        columns |= {name: self._kinds[name].unknowns(len(rows), side=selection.index.side) for name in lacking}
         if self.rules and "weight" in names:
             columns["weight"] = weighted(columns, self.rules, selection.index.sources)
-        columns["symmetry"] = order.symmetries(places, window, augment=self.spec.augment, seed=self.spec.seed)
         return WindowColumns(columns, damage, lost)
-
-    def _taken(self, name: str, parts: Sequence[NDArray[Any]], rows: NDArray[np.int64], into: Columns) -> NDArray[Any]:
-        """Gather rows of a column whose parts lie one after another."""
-        whole, out = parts[0], into.get(name)
-        if len(parts) > 1:
-            # in memory that is kept: a page fault for every 4 KiB of a fresh window costs as much as the copy
-            size = sum(part.nbytes for part in parts)
-            if len(self._joined) < size:
-                self._joined = np.empty(size, np.uint8)
-            whole = self._joined[:size].view(whole.dtype).reshape(-1, *whole.shape[1:])
-            np.concatenate(parts, out=whole)
-        # take copies whole rows: 4 ns each at side 13, where indexing takes 80. The rows are those of the window: none
-        # is clipped, but to ask for an error would make NumPy write elsewhere first
-        if out is None or out.dtype != whole.dtype or out.shape[1:] != whole.shape[1:]:
-            return np.take(whole, rows, axis=0)
-        return np.take(whole, rows, axis=0, out=out, mode="clip")
 
     def _without_gaps(self, selection: Selection, window: Window, read: Sequence[Columns | DataError]) -> list[Columns]:
         """Replace the blocks that could not be read by rows of the sound ones.

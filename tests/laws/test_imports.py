@@ -28,7 +28,19 @@ ROOT = Path(__file__).parents[2]
 CONVERTERS = ROOT / "converters"
 
 RANK = [
-    *("errors", "arguments", "units", "rng", "piecewise", "options", "config_files", "signals", "main_guard", "cores"),
+    *(
+        "errors",
+        "arguments",
+        "units",
+        "rng",
+        "rng_compiled",
+        "piecewise",
+        "options",
+        "config_files",
+        "signals",
+        "main_guard",
+        "cores",
+    ),
     *(
         "drawing",
         "game",
@@ -183,8 +195,7 @@ def test_nobody_imports_a_converter():
     assert not [path.name for path in FILES if "converters" in ours(path)]
 
 
-READING = {"frames_compiled.py", "lookahead_compiled.py", "streaming_compiled.py"}
-COMPILED = READING | {"expand_compiled.py", "packing_compiled.py", "targets_compiled.py", "validation_compiled.py"}
+COMPILED = {path.name for path in FILES if path.stem.endswith("_compiled")}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +209,10 @@ COMPILED = READING | {"expand_compiled.py", "packing_compiled.py", "targets_comp
         ("jinja2", {"page.py"}),
         ("xml", {"svg.py"}),
         ("numba", COMPILED),
-        ("llvmlite", COMPILED - {"lookahead_compiled.py", "streaming_compiled.py", "targets_compiled.py"}),
+        (
+            "llvmlite",
+            COMPILED - {"lookahead_compiled.py", "rng_compiled.py", "streaming_compiled.py", "targets_compiled.py"},
+        ),
         ("webdataset", {"webdataset_pipeline.py"}),
         ("fsspec", {"remote.py"}),
         ("onnxruntime", {"export.py"}),

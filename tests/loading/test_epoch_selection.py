@@ -49,7 +49,7 @@ def open_loader(data, *, rank=0, world_size=1, **options):
 def places(loader, epoch=0):
     """Which rows of the split an epoch shows, in the order in which it does, counted without what blocks lack."""
     windows, blocks = loader.epochs.windows(epoch), loader.epochs.selections[0].blocks
-    shown = np.concatenate([windows.read(number, ()).columns["place"] for number in range(len(windows))])
+    shown = np.concatenate([windows.read(number, ("place",)).columns["place"] for number in range(len(windows))])
     size = loader.index.layout.block_positions
     starts = np.cumsum(blocks.rows) - blocks.rows
     return (starts[shown // size] + shown % size).tolist()
@@ -410,7 +410,7 @@ def test_in_a_mix_keep_takes_so_many_of_each_dataset_a_pass_until_its_window_is_
         alone = Loader(folder, spec).epochs
         for turn in range(9):
             windows = alone.windows(turn)
-            shown = np.concatenate([windows.read(each, ()).columns["place"] for each in range(len(windows))])
+            shown = np.concatenate([windows.read(each, ("place",)).columns["place"] for each in range(len(windows))])
             assert len(shown) == 60
             assert {*passes[number, turn]} == {*shown.tolist()}
         # shards are small and give whole positions, so a few come again before the last of the 400 comes
