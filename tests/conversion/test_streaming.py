@@ -262,6 +262,15 @@ def test_frames_that_cut_an_opcode_are_read_whole(window, size):
     assert outcome(data, streamed=True) == outcome(data, streamed=False)
 
 
+@pytest.mark.parametrize("more", [1, 5, 70_000])
+def test_a_last_frame_that_claims_more_than_it_holds_is_read_whole(window, more):
+    data = unframed(pickled(shuffled()))
+    data = data[:2] + b"\x95" + struct.pack("<Q", len(data) - 2 + more) + data[2:]
+    with pytest.raises(LostError):
+        stream(data)
+    assert outcome(data, streamed=True) == outcome(data, streamed=False)
+
+
 @pytest.mark.parametrize("rest", [1, 3, 300, 2900, 9000])
 def test_a_pickle_that_ends_early_is_told_as_one_that_is_read_whole(window, rest):
     data = pickled(shuffled())[:-rest]
