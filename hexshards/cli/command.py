@@ -52,6 +52,7 @@ class Command(TyperCommand):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.help = reflowed(self.help)
         _convert_no_more_than_needed(self.params, self.texts)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -78,6 +79,11 @@ class Command(TyperCommand):
             else:
                 awaited = option.name
                 yield word
+
+
+def reflowed(text: str | None) -> str:
+    """Paragraphs, each in one line, for the terminal to break: a source's own breaks would be broken once more."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text or "").split("\n\n"))
 
 
 def _convert_no_more_than_needed(params: Sequence[Any], texts: Container[str]) -> None:

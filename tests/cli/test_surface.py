@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 import typer
@@ -71,8 +72,9 @@ def taken(parameter):
     return name if parameter.default is None or parameter.default is False else f"{name}={parameter.default}"
 
 
-def help_of(*command):
-    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+def help_of(*command, columns=200):
+    width = str(columns)
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": width, "TERMINAL_WIDTH": width})
     assert result.exit_code == 0
     return re.sub(r"\x1b\[[0-9;]*m", "", result.output)
 
@@ -102,6 +104,16 @@ def test_every_command_has_help_that_names_and_explains_its_options(command):
         if each.opts[-1].startswith("-"):
             assert each.opts[-1] in shown
             assert each.help, f"{command} {each.opts[-1]} has no help"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", ["", *SURFACE])
+def test_paragraphs_of_help_are_broken_by_the_terminal_alone(command, columns, monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", columns)
+    shown = help_of(*command.split(), columns=columns).partition("╭")[0]
+    for line, following in pairwise(shown.splitlines()):
+        if line.strip() and following.strip():
+            assert len(line.rstrip()) + 1 + len(following.split()[0]) > columns - 1, line
 
 
 def test_help_lists_every_command_and_the_exit_codes():
