@@ -84,11 +84,11 @@ def mixing_text(mixing: shuffle_quality.Mixing) -> str:
     from hexshards.loading.shuffle_quality import SUSPECT
 
     lines = [f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,} of {counted(mixing.positions, 'position')}"]
-    lines.append(f"{'':<44} {'found':>12} {'uniform':>12}")
+    lines.append(f"{'':<42} {'found':>11} {'uniform':>11}")
     for measure in mixing.measures:
         verdict = "  BAD" if measure.bad else "  less, which is fine" if measure.less else ""
-        judged = "" if measure.deviations is None else f"{measure.deviations:>+8.1f} sd{verdict}"
-        lines.append(f"{measure.name:<44} {measure.measured:>12,.4f} {measure.uniform:>12,.4f} {judged}".rstrip())
+        judged = "" if measure.deviations is None else f"{measure.deviations:>+7.1f} sd{verdict}"
+        lines.append(f"{measure.name:<42} {measure.measured:>11,.4f} {measure.uniform:>11,.4f} {judged}".rstrip())
     if mixing.without_game:
         lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
     lines.append(

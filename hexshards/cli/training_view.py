@@ -140,7 +140,9 @@ class TrainingView:
 def start_lines(event: RunStarted) -> list[str]:
     """What is about to be trained, on what, with what, and from where."""
     run, totals = event.run, event.totals
-    epochs = f"{counted(totals.epochs, 'epoch')} of {counted(run.train_loader.samples, 'sample')}"
+    begun = -(-totals.samples // max(1, run.train_loader.samples))  # a limit of samples may end it within one
+    epochs = f"{counted(begun, 'epoch')} of {counted(run.train_loader.samples, 'sample')}"
+    epochs = epochs if totals.samples == begun * run.train_loader.samples else f"within {epochs}"
     minis = counted(totals.mini_epochs, "mini-epoch")
     planned = f"{epochs}: {counted(totals.samples, 'sample')} in {counted(totals.steps, 'step')} and {minis}"
     return [

@@ -99,7 +99,7 @@ class Selection:
         self.home, self.index, self.where = home, index, where
         self.blocks = Blocks(home, index, split)
         self.sources = Filter(files=_names(sources))
-        self.shards = shards_in(shards, len(self.blocks.shards))
+        self.shards, self._named_shards = shards_in(shards, len(self.blocks.shards)), bool(shards.strip())
         self.filters = tuple(each for each in (where, self.sources) if each)
         self._check(self.filters)
         kept = self._counted()
@@ -155,7 +155,8 @@ class Selection:
         """Describe in words what shards and filters leave."""
         parts, of = [], counted(self.total, "position")
         shards = self.blocks.shards
-        if len(self.shards) < len(shards):
+        # said of all of them too: of one shard, any share from 0% on is the whole
+        if self._named_shards:
             names = " to ".join(dict.fromkeys(shards[self.shards[place]].name for place in (0, -1)))
             held = sum(shards[shard].positions for shard in self.shards.tolist())
             are = "is" if held == 1 else "are"

@@ -162,8 +162,13 @@ def _mixing(mixing: Mixing | None) -> Verdict:
         says = f"{over} of the loader are mixed at least as well as by a uniform shuffle."
         return Verdict(name=name, level="good", says=says)
     worst = max((each for each in mixing.measures if each.bad), key=lambda each: each.deviations or 0.0)
-    says = f"In {over}, {worst.name} is {worst.measured:.4g} where a uniform shuffle gives {worst.uniform:.4g}."
+    says = f"In {over}, {worst.name} is {_plain(worst.measured)} where a uniform shuffle gives {_plain(worst.uniform)}."
     return Verdict(name=name, level="bad", says=says, do=f"{mixing.remedy}.")
+
+
+def _plain(number: float) -> str:
+    """A number in four digits or more, and never as a power of ten."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _balance(index: Index) -> Verdict:

@@ -127,6 +127,13 @@ def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
     assert all(re.search(r"samples/s, \d+% waiting$", line) for line in lines)
 
 
+def test_planned_epochs_are_those_that_a_limit_of_samples_lets_begin(tmp_path, capsys):
+    with TrainingView() as view:
+        train(tmp_path, hooks=[view], num_epochs=100, max_samples=40)
+    planned = capsys.readouterr().err.splitlines()[1]
+    assert planned == "within 2 epochs of 26 samples: 40 samples in 11 steps and 5 mini-epochs"
+
+
 def waits_in(view):
     run = SimpleNamespace(rank=0)
     for positions in (26, 31):
