@@ -261,7 +261,8 @@ class _Streamed(Repeats):
             super().landed(machine, start)
 
     def bytes_ahead(self, machine: Machine) -> int:
-        return self.expected_bytes - self.window.gone - machine.at
+        # gzip states the size of its last part alone, and of no more than 4 GiB
+        return max(self.expected_bytes - self.window.gone, self.window.size) - machine.at
 
     def reader(self, start: int) -> Machine:
         number = bisect.bisect_right(self.firsts, start) - 1
