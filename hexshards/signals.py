@@ -6,9 +6,11 @@ SIGUSR1 is remembered too, as often as it comes: it asks to save and go on.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -25,6 +27,13 @@ def remember_ctrl_c() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _remember_and_raise)
+        sys.unraisablehook = partial(_unless_ctrl_c, sys.unraisablehook)
+
+
+def _unless_ctrl_c(told: Callable[[Any], None], unraisable: Any) -> None:
+    """What frees memory tells of an exception that it swallows; a Ctrl-C is remembered, and no fault."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        told(unraisable)
 
 
 def _remember_and_raise(number: int, frame: FrameType | None) -> None:

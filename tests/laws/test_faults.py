@@ -280,7 +280,7 @@ def long_run(data, run):
 def after_start(told):
     """What is told after the lines on what is about to be trained, the last of which counts epochs."""
     lines = told.splitlines()
-    return lines[next(n for n, line in enumerate(lines, start=1) if " epochs of " in line) :]
+    return lines[next(n for n, line in enumerate(lines, start=1) if re.search(r"\d epochs? of ", line)) :]
 
 
 @posix
