@@ -21,10 +21,12 @@ from hexshards.storage.files import free_bytes
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.early_stopping import Limits, Standing
+from hexshards.training.early_stopping import Standing
+from hexshards.training.growing_data import GrowingDataset, has_grown
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import early_stopping, parts_of
+from hexshards.training.settings import RunSettings
 from hexshards.training.steps.trainer import Trainer
 from hexshards.training.stop import Stop
 from hexshards.training.tracking.stopwatch import Stopwatch
@@ -162,7 +164,13 @@ def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
     watch.restart(before_s=saved["standing"]["used_s"])
     cursor = Cursor(**{name: saved["counters"][name] for name in Cursor.__slots__})
     standing = Standing(**{name: saved["standing"][name] for name in Standing.__slots__})
-    stop = Stop(plan, early_stopping(spec), watch=watch, process_group=ProcessGroup())
+    stop = Stop(
+        plan,
+        early_stopping(spec),
+        watch=watch,
+        process_group=ProcessGroup(),
+        more_to_come=lambda: not spec.mix and has_grown(_data(spec, train_loader), saved["dataset"]),
+    )
     at = plan.after_mini_epoch(cursor, train_loader) if finished else cursor
     over = stop.over(at, standing, saved["metrics"] if finished else {})
     present, saved_bucket = len(checkpoint_file.newest_first(folder.checkpoints)), saved["counters"].get("bucket")
@@ -178,18 +186,20 @@ def _asked(spec: TrainSpec, begun: Mapping[str, Any]) -> dict[str, Any]:
     return asked | {"global_batch_size": begun.get("global_batch_size")}
 
 
+def _data(spec: TrainSpec, train_loader: Loader) -> GrowingDataset:
+    """What the run's folder knows of its dataset."""
+    return GrowingDataset(train_loader.home, spec.absolute(spec.run), lambda _: train_loader)
+
+
 def _plan(spec: TrainSpec) -> MiniEpochPlan:
-    return MiniEpochPlan(
-        limits=Limits(
-            epochs=spec.epochs,
-            samples=spec.max_samples,
-            time_s=duration_s(spec.max_time) if spec.max_time else None,
-        ),
-        mini_epoch_samples=None if spec.mini_epoch_batches else spec.mini_epoch_samples,
+    settings = RunSettings(
         mini_epoch_batches=spec.mini_epoch_batches,
         cross_epochs=spec.cross_epochs,
+        max_samples=spec.max_samples,
+        max_time_s=duration_s(spec.max_time) if spec.max_time else None,
         val_every=spec.val_every,
     )
+    return settings.plan(None if spec.mini_epoch_batches else spec.mini_epoch_samples, epochs=spec.epochs)
 
 
 def _kept(spec: TrainSpec, minis: int) -> int:

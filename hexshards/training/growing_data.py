@@ -8,6 +8,7 @@ ones stay for a while (hexshards.conversion.compact); an epoch whose shards are 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -44,6 +45,13 @@ class GrowingData(Protocol):
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> TrainLoader:
         """A loader of the dataset as a checkpoint knows it. Raises DataError when what is there now is another."""
+
+
+def has_grown(data: GrowingData, fingerprint: str) -> bool:
+    """Whether a dataset that had that fingerprint has more training positions now; not if it is gone, or another."""
+    with suppress(OSError, DataError):
+        return data.positions(fingerprint, now=True) > data.positions(fingerprint)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

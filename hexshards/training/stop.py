@@ -48,7 +48,9 @@ class Stop:
 
     def due(self, cursor: Cursor, standing: Standing, record: Mapping[str, Any]) -> bool:
         """Whether there is no more to train, or a signal came; the same in all processes."""
-        if standing.exhausted(record, self.early) and not self._more_to_come():
+        exhausted = standing.exhausted(record, self.early)
+        # a metric may be each rank's own: all look where one would stop, and none waits for the others
+        if self._process_group.any(exhausted) and not self._more_to_come() and exhausted:
             self.because(standing.why(self.early))
         limits = self.plan.limits
         if limits.samples and self.plan.samples_over(cursor):

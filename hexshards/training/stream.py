@@ -6,14 +6,13 @@ The cursor moves when a batch is done, so between two batches it says where the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hexshards.errors import DataError
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.growing_data import GrowingData
+from hexshards.training.growing_data import GrowingData, has_grown
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.options import Grow
 from hexshards.training.protocols import BatchLike, CountsSkipped, TrainLoader
@@ -134,14 +133,11 @@ class BatchStream:
         self._open = None
 
     def more_to_come(self) -> bool:
-        """Whether the dataset has positions that the stream has not taken up yet; ranks agree."""
+        """Whether the dataset has training positions that the stream has not taken up yet; ranks agree."""
         if self._growing_data is None:
             return False
-        known, newest = self.loader.index.fingerprint, None
-        if self._process_group.rank == 0:
-            with suppress(OSError, DataError):  # what is gone, or another one, brings nothing
-                newest = self._growing_data.newest(known, larger=True)
-        return self._process_group.same(newest) not in (None, known)
+        looks = self._process_group.rank == 0  # so that all see the same
+        return self._process_group.any(looks and has_grown(self._growing_data, self.loader.index.fingerprint))
 
     def _grow(self, *, within: bool = False) -> None:
         """Reload a growing dataset as it is now, at the beginning of an epoch; tell how many samples it has more.

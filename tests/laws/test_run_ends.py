@@ -37,6 +37,7 @@ from hexshards.training import train_bucket
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RunFolder
+from hexshards.training.dry_run import rehearse
 from hexshards.training.early_stopping import EarlyStopping, Standing
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
@@ -601,7 +602,9 @@ def test_patience_that_ended_a_run_begins_anew_once_the_dataset_has_grown(growin
     assert [line["epoch"] for line in ended] == [1, 1, 1], "in the middle of an epoch"
     assert runs.train(patient).samples_seen == ended[-1]["samples_seen"]
     assert log_lines(tmp_path / "run") == ended
+    assert "has not improved" in rehearse(patient).over
     put(data, after)
+    assert rehearse(patient).over is None
     assert "has not improved for 2 mini-epochs" in runs.train(patient).stopped
     lines = log_lines(tmp_path / "run")[len(ended) :]
     known, larger = (read_index(each).fingerprint for each in (before, after))

@@ -48,6 +48,37 @@ def test_it_ends_at_the_limit_of_samples():
     assert stop.reason == "20 samples were the limit"
 
 
+class OneOfTwo:
+    """A process group of which the other process has waited long enough, or has not; what is asked is noted."""
+
+    def __init__(self, *, others):
+        self.others, self.asked = others, []
+
+    def any(self, flag):
+        self.asked.append(flag)
+        return flag or (self.others and len(self.asked) == 1)
+
+    def same(self, value):
+        return value
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_processes_whose_metrics_differ_look_for_more_data_together(own):
+    looked: list[bool] = []
+    standing = Standing(best=1.0, checkpoint="a.pt", waited=3 if own else 0)
+    group = OneOfTwo(others=not own)
+    stop = Stop(
+        plan(),
+        EarlyStopping(patience=3),
+        watch=Clock(),
+        process_group=group,
+        more_to_come=lambda: bool(looked.append(group.asked[-1])),
+    )
+    due(stop, standing=standing)
+    assert looked == [own]
+    assert (stop.reason or "").startswith("val.loss has not improved for 3") == own
+
+
 def test_it_ends_where_the_time_is_used_up():
     stop = stop_of(time_s=60.0)
     assert not due(stop)
