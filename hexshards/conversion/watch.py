@@ -19,7 +19,7 @@ from hexshards.conversion.inbox import Inbox, grown_from
 from hexshards.conversion.options import WORK, ConvertOptions
 from hexshards.conversion.report import ConversionProgress, Report, shards_of
 from hexshards.conversion.workdir import WATCHED, check_folder, rejects_name
-from hexshards.dataset.index import NAME, read_index
+from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import InputRejected, escaped
 from hexshards.storage.files import nearest_path
 from hexshards.storage.locks import locked
@@ -134,7 +134,7 @@ def watch(
     work = {"workers": workers, "memory": memory, "max_rejects": max_rejects, **options}
     with _alone(folder):
         watcher = _Watcher(Inbox(place), folder, work, once, tell, bars)
-        tell(WatchBegun(inbox=str(place), every_s=every_s, dataset=_positions(folder)))
+        tell(WatchBegun(inbox=str(place), every_s=every_s, dataset=_positions(_index(folder))))
         try:
             for _ in range(LOOKS - 1):
                 watcher.look()
@@ -165,15 +165,19 @@ def _folders(inbox: str | Path, dataset: str | Path) -> tuple[Path, Path]:
     return place, folder
 
 
-def _positions(dataset: Path) -> dict[str, int]:
-    splits = read_index(dataset).splits if (dataset / NAME).exists() else {}
-    return {name: split.positions for name, split in splits.items()}
+def _index(dataset: Path) -> Index | None:
+    return read_index(dataset) if (dataset / NAME).exists() else None
+
+
+def _positions(index: Index | None) -> dict[str, int]:
+    """Positions of each split."""
+    return {name: split.positions for name, split in index.splits.items()} if index else {}
 
 
 @contextmanager
 def _alone(dataset: Path) -> Iterator[None]:
     """Hold the dataset as the only one that watches for it."""
-    check_folder(dataset, read_index(dataset) if (dataset / NAME).exists() else None)
+    check_folder(dataset, _index(dataset))
     dataset.mkdir(parents=True, exist_ok=True)
     taken = f"{dataset}: another `hexshards watch` adds to this dataset. Wait for it, or end it"
     with locked(dataset / WATCHED, taken=taken, passing=True):
@@ -217,7 +221,7 @@ class _Watcher:
 
     def _add(self, group: Sequence[Path]) -> list[Sequence[Path]]:
         """Add some files; where that is refused, the groups in which to try again, the last first."""
-        base = read_index(self.dataset) if (self.dataset / NAME).exists() else None
+        base = _index(self.dataset)
         try:
             with self.bars() as progress:
                 report = convert(group, out=self.dataset, append=base is not None, progress=progress, **self.work)
@@ -251,7 +255,7 @@ class _Watcher:
                 positions=report.positions,
                 rejected=sum(report.rejects.values()),
                 waiting=len(self.inbox.left()),
-                dataset={name: split.positions for name, split in report.index.splits.items()},
+                dataset=_positions(report.index),
                 shards=len(shards_of(report.index)),
                 fingerprint=report.index.fingerprint,
                 notes=report.notes,
@@ -272,10 +276,8 @@ class _Watcher:
 
     def _without_grown(self, files: Sequence[Path]) -> list[Path]:
         """The files without those whose games would be added twice: they went on after they were taken."""
-        if not (self.dataset / NAME).exists():
-            return list(files)
-        index = read_index(self.dataset)
-        if index.options.get("dedupe") == "games":
+        index = _index(self.dataset)
+        if index is None or index.options.get("dedupe") == "games":
             return list(files)
         fresh = list[Path]()
         for path in files:
