@@ -21,6 +21,22 @@ _NUMBERS = types.Array(types.int64, 1, "C")
 _WORDS = types.Array(types.uint64, 1, "C")
 
 
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def kind_at(address, at, end, order, lengths, firsts, offsets, own, same):  # type: ignore[no-untyped-def]
+    """The first kind, in this order, that the bytes at a place are of; -1 where they are of none."""
+    for candidate in order:
+        if at + lengths[candidate] > end:
+            continue
+        differs = np.uint64(0)
+        for word in range(firsts[candidate], firsts[candidate + 1]):
+            differs = (unaligned_word(address + at + offsets[word]) ^ own[word]) & same[word]
+            if differs != 0:
+                break
+        if differs == 0:
+            return candidate
+    return -1
+
+
 @njit(
     types.int64(types.int64, types.int64, types.int64, *[_NUMBERS] * 4, *[_WORDS] * 2, *[_NUMBERS] * 2),
     nogil=True,
@@ -29,18 +45,7 @@ _WORDS = types.Array(types.uint64, 1, "C")
 def walk(address, at, end, order, lengths, firsts, offsets, own, same, starts, kinds):  # type: ignore[no-untyped-def]
     """Fill ``starts`` and ``kinds`` with the dicts that lie one after another from ``at`` on; how many."""
     for number in range(len(starts)):
-        kind = -1
-        for candidate in order:
-            if at + lengths[candidate] > end:
-                continue
-            differs = np.uint64(0)
-            for word in range(firsts[candidate], firsts[candidate + 1]):
-                differs = (unaligned_word(address + at + offsets[word]) ^ own[word]) & same[word]
-                if differs != 0:
-                    break
-            if differs == 0:
-                kind = candidate
-                break
+        kind = kind_at(address, at, end, order, lengths, firsts, offsets, own, same)
         if kind < 0:
             return number
         starts[number] = at

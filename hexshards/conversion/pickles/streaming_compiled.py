@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from hexshards.conversion.pickles.lookahead_compiled import WORD_BYTES, words_of
+from hexshards.conversion.pickles.lookahead_compiled import WORD_BYTES, kind_at, words_of
 from hexshards.conversion.pickles.machine import Array
 from hexshards.conversion.pickles.scanner import means_the_same
 from hexshards.conversion.pickles.templates import GETS, Bytes, Numbers, Path, Slot, Template
@@ -78,18 +78,7 @@ def _take(address, at, end, memos, order, tables, masks, known, cells, placed, l
     own, same, leaf_masks, fixed_masks = masks
     starts, kinds, bases = placed
     for number in range(len(starts)):
-        kind = -1
-        for candidate in order:
-            if at + lengths[candidate] > end:
-                continue
-            differs = np.uint64(0)
-            for word in range(first_words[candidate], first_words[candidate + 1]):
-                differs = (unaligned_word(address + at + words[word]) ^ own[word]) & same[word]
-                if differs != 0:
-                    break
-            if differs == 0:
-                kind = candidate
-                break
+        kind = kind_at(address, at, end, order, lengths, first_words, words, own, same)
         if kind < 0:
             return number, ENDED, 0, 0
         place = address + at
