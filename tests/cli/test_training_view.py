@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,19 +66,33 @@ def test_a_terminal_shows_mini_epoch_epoch_and_run_and_what_they_bring(tmp_path,
     assert re.search(r"best \d\.\d{4}", shown)
 
 
+class Terminal(io.StringIO):
+    """A terminal that shows what is written to it, by whichever thread: bars are drawn anew by one of their own."""
+
+    def __init__(self, columns):
+        super().__init__()
+        self._screen, self._lock = pyte.Screen(columns, 100), threading.Lock()
+        self._stream = pyte.Stream(self._screen)
+
+    def write(self, text):
+        with self._lock:
+            self._stream.feed(text.replace("\n", "\r\n"))
+        return len(text)
+
+    def lines(self):
+        with self._lock:
+            return [line.rstrip() for line in self._screen.display]
+
+
 @pytest.mark.parametrize("columns", [80, 120, 200])
 def test_no_number_is_cut_and_no_time_left_is_nothing_while_work_is_left(tmp_path, monkeypatch, columns):
-    sent, screen = io.StringIO(), pyte.Screen(columns, 100)
-    monkeypatch.setattr(display, "err", Console(file=sent, force_terminal=True, width=columns, highlight=False))
-    stream, seen = pyte.Stream(screen), set[str]()
+    terminal, seen = Terminal(columns), set[str]()
+    monkeypatch.setattr(display, "err", Console(file=terminal, force_terminal=True, width=columns, highlight=False))
     with TrainingView() as view:
 
         def look(event: Event, /) -> None:
             view._shown.refresh()
-            stream.feed(sent.getvalue().replace("\n", "\r\n"))
-            sent.seek(0)
-            sent.truncate()
-            seen.update(line.rstrip() for line in screen.display)
+            seen.update(terminal.lines())
 
         train(tmp_path, val_loader=Validation().batches, hooks=[view, look])
     bars = [line for line in seen if "\u2501" in line]
