@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL_S = 60.0
 """Where nothing moves, a line of progress comes so often, beside those of the mini-epochs."""
 
+WORSE = 2.0
+"""By how much the value loss of validation must have gone away further from training's to be warned of again."""
+
 
 class TrainingView:
     """Shows a run while entered: on stderr what begins, moves and is unusual, on stdout a line per mini-epoch.
@@ -49,7 +53,7 @@ class TrainingView:
     def __init__(self, *, begins: Callable[[RunStarted], list[str]] | None = None, mini_epochs: bool = True) -> None:
         self._begins, self._mini_epochs = begins or start_lines, mini_epochs
         self._bars, self._tasks = display.bar(), dict[str, TaskID]()
-        self._told_s = time.monotonic()
+        self._told_s, self._warned_gap = time.monotonic(), 0.0
 
     def __enter__(self) -> Self:
         self._shown = self._bars.__enter__()
@@ -68,6 +72,7 @@ class TrainingView:
             case RunStarted():
                 for line in self._begins(event):
                     display.notice(line)
+                self._warned_gap = 0.0
                 self._begun_s, self._begun_samples = time.monotonic(), event.samples_seen
             case Progressed(progress=now) if not self._shown.disable:
                 self._move(now)
@@ -107,8 +112,15 @@ class TrainingView:
         self._told_s = time.monotonic()
         if self._mini_epochs:
             display.progress(mini_epoch_line(record))
-        if warning := record.get("diagnosis", {}).get("warning"):
-            display.warn(f"warning: {escaped(warning)}")
+        self._warn(record.get("diagnosis", {}))
+
+    def _warn(self, diagnosis: Mapping[str, Any]) -> None:
+        """Say a warning that each record has from now on: once, and again where it has become clearly worse."""
+        warning, gap = diagnosis.get("warning"), diagnosis.get("value_gap")
+        gap = math.inf if gap is None else gap
+        if warning and gap > WORSE * self._warned_gap:
+            self._warned_gap = gap
+            display.warn(f"warning: {escaped(warning)}; said again where the difference is {WORSE:.0f} times as large")
 
     def _move(self, now: TrainingProgress) -> None:
         per_s = (now.samples_seen - self._begun_samples) / max(time.monotonic() - self._begun_s, 1e-9)

@@ -23,7 +23,7 @@ from hexshards.cli.training_view import TrainingView
 from hexshards.training.dry_run import rehearse
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.trainer import Trainer
-from hexshards.training.tracking.hooks import Event, MiniEpochBegun, Waiting
+from hexshards.training.tracking.hooks import Event, MiniEpochBegun, Saved, Waiting
 from hexshards.training.tracking.tensorboard_log import numbers
 from hexshards.training.train_bucket import Level
 
@@ -169,6 +169,26 @@ def test_a_terminal_shows_how_many_of_the_positions_came_that_a_run_waits_for(te
         time.sleep(0.5)  # what moves is drawn ten times a second
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert re.search(r"waiting for positions .* 5/12", shown)
+
+
+def warned_of(gaps, capsys, view):
+    """What is warned of after each mini-epoch; a gap of None: its record has no warning."""
+    told = []
+    for gap in gaps:
+        diagnosis = {} if gap is None else {"value_gap": gap, "warning": f"a gap of {gap}"}
+        record = {"epoch": 1, "mini_epoch": 1, "samples_seen": 9, "train": {}, "val": {}}
+        record |= {"samples_per_s": 1.0, "waiting": 0.0, "diagnosis": diagnosis}
+        view(Saved(run=SimpleNamespace(rank=0), checkpoint=Path("c.pt"), record=record))
+        told += re.findall(r"warning: a gap of ([\d.]+)", capsys.readouterr().err)
+    return [float(gap) for gap in told]
+
+
+def test_that_games_look_learned_by_heart_is_said_once_and_again_where_the_gap_has_doubled(tmp_path, capsys):
+    with TrainingView() as view:
+        assert warned_of([None, 0.2, 0.3, None, 0.2, 0.4, 0.41, 0.7, 0.9], capsys, view) == [0.2, 0.41, 0.9]
+        train(tmp_path, hooks=[view])  # each start says it once
+        capsys.readouterr()
+        assert warned_of([0.2, 0.2], capsys, view) == [0.2]
 
 
 def test_a_slow_run_without_a_terminal_says_now_and_then_how_far_it_is(tmp_path, capsys, monkeypatch):
