@@ -197,7 +197,7 @@ class Loader:
             )
         self._compiled = compiled() if self.device.type == "cpu" and not resident else None
         self._store: Resident | None = None
-        self.skipped = Skipped()
+        self.skipped, self._damage = Skipped(), set[str]()
         self._at = _Pass(0)
 
     @property
@@ -399,8 +399,10 @@ class Loader:
         return cast("Stream[Batch]", made)
 
     def _count(self, window: Mixed) -> None:
-        for error in window.damage:
-            log.warning("skipped a damaged block: %s", escaped(error))
+        for told in map(escaped, window.damage):
+            if told not in self._damage:  # each epoch meets it again, and each validation
+                self._damage.add(told)
+                log.warning("skipped a damaged block: %s", told)
         before = self.skipped
         self.skipped = Skipped(before.blocks + len(window.damage), before.positions + int(window.lost))
 

@@ -67,6 +67,9 @@ def test_skipping_replaces_the_rows_of_a_damaged_block_and_nothing_else(data, co
     assert (loader.skipped.blocks, loader.skipped.positions) == (1, BLOCK)
     assert "skipped a damaged block" in caplog.text
     assert "train-000003.tar, block 000004: checksum is" in caplog.text
+    for _ in loader:  # the next epoch meets it again
+        pass
+    assert (loader.skipped.blocks, caplog.text.count("skipped a damaged block")) == (2, 1)
 
 
 def test_a_sound_dataset_gives_the_same_with_skipping(data):
