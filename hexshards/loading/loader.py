@@ -399,10 +399,10 @@ class Loader:
         return cast("Stream[Batch]", made)
 
     def _count(self, window: Mixed) -> None:
-        for told in map(escaped, window.damage):
-            if told not in self._damage:  # each epoch meets it again, and each validation
-                self._damage.add(told)
-                log.warning("skipped a damaged block: %s", told)
+        for error in window.damage:
+            if str(error) not in self._damage:  # each epoch meets it again, and each validation
+                self._damage.add(str(error))
+                log.warning("skipped a damaged block: %s", escaped(error))
         before = self.skipped
         self.skipped = Skipped(before.blocks + len(window.damage), before.positions + int(window.lost))
 
