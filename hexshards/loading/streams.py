@@ -137,8 +137,8 @@ def check_streams(spec: LoaderSpec, *, positions: int, samples: int, world_size:
         )
     if batch % streams:
         raise ValueError(
-            f"streams is {streams}, and a global batch of {batch:,} has no equal share of each. Choose a batch_size of "
-            f"which {counted(world_size, 'rank')} together have a multiple of {streams}"
+            f"streams is {streams}, and a global batch of {batch:,} has no equal share of each. Choose a batch_size "
+            f"that is a multiple of {streams // world_size}, such as {_nearest(spec.batch_size, streams // world_size)}"
         )
     if spec.mix_schedule:
         raise ValueError(
@@ -152,3 +152,9 @@ def check_streams(spec: LoaderSpec, *, positions: int, samples: int, world_size:
             f"{escaped(where)}: the last batch of an epoch would hold {counted(last, 'sample')} for {streams} streams. "
             "Turn drop_last on, or choose another batch_size"
         )
+
+
+def _nearest(number: int, step: int) -> str:
+    """The multiples of a step next to a number, in words."""
+    low = number // step * step
+    return f"{low} or {low + step}" if low else f"{step}"

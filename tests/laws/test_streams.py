@@ -293,8 +293,18 @@ REFUSED = [
     ({"streams": 4, "world_size": 3}, "streams is 4, which 3 ranks cannot share evenly. Choose a multiple of 3"),
     (
         {"streams": 8, "batch_size": 13, "world_size": 2},
-        "streams is 8, and a global batch of 26 has no equal share of each. Choose a batch_size of which 2 ranks "
-        "together have a multiple of 8",
+        "streams is 8, and a global batch of 26 has no equal share of each. Choose a batch_size that is a multiple of "
+        "4, such as 12 or 16",
+    ),
+    (
+        {"streams": 3, "batch_size": 256},
+        "streams is 3, and a global batch of 256 has no equal share of each. Choose a batch_size that is a multiple of "
+        "3, such as 255 or 258",
+    ),
+    (
+        {"streams": 8, "batch_size": 5},
+        "streams is 8, and a global batch of 5 has no equal share of each. Choose a batch_size that is a multiple of "
+        "8, such as 8",
     ),
     ({"streams": 8, "batch_size": 8, "positions": 5}, "has 5 positions for 8 streams. Choose fewer"),
     (
