@@ -136,9 +136,12 @@ def check_streams(spec: LoaderSpec, *, positions: int, samples: int, world_size:
             f"streams is {streams}, which {world_size} ranks cannot share evenly. Choose a multiple of {world_size}"
         )
     if batch % streams:
+        step = streams // world_size
+        low = spec.batch_size // step * step
+        fitting = f"{low:d} or {low + step:d}" if low else f"{step:d}"
         raise ValueError(
             f"streams is {streams}, and a global batch of {batch:,} has no equal share of each. Choose a batch_size "
-            f"that is a multiple of {streams // world_size}, such as {_nearest(spec.batch_size, streams // world_size)}"
+            f"that is a multiple of {step:d}, such as {fitting}"
         )
     if spec.mix_schedule:
         raise ValueError(
@@ -152,9 +155,3 @@ def check_streams(spec: LoaderSpec, *, positions: int, samples: int, world_size:
             f"{escaped(where)}: the last batch of an epoch would hold {counted(last, 'sample')} for {streams} streams. "
             "Turn drop_last on, or choose another batch_size"
         )
-
-
-def _nearest(number: int, step: int) -> str:
-    """The multiples of a step next to a number, in words."""
-    low = number // step * step
-    return f"{low} or {low + step}" if low else f"{step}"
