@@ -61,19 +61,29 @@ def tell(event: WatchEvent) -> None:
 
 def compaction_text(done: Compaction, *, dry_run: bool) -> str:
     """What was merged, or would be."""
-    verb = "would merge" if dry_run else "merged"
+    merge, become = ("would merge", "would become") if dry_run else ("merged", "became")
     lines = [
-        f"{name:<6} {counted(before, 'shard')}, {done.shards_after[name]:,} afterwards"
-        for name, before in done.shards_before.items()
+        f"{name:<6} {counted(before, 'shard')}" + (f" {become} {after:,}" if after < before else _unmerged(before))
+        for name, before, after in _both(done.shards_before, done.shards_after)
     ]
-    if not done.positions:
-        lines.append("nothing to merge: no two neighbouring shards fit one")
-    else:
-        size = show_bytes(done.written_bytes)
-        lines.append(f"{verb} {counted(done.positions, 'position')} of {size}")
+    lines += [
+        f"{name:<6} {counted(before, 'shard', verb='stays as it is/stay as they are')}"
+        + (f"; --held-out would make them {after:,}" if after < before else "")
+        for name, before, after in _both(done.left_before, done.left_after)
+    ]
+    if done.positions:
+        lines.append(f"{merge} {counted(done.positions, 'position')} of {show_bytes(done.written_bytes)}")
     if done.kept_bytes:
         lines.append(f"{show_bytes(done.kept_bytes)} of old shards stay for epochs that began before (--keep)")
     return "\n".join([*lines, f"dataset {escaped(done.dataset)}"])
+
+
+def _unmerged(shards: int) -> str:
+    return ": nothing to merge" if shards == 1 else ": nothing to merge, for no two neighbours fit one"
+
+
+def _both(before: dict[str, int], after: dict[str, int]) -> list[tuple[str, int, int]]:
+    return [(name, count, after[name]) for name, count in before.items()]
 
 
 def _begun(event: WatchBegun) -> str:

@@ -43,6 +43,10 @@ class Compaction:
     dataset: str
     shards_before: dict[str, int]
     shards_after: dict[str, int]
+    left_before: dict[str, int]
+    """Shards of the splits that were left as they are."""
+    left_after: dict[str, int]
+    """How many these would be, were they merged too."""
     positions: int
     """Positions of the shards that were merged."""
     written_bytes: int
@@ -97,7 +101,8 @@ def compact(
             index = _carried_out(folder, index, plan, progress or (lambda done, total: None))
             forget(folder, keep=keep)
             clear(scratch)
-    return _told(folder, index, plan)
+    left = groups_of(index, spec.shard_positions, [name for name in index.splits if name not in plan])
+    return _told(folder, index, plan, left)
 
 
 def has_small_shards(index: Index, split: str) -> bool:
@@ -220,15 +225,25 @@ def _merged_positions(plan: dict[str, list[Group]]) -> int:
     return sum(shard.positions for group in _merging(plan) for shard in group.shards)
 
 
-def _told(folder: Path, index: Index, plan: dict[str, list[Group]]) -> Compaction:
+def _told(folder: Path, index: Index, plan: dict[str, list[Group]], left: dict[str, list[Group]]) -> Compaction:
     names = listed(index)
     old = kept_shards(folder) - names
     return Compaction(
         dataset=str(folder),
-        shards_before={name: sum(len(group.shards) for group in groups) for name, groups in plan.items()},
-        shards_after={name: len(groups) for name, groups in plan.items()},
+        shards_before=_before(plan),
+        shards_after=_after(plan),
+        left_before=_before(left),
+        left_after=_after(left),
         positions=_merged_positions(plan),
         written_bytes=sum(shard.size_bytes for group in _merging(plan) for shard in group.shards),
         kept_bytes=sum((folder / name).stat().st_size for name in old if (folder / name).exists()),
         fingerprint=index.fingerprint,
     )
+
+
+def _before(plan: dict[str, list[Group]]) -> dict[str, int]:
+    return {name: sum(len(group.shards) for group in groups) for name, groups in plan.items()}
+
+
+def _after(plan: dict[str, list[Group]]) -> dict[str, int]:
+    return {name: len(groups) for name, groups in plan.items()}

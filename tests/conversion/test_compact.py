@@ -205,6 +205,21 @@ def test_held_out_splits_are_merged_when_asked(data):
     assert verify(data).problems == ()
 
 
+def test_what_it_says_is_done_or_would_be_and_names_the_splits_that_it_left(data):
+    shards = {name: len(split.shards) for name, split in read_index(data).splits.items()}
+    assert shards["val"] > 1
+    after = compact(data, held_out=True, dry_run=True).shards_after
+    dry, done, again, held_out = (
+        call("compact", data, *given).stdout.splitlines() for given in (["--dry-run"], [], [], ["--held-out"])
+    )
+    left = f"val    {shards['val']} shards stay as they are; --held-out would make them {after['val']}"
+    assert dry[:2] == [f"train  {shards['train']} shards would become {after['train']}", left]
+    assert done[:2] == [f"train  {shards['train']} shards became {after['train']}", left]
+    assert dry[2].replace("would merge", "merged") == done[2]
+    assert again[:2] == [f"train  {after['train']} shards: nothing to merge, for no two neighbours fit one", left]
+    assert held_out[1] == f"val    {shards['val']} shards became {after['val']}"
+
+
 def test_merged_and_soft_positions_and_optional_columns_come_through(tmp_path):
     for number, source in enumerate(processed(tmp_path / "made", games=6, games_per_file=2)):
         options = {**CUT, "val_fraction": 0, "shard_positions": 960, "dedupe": "symmetric"}
