@@ -216,6 +216,15 @@ class Loader:
         return self.epochs.positions
 
     @property
+    def ages(self) -> range | None:
+        """Which positions epochs draw from, of those that filters leave, by age; None for a mix, or what is no range.
+
+        Additions never change the number of a position that was there, nor does merging: see EpochSelection.
+        """
+        selection, *others = self.epochs.selections
+        return None if others else selection.ages
+
+    @property
     def shards(self) -> int:
         """Shards that positions are drawn from, over all datasets."""
         return sum(

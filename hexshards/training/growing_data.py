@@ -21,6 +21,7 @@ from hexshards.storage.files import Home, write_whole
 from hexshards.storage.remote import home_of
 from hexshards.training.checkpointing.run_folder import STATES
 from hexshards.training.protocols import TrainLoader
+from hexshards.units import counted
 
 _GONE = "is gone, and the dataset as it was when this epoch began needs it: `hexshards compact` merged it since"
 _RETRY = (
@@ -45,6 +46,40 @@ class GrowingData(Protocol):
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> TrainLoader:
         """A loader of the dataset as a checkpoint knows it. Raises DataError when what is there now is another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """What an epoch draws from that begins on another state of the dataset than the one before it; for a person."""
+
+    epoch: int
+    more: int
+    """Samples that it has more; negative: fewer."""
+    before: range | None = None
+    """Positions that the epoch before drew from, by age (hexshards.loading.loader.Loader.ages), where that is known."""
+    now: range | None = None
+
+    @classmethod
+    def between(cls, before: TrainLoader, now: TrainLoader, *, epoch: int) -> Growth:
+        """From one loader to the next."""
+        ages = [each.ages if isinstance(each, Loader) else None for each in (before, now)]
+        return cls(epoch=epoch, more=now.samples - before.samples, before=ages[0], now=ages[1])
+
+    def __str__(self) -> str:
+        if self.before is None or self.now is None:
+            return self._counted("which may be of other positions")
+        kept = len(range(max(self.before.start, self.now.start), min(self.before.stop, self.now.stop)))
+        new, gone = len(self.now) - kept, len(self.before) - kept
+        if not gone:
+            return self._counted("in another order" if not new else "some of other positions")
+        drawn = f"epoch {self.epoch} draws from {counted(len(self.now), 'position')}"
+        return f"the window has moved: {drawn}, {new:,} new and {kept:,} as before; {gone:,} of those before left it"
+
+    def _counted(self, others: str) -> str:
+        if self.more > 0:
+            return f"the dataset has grown: epoch {self.epoch} has {counted(self.more, 'sample')} more"
+        told = f"{counted(-self.more, 'sample')} fewer" if self.more else f"as many samples, {others}"
+        return f"the dataset has other shards: epoch {self.epoch} has {told}"
 
 
 def has_grown(data: GrowingData, fingerprint: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from hexshards.errors import DataError
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.distributed import ProcessGroup
-from hexshards.training.growing_data import GrowingData, has_grown
+from hexshards.training.growing_data import GrowingData, Growth, has_grown
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.options import Grow
 from hexshards.training.protocols import BatchLike, CountsSkipped, TrainLoader
@@ -34,7 +34,7 @@ class BatchStream:
         process_group: ProcessGroup,
         growing_data: GrowingData | None = None,
         grow: Grow = "epoch",
-        on_growth: Callable[[int, int], None],
+        on_growth: Callable[[Growth], None],
         samples_per_position: float | None = None,
         on_wait: Callable[[Level], None] = lambda level: None,
     ) -> None:
@@ -140,7 +140,7 @@ class BatchStream:
         return self._process_group.any(looks and has_grown(self._growing_data, self.loader.index.fingerprint))
 
     def _grow(self, *, within: bool = False) -> None:
-        """Reload a growing dataset as it is now, at the beginning of an epoch; tell how many samples it has more.
+        """Reload a growing dataset as it is now, at the beginning of an epoch; tell what became of it.
 
         within: where it is larger, the epoch at work ends here, unless it is the last.
         """
@@ -156,7 +156,7 @@ class BatchStream:
             self.cursor = self.cursor.after_epoch(crossing=self.plan.cross_epochs)
             self._open = self._resumed_from = None
         self.loader = self._growing_data.grown(newest, before, later=int(within))
-        self._on_growth(self.loader.samples - before.samples, self.cursor.epoch)
+        self._on_growth(Growth.between(before, self.loader, epoch=self.cursor.epoch))
 
     def _close_epoch(self) -> None:
         if self._next() is not None:  # where there is none, the loader moves on to its next epoch

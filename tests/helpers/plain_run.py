@@ -90,7 +90,7 @@ def plan(
 
 
 def stream_of(loader: Any, path: MiniEpochPlan | None = None, **more: Any) -> BatchStream:
-    parts = {"watch": Stopwatch(), "process_group": ProcessGroup(), "on_growth": lambda more, epoch: None, **more}
+    parts = {"watch": Stopwatch(), "process_group": ProcessGroup(), "on_growth": lambda growth: None, **more}
     return BatchStream(loader, path or plan(), **parts)
 
 

@@ -523,7 +523,7 @@ def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_r
 
     go = goes(tmp_path, small, at=(1, 2), change=lambda data: compact(data), epochs=2)
 
-    assert go("whole").notices == ("the dataset has other shards: epoch 2 has as many samples in another order",)
+    assert go("whole").notices == ("the dataset has other shards: epoch 2 has as many samples, in another order",)
     assert go("run", stop_at=2).stopped == "here"
     go("run")
     assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
@@ -545,7 +545,7 @@ def test_a_window_moves_to_what_was_added_at_the_next_epoch_and_a_stopped_run_go
     sizes = [loader(data, window="300", per_game=9).samples for data in (before, after)]
     whole = go("whole")
     assert whole.samples_seen == sum(sizes)
-    assert "epoch 2 has " in whole.notices[0]
+    assert whole.notices[0].startswith("the window has moved: epoch 2 draws from 300 positions, ")
     go("stopped", stop_at=2)
     go("stopped")
     assert log_lines(tmp_path / "stopped") == log_lines(tmp_path / "whole")

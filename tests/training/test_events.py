@@ -8,6 +8,7 @@ from helpers.plain_run import PlainLoader, PlainTrainer, checkpoints_of, plan, s
 from hexshards.training.checkpointing.checkpoints import RunState
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import EarlyStopping
+from hexshards.training.growing_data import Growth
 from hexshards.training.mini_epochs import Cursor
 from hexshards.training.stop import Stop
 from hexshards.training.tracking.events import Events, record_of
@@ -127,7 +128,7 @@ def test_the_outcome_counts_whole_mini_epochs_and_keeps_the_notices(tmp_path, to
     stop = stop_of()
     events.saved(tmp_path / "partial.pt", {})
     events.saved(tmp_path / "whole.pt", {"epoch": 2})
-    events.grown(1, 2)
+    events.grown(Growth(epoch=2, more=1))
     stop.because("a hook asked")
     outcome = events.ended(STATE, stop, checkpoints)
     assert (outcome.epochs, outcome.mini_epochs, outcome.samples_seen) == (1, 1, 40)

@@ -7,6 +7,7 @@ import pytest
 from helpers.plain_run import PlainLoader, plan, stream_of
 
 from hexshards.errors import DataError
+from hexshards.training.growing_data import Growth
 from hexshards.training.mini_epochs import Cursor
 
 
@@ -85,9 +86,9 @@ def test_a_dataset_that_grew_is_gone_on_with_where_an_epoch_begins_and_told():
     small, large, told = PlainLoader(8), PlainLoader(12, fingerprint="grown"), []
     large.epoch = 1
     grown = SimpleNamespace(newest=lambda *_, **__: "grown", grown=lambda *_, **__: large)
-    stream = stream_of(small, plan(), growing_data=grown, on_growth=lambda *what: told.append(what))
+    stream = stream_of(small, plan(), growing_data=grown, on_growth=told.append)
     assert whole_run(stream, 2) == [[(0, 0), (0, 1)], [(1, 0), (1, 1)]]
-    assert (stream.loader, told) == (large, [(4, 2)])
+    assert (stream.loader, told) == (large, [Growth(epoch=2, more=4)])
 
 
 def test_an_epoch_ends_where_a_mini_epoch_finds_the_dataset_larger_unless_it_is_the_last():
@@ -95,11 +96,14 @@ def test_an_epoch_ends_where_a_mini_epoch_finds_the_dataset_larger_unless_it_is_
         small, large, told = PlainLoader(12), PlainLoader(12, fingerprint="grown"), []
         large.epoch, newest = 1, iter(looks)
         data = SimpleNamespace(newest=lambda known, **_: next(newest) or known, grown=lambda *_, **__: large)
-        grows = {"growing_data": data, "grow": "mini-epoch", "on_growth": lambda *what: told.append(what)}
+        grows = {"growing_data": data, "grow": "mini-epoch", "on_growth": told.append}
         return whole_run(stream_of(small, plan(epochs=epochs, samples=4), **grows), mini_epochs), told
 
     # an epoch has three mini-epochs; the second look finds more
-    assert run_of(2, [None, "grown"], 5) == ([[(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)], [(1, 2)]], [(0, 2)])
+    assert run_of(2, [None, "grown"], 5) == (
+        [[(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)], [(1, 2)]],
+        [Growth(epoch=2, more=0)],
+    )
     assert run_of(1, [], 3) == ([[(0, 0)], [(0, 1)], [(0, 2)]], [])
 
 

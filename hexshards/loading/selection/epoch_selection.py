@@ -55,7 +55,7 @@ class EpochSelection(Selection):
             sources=spec.sources,
             shards=spec.shards,
         )
-        self._limit = None if plain else self.window.keep or limit
+        self._limit, self._limited = (None if plain else self.window.keep or limit), limit is not None
         self._newest = self._cut(self.window.size(self.kept))
         if self._newest:
             self.block_rows = self._newest.rows
@@ -74,6 +74,18 @@ class EpochSelection(Selection):
     def chosen(self) -> bool:
         """Whether anything but a number of positions chooses."""
         return super().chosen or bool(self._newest or self._ranks or self.window.keep)
+
+    @property
+    def ages(self) -> range | None:
+        """Which positions an epoch draws from, of those that filters leave, numbered from the oldest on.
+
+        None where these are no such range: shards are left out, time is a column, or the same share is always taken.
+        """
+        by_column = self._newest is not None and self._newest.oldest is not None
+        always_the_same = self._limited and not self.window.keep
+        if by_column or always_the_same or self._named_shards:
+            return None
+        return range(self.kept - self.in_window, self.kept)
 
     @property
     def positions(self) -> int:

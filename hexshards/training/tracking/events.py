@@ -12,6 +12,7 @@ from typing import Any
 from hexshards.errors import escaped
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.distributed import ProcessGroup
+from hexshards.training.growing_data import Growth
 from hexshards.training.stop import Stop
 from hexshards.training.stream import BatchStream
 from hexshards.training.tracking.hooks import (
@@ -32,7 +33,6 @@ from hexshards.training.tracking.hooks import (
 from hexshards.training.tracking.records import MiniEpochReport, Outcome, TrainingProgress
 from hexshards.training.tracking.stopwatch import Stopwatch
 from hexshards.training.train_bucket import Level
-from hexshards.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +74,9 @@ class Events:
         self._notices.append(text)
         self._hooks.tell(Noticed(run=self._run, text=text))
 
-    def grown(self, more: int, epoch: int) -> None:
+    def grown(self, growth: Growth) -> None:
         """The dataset is not that of the epoch before: files were added, or shards merged."""
-        if more > 0:
-            self.notice(f"the dataset has grown: epoch {epoch} has {counted(more, 'sample')} more")
-        else:
-            told = f"{counted(-more, 'sample')} fewer" if more else "as many samples in another order"
-            self.notice(f"the dataset has other shards: epoch {epoch} has {told}")
+        self.notice(str(growth))
 
     def waiting(self, level: Level) -> None:
         """The next mini-epoch waits for positions to be added."""
