@@ -164,3 +164,15 @@ def test_an_option_that_is_recorded_only_where_it_is_given_is_told_with_its_defa
         with pytest.raises(DataError, match=f"was made with other options: {told}"):
             check_fits(state, dataset="abc", options=now, where=Path("a.pt"))
         check_fits(state, dataset="abc", options=saved_with, where=Path("a.pt"))
+
+
+def test_an_option_that_is_written_in_another_way_is_the_same_option():
+    def check(saved, given):
+        state = {"format": FORMAT, "dataset": "abc", "options": saved}
+        check_fits(state, dataset="abc", options=given, where=Path("a.pt"))
+
+    check({"window": "8k", "where": "ply=3..,tier=1"}, {"window": "8000", "where": "tier=1, ply=3.."})
+    check({"window": "of another release"}, {"window": "of another release"})
+    for other in ("9k", "8k by=generation", "of another release"):
+        with pytest.raises(DataError, match=f"was made with other options: window was 8k, is {other}"):
+            check({"window": "8k"}, {"window": other})

@@ -15,14 +15,16 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from hexshards.dataset.filters import Filter
 from hexshards.errors import DataError, Misused, escaped, printable, without_secrets
+from hexshards.loading.selection.replay_window import ReplayWindow
 from hexshards.loading.workers import tells_of_death
 from hexshards.options import as_recorded, may_change, unrecorded_defaults
 from hexshards.storage.files import Stamp, inflating, open_regular, stamp_of, write_whole
@@ -289,8 +291,19 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
     return [
         f"{printable(name)} was {printable(saved.get(name))}, is {printable(given.get(name))}"
         for name in names
-        if saved.get(name) != given.get(name)
+        if _meant(name, saved.get(name)) != _meant(name, given.get(name))
     ]
+
+
+_MEANT: dict[str, Callable[[str], object]] = {"where": Filter.parse, "window": ReplayWindow.parse}
+"""Options that can be written in several ways."""
+
+
+def _meant(name: str, value: Any) -> Any:
+    """What an option says, however it is written."""
+    with suppress(ValueError):  # another release may have known more of it
+        return _MEANT[name](value) if name in _MEANT and isinstance(value, str) else value
+    return value
 
 
 def _refused(problem: str, path: Path) -> DataError:
