@@ -56,6 +56,14 @@ def show_bytes(count: float) -> str:
     return f"{count / _BINARY[unit]:.4g} {unit}" if unit != "B" else f"{count:.0f} B"
 
 
+def show_count(count: int) -> str:
+    """A count as a person types it: 8k, 1.25M, 8192. parse_count reads it to the same number."""
+    for unit, factor in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= factor and count * 100 % factor == 0:
+            return f"{count // factor}.{count * 100 // factor % 100:02}".rstrip("0").rstrip(".") + unit
+    return str(count)
+
+
 def duration_s(text: str) -> float:
     """Seconds of a time like 90s, 30m, 12h, 2d or 11h30m. Raises ValueError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)

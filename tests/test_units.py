@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hexshards.units import parse_bytes, parse_count
+from hexshards.units import parse_bytes, parse_count, show_count
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,12 @@ def test_a_size_is_what_a_person_means(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="must be a size like 512MiB or 1GiB"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (999, "999"), (8000, "8k"), (8192, "8192"), (8010, "8.01k"), (1_250_000, "1.25M"), (10**15, "1000000G")],
+)
+def test_a_count_is_shown_as_a_person_types_it_and_read_back(count, text):
+    assert show_count(count) == text
+    assert parse_count(text) == count

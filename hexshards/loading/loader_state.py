@@ -6,6 +6,7 @@ Whatever a state claims is compared with it before anything is counted or sought
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.loading.epoch_plan import CHOICES, State
+from hexshards.loading.selection.replay_window import ReplayWindow
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Text = Annotated[str, Meta(max_length=100_000)]
@@ -113,6 +115,9 @@ def _kind(value: object) -> str:
 
 def _shown(name: str, state: State) -> str:
     value = state.get(name, "not given")
+    if name == "window":
+        with suppress(ValueError):  # a state may hold anything
+            value = ReplayWindow.parse(str(value)).shown
     # Python does not write down a number of more than 4,300 digits
     long = isinstance(value, int) and value.bit_length() > _SHOWN
     return "a number without end" if long else printable(without_secrets(str(value)), width=_SHOWN)

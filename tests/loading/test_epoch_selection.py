@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_by_generation_a_window_is_cut_in_its_oldest_generation(grown, tmp_path,
     loader = open_loader(data, window=f"{count} by=generation")
     assert sorted(places(loader)) == sorted(order[-count:])
     oldest = columns["generation"][order[-count]]
-    assert f"from generation {oldest}" in loader.describe()[0]
+    assert f"the oldest of them of generation {oldest}" in loader.describe()[0]
 
 
 def test_generations_that_lie_in_every_block_are_told_apart_row_by_row(tmp_path):
@@ -132,7 +133,9 @@ def test_a_window_delivers_its_positions_once_in_batches_and_says_which_they_are
     assert Counter(given) == Counter(samples[-200:])
     assert loader.shards < 10 < open_loader(data).shards == 30
     (line,) = loader.describe()
-    assert line.startswith(f"the newest 200 of {len(samples):,} positions are in the window '200', from the newest ")
+    oldest = "the oldest of them in train-"
+    assert line.startswith(f"window 200: the newest 200 of {len(samples):,} positions, {oldest}")
+    assert re.search(r"train-\d{6}.tar \([\d,]+ of its [\d,]+\)$", line)
     assert open_loader(data, window="1M").describe() == []
 
 
@@ -151,7 +154,7 @@ def test_info_says_which_positions_an_epoch_would_draw(grown):
     *_, count, line = shown.stdout.splitlines()
     drawn = open_loader(grown[0], window="200", per_game=3).positions
     assert count == f"an epoch draws {drawn:,} positions of train"
-    assert line.startswith(f"the newest 200 of {total:,} positions are in the window '200', from the newest ")
+    assert line.startswith(f"window 200: the newest 200 of {total:,} positions, the oldest of them in train-")
     assert f"{drawn:,} of 200 positions an epoch, at most 3 of each of " in line
     entry = json.loads(CliRunner().invoke(app, ["info", str(grown[0]), "--window", "200", "--json"]).stdout)
     assert entry["epoch"]["positions"] == 200
@@ -345,10 +348,13 @@ def test_options_at_their_defaults_leave_states_and_fingerprints_as_they_were(da
 
 
 def test_a_state_of_another_choice_is_refused_by_name(data):
+    choice = {"per_game": 4, "sources": "*", "shards": "0%..50%"}
     chosen = open_loader(data, window="500", per_game=4, sources="*", shards=" 0% .. 50% ")
     for one, other in ((chosen, open_loader(data)), (open_loader(data), chosen)):
         with pytest.raises(ValueError, match=r"window is .*; per_game is .*; sources is .*; shards is "):
             one.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match=r"window is 2k, the state's 500$"):
+        open_loader(data, **choice, window="2000").load_state_dict(chosen.state_dict())
     open_loader(data, window="0.5k", per_game=4, sources=" * ", shards="0%..50%").load_state_dict(chosen.state_dict())
 
 

@@ -64,6 +64,12 @@ def test_a_window_says_itself_in_one_way():
     for text, canonical in said.items():
         assert str(ReplayWindow.parse(text)) == canonical
         assert ReplayWindow.parse(canonical) == ReplayWindow.parse(text)
+        assert ReplayWindow.parse(ReplayWindow.parse(text).shown) == ReplayWindow.parse(text)
+
+
+def test_a_person_reads_a_window_as_one_types_it():
+    for text in ("500k", "1M keep=100k by=generation", "min=250k exponent=0.65 expand=0.4", "keep=2.5k", "8192", ""):
+        assert ReplayWindow.parse(text).shown == text
 
 
 @pytest.mark.parametrize(

@@ -185,8 +185,8 @@ class EpochSelection(Selection):
         parts, count = self._filtered(), self.in_window
         if self._newest:
             parts.append(
-                f"the newest {count:,} of {counted(self.kept, 'position')} are in the window {str(self.window)!r}, "
-                f"from {self._oldest(self._newest)} on"
+                f"window {self.window.shown}: the newest {count:,} of {counted(self.kept, 'position')}, the oldest of "
+                f"them {self._oldest(self._newest)}"
             )
         if self._ranks and self.per_game:
             shown = int(self._of_epoch(0)[0].sum())
@@ -203,15 +203,16 @@ class EpochSelection(Selection):
         return "; ".join(parts)
 
     def _oldest(self, newest: NewestRows) -> str:
-        """Where the window begins, in words."""
+        """Where the window begins, in words, and how much of that is in it."""
         if newest.oldest is not None:
-            cut = int(newest.skip.sum()) > 0
-            return f"generation {newest.oldest}{' (of which a part is too old)' if cut else ''}"
+            old = int(newest.skip.sum())
+            part = f", of which {old:,} {'is' if old == 1 else 'are'} too old" if old else ""
+            return f"of generation {newest.oldest}{part}"
         shard = self._first_shard(newest)
         blocks = slice(*self.blocks.first[shard : shard + 2].tolist())
         held, old = int(newest.rows[blocks].sum()), int(newest.skip[blocks].sum())
-        part = f"the newest {held:,} of {counted(held + old, 'position')} of " if old else ""
-        return f"{part}{self.blocks.shards[shard].name}"
+        part = f" ({held:,} of its {held + old:,})" if old else ""
+        return f"in {self.blocks.shards[shard].name}{part}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

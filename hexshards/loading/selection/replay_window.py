@@ -15,13 +15,13 @@ million. The numbers are decimal, rounded down: the same on every machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Literal, get_args
 
 from hexshards.errors import escaped, nearest, printable
-from hexshards.units import parse_count
+from hexshards.units import parse_count, show_count
 
 Time = Literal["addition", "generation"]
 """What tells old from new: the order in which shards came to the dataset; or the column ``generation``."""
@@ -58,10 +58,11 @@ class PowerLaw:
         size = self.minimum + int(_DIGITS.divide(_DIGITS.multiply(grown, self.expand), slope))
         return min(size, total, self.maximum or total)
 
-    def __str__(self) -> str:
-        parts = [f"min={self.minimum}", f"exponent={self.exponent}", f"expand={self.expand}"]
-        parts += [f"scale={self.scale}"] if self.scale else []
-        return " ".join(parts + ([f"max={self.maximum}"] if self.maximum else []))
+    def text(self, count: Callable[[int], str]) -> str:
+        """The law in words that ``ReplayWindow.parse`` reads."""
+        parts = [f"min={count(self.minimum)}", f"exponent={self.exponent}", f"expand={self.expand}"]
+        parts += [f"scale={count(self.scale)}"] if self.scale else []
+        return " ".join(parts + ([f"max={count(self.maximum)}"] if self.maximum else []))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +104,18 @@ class ReplayWindow:
         return self.newest.size(total) if isinstance(self.newest, PowerLaw) else min(self.newest, total)
 
     def __str__(self) -> str:
-        parts = [str(self.newest)] if self.newest is not None else []
-        parts += [f"keep={self.keep}"] if self.keep else []
-        return " ".join(parts + (["by=generation"] if self.by == "generation" else []))
+        """What states and digests of the order hold: counts in digits."""
+        return self._text(str)
+
+    @property
+    def shown(self) -> str:
+        """The same for a person: counts as one types them."""
+        return self._text(show_count)
+
+    def _text(self, count: Callable[[int], str]) -> str:
+        newest = self.newest.text(count) if isinstance(self.newest, PowerLaw) else self.newest and count(self.newest)
+        parts = [newest, self.keep and f"keep={count(self.keep)}", "by=generation" if self.by == "generation" else ""]
+        return " ".join(part for part in parts if part)
 
 
 def _law(given: Mapping[str, str]) -> PowerLaw:
