@@ -152,9 +152,12 @@ class Index:
     @property
     def few_val_games(self) -> int | None:
         """Games of validation, where these are so few that what it says is off by chance; None where they are not."""
-        val = self.splits.get("val")
-        named = not any(file.without_game for file in self.inputs)
-        return val.games if val and named and val.games < FEW_GAMES else None
+        return self.few_games("val")
+
+    def few_games(self, name: str) -> int | None:
+        """The same of any split."""
+        split, named = self.splits.get(name), not any(file.without_game for file in self.inputs)
+        return split.games if split and named and split.games < FEW_GAMES else None
 
     @property
     def baked(self) -> bool:

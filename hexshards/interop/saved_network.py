@@ -129,43 +129,78 @@ def load_network(
     looked at. ema: the moving average of the weights. Raises DataError for a file that is no such network, ValueError
     for a factory that is none, FileNotFoundError where no file, or no checkpoint yet, is.
     """
-    path, saved = _newest(Path(path)) if Path(path).is_dir() else _named(Path(path))
-    weights = {bare(name): part for name, part in _weights(saved, path, ema=ema).items()}
-    made = _made(weights, _options(saved), path, model=model, model_args=model_args)
-    recorded = _recorded(saved, path)
+    saved = newest_of(Path(path)) if Path(path).is_dir() else saved_in(Path(path))
+    return network_of(
+        saved, model=model, model_args=model_args, value_output=value_output, side=side, device=device, ema=ema
+    )
+
+
+class Saved(NamedTuple):
+    """What a file with a network holds."""
+
+    path: Path
+    content: object
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What a run recorded of itself; nothing in other files."""
+        return self.under("options")
+
+    def under(self, name: str) -> Mapping[str, Any]:
+        """What stands in it under a name; nothing where that is no dict."""
+        part = self.content.get(name) if isinstance(self.content, Mapping) else None
+        return part if isinstance(part, Mapping) else {}
+
+
+def network_of(
+    saved: Saved,
+    *,
+    model: str | None = None,
+    model_args: str = "",
+    value_output: ValueOutput | None = None,
+    side: int | None = None,
+    device: str | torch.device = "cpu",
+    ema: bool = False,
+) -> Network:
+    """The network in what a file holds; see load_network."""
+    path = saved.path
+    weights = {bare(name): part for name, part in _weights(saved, ema=ema).items()}
+    made = _made(weights, saved.options, path, model=model, model_args=model_args)
+    recorded = _recorded(saved)
     found_side = check_side(side) if side is not None else recorded.side
     output = value_output or recorded.value_output or _looked_at(made, found_side)
     return Network(made, side=found_side, value_output=output, path=path, device=usable_device(device))
 
 
-def _named(path: Path) -> tuple[Path, object]:
+def saved_in(path: Path) -> Saved:
+    """What a file holds that somebody named."""
     check_named(path, fix=A_CHECKPOINT)
-    return path, _read(path)
+    return _read(path)
 
 
-def _newest(run: Path) -> tuple[Path, object]:
+def newest_of(run: Path) -> Saved:
     """The newest checkpoint of a run and what it holds; one that is removed while it is opened is no longer newest."""
     while newest := newest_first(RunFolder(run).checkpoints):
         try:
-            return newest[0], _read(newest[0])
+            return _read(newest[0])
         except (OSError, DataError):
             if os.path.lexists(newest[0]):
                 raise
     raise FileNotFoundError(f"{escaped(run)}: no checkpoint in this folder. Name a run's folder, or a checkpoint")
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> Saved:
     """What a file holds; a checkpoint of hexshards is compared with its checksum."""
-    return checkpoint_file.read(path) if checkpoint_file.is_sealed(path) else read_saved(path)
+    return Saved(path, checkpoint_file.read(path) if checkpoint_file.is_sealed(path) else read_saved(path))
 
 
-def _weights(saved: object, path: Path, *, ema: bool) -> dict[str, Tensor]:
+def _weights(saved: Saved, *, ema: bool) -> dict[str, Tensor]:
+    path, content = saved
     if ema:
-        average = saved.get("ema_state_dict") if isinstance(saved, Mapping) else None
-        if average is None:
+        content = content.get("ema_state_dict") if isinstance(content, Mapping) else None
+        if content is None:
             raise DataError("holds no moving average", where=str(path), fix="Leave ema out, or train with --ema")
-        saved = average
-    return weights_of(saved, path)
+    return weights_of(content, path)
 
 
 class _Recorded(NamedTuple):
@@ -173,14 +208,8 @@ class _Recorded(NamedTuple):
     value_output: ValueOutput | None
 
 
-def _options(saved: object) -> Mapping[str, Any]:
-    """What a run recorded of itself; nothing for other files."""
-    options = saved.get("options") if isinstance(saved, Mapping) else None
-    return options if isinstance(options, Mapping) else {}
-
-
-def _recorded(saved: object, path: Path) -> _Recorded:
-    options = _options(saved)
+def _recorded(saved: Saved) -> _Recorded:
+    path, options = saved.path, saved.options
     side, usual = options.get("side"), STEP.value_output if "optimizer" in options else None
     output = options.get("value_output", usual)
     if output is not None and output not in get_args(ValueOutput):

@@ -23,6 +23,9 @@ from hexshards.training.checkpointing.run_folder import STATES
 from hexshards.training.protocols import TrainLoader
 from hexshards.units import counted
 
+VALIDATION = "validation"
+"""Name, among the states of the dataset that a run keeps, of the one that it validates on."""
+
 _GONE = "is gone, and the dataset as it was when this epoch began needs it: `hexshards compact` merged it since"
 _RETRY = (
     "Resume from a checkpoint at the end of an epoch, or begin another run; `compact --keep 2` keeps such shards longer"
@@ -117,6 +120,12 @@ class Earlier:
     def renewed(self, file: str, *, sha256: str) -> bool:
         """Whether a damaged copy of a shard is now forgotten."""
         return self.home.renewed(file, sha256=sha256)
+
+
+def validated_on(home: Home, run: Path) -> Home:
+    """The dataset as a run validates on it; as it is now, where the run's folder does not say."""
+    index = run / STATES / VALIDATION / NAME
+    return Earlier(home, index) if index.exists() else home
 
 
 class GrowingDataset:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from hexshards.arguments import checked
-from hexshards.dataset.index import read_index
+from hexshards.dataset.index import Index, read_index
 from hexshards.errors import escaped, printable, without_secrets
 from hexshards.game.columns import VISITS, known_optional
 from hexshards.loading import workers
@@ -35,7 +35,7 @@ from hexshards.training.computing import Computing, computing, settle
 from hexshards.training.diagnostics import Diagnosis
 from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.growing_data import GrowingDataset
+from hexshards.training.growing_data import VALIDATION, GrowingDataset
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.run_config import RunConfig
@@ -59,7 +59,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
     check_main_guard()
     RunFolder(spec.absolute(spec.run)).check_place()
     device = chosen_device(spec.device)
-    with joined() as process_group, workers.named(), _same_kernels():
+    with joined() as process_group, workers.named(), same_kernels():
         if process_group.size > 1 and device == "cuda":
             device = f"cuda:{process_group.local_rank}"
             torch.cuda.set_device(device)
@@ -72,7 +72,7 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
 
 
 @contextmanager
-def _same_kernels() -> Iterator[None]:
+def same_kernels() -> Iterator[None]:
     """A GPU's convolutions add up in the same order every time; else a run that goes on ends with other bits.
 
     Without, two equal runs in float32 ended with other weights on an H200.
@@ -96,12 +96,12 @@ def _orchestrator(
     run, data = spec.absolute(spec.run), _located(spec, spec.data)
     came_down = home_of(data, spec=replace(REMOTE, cache=_cache(spec)))
     growth = GrowingDataset(
-        came_down, run, lambda home: _loader(spec, home, split="train", device=device, process_group=process_group)
+        came_down, run, lambda home: _loader(spec, home, device=device, process_group=process_group)
     )
-    train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
+    train_loader = _loader(spec, data, device=device, process_group=process_group)
     trainer = _trainer(spec, train_loader, device, process_group)  # what is refused leaves no folder behind
     growth.put_aside(train_loader.index)
-    val_loader = _val_loader(spec, growth, train_loader, device=device, process_group=process_group)
+    val_loader = _val_loader(spec, growth, train_loader.index, device=device)
     diagnoses = [Diagnosis(trainer, val_loader, positions=spec.diagnose)] if val_loader and spec.diagnose else []
     return MiniEpochOrchestrator(
         trainer,
@@ -159,20 +159,27 @@ def parts_of(spec: TrainSpec) -> Parts:
     torch.set_num_threads(how.threads)
     spec = how.settled(spec)
     data = _located(spec, spec.data)
-    train_loader = _loader(spec, data, split="train", device=device, process_group=process_group)
+    train_loader = _loader(spec, data, device=device, process_group=process_group)
     has_val = "val" in train_loader.index.splits
-    validating = _validating(spec, train_loader)
-    val_loader = _loader(validating, data, split="val", device=device, process_group=process_group) if has_val else None
+    val_loader = validating_loader(spec, data, train_loader.index, device=device) if has_val else None
     return Parts(_trainer(spec, train_loader, device, process_group), train_loader, val_loader, how)
 
 
-def _loader(
-    spec: TrainSpec, data: str | Path | Home, *, split: str, device: str, process_group: ProcessGroup
+def validating_loader(
+    spec: TrainSpec, data: str | Path | Home, index: Index, *, device: str, split: str = "val"
 ) -> Loader:
-    training = split == "train"
+    """A loader of what a spec validates on; or, in the same way, of another split. index: that of the dataset."""
+    return _loader(_validating(spec, index), data, device=device, process_group=ProcessGroup(), validates=split)
+
+
+def _loader(
+    spec: TrainSpec, data: str | Path | Home, *, device: str, process_group: ProcessGroup, validates: str = ""
+) -> Loader:
+    """A loader of what a spec trains on; or of a split to validate on."""
+    training = not validates
     return loader(
         _mix(spec) if training and spec.mix else data,
-        split=split,
+        split=validates or "train",
         # a validation batch needs no gradients, so it may be larger
         batch_size=spec.batch_size if training else max(spec.batch_size, LOADER.batch_size),
         shuffle=training,
@@ -200,12 +207,12 @@ def _loader(
     )
 
 
-def _validating(spec: TrainSpec, train_loader: Loader) -> TrainSpec:
+def _validating(spec: TrainSpec, index: Index) -> TrainSpec:
     """The spec as validation takes it: the policy's target is the same, unless only what is mixed in has visits.
 
     One by a schedule is as at its end throughout, so that mini-epochs can be compared.
     """
-    if VISITS not in train_loader.index.layout.optional:
+    if VISITS not in index.layout.optional:
         return replace(spec, policy_target=str(LOADER.policy))
     shares = search_shares(spec.policy_target)
     return spec if len(shares.points) == 1 else replace(spec, policy_target=str(shares.last))
@@ -256,16 +263,13 @@ def _located(spec: TrainSpec, dataset: str | Path) -> str | Path:
     return dataset if is_url(dataset) else spec.absolute(dataset)
 
 
-def _val_loader(
-    spec: TrainSpec, growth: GrowingDataset, train_loader: Loader, *, device: str, process_group: ProcessGroup
-) -> Loader | None:
-    if "val" not in train_loader.index.splits:
+def _val_loader(spec: TrainSpec, growth: GrowingDataset, index: Index, *, device: str) -> Loader | None:
+    if "val" not in index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
     begun = bool(newest_first(RunFolder(spec.absolute(spec.run)).checkpoints))
-    held = growth.first("validation", anew=not begun)
-    validating = _validating(spec, train_loader)
-    return _loader(validating, held, split="val", device=device, process_group=process_group)
+    held = growth.first(VALIDATION, anew=not begun)
+    return validating_loader(spec, held, index, device=device)
 
 
 def _trainer(spec: TrainSpec, train_loader: Loader, device: str, process_group: ProcessGroup) -> Trainer:

@@ -42,7 +42,7 @@ def network(spec: TrainSpec, *, side: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = _made(spec)
-        _try(model, heads_of(spec), side)
+        check_answers(model, heads_of(spec), side)
         if spec.value_weight:
             check_output(model, random_boards(side), spec.value_output, name=spec.model or "the model")
     if spec.init_from:
@@ -110,7 +110,7 @@ def _literal(node: ast.expr, source: str) -> Any:
 
 
 @torch.no_grad()
-def _try(model: nn.Module, heads: Sequence[Head], side: int) -> None:
+def check_answers(model: nn.Module, heads: Sequence[Head], side: int) -> None:
     """Raise ValueError unless it answers a batch of boards with what the heads are: a logit for each cell, ..."""
     board, was_training = torch.zeros(TRIED_ROWS, PLANES, side, side), model.training
     model.eval()
