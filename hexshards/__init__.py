@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from hexshards.loading.webdataset_pipeline import pipeline as pipeline
     from hexshards.publishing.publish import Publication as Publication
     from hexshards.publishing.publish import publish as publish
+    from hexshards.reports.evaluation import Evaluation as Evaluation
+    from hexshards.reports.evaluation import evaluate as evaluate
     from hexshards.sweeps.sweep import sweep as sweep
     from hexshards.training.options import StepSpec as StepSpec
     from hexshards.training.options import TrainSpec as TrainSpec
@@ -61,6 +63,7 @@ _HOMES = {
     "Batch": "loading.loader",
     "ConvertSpec": "conversion.options",
     "DataError": "errors",
+    "Evaluation": "reports.evaluation",
     "Event": "training.tracking.hooks",
     "HexAiCheckpoints": "interop.hex_ai_checkpoint",
     "HexAiMetrics": "interop.hex_ai_metrics",
@@ -93,6 +96,7 @@ _HOMES = {
     "Network": "interop.saved_network",
     "convert": "conversion.convert",
     "decode_column": "loading.webdataset_pipeline",
+    "evaluate": "reports.evaluation",
     "expand": "loading.expansion.expand",
     "export_network": "interop.export",
     "load_network": "interop.saved_network",

@@ -2,6 +2,7 @@
 
 ``app`` is the entry, ``dataset_commands``, ``training_commands`` and ``report_command`` the commands, ``command`` and
 ``console`` what they share (counts as people write them, exit codes, errors in one line). ``display`` prints and draws
-progress bars; ``conversion_view``, ``dataset_view``, ``training_view``, ``runs_view`` and ``sweep_view`` say what.
+progress bars; ``conversion_view``, ``dataset_view``, ``training_view``, ``evaluation_view``, ``runs_view`` and
+``sweep_view`` say what.
 Private.
 """

@@ -51,6 +51,7 @@ for command in (
     report_command.report,
     publish_command.publish,
     training_commands.train,
+    training_commands.evaluate,
     training_commands.sweep,
     training_commands.plot,
     training_commands.runs,

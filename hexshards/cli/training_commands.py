@@ -16,11 +16,12 @@ import typer
 from typer import Argument, Option
 
 from hexshards.cli.command import from_file
-from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, Dataset, options_of, shown, told
+from hexshards.cli.console import FAILED, INTERRUPTED, AsJson, CacheFolder, Dataset, options_of, shown, told
 from hexshards.errors import escaped
 from hexshards.interop.options import AlsoSaved, Format
+from hexshards.loading.options import LoaderSpec
 from hexshards.sweeps.options import SweepSpec
-from hexshards.training.options import TrainSpec
+from hexshards.training.options import TRAIN, TrainSpec
 
 if TYPE_CHECKING:
     from hexshards.training.tracking.hooks import Hook
@@ -130,6 +131,49 @@ def _overfit(spec: TrainSpec) -> None:
         display.warn("error: the batch was not learned by heart. Look at the network, the learning rate and the data")
         raise typer.Exit(FAILED)
     display.say("the batch was learned by heart")
+
+
+def evaluate(
+    checkpoint: Annotated[
+        Path,
+        Argument(
+            metavar="RUN_OR_CHECKPOINT",
+            help="Folder of a run, of which it is best.pt; or a checkpoint, or a file of weights.",
+        ),
+    ],
+    dataset: Annotated[str | None, Option(help="A dataset: a folder, or a URL.", show_default="the run's own")] = None,
+    split: Annotated[str, shown(LoaderSpec, "split")] = "test",
+    model: Annotated[str | None, shown(TrainSpec, "model", unset="hexshards' own network")] = None,
+    model_args: Annotated[str, shown(TrainSpec, "model_args")] = "",
+    device: Annotated[str, shown(TrainSpec, "device")] = TRAIN.device,
+    cache: CacheFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a trained network on the test, or another split, by what `train` evaluates it by on validation.
+
+    With --split val the numbers are those that the run wrote of this checkpoint. A network of your own is built by the
+    factory that --model names here; one that only the file names is not imported.
+    """
+    from hexshards.cli import display
+
+    with told():
+        from hexshards.cli.evaluation_view import cautions, evaluation_json, evaluation_text
+        from hexshards.reports.evaluation import evaluate as run
+
+        with display.counting("evaluating", "positions") as progress:
+            made = run(
+                checkpoint,
+                dataset=dataset,
+                split=split,
+                model=model,
+                model_args=model_args,
+                device=device,
+                cache=cache,
+                progress=progress,
+            )
+        for caution in cautions(made):
+            display.warn(f"warning: {caution}")
+        display.say(display.json_line(evaluation_json(made)) if as_json else evaluation_text(made))
 
 
 def export(

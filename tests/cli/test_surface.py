@@ -48,6 +48,7 @@ SURFACE = {
     "--mix-schedule=; --where=; --positions; --window=; --per-game; --sources=; --shards=; --weights=; "
     "--on-error=raise; --cache; --device=auto; "
     "--resume=auto",
+    "evaluate": "CHECKPOINT; --dataset; --split=test; --model; --model-args=; --device=auto; --cache; --json",
     "sweep": "DATASET; --config!; --out!; --trials; --json",
     "plot": "RUNS; --out",
     "runs": "FOLDERS; --json",
