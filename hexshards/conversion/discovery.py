@@ -31,7 +31,7 @@ from hexshards.conversion.sources import (
     formats,
 )
 from hexshards.errors import escaped, printable, without_secrets
-from hexshards.storage.files import nearest_path
+from hexshards.storage.files import nearest_path, open_regular, real_path
 from hexshards.units import counted
 
 NAMED = 3
@@ -69,7 +69,7 @@ def discover(sources: Sequence[str | Path] | str | Path, *, shard_ranges: str = 
     for source, part in zip(given, _parts(shard_ranges, len(given)), strict=True):
         inputs = dict[Path, Input]()
         for path, named in _stood_for(str(source), known):
-            real = path.resolve()
+            real = real_path(path)
             if form := format_of_name(path.name, known, named=named):
                 _check_readable(path)
                 form = _recognised(path, known, named=named) or form
@@ -134,7 +134,7 @@ def _check_installed(files: Iterable[Input], known: Formats) -> None:
 
 def _rank(file: Input) -> tuple[bool, str, str]:
     """Of several names of a file the smallest counts: its own first, then those of links to it."""
-    return file.path.name != file.path.resolve().name, file.path.name, str(file.path)
+    return file.path.name != real_path(file.path).name, file.path.name, str(file.path)
 
 
 # from sources to files ----------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _within(folder: Path, known: Formats) -> Iterator[Path]:
     waiting = [folder]
     while waiting:
         place = waiting.pop()
-        if (real := place.resolve()) in seen:
+        if (real := real_path(place)) in seen:
             continue
         seen.add(real)
         try:
@@ -240,7 +240,7 @@ def _recognised(path: Path, known: Formats, *, named: bool) -> str | None:
     can = {form: converter for form in forms if isinstance(converter := known[form], Recognises)}
     if not can or len(forms) == 1:
         return None
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     if head.startswith(b"\x1f\x8b"):
         with suppress(ZlibError):  # damage is found, and told, where the file is read

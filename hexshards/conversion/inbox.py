@@ -17,7 +17,7 @@ from hexshards.conversion.discovery import Formats, format_of_name, kind_of
 from hexshards.conversion.sources import formats
 from hexshards.dataset.index import Index, InputFile
 from hexshards.errors import DataError, escaped
-from hexshards.storage.files import Stamp, open_regular, stamp_of, write_whole
+from hexshards.storage.files import Stamp, open_regular, real_path, stamp_of, write_whole
 
 REFUSED = "refused"
 """Folder in an inbox for what was set aside; it is not looked into."""
@@ -123,10 +123,10 @@ def _is_report_on(place: Path, path: Path) -> bool:
 
 def _within(folder: Path) -> Iterator[Path]:
     """Everything but folders that lies in a folder and the folders in it, links followed, each folder once."""
-    seen, waiting = {(folder / REFUSED).resolve()}, [folder]
+    seen, waiting = {real_path(folder / REFUSED)}, [folder]
     while waiting:
         place = waiting.pop()
-        if (real := place.resolve()) in seen:
+        if (real := real_path(place)) in seen:
             continue
         seen.add(real)
         try:

@@ -31,6 +31,7 @@ from hexshards.game.columns import GENERATION, NO_POLICY, UNKNOWN, VISITS, fault
 from hexshards.game.positions import Positions, concat
 from hexshards.game.validation import taken_cells
 from hexshards.game.visits import visit_rules
+from hexshards.storage.files import open_regular
 
 
 def read_file(file: Input, *, spec: ConvertSpec) -> ReadFile:
@@ -68,7 +69,8 @@ class _Opened:
 
     def __iter__(self) -> Iterator[Contents]:
         for file in self.files:
-            data = file.path.read_bytes()
+            with open_regular(file.path) as source:
+                data = source.read()
             self.known.append((len(data), hashlib.sha256(data).hexdigest()))
             yield Contents(data, file.path.name, str(file.path), file.skip)
             del data  # before the next one is read

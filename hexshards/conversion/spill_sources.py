@@ -24,7 +24,7 @@ from hexshards.errors import DataError, InputRejected, printable
 from hexshards.game.columns import UNKNOWN
 from hexshards.game.positions import Positions
 from hexshards.game.validation import Reject
-from hexshards.storage.files import publishing
+from hexshards.storage.files import open_regular, publishing
 from hexshards.units import counted, plural
 
 MAX_SPILLS = 1024
@@ -98,7 +98,7 @@ def _told_apart(files: Sequence[Input], sha256: Callable[[Input], str], base: In
 def _sha256(file: Input, *, scratch: Path | None) -> str:
     if scratch and (spill := find_spill(stem_of((file,), scratch))) is not None:
         return spill.inputs[0].sha256
-    with open(file.path, "rb") as opened:
+    with open_regular(file.path) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 

@@ -21,7 +21,7 @@ from hexshards.conversion.report import ConversionProgress, Report, shards_of
 from hexshards.conversion.workdir import WATCHED, check_folder, rejects_name
 from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import InputRejected, escaped
-from hexshards.storage.files import nearest_path
+from hexshards.storage.files import nearest_path, real_path
 from hexshards.storage.locks import locked
 from hexshards.storage.remote import is_url, shown
 from hexshards.units import counted
@@ -158,7 +158,8 @@ def _folders(inbox: str | Path, dataset: str | Path) -> tuple[Path, Path]:
     place, folder = Path(inbox), Path(dataset)
     if not place.is_dir():
         raise FileNotFoundError(f"{escaped(place)}: no such folder to watch{nearest_path(place)}")
-    if place.resolve().is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(place.resolve()):
+    here, there = real_path(place), real_path(folder)
+    if here.is_relative_to(there) or there.is_relative_to(here):
         raise ValueError(
             f"{escaped(folder)} and {escaped(place)} lie in each other: the dataset needs a folder of its own"
         )

@@ -17,7 +17,7 @@ from hexshards.dataset.index import NAME, SPLITS, Index, read_index
 from hexshards.errors import escaped
 from hexshards.options import as_recorded
 from hexshards.storage import locks
-from hexshards.storage.files import write_whole
+from hexshards.storage.files import open_regular, write_whole
 from hexshards.storage.locks import locked
 
 SCRATCH = ".partial"
@@ -44,6 +44,8 @@ def held(out: Path, spec: ConvertSpec, *, base: Index | None, tidying: bool = Fa
     scratch = out / SCRATCH
     with suppress(FileExistsError):  # exist_ok looks once more, when another may have removed it
         scratch.mkdir(parents=True)
+    if scratch.is_symlink():  # what it leads to would be cleared
+        raise FileExistsError(f"{escaped(scratch)} is a link, where a conversion makes a folder of its own. Remove it")
     with locked(scratch / _LOCK, taken=f"{out}: another conversion into this folder is running. Wait for it to end"):
         _claim(scratch, spec, base)
         yield scratch
@@ -59,9 +61,7 @@ def rejects_name(base: Index | None) -> str:
 
 def finished(out: Path, spec: ConvertSpec) -> Index | None:
     """The dataset at ``out`` when a conversion with these options made it but was cut off while it tidied up."""
-    if not (out / NAME).exists() or not (out / SCRATCH / _NOTE).exists():
-        return None
-    return read_index(out) if (out / SCRATCH / _NOTE).read_bytes() == _note(spec, None) else None
+    return read_index(out) if (out / NAME).exists() and _noted(out / SCRATCH) == _note(spec, None) else None
 
 
 def clear(scratch: Path) -> None:
@@ -100,14 +100,21 @@ def check_folder(out: Path, base: Index | None) -> None:
 
 
 def _claim(scratch: Path, spec: ConvertSpec, base: Index | None) -> None:
-    note, mine = scratch / _NOTE, _note(spec, base)
-    same = note.exists() and note.read_bytes() == mine
+    mine = _note(spec, base)
+    same = _noted(scratch) == mine
     for path in scratch.iterdir():
         # half-written files are nobody's: their writers are dead
         if path.name not in (_LOCK, _NOTE) and (not same or path.name.endswith(".partial")):
             path.unlink()
     if not same:
-        write_whole(note, mine)
+        write_whole(scratch / _NOTE, mine)
+
+
+def _noted(scratch: Path) -> bytes | None:
+    """What is noted of the options in a scratch folder; None where nothing is that can be read."""
+    with suppress(OSError), open_regular(scratch / _NOTE) as file:
+        return file.read()
+    return None
 
 
 def _note(spec: ConvertSpec, base: Index | None) -> bytes:

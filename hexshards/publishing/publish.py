@@ -25,7 +25,7 @@ from hexshards.options import takes
 from hexshards.publishing import card, croissant
 from hexshards.publishing.options import PublishOptions, PublishSpec
 from hexshards.publishing.preview import parquet_of, sample_of, table_of, with_arrow
-from hexshards.storage.files import Folder, free_bytes
+from hexshards.storage.files import Folder, free_bytes, real_path
 from hexshards.storage.remote import shown
 from hexshards.storage.target import FolderTarget, Target, target_of
 from hexshards.units import counted, show_bytes
@@ -173,8 +173,9 @@ def _digests(index: Index) -> dict[str, str]:
 def _check_place(out: Target, folder: Path) -> None:
     """Raise ValueError for a place that no dataset can be published to."""
     if isinstance(out, FolderTarget):
-        if out.path.resolve().is_relative_to(folder.resolve()):
-            where = "is the dataset itself" if out.path.resolve() == folder.resolve() else "lies inside the dataset"
+        there, here = real_path(out.path), real_path(folder)
+        if there.is_relative_to(here):
+            where = "is the dataset itself" if there == here else "lies inside the dataset"
             raise ValueError(f"{escaped(out)} {where}. Choose another folder to publish to")
         if out.path.exists() and not out.path.is_dir():
             raise FileExistsError(f"{escaped(out)} is a file. Choose another folder to publish to")

@@ -13,7 +13,7 @@ from hexshards.config_files import read_toml
 from hexshards.errors import DataError, escaped
 from hexshards.options import about
 from hexshards.reports.history import History, number, read_history
-from hexshards.storage.files import nearest_path
+from hexshards.storage.files import nearest_path, real_path
 from hexshards.training.options import CONFIG, HIGHER_IS_BETTER, TRAIN, TrainSpec
 
 DEPTH = 4
@@ -58,7 +58,7 @@ def runs_in(*folders: str | Path) -> list[RunSummary]:
         for path in paths:
             run = summary_of(path, folder)
             named = replace(run, name=str(path)) if len(folders) > 1 else run
-            by_place.setdefault(path.resolve(), named)
+            by_place.setdefault(real_path(path), named)
     return sorted(by_place.values(), key=_rank)
 
 

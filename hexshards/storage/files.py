@@ -257,6 +257,11 @@ def _damaged(problem: str, where: str) -> DataError:
     )
 
 
+def real_path(path: Path) -> Path:
+    """The absolute path without links; of a link that leads to itself, which ``Path.resolve`` raises for, as it is."""
+    return Path(os.path.realpath(path))
+
+
 def nearest_path(path: Path, fits: Callable[[Path], bool] = lambda beside: True) -> str:
     """The end of a sentence about a path where nothing is: which path beside it may be meant; or nothing."""
     with suppress(OSError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from hexshards.errors import escaped
 
@@ -57,11 +58,26 @@ def _held(path: Path, *, taken: str) -> Iterator[None]:
         yield
 
 
-def _opened(path: Path, *, taken: str) -> TextIO:
+def _opened(path: Path, *, taken: str) -> BinaryIO:
+    """A file to lock, whose bytes stay: one that came with the folder may be a link to another file, or a pipe."""
+    if path.is_symlink():
+        raise _no_file(path)
     try:
-        return open(path, "w")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | getattr(os, "O_NONBLOCK", 0), 0o666)
     except FileNotFoundError:  # the one that held it has ended, and removed its folder
         raise FileExistsError(escaped(taken)) from None
+    file = os.fdopen(handle, "r+b", buffering=0)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise _no_file(path)
+    return file
+
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+
+
+def _no_file(path: Path) -> FileExistsError:
+    return FileExistsError(f"{escaped(path)} is a link or a pipe, where a file to lock is needed. Remove it")
 
 
 def _is_at(path: Path, handle: int) -> bool:

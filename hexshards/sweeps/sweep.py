@@ -11,6 +11,7 @@ from typing import Any
 from hexshards.arguments import LocalPath, checked
 from hexshards.dataset.index import read_index
 from hexshards.main_guard import check_main_guard
+from hexshards.storage.files import real_path
 from hexshards.storage.remote import is_url
 from hexshards.sweeps.options import Range, SweepSpec
 from hexshards.sweeps.search_space import Trial, read_sweep
@@ -82,7 +83,7 @@ def _opened(spec: SweepSpec, dataset: str | Path, out: Path) -> Any:
         raise ValueError("optuna is not installed. Run: pip install 'hexshards[sweep]'") from None
     out.mkdir(parents=True, exist_ok=True)
     most = min(spec.trials, spec.combinations or spec.trials) if spec.sampler == "grid" else spec.trials
-    return Trials(spec, dataset=dataset, out=out, name=spec.name or out.resolve().name, trials=most)
+    return Trials(spec, dataset=dataset, out=out, name=spec.name or real_path(out).name, trials=most)
 
 
 def _identity(spec: SweepSpec, fingerprint: str) -> str:

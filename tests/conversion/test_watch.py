@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from helpers.cli import call
@@ -118,6 +119,7 @@ def test_whatever_lies_in_an_inbox_is_neither_waited_for_nor_followed_for_ever(i
     (inbox / "to_nothing.trmph").symlink_to("nothing")
     (inbox / "round.trmph").symlink_to("round.trmph")
     (inbox / "self").symlink_to(inbox)
+    (inbox / "refused").symlink_to("refused")
     (inbox / "line\nbreak.pdf").write_text("?")
     games(inbox / ".on_its_way.trmph", seed=1)
     games(inbox / "c.trmph.host.1.partial", seed=1)
@@ -128,11 +130,27 @@ def test_whatever_lies_in_an_inbox_is_neither_waited_for_nor_followed_for_ever(i
     assert sorted(os.path.basename(event.file) for event in events[PassedOver]) == [
         "line\nbreak.pdf",
         "pipe.trmph",
+        "refused",
         "round.trmph",
         "to_nothing.trmph",
     ]
     assert all("\n" not in event.reason for event in events[PassedOver])
     assert events[WatchEnded][0].waiting == ()
+
+
+def test_what_becomes_a_pipe_or_a_folder_while_it_is_read_is_not_waited_for(inbox, tmp_path):
+    first, second = games(inbox / "a.trmph"), games(inbox / "b.trmph", seed=1)
+    games(inbox / "c.trmph", seed=2)
+
+    def replace(_):
+        for path, make in ((first, os.mkfifo), (second, os.mkdir)):
+            if path.is_file():
+                path.unlink()
+                make(path)
+
+    said = run_until(inbox, tmp_path / "data", (Added, lambda: None), bars=lambda: nullcontext(replace))
+    assert [event.file for event in said if isinstance(event, PassedOver)] == [str(first)]
+    assert [file.name for file in read_index(tmp_path / "data").inputs] == ["c.trmph"]
 
 
 def test_a_file_that_went_on_after_it_was_taken_is_not_added_twice(inbox, tmp_path):
@@ -236,6 +254,8 @@ def test_what_cannot_be_watched_is_told_in_one_sentence(inbox, tmp_path):
     (tmp_path / "mine" / "letter").touch()
     assert "is not empty" in call("watch", inbox, "--dataset", tmp_path / "mine", code=2).stderr
     assert "a dataset in a folder" in call("watch", inbox, "--dataset", "s3://b/d", code=2).stderr
+    (tmp_path / "round").symlink_to("round")
+    call("watch", inbox, "--dataset", tmp_path / "round", code=2)
 
 
 def test_programs_are_told_a_line_an_event(inbox, tmp_path):
