@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hexshards.cli.dataset_view import file_line, game_warning, split_counts
+from hexshards.cli.dataset_view import file_lines, game_warning, split_counts
 from hexshards.cli.display import bar, duration
 from hexshards.conversion.report import ConversionProgress, Report, SourceFolder, by_format
 from hexshards.errors import escaped, printable
@@ -81,9 +81,7 @@ def _near(folder: str) -> str:
 def conversion_summary(report: Report) -> str:
     """What a conversion kept and where it is."""
     index = report.index
-    lines = [file_line(file) for file in report.added[:SHOWN_FILES]]
-    if len(report.added) > SHOWN_FILES:
-        lines.append(f"  and {counted(len(report.added) - SHOWN_FILES, 'more file')}: `hexshards info` lists them all")
+    lines = file_lines(report.added, most=SHOWN_FILES)
     for name, split in index.splits.items():
         lines.append(f"{name:<6} {split_counts(split)} {counted(len(split.shards), 'shard', width=5)}".rstrip())
     rejected = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in report.rejects.items())

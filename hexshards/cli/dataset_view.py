@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def info_text(index: Index, *, folder: str, drawn: Mapping[str, Any] | None = No
         "options " + ", ".join(f"{printable(name)} {printable(value)}" for name, value in index.options.items())
     )
     lines.append(f"made from {counted(len(index.inputs), 'file')}:")
-    lines += map(file_line, index.inputs)
+    lines += file_lines(index.inputs)
     lines.append(f"fingerprint {index.fingerprint}")
     if drawn:
         lines.append(f"an epoch draws {counted(drawn['positions'], 'position')} of train")
@@ -53,13 +53,29 @@ def info_text(index: Index, *, folder: str, drawn: Mapping[str, Any] | None = No
     return "\n".join(lines)
 
 
-def file_line(file: InputFile) -> str:
-    """One source file, and what was kept of it."""
+def file_lines(files: Sequence[InputFile], *, most: int | None = None) -> list[str]:
+    """Source files, a line each, and what was kept of them; what is said of all of them stands once, below."""
+    said = [_besides(file) for file in files]
+    # of one file it stands in its line
+    of_all = [text for text in said[0] if all(text in each for each in said)] if len(files) > 1 else []
+    lines = [
+        " · ".join([f"  {printable(file.name)}", _kept(file), *(text for text in texts if text not in of_all)])
+        for file, texts in zip(files[:most], said, strict=False)
+    ]
+    if rest := len(files) - len(lines):
+        lines.append(f"  and {counted(rest, 'more file')}: `hexshards info` lists them all")
+    return lines + ([" · ".join([f"  all {counted(len(files), 'file')}", *of_all])] if of_all else [])
+
+
+def _kept(file: InputFile) -> str:
     # what is rejected of game records are lines, each of many positions: the two make no sum
-    counts = f"{counted(file.positions, 'position')} kept, {file.rejected:,} rejected"
+    return f"{counted(file.positions, 'position')} kept, {file.rejected:,} rejected"
+
+
+def _besides(file: InputFile) -> list[str]:
+    """What was corrected in a file, and what its head says."""
     said = ", ".join(f"{fact} {text}" for fact, text in file.headers.items())
-    besides = [printable(text, width=300) for text in (file.notes, said) if text]
-    return " · ".join([f"  {printable(file.name)}", counts, *besides])
+    return [printable(text, width=300) for text in (file.notes, said) if text]
 
 
 def split_counts(split: Split) -> str:

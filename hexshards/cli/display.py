@@ -6,10 +6,12 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
@@ -141,9 +143,45 @@ def _print(console: Console, text: str) -> None:
     whole = not console.is_terminal or text.startswith("{")
     safe = _safe(text)
     _told(safe)
+    if not whole:
+        safe = broken(safe, console.width)
     # interrupted between writing and forgetting what it wrote, rich would write it once more
     with ctrl_c_at_the_end():
         console.print(safe, markup=False, soft_wrap=whole)
+
+
+def broken(text: str, columns: int) -> str:
+    """Text whose lines fit so many columns: broken at its ``·`` if they have any, else between words, and indented."""
+    return "\n".join(each for line in text.split("\n") for each in _broken(line, columns))
+
+
+def _broken(line: str, columns: int) -> Iterator[str]:
+    """A line, and indented lines that go on with it. Spaces inside it stay, for they may be those of a table."""
+    if cell_len(line) <= columns:
+        yield line
+        return
+    indent = " " * min(len(line) - len(line.lstrip()) + INDENT, columns // 2)
+    now = ""
+    for part in _SEPARATED.split(line):
+        if now.strip() and cell_len(now + part) > columns >= cell_len(indent + part.lstrip()):
+            yield now.rstrip()
+            now = indent + part.lstrip()
+            continue
+        for word in _WORDS.findall(part):
+            if now.strip() and cell_len(now + word) > columns:
+                yield now.rstrip()
+                now = indent + word.lstrip()
+            else:
+                now += word
+    yield now.rstrip()
+
+
+INDENT = 2
+"""Columns by which a line stands in that goes on with the one before."""
+
+_SEPARATED = re.compile(r"(?<= ·)(?= )")
+_WORDS = re.compile(r"\s*\S+(?:(?<=\d) (?:sd|s|min|h|ns|[KMGT]?i?B|samples/s)\b)?|\s+$")
+"""A word, with the space before it; a number stays with its unit."""
 
 
 def _told(safe: str) -> None:
@@ -169,7 +207,7 @@ class Bars(Progress):
         """What is on the screen."""
         yield self.make_tasks_table(self.tasks)
         if self.note:
-            yield Text(self.note, no_wrap=False, overflow="fold")
+            yield Text(broken(self.note, self.console.width), no_wrap=False, overflow="fold")
 
 
 class _Amount(ProgressColumn):

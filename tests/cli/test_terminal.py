@@ -12,6 +12,7 @@ import threading
 import pyte
 import pytest
 from helpers import warm
+from helpers.cli import call
 from helpers.small_data import CUT, processed
 from rich.console import Console
 
@@ -72,6 +73,20 @@ def test_what_convert_and_verify_found_stands_at_the_end(data, tmp_path, columns
     assert any("sound" in line for line in screen_of(columns, "verify", tmp_path / "out", cwd=tmp_path))
 
 
+def test_what_is_said_of_every_file_stands_once(data, tmp_path):
+    for command in ["convert", data / "processed", "--out", tmp_path / "out"], ["info", data / "data"]:
+        lines = call(*command).stdout.splitlines()
+        files = [line for line in lines if " kept, " in line]
+        assert len(files) > 1
+        assert all(re.fullmatch(r"  \S+ · [\d,]+ positions kept, 0 rejected", line) for line in files)
+        assert lines.count(f"  all {len(files)} files · v2 with players as enums") == 1
+    one = next((data / "processed").iterdir())
+    (alone,) = (
+        line for line in call("convert", one, "--out", tmp_path / "one").stdout.splitlines() if "kept, " in line
+    )
+    assert alone.endswith(" kept, 0 rejected · v2 with players as enums")
+
+
 def test_bytes_of_small_files_of_games_are_counted_too(tmp_path, monkeypatch):
     sent = io.StringIO()
     monkeypatch.setattr(display, "err", Console(file=sent, force_terminal=True, width=80))
@@ -101,6 +116,28 @@ def test_a_long_line_breaks_between_words_on_a_terminal_alone(monkeypatch):
         lines = sent.getvalue().splitlines()
         assert [word for line in lines for word in line.split()] == words.split()
         assert (max(map(len, lines)) <= 80) is terminal
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        # at what separates parts, which stay whole as long as they fit
+        ("one 1 · two two · three 3,000 samples/s", ["one 1 · two two ·", "  three", "  3,000 samples/s"]),
+        ("epoch 1 · 200 samples · 10 samples/s", ["epoch 1 ·", "  200 samples ·", "  10 samples/s"]),
+        ("  name · 3 kept · ok", ["  name · 3 kept ·", "    ok"]),
+        # else between words; spaces inside a table, and numbers and their units, stay together
+        ("train    3 shards are now one", ["train    3 shards", "  are now one"]),
+        ("it takes about 12 s in all", ["it takes about", "  12 s in all"]),
+        # letters that are two columns wide
+        ("囲碁 囲碁 囲碁 囲碁", ["囲碁 囲碁 囲碁", "  囲碁"]),
+        ("/a/path/that/fits/nowhere in it", ["/a/path/that/fits/nowhere", "  in it"]),
+        ("", [""]),
+    ],
+)
+def test_a_line_that_goes_on_is_indented_and_broken_where_its_parts_end(line, lines):
+    assert display.broken(line, 17) == "\n".join(lines)
+    assert display.broken(line, 100) == line
+    assert display.broken(f"x\n{line}", 17) == "\n".join(["x", *lines])
 
 
 def test_colours_that_are_asked_for_make_no_terminal_of_a_file(data, tmp_path):
