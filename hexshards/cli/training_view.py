@@ -16,6 +16,7 @@ from hexshards.dataset.index import FEW_GAMES
 from hexshards.errors import escaped, printable
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LOADER
+from hexshards.training.growing_data import Few, few_games
 from hexshards.training.protocols import Describes, HasModel, OnDevice
 from hexshards.training.steps.heads import HEADS, ROW_WEIGHTS, WEIGHTED, Head, recorded
 from hexshards.training.tracking.hooks import (
@@ -161,6 +162,7 @@ def start_lines(event: RunStarted) -> list[str]:
         " · ".join(_machine(run)),
         *([f"computes with {escaped(run.computes)}"] if run.computes else []),
         *_data(run),
+        *few_lines(few_games(run.train_loader, run.val_loader), begun=event.resumed_from is not None),
         *([] if event.over else [planned]),
         *_origin(event),
     ]
@@ -189,7 +191,7 @@ def _data(run: Run) -> list[str]:
         if isinstance(loader, Loader)
     ]
     described = run.train_loader.describe() if isinstance(run.train_loader, Describes) else []
-    return [*([" · ".join(counts)] if counts else []), *described, *_weights(run.train_loader), *_few(run.val_loader)]
+    return [*([" · ".join(counts)] if counts else []), *described, *_weights(run.train_loader)]
 
 
 def _weights(loader: object) -> list[str]:
@@ -202,12 +204,16 @@ def _weights(loader: object) -> list[str]:
     )
 
 
-def _few(loader: object) -> list[str]:
-    games = loader.index.few_val_games if isinstance(loader, Loader) else None
-    if games is None:
+def few_lines(few: Few | None, *, begun: bool) -> list[str]:
+    """That what validation says is off by chance, and what to do: a run keeps to the games of its start."""
+    if few is None:
         return []
-    few = f"validation has {counted(games, 'game')}, and says little of the value with fewer than {FEW_GAMES}"
-    return [f"{few}: convert with a larger --val-fraction"]
+    says = f"validation has {counted(few.games, 'game')}, and says little of the value with fewer than {FEW_GAMES}"
+    if not begun:
+        wait = "or, while games are still added, wait until there are more: a run keeps to those of its start"
+        return [f"{says}: convert with a larger --val-fraction, {wait}"]
+    more = f", of which there are {few.now:,} now" if few.now > few.games else ""
+    return [f"{says}: the run keeps to those of its start{more}; begin another to validate on more"]
 
 
 def _origin(event: RunStarted) -> list[str]:
@@ -294,6 +300,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
             *rehearsal.chosen,
             f"{counted(rehearsal.samples, 'sample')} in {counted(rehearsal.steps, 'step')} and {minis}, "
             f"{rehearsal.validations:,} of them validated on {counted(rehearsal.val_samples, 'position')}",
+            *few_lines(rehearsal.few_games, begun=rehearsal.resumed_from is not None),
             *([rehearsal.budget] if rehearsal.budget else []),
             f"checkpoints in {escaped(run)}: {rehearsal.checkpoints:,} of "
             f"{show_bytes(rehearsal.checkpoint_bytes)}; {room}",

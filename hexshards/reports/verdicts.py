@@ -122,7 +122,8 @@ def _few_games(index: Index) -> Iterator[Verdict]:
             level="look",
             says=f"Validation has {counted(games, 'game')}, and all positions of a game have one winner: what it says "
             "of the value is off by chance, by several points in a hundred.",
-            do=f"Convert with a larger --val-fraction, so that {counted(FEW_GAMES, 'game')} or more are held back.",
+            do=f"Convert with a larger --val-fraction, so that {counted(FEW_GAMES, 'game')} or more are held back; or, "
+            "while games are still added, begin a run when there are: it validates to its end on those of its start.",
         )
 
 

@@ -22,7 +22,7 @@ from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import Standing
-from hexshards.training.growing_data import GrowingDataset, has_grown
+from hexshards.training.growing_data import Few, GrowingDataset, few_games, has_grown
 from hexshards.training.mini_epochs import Cursor, MiniEpochPlan
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import early_stopping, parts_of
@@ -59,6 +59,8 @@ class Rehearsal:
     mini_epochs: int
     val_samples: int
     validations: int
+    few_games: Few | None
+    """Games that are validated on, where these are few."""
     resumed_from: Path | None
     """The checkpoint that the run goes on from."""
     samples_seen: int
@@ -116,6 +118,7 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
         mini_epochs=totals.mini_epochs,
         val_samples=val_loader.samples if val_loader else 0,
         validations=totals.validations if val_loader else 0,
+        few_games=few_games(train_loader, val_loader),
         resumed_from=stands.checkpoint,
         samples_seen=stands.samples_seen,
         over=stands.over,
@@ -159,7 +162,10 @@ def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
     if newest is None:
         return _Standing(None, 0, 0, None)
     path, saved = newest
-    checkpoint_file.check_fits(saved, dataset=saved["dataset"], options=_asked(spec, saved["options"]), where=path)
+    if not spec.mix and saved["dataset"] != train_loader.index.fingerprint:
+        _data(spec, train_loader).as_it_was(saved["dataset"], where=path)
+    dataset = train_loader.index.fingerprint if spec.mix else saved["dataset"]
+    checkpoint_file.check_fits(saved, dataset=dataset, options=_asked(spec, saved["options"]), where=path)
     plan, watch, finished = _plan(spec), Stopwatch(), saved["counters"]["finished"]
     watch.restart(before_s=saved["standing"]["used_s"])
     cursor = Cursor(**{name: saved["counters"][name] for name in Cursor.__slots__})

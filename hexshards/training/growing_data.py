@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from hexshards.dataset.earlier import extends
 from hexshards.dataset.index import NAME, Index, read_index
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, Misused, printable
 from hexshards.loading.loader import Loader
 from hexshards.storage.files import Home, write_whole
 from hexshards.storage.remote import home_of
@@ -90,6 +90,22 @@ def has_grown(data: GrowingData, fingerprint: str) -> bool:
     with suppress(OSError, DataError):
         return data.positions(fingerprint, now=True) > data.positions(fingerprint)
     return False
+
+
+class Few(NamedTuple):
+    """Games that a run validates on to its end, so few that what they say of the value is off by chance."""
+
+    games: int
+    now: int
+    """Those that the dataset has by now."""
+
+
+def few_games(train_loader: object, val_loader: object) -> Few | None:
+    """The games of validation, where they are few; None where they are not, or loaders do not tell."""
+    if not isinstance(val_loader, Loader) or (games := val_loader.index.few_val_games) is None:
+        return None
+    split = train_loader.index.splits.get("val") if isinstance(train_loader, Loader) else None
+    return Few(games, max(games, split.games if split else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +203,7 @@ class GrowingDataset:
         known = path.exists() and read_index(Earlier(self._home, path))
         if not known or known.fingerprint != fingerprint or not extends(index, known):
             problem = f"was made on dataset {printable(fingerprint)}, not on {index.fingerprint}"
-            raise DataError(problem, where=where, fix="Train on the same dataset, or use another run folder")
+            raise Misused(problem, where=where, fix="Train on the same dataset, or use another run folder")
         return known
 
 

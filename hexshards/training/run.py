@@ -35,7 +35,7 @@ from hexshards.training.computing import Computing, computing, settle
 from hexshards.training.diagnostics import Diagnosis
 from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.growing_data import VALIDATION, GrowingDataset
+from hexshards.training.growing_data import VALIDATION, GrowingDataset, validated_on
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.run_config import RunConfig
@@ -160,8 +160,9 @@ def parts_of(spec: TrainSpec) -> Parts:
     spec = how.settled(spec)
     data = _located(spec, spec.data)
     train_loader = _loader(spec, data, device=device, process_group=process_group)
-    has_val = "val" in train_loader.index.splits
-    val_loader = validating_loader(spec, data, train_loader.index, device=device) if has_val else None
+    has_val, home = "val" in train_loader.index.splits, train_loader.home
+    held = validated_on(home, spec.absolute(spec.run)) if _begun(spec) else home
+    val_loader = validating_loader(spec, held, train_loader.index, device=device) if has_val else None
     return Parts(_trainer(spec, train_loader, device, process_group), train_loader, val_loader, how)
 
 
@@ -267,9 +268,12 @@ def _val_loader(spec: TrainSpec, growth: GrowingDataset, index: Index, *, device
     if "val" not in index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
-    begun = bool(newest_first(RunFolder(spec.absolute(spec.run)).checkpoints))
-    held = growth.first(VALIDATION, anew=not begun)
+    held = growth.first(VALIDATION, anew=not _begun(spec))
     return validating_loader(spec, held, index, device=device)
+
+
+def _begun(spec: TrainSpec) -> bool:
+    return bool(newest_first(RunFolder(spec.absolute(spec.run)).checkpoints))
 
 
 def _trainer(spec: TrainSpec, train_loader: Loader, device: str, process_group: ProcessGroup) -> Trainer:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pyte
 import pytest
-from helpers.small_data import dataset
+from helpers.small_data import dataset, processed
 from helpers.small_runs import Drawing, SmallLoader, Validation, train
 from rich.console import Console
 from typer.testing import CliRunner
@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 from hexshards.cli import display
 from hexshards.cli.app import app
 from hexshards.cli.training_view import TrainingView
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
 from hexshards.training.dry_run import rehearse
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.trainer import Trainer
@@ -268,17 +270,38 @@ def test_a_rehearsal_of_a_run_that_is_there_tells_what_is_left_of_it_or_why_it_i
     run = ["--run", tmp_path / "run"]
     begun = call(data, *run, "--max-samples", 100, "--weights", "ply=10..:2")
     assert "positions count by ply=10..:2; the losses of heads are those in which all count alike\n" in begun
-    assert "validation has 9 games, and says little of the value with fewer than 200: convert with a larger" in begun
+    few = "validation has 9 games, and says little of the value with fewer than 200: "
+    assert f"{few}convert with a larger --val-fraction, or, while games are still added, wait until there are" in begun
     weighted = [data, *run, "--dry-run", "--weights", "ply=10..:2"]
     (path,) = (tmp_path / "run" / "checkpoints").iterdir()
     over = f"nothing left to train: the run ended with {path} at sample 100, as 100 samples were the limit; a higher"
     assert call(*weighted, "--max-samples", 100).splitlines()[1:] == [f"{over} limit goes on"]
     on = call(*weighted, "--max-samples", 400).splitlines()[1]
     assert on == f"goes on from {path} at sample 100, with 75% of its samples left"
+    assert f"{few}the run keeps to those of its start; begin another to validate on more\n" in call(
+        *weighted, "--max-samples", 400
+    )
     assert "learning_rate was 0.001, is 0.01" in call(*weighted, "--learning-rate", 0.01, code=2)
     assert "already holds 1 checkpoint" in call(*weighted, "--resume", "never", code=2)
     tuned = call(data, "--run", tmp_path / "tuned", "--init-from", path, "--max-samples", 50)
     assert f"weights from {path}, and nothing else: the optimizer begins anew\n" in tuned
+
+
+def test_a_run_on_data_that_grew_validates_on_the_games_of_its_start_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("hexshards.training.dry_run.MEASURED_S", 0.1)
+    data, run = dataset(tmp_path / "data"), tmp_path / "run"
+    command = [data, "--run", run, "--epochs", 9, "--max-samples"]
+    call(*command, 50)
+    convert(processed(tmp_path / "more", games=30, seed=9), out=data, append=True)
+    games = read_index(data).splits["val"].games
+    few = "validation has 9 games, and says little of the value with fewer than 200"
+    kept = f"{few}: the run keeps to those of its start, of which there are {games} now; begin another to validate"
+    assert games > 9 and kept in call(*command, 60)
+    told = call(*command, 300, "--dry-run")
+    assert kept in told and "validated on 192 positions\n" in told
+    told = call(data, "--run", tmp_path / "another", "--dry-run")
+    assert f"validation has {games} games" in told and not (tmp_path / "another").exists()
+    assert "was made on dataset" in call(dataset(tmp_path / "other", seed=3), *command[1:], 60, "--dry-run", code=2)
 
 
 def test_a_rehearsal_says_how_many_samples_there_are_until_the_run_waits(data, tmp_path, monkeypatch):
