@@ -149,9 +149,9 @@ def evaluate(
     cache: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a trained network on the test, or another split, by what `train` evaluates it by on validation.
+    """Evaluate a trained network on the test, or another split, as `train` does on validation.
 
-    With --split val the numbers are those that the run wrote of this checkpoint. A network of your own is built by the
+    With --split val the numbers are those that the run wrote of the checkpoint. A network of your own is built by the
     factory that --model names here; one that only the file names is not imported.
     """
     from hexshards.cli import display

@@ -26,9 +26,15 @@ from hexshards.units import counted
 VALIDATION = "validation"
 """Name, among the states of the dataset that a run keeps, of the one that it validates on."""
 
-_GONE = "is gone, and the dataset as it was when this epoch began needs it: `hexshards compact` merged it since"
-_RETRY = (
-    "Resume from a checkpoint at the end of an epoch, or begin another run; `compact --keep 2` keeps such shards longer"
+_GONE = "is gone, and {} needs it: `hexshards compact` merged it since"
+_RETRY = "{}; `compact --keep 2` keeps such shards longer"
+_EPOCH = (
+    _GONE.format("the dataset as it was when this epoch began"),
+    _RETRY.format("Resume from a checkpoint at the end of an epoch, or begin another run"),
+)
+_HELD = (
+    _GONE.format("the validation that the run began with"),
+    _RETRY.format("Begin another run, or evaluate this one on what is there now with dataset='DIR' (--dataset DIR)"),
 )
 
 
@@ -114,6 +120,8 @@ class Earlier:
 
     home: Home
     index: Path
+    held: bool = False
+    """Whether it is what a run validates on."""
 
     def __str__(self) -> str:
         return str(self.home)
@@ -131,7 +139,8 @@ class Earlier:
         try:
             return self.home.open(file, size_bytes=size_bytes, sha256=sha256)
         except FileNotFoundError:
-            raise DataError(_GONE, where=self.home.where(file), fix=_RETRY) from None
+            problem, fix = _HELD if self.held else _EPOCH
+            raise DataError(problem, where=self.home.where(file), fix=fix) from None
 
     def renewed(self, file: str, *, sha256: str) -> bool:
         """Whether a damaged copy of a shard is now forgotten."""
@@ -141,7 +150,7 @@ class Earlier:
 def validated_on(home: Home, run: Path) -> Home:
     """The dataset as a run validates on it; as it is now, where the run's folder does not say."""
     index = run / STATES / VALIDATION / NAME
-    return Earlier(home, index) if index.exists() else home
+    return Earlier(home, index, held=True) if index.exists() else home
 
 
 class GrowingDataset:
@@ -186,7 +195,7 @@ class GrowingDataset:
         if anew or not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, self._home.read(NAME))
-        return Earlier(self._home, path)
+        return Earlier(self._home, path, held=True)
 
     def put_aside(self, index: Index) -> None:
         """Keep an index: written once, for all processes to read."""

@@ -16,9 +16,10 @@ from helpers.small_data import CUT, dataset, examples, processed, write_examples
 from helpers.small_runs import Drawing, log_lines, small_spec
 
 import hexshards
+from hexshards.conversion.compact import compact
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
-from hexshards.errors import Misused
+from hexshards.errors import DataError, Misused
 from hexshards.game.random_visits import search
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.run import parts_of, train
@@ -104,7 +105,7 @@ def test_on_the_test_they_are_what_the_trainer_says_of_its_batches(data, run):
 
 def test_a_run_keeps_to_the_validation_it_began_with_and_a_test_grows_with_the_dataset(tmp_path):
     first, second = processed(tmp_path / "sources", games=80, games_per_file=40)
-    convert(first, out=tmp_path / "data", **THREE)
+    convert(first, out=tmp_path / "data", **{**THREE, "shard_positions": 4096})
     train(small_spec(tmp_path / "data", tmp_path / "run", diagnose=0))
     before = hexshards.evaluate(tmp_path / "run")
     convert(second, out=tmp_path / "data", append=True)
@@ -113,6 +114,11 @@ def test_a_run_keeps_to_the_validation_it_began_with_and_a_test_grows_with_the_d
     assert test.metrics["samples"] > before.metrics["samples"] and test.apart
     now = hexshards.evaluate(tmp_path / "run", split="val", dataset=tmp_path / "data")
     assert now.metrics["samples"] > val.metrics["samples"]
+    compact(tmp_path / "data", held_out=True, keep=0)
+    with pytest.raises(DataError, match=r"the validation that the run began with needs it: .*--dataset DIR"):
+        hexshards.evaluate(tmp_path / "run", split="val")
+    merged = hexshards.evaluate(tmp_path / "run")
+    assert merged.metrics == pytest.approx(test.metrics) and merged.apart
 
 
 def test_a_run_that_never_validated_is_evaluated_by_its_newest_checkpoint(tmp_path):
