@@ -40,7 +40,8 @@ class ConvertSpec:
     )
     test_fraction: float = option(
         0.0,
-        "Share of the games kept for a test, by the other end of the same hash: none of them would be validation.",
+        "Share of the games kept for a test (hexshards evaluate), by the other end of the same hash: none of them "
+        "would be validation.",
         least=0,
         most=1,
         shapes="bytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import small_hex_ai
 from helpers.cli import call
 from helpers.saved_networks import saved
 from helpers.small_data import CUT, dataset, examples, processed, write_examples
@@ -136,6 +138,24 @@ def test_a_file_of_weights_is_evaluated_by_what_its_value_is_seen_to_mean(data, 
     assert whole.apart and not made.apart
     told = call("evaluate", tmp_path / "weights.pt", "--dataset", data).stderr
     assert f"{data} is not known to be what {tmp_path / 'weights.pt'} was trained on" in told
+
+
+def test_hex_ais_checkpoint_is_evaluated_with_its_value_after_tanh(tmp_path):
+    thirteen = dataset(tmp_path, side=13, games=6, val_fraction=0.0, test_fraction=0.5)
+    torch.manual_seed(1)
+    model = small_hex_ai.create_model().eval()
+    with gzip.open(tmp_path / "epoch1_mini1.pt.gz", "wb") as file:
+        torch.save({"epoch": 1, "model_state_dict": model.state_dict()}, file)
+    factory = {"model": "helpers.small_hex_ai:create_model", "model_args": "resnet18"}
+    made = hexshards.evaluate(tmp_path / "epoch1_mini1.pt.gz", dataset=thirteen, **factory)
+    with torch.no_grad():
+        pairs = [
+            ((model(board)[1] + 1) / 2, value)
+            for board, _, value in hexshards.loader(thirteen, split="test", shuffle=False, augment="none")
+        ]
+    red, value = (torch.cat(each) for each in zip(*pairs, strict=True))
+    assert made.metrics["value_loss"] == pytest.approx(torch.nn.functional.binary_cross_entropy(red, value).item())
+    assert made.metrics["value_accuracy"] == pytest.approx(((red > 0.5) == (value > 0.5)).float().mean().item())
 
 
 def test_a_test_of_other_games_is_said_not_to_be_apart(run, tmp_path):
