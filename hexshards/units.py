@@ -56,6 +56,13 @@ def show_bytes(count: float) -> str:
     return f"{count / _BINARY[unit]:.4g} {unit}" if unit != "B" else f"{count:.0f} B"
 
 
+def show_number(number: float) -> str:
+    """A number in four digits or more, a tiny one in four decimals, and none as a power of ten."""
+    if abs(number) < 0.001:
+        return f"{number:.4f}" if round(number, 4) else "0"
+    return f"{number:,.0f}" if abs(number) >= 999.95 else f"{number:.4g}"
+
+
 def show_count(count: int) -> str:
     """A count as a person types it: 8k, 1.25M, 8192. parse_count reads it to the same number."""
     for unit, factor in (("G", 10**9), ("M", 10**6), ("k", 10**3)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hexshards.units import parse_bytes, parse_count, show_count
+from hexshards.units import parse_bytes, parse_count, show_count, show_number
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,8 @@ def test_what_is_no_size_is_refused(text):
 def test_a_count_is_shown_as_a_person_types_it_and_read_back(count, text):
     assert show_count(count) == text
     assert parse_count(text) == count
+
+
+def test_a_number_is_shown_in_four_digits_or_more_and_never_as_a_power_of_ten():
+    numbers = (63_530.4, 999.96, -1234.5, 10.1, 0.01235, 0.00084, -4.3e-6, 0)
+    assert [*map(show_number, numbers)] == ["63,530", "1,000", "-1,234", "10.1", "0.01235", "0.0008", "0", "0"]

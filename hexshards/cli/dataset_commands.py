@@ -199,7 +199,7 @@ def mixing(
 ) -> None:
     """Measure how well the loader's batches are mixed, against what a uniform shuffle would give.
 
-    Reads the split five times. Exit code 1: chance does not explain what was found.
+    Reads the split five times. Exit code 1: they are mixed so badly that training may notice.
     """
     from hexshards.cli import dataset_view, display
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hexshards.errors import escaped, printable
-from hexshards.units import counted
+from hexshards.units import counted, show_number
 
 if TYPE_CHECKING:
     from hexshards.dataset import leakage
@@ -97,26 +97,33 @@ def game_warning(index: Index) -> list[str]:
 
 def mixing_text(mixing: shuffle_quality.Mixing) -> str:
     """What was measured, beside what a uniform shuffle gives, and a verdict."""
+    from hexshards.cli.display import table
     from hexshards.loading.shuffle_quality import SUSPECT
 
-    lines = [f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,} of {counted(mixing.positions, 'position')}"]
-    lines.append(f"{'':<42} {'found':>11} {'uniform':>11}")
-    for measure in mixing.measures:
-        verdict = "  BAD" if measure.bad else "  less, which is fine" if measure.less else ""
-        judged = "" if measure.deviations is None else f"{measure.deviations:>+7.1f} sd{verdict}"
-        lines.append(f"{measure.name:<42} {measure.measured:>11,.4f} {measure.uniform:>11,.4f} {judged}".rstrip())
+    of = f" of the split's {mixing.held:,}" if mixing.positions < mixing.held else ""
+    batches = f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,}"
+    rows = [("", "measured", "uniform", "sd"), *map(_mixing_row, mixing.measures)]
+    lines = [f"{batches}, of {counted(mixing.positions, 'position')}{of}", *map(escaped, mixing.chosen), *table(rows)]
     if mixing.without_game:
         lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
-    lines.append(
-        f"sd: standard deviations away from a uniform shuffle. More than +{SUSPECT:g} is bad, below 0 never is"
-    )
+    lines.append(f"sd: standard deviations above a uniform shuffle; above {SUSPECT:g} it is no chance")
     lines.append(_mixing_verdict(mixing))
     return "\n".join(lines)
 
 
+def _mixing_row(measure: shuffle_quality.Measure) -> tuple[str, ...]:
+    judged = "" if measure.deviations is None else f"{measure.deviations:+.1f}"
+    return measure.name, show_number(measure.measured), show_number(measure.uniform), judged
+
+
 def _mixing_verdict(mixing: shuffle_quality.Mixing) -> str:
-    if not mixing.sound:
-        return f"NOT MIXED: this is no chance. {mixing.remedy}"
+    from hexshards.loading.shuffle_quality import HARM
+
+    if worst := mixing.worst:
+        beyond = f"beyond chance: {worst.name}, at worst as if batches were"
+        if mixing.sound:
+            return f"mixed well enough; {beyond} {worst.lost:.1%} smaller ({HARM:.0%} is not seen in a loss)"
+        return f"NOT MIXED; {beyond} {worst.lost:.0%} smaller. {mixing.remedy}"
     if less := [measure.name for measure in mixing.measures if measure.less]:
         return f"mixed: as a uniform shuffle would, but for less than chance gives of {' and of '.join(less)}"
     return "mixed: nothing tells these batches from those of a uniform shuffle"
@@ -125,7 +132,13 @@ def _mixing_verdict(mixing: shuffle_quality.Mixing) -> str:
 def mixing_json(mixing: shuffle_quality.Mixing) -> dict[str, Any]:
     """The same for a program."""
     measures = [
-        {"name": each.name, "found": each.measured, "uniform": each.uniform, "deviations": each.deviations}
+        {
+            "name": each.name,
+            "found": each.measured,
+            "uniform": each.uniform,
+            "deviations": each.deviations,
+            "lost": each.lost,
+        }
         for each in mixing.measures
     ]
     return {**asdict(mixing), "measures": measures, "sound": mixing.sound}

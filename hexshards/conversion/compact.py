@@ -111,6 +111,16 @@ def has_small_shards(index: Index, split: str) -> bool:
     return any(group.merges for group in groups_of(index, most, (split,))[split])
 
 
+def has_grown(index: Index, split: str) -> bool:
+    """Whether a split was added to: the shards of one conversion are of no others, and all but the last are full."""
+    most, shards = int(index.options.get("shard_positions", CONVERT.shard_positions)), index.splits[split].shards
+    merges = index.options.get("dedupe") in ("positions", "symmetric")  # which leaves shards what it leaves
+    return any(
+        len(index.parts_of(shard)) > 1 or (shard.positions < most and shard is not shards[-1] and not merges)
+        for shard in shards
+    )
+
+
 def groups_of(index: Index, shard_positions: int, splits: Sequence[str]) -> dict[str, list[Group]]:
     """How the shards of some splits are grouped: neighbours as long as they fit one shard, from the oldest on."""
     return {name: _groups(name, index.splits[name].shards, shard_positions) for name in splits if name in index.splits}

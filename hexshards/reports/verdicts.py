@@ -18,7 +18,7 @@ from hexshards.reports.copies import Shared, copies, copies_of_games
 from hexshards.reports.sample import Sample
 from hexshards.reports.source_files import FAR, SourceFiles
 from hexshards.rng import Words
-from hexshards.units import counted
+from hexshards.units import counted, show_number
 
 Level = Literal["good", "look", "bad", "unknown"]
 """Nothing to do; worth a look; mend it before training; it could not be told."""
@@ -159,17 +159,16 @@ def _mixing(mixing: Mixing | None) -> Verdict:
     if mixing is None:
         return Verdict(name=name, level="unknown", says="There are too few positions for two batches to compare.")
     over = f"{counted(mixing.batches, 'batch')} of {mixing.batch_size:,}"
-    if mixing.sound:
+    if (worst := mixing.worst) is None:
         says = f"{over} of the loader are mixed at least as well as by a uniform shuffle."
         return Verdict(name=name, level="good", says=says)
-    worst = max((each for each in mixing.measures if each.bad), key=lambda each: each.deviations or 0.0)
-    says = f"In {over}, {worst.name} is {_plain(worst.measured)} where a uniform shuffle gives {_plain(worst.uniform)}."
+    measured, uniform = show_number(worst.measured), show_number(worst.uniform)
+    says = f"In {over}, {worst.name} is {measured} where a uniform shuffle gives {uniform}: "
+    if mixing.sound:
+        says += f"at worst as if batches were {worst.lost:.1%} smaller, which is not seen in a loss."
+        return Verdict(name=name, level="good", says=says)
+    says += f"at worst as if batches were {worst.lost:.0%} smaller."
     return Verdict(name=name, level="bad", says=says, do=f"{mixing.remedy}.")
-
-
-def _plain(number: float) -> str:
-    """A number in four digits or more, and never as a power of ten."""
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _balance(index: Index) -> Verdict:

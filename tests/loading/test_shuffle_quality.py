@@ -14,14 +14,25 @@ from helpers.small_data import columns_of, dataset, processed
 from typer.testing import CliRunner
 
 from hexshards.cli.app import app
-from hexshards.conversion.compact import compact
+from hexshards.cli.dataset_view import mixing_text
+from hexshards.conversion.compact import compact, has_grown, has_small_shards
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.dataset.shard import write_shard
 from hexshards.game.positions import Positions
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LOADER, LoaderSpec
-from hexshards.loading.shuffle_quality import SUSPECT, _absent, _deviations, _pairs_by_chance, mixing, stream
+from hexshards.loading.shuffle_quality import (
+    HARM,
+    SUSPECT,
+    Measure,
+    _absent,
+    _deviations,
+    _lost_by_pairs,
+    _pairs_by_chance,
+    mixing,
+    stream,
+)
 
 CUT = {"shard_positions": 960, "block_positions": 48, "val_fraction": 0.05}
 """8,545 training positions in 9 shards of 20 blocks: windows of the default 16 blocks are a twelfth of them."""
@@ -154,6 +165,47 @@ def test_deviations_are_small_at_the_mean_and_near_those_of_a_normal_variable():
     assert _deviations(0, 0, 0) is None
 
 
+@pytest.mark.parametrize("counts", [(3, 3, 2), (1, 1, 1), (5, 2, 1, 1, 1)])
+def test_what_pairs_cost_is_that_of_a_mean_whose_classes_say_the_same(counts):
+    size = sum(counts)
+    values = np.random.default_rng(0).standard_normal((200_000, len(counts)))
+    strays = np.repeat(values, counts, axis=1).mean(axis=1).var()
+    pairs = sum(count * (count - 1) // 2 for count in counts)
+    # alone, each of n independent positions strays by 1 / n
+    assert 1 - _lost_by_pairs(pairs, 0, size) == pytest.approx(1 / size / strays, rel=0.02)
+    assert _lost_by_pairs(0, pairs, size) == 0
+
+
+def test_more_than_chance_gives_is_bad_where_it_may_cost_something(data):
+    def measure(deviations, lost):
+        return Measure(name="pairs", measured=63_530, uniform=62_790, deviations=deviations, lost=lost)
+
+    harmless, chance, bad = measure(170, HARM), measure(SUSPECT, 0.9), measure(SUSPECT + 0.1, HARM + 0.01)
+    assert (harmless.bad, chance.bad, bad.bad) == (False, False, True)
+    quality, _ = measured(data)
+    assert quality.worst is None
+    assert "mixed: as a uniform" in mixing_text(quality)
+    told = replace(quality, measures=(chance, harmless))
+    assert told.sound and told.worst is harmless
+    assert "mixed well enough; beyond chance: pairs, at worst as if batches were 5.0% smaller" in mixing_text(told)
+    told = replace(quality, measures=(harmless, bad), remedy="Mix.")
+    assert not told.sound and mixing_text(told).endswith("pairs, at worst as if batches were 6% smaller. Mix.")
+
+
+def test_what_was_measured_is_said_with_what_chose_it_and_fits_a_terminal(data):
+    quality, _ = measured(data, window="2k", per_game=8, batch_size=32)
+    text = mixing_text(quality)
+    first, window, *table = text.splitlines()
+    held = sum(shard.positions for shard in read_index(data).splits["train"].shards)
+    count = Loader(data, LoaderSpec(window="2k", per_game=8)).positions
+    assert first == f"{count // 32} batches of 32, of {count:,} positions of the split's {held:,}"
+    assert window.startswith("window 2k: the newest 2,000 of ") and "at most 8 of each of" in window
+    assert max(map(len, table[: len(quality.measures) + 2])) <= 80
+    assert mixing_text(measured(data)[0]).splitlines()[0] == f"{held // 128} batches of 128, of {held:,} positions"
+    large = replace(quality.measures[0], measured=523_776.25, uniform=523_776.0, deviations=-1234.5)
+    assert re.search(r" 523,776  523,776  -1234\.5$", mixing_text(replace(quality, measures=(large,))), re.MULTILINE)
+
+
 # use ----------------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +220,7 @@ def test_the_command_tells_figures_and_a_verdict_and_fails_for_a_bad_shuffle(dat
     good = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "128"])
     assert good.exit_code == 0, good.output
     assert "mixed: as a uniform shuffle would, but for less than chance gives of copies of a position" in good.stdout
-    assert re.search(r"copies of a position .* -\d+\.\d sd  less, which is fine", good.stdout)
+    assert re.search(r"copies of a position .* -\d+\.\d$", good.stdout, re.MULTILINE)
     bad = CliRunner().invoke(app, ["mixing", str(unshuffled), "--batch-size", "128", "--no-shuffle", "--json"])
     assert bad.exit_code == 1
     told = json.loads(bad.stdout)
@@ -192,3 +244,18 @@ def test_what_to_do_is_to_compact_where_files_were_added_to_convert_again_elsewh
     assert after.sound and abs(pairs["pairs of the same source file per batch"].deviations) < SUSPECT
     assert measured(unshuffled, window_blocks=1)[0].remedy.startswith("Convert again")
     assert measured(unshuffled, shuffle=False)[0].remedy == "Leave shuffling on"
+
+
+def test_a_dataset_that_grew_and_has_nothing_to_merge_is_not_told_that_it_only_needs_converting(tmp_path):
+    files = processed(tmp_path / "files", games=40, games_per_file=10)
+    data, options = tmp_path / "data", {"shard_positions": 192, "block_positions": 64}
+    assert not has_grown(convert(files[:2], out=data, **options).index, "train")
+    grown = convert(files[2:], out=data, append=True).index
+    # full shards are not merged, so the small ones have no room
+    assert has_grown(grown, "train") and not has_small_shards(grown, "train")
+    assert "It grew, and `hexshards compact` has nothing more to merge" in measured(data, batch_size=32)[0].remedy
+    small = tmp_path / "small"
+    for number, file in enumerate(files):
+        convert(file, out=small, append=number > 0)
+    compact(small)
+    assert len(read_index(small).splits["train"].shards) == 1 and has_grown(read_index(small), "train")

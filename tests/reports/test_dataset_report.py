@@ -373,15 +373,29 @@ def test_a_file_of_games_of_a_smaller_board_is_found(tmp_path):
 
 
 def test_batches_that_are_not_mixed_are_said_with_the_worst_figure(samples):
+    name = "pairs of the same game per batch"
     measures = (
-        Measure(name="pairs of the same game per batch", measured=9, uniform=1, deviations=30.0),
-        Measure(name="serial correlation of the value", measured=0.9, uniform=0, deviations=5.0),
+        Measure(name=name, measured=63_530, uniform=45_000, deviations=30.0, lost=0.3),
+        Measure(name="serial correlation of the value", measured=0.9, uniform=0, deviations=50.0, lost=0.1),
     )
-    mixed = Mixing(positions=100, batch_size=10, batches=10, without_game=0, measures=measures, remedy="Mix them")
+    mixed = Mixing(
+        positions=100,
+        held=100,
+        chosen=(),
+        batch_size=10,
+        batches=10,
+        without_game=0,
+        measures=measures,
+        remedy="Mix them",
+    )
     verdict = verdicts(samples, mixing=mixed)["Mixing"]
     assert verdict.level == "bad"
-    assert "pairs of the same game per batch is 9 where a uniform shuffle gives 1" in verdict.says
+    assert f"{name} is 63,530 where a uniform shuffle gives 45,000: at worst as if batches were 30% " in verdict.says
     assert verdict.do == "Mix them."
+    harmless = replace(mixed, measures=(replace(measures[0], measured=45_540, lost=0.012),))
+    verdict = verdicts(samples, mixing=harmless)["Mixing"]
+    assert (verdict.level, verdict.do) == ("good", "")
+    assert "is 45,540 where a uniform shuffle gives 45,000: at worst as if batches were 1.2% smaller" in verdict.says
     assert verdicts(samples)["Mixing"].level == "unknown"
 
 
