@@ -7,8 +7,10 @@ itself and need no hexshards; ``hex_ai`` is hex_ai's checkpoint.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +128,11 @@ def _onnx(network: Network, boards: Tensor) -> bytes:
         import onnxscript as onnxscript  # what torch.onnx needs
     except ImportError as error:
         raise ValueError(f"ONNX is not installed ({escaped(error)}): pip install 'hexshards[onnx]'") from None
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # those of its own imports
+    with warnings.catch_warnings(), _without_torchvision(), torch.no_grad():
+        for old in (DeprecationWarning, FutureWarning):  # those of its own imports
+            warnings.simplefilter("ignore", old)
         program = torch.onnx.export(
-            _Answering(network.model),
+            _Answering(network.model).eval(),
             (boards,),
             input_names=["board"],
             output_names=[head.name for head in USUAL],
@@ -143,6 +146,21 @@ def _onnx(network: Network, boards: Tensor) -> bytes:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     _check(lambda given: session.run(None, {"board": np.asarray(given)}), network, boards)
     return data
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Let torch not warn of each operator of torchvision that, as it is not installed, is not exported: we use none."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def told(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
 
 
 def _check(exported: Callable[[Tensor], Sequence[Any]], network: Network, boards: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from hexshards import export_network
 from hexshards.cli.app import app
 from hexshards.errors import DataError
-from hexshards.interop.export import _check
+from hexshards.interop.export import _check, _without_torchvision
 from hexshards.interop.hex_ai_checkpoint import HexAiCheckpoints
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.steps.model import TwoHeadedResNet
@@ -111,8 +112,32 @@ def test_onnx_answers_as_the_network_does(tmp_path):
         with pytest.raises(ValueError, match=r"ONNX is not installed .*pip install 'hexshards\[onnx\]'"):
             export_network(tmp_path / "best.pt", format="onnx", out=tmp_path / "out")
         pytest.skip("hexshards[onnx] is not installed: not proved that an ONNX runtime reads what is exported")
-    path = export_network(tmp_path / "best.pt", format="onnx", out=tmp_path / "out")
+    told = list[str]()
+    listener = logging.Handler()
+    listener.emit = lambda record: told.append(record.getMessage())
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addHandler(listener)
+    try:
+        path = export_network(tmp_path / "best.pt", format="onnx", out=tmp_path / "out")
+        logger.warning("torchvision is not installed: said by another")
+    finally:
+        logger.removeHandler(listener)
     assert path.name == "epoch2_mini3.onnx" and path.stat().st_size > 1000
+    # what torch says of operators of others is kept back while it exports, and not afterwards
+    assert told == ["torchvision is not installed: said by another"]
+
+
+def test_of_what_torch_tells_in_an_export_only_what_it_says_of_torchvision_is_kept_back(caplog):
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addHandler(caplog.handler)
+    try:
+        with _without_torchvision():
+            logger.warning("torchvision is not installed. Skipping torchvision::nms")
+            logger.warning("an operator is missing")
+    finally:
+        logger.removeHandler(caplog.handler)
+    # twice where torch has its loggers tell the root's too
+    assert {record.getMessage() for record in caplog.records} == {"an operator is missing"}
 
 
 def test_hex_ais_own_checkpoint_is_exported_too_by_its_own_name(tmp_path):
