@@ -163,7 +163,7 @@ def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
         return _Standing(None, 0, 0, None)
     path, saved = newest
     if not spec.mix and saved["dataset"] != train_loader.index.fingerprint:
-        _data(spec, train_loader).as_it_was(saved["dataset"], where=path)
+        _data(spec, train_loader).known(saved["dataset"], where=path)
     dataset = train_loader.index.fingerprint if spec.mix else saved["dataset"]
     checkpoint_file.check_fits(saved, dataset=dataset, options=_asked(spec, saved["options"]), where=path)
     plan, watch, finished = _plan(spec), Stopwatch(), saved["counters"]["finished"]

@@ -7,7 +7,7 @@ ones stay for a while (hexshards.conversion.compact); an epoch whose shards are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from hexshards.dataset.earlier import extends
 from hexshards.dataset.index import NAME, Index, read_index
-from hexshards.errors import DataError, Misused, printable
+from hexshards.errors import DataError
 from hexshards.loading.loader import Loader
-from hexshards.storage.files import Home, write_whole
+from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
+from hexshards.training.checkpointing.checkpoint_file import other_dataset
 from hexshards.training.checkpointing.run_folder import STATES
 from hexshards.training.protocols import TrainLoader
 from hexshards.units import counted
@@ -30,12 +31,21 @@ _GONE = "is gone, and {} needs it: `hexshards compact` merged it since"
 _RETRY = "{}; `compact --keep 2` keeps such shards longer"
 _EPOCH = (
     _GONE.format("the dataset as it was when this epoch began"),
-    _RETRY.format("Resume from a checkpoint at the end of an epoch, or begin another run"),
+    _RETRY.format("Begin another run, with --init-from CHECKPOINT to keep its weights"),
 )
 _HELD = (
     _GONE.format("the validation that the run began with"),
     _RETRY.format("Begin another run, or evaluate this one on what is there now with dataset='DIR' (--dataset DIR)"),
 )
+
+
+class ShardsGone(DataError):
+    """A shard that a run still needs was merged into others, and removed."""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is one of validation, which a run needs to its end."""
+        return Path(self.where).name.startswith("val-")
 
 
 class GrowingData(Protocol):
@@ -135,12 +145,12 @@ class Earlier:
         return self.index.read_bytes() if file == NAME else self.home.read(file)
 
     def open(self, file: str, *, size_bytes: int, sha256: str) -> BinaryIO:
-        """A shard. Raises DataError where it is gone, for those merged since are others."""
+        """A shard. Raises ShardsGone where it is gone, for those merged since are others."""
         try:
             return self.home.open(file, size_bytes=size_bytes, sha256=sha256)
         except FileNotFoundError:
             problem, fix = _HELD if self.held else _EPOCH
-            raise DataError(problem, where=self.home.where(file), fix=fix) from None
+            raise ShardsGone(problem, where=self.home.where(file), fix=fix) from None
 
     def renewed(self, file: str, *, sha256: str) -> bool:
         """Whether a damaged copy of a shard is now forgotten."""
@@ -185,17 +195,34 @@ class GrowingDataset:
         return index.splits["train"].positions
 
     def as_it_was(self, fingerprint: str, /, *, where: Path) -> Loader:
-        """A loader of the dataset as a checkpoint knows it."""
-        self._check_extends(read_index(self._home), fingerprint, where=str(where))
+        """A loader of the dataset as a checkpoint knows it, which may be of a run in another folder."""
+        self.put_aside(self.known(fingerprint, where=where))
         return self._open(Earlier(self._home, self._path(fingerprint)))
 
-    def first(self, name: str, *, anew: bool) -> Home:
-        """The dataset as it was when this was first asked under a name, or is now, if ``anew``."""
+    def known(self, fingerprint: str, /, *, where: Path) -> Index:
+        """The index of the dataset as a checkpoint knows it. Raises Misused where what is there now is another."""
+        return self._check_extends(read_index(self._home), fingerprint, where=str(where), kept=_kept_beside(where))
+
+    def first(self, name: str, *, anew: bool, of: Path | None = None) -> Home:
+        """The dataset as it was when this was first asked under a name, or is now, if ``anew``.
+
+        of: a checkpoint that is gone on from; where it is of a run in another folder, as it was for that one.
+        """
         path = self._folder / name / NAME
         if anew or not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, self._home.read(NAME))
+            index = read_index(self._home)
+            (self._beside(of, name, index) or index).write(path.parent)
         return Earlier(self._home, path, held=True)
+
+    def _beside(self, checkpoint: Path | None, name: str, index: Index) -> Index | None:
+        """What the run of a checkpoint keeps under a name, where the dataset extends that."""
+        for folder in _kept_beside(checkpoint):
+            path = folder / name / NAME
+            kept = read_index(Earlier(self._home, path)) if path.exists() else None
+            if kept and extends(index, kept):
+                return kept
+        return None
 
     def put_aside(self, index: Index) -> None:
         """Keep an index: written once, for all processes to read."""
@@ -205,15 +232,25 @@ class GrowingDataset:
             index.write(path.parent)
 
     def _path(self, fingerprint: str) -> Path:
-        return self._folder / fingerprint[:16] / NAME
+        return _place(self._folder, fingerprint)
 
-    def _check_extends(self, index: Index, fingerprint: str, *, where: str) -> Index:
-        path = self._path(fingerprint)
-        known = path.exists() and read_index(Earlier(self._home, path))
-        if not known or known.fingerprint != fingerprint or not extends(index, known):
-            problem = f"was made on dataset {printable(fingerprint)}, not on {index.fingerprint}"
-            raise Misused(problem, where=where, fix="Train on the same dataset, or use another run folder")
-        return known
+    def _check_extends(self, index: Index, fingerprint: str, *, where: str, kept: Sequence[Path] = ()) -> Index:
+        """The state of the dataset with that fingerprint, which ``index`` extends, or Misused. kept: other folders."""
+        for folder in (self._folder, *kept):
+            path = _place(folder, fingerprint)
+            known = read_index(Earlier(self._home, path)) if path.exists() else None
+            if known and known.fingerprint == fingerprint and extends(index, known):
+                return known
+        raise other_dataset(fingerprint, index.fingerprint, where=where)
+
+
+def _place(folder: Path, fingerprint: str) -> Path:
+    return folder / fingerprint[:16] / NAME
+
+
+def _kept_beside(checkpoint: Path | None) -> Sequence[Path]:
+    """Where the run of a checkpoint, RUN/best.pt or one of RUN/checkpoints, keeps states of its dataset."""
+    return [folder / STATES for folder in (checkpoint.parent, checkpoint.parent.parent)] if checkpoint else []
 
 
 def _positions(index: Index) -> int:

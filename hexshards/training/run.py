@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,10 +35,17 @@ from hexshards.training.computing import Computing, computing, settle
 from hexshards.training.diagnostics import Diagnosis
 from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
-from hexshards.training.growing_data import VALIDATION, GrowingDataset, validated_on
+from hexshards.training.growing_data import (
+    VALIDATION,
+    GrowingData,
+    GrowingDataset,
+    ShardsGone,
+    has_grown,
+    validated_on,
+)
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
-from hexshards.training.run_config import RunConfig
+from hexshards.training.run_config import RunConfig, repeated_by
 from hexshards.training.settings import RunSettings
 from hexshards.training.steps.heads import ROW_WEIGHTS, heads_of
 from hexshards.training.steps.model_factory import network
@@ -68,7 +75,29 @@ def train(spec: TrainSpec, *, hooks: Sequence[Hook] = ()) -> Outcome:
         reader = checkpoint_file.Reader()
         how = settle(spec, process_group, reader, device=device)
         with computing(how.threads):
-            return _orchestrator(how, how.settled(spec), hooks, device, process_group, reader).run()
+            orchestrator = _orchestrator(how, how.settled(spec), hooks, device, process_group, reader)
+            try:
+                return orchestrator.run()
+            except ShardsGone as error:
+                raise _with_a_way_on(error, spec, orchestrator.settings.growing_data) from error
+
+
+def _with_a_way_on(error: ShardsGone, spec: TrainSpec, data: GrowingData | None) -> ShardsGone:
+    """The error with a command that goes on: from the end of an epoch, or else with the newest weights alone."""
+    folder, path = RunFolder(spec.absolute(spec.run)), None
+
+    def goes_on(state: Mapping[str, Any]) -> bool:
+        grows = spec.grow == "mini-epoch" and data is not None and has_grown(data, state["dataset"])
+        return checkpoint_file.goes_on_without_shards(state) or grows
+
+    if not error.held_out and (path := folder.newest_that(goes_on)):
+        what, options = f"Go on from {path.name}", ["--resume", path]
+    elif path := next(iter(newest_first(folder.checkpoints)), None):
+        what, options = f"Begin another run with the weights of {path.name}", ["--init-from", path]
+    else:
+        what, options = "Begin another run", []
+    fix = f"{what}: {repeated_by(folder.path, *options)}; `compact --keep 2` keeps such shards longer"
+    return ShardsGone(error.problem, where=error.where, fix=fix)
 
 
 @contextmanager
@@ -268,7 +297,8 @@ def _val_loader(spec: TrainSpec, growth: GrowingDataset, index: Index, *, device
     if "val" not in index.splits:
         return None
     # what one validates on stays the same as the dataset grows, so that mini-epochs can be compared
-    held = growth.first(VALIDATION, anew=not _begun(spec))
+    of = None if spec.resume in RESUMES else spec.absolute(spec.resume)
+    held = growth.first(VALIDATION, anew=not _begun(spec), of=of)
     return validating_loader(spec, held, index, device=device)
 
 

@@ -5,7 +5,10 @@ A hook.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
 
 from hexshards.config_files import toml_text
 from hexshards.errors import without_secrets
@@ -19,6 +22,12 @@ HEAD = "# Every option of this run. To repeat it: hexshards train --config confi
 
 ONCE = ("run", "resume")
 """What is of one run, and not of those that repeat it."""
+
+
+def repeated_by(run: Path, *options: object) -> str:
+    """The command that repeats the run of a folder in another one that is not there yet, with more options."""
+    other = next(path for number in count(2) if not (path := run.with_name(f"{run.name}-{number}")).exists())
+    return shlex.join(["hexshards", "train", "--config", str(run / CONFIG), "--run", str(other), *map(str, options)])
 
 
 class RunConfig:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,7 +32,7 @@ from hexshards.cli.app import app
 from hexshards.conversion.compact import compact
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
-from hexshards.errors import DataError, NonFiniteLoss
+from hexshards.errors import DataError, Misused, NonFiniteLoss
 from hexshards.loading.loader import loader
 from hexshards.training import run as runs
 from hexshards.training import train_bucket
@@ -39,12 +41,13 @@ from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.run_folder import RunFolder
 from hexshards.training.dry_run import rehearse
 from hexshards.training.early_stopping import EarlyStopping, Standing
+from hexshards.training.growing_data import ShardsGone
 from hexshards.training.options import TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.recent_batches import RecentBatches
 from hexshards.training.steps.model import TwoHeadedResNet
 from hexshards.training.steps.trainer import Trainer
-from hexshards.training.tracking.hooks import Event, MiniEpochTrained, Saved, Waiting
+from hexshards.training.tracking.hooks import Event, MiniEpochTrained, Progressed, Saved, Waiting
 from hexshards.training.tracking.records import Outcome
 from hexshards.units import duration_s
 
@@ -516,12 +519,8 @@ def test_a_run_that_grows_at_mini_epochs_ends_an_epoch_where_files_were_added_wh
     assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
 
 
-def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_run_is_stopped(growing, tmp_path):
-    small = shutil.copytree(growing[0], tmp_path / "small")
-    for source in processed(tmp_path / "more", games=6, seed=9, games_per_file=2):
-        convert(source, out=small, append=True)
-
-    go = goes(tmp_path, small, at=(1, 2), change=lambda data: compact(data), epochs=2)
+def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_run_is_stopped(additions, tmp_path):
+    go = goes(tmp_path, additions, at=(1, 2), change=lambda data: compact(data), epochs=2)
 
     assert go("whole").notices == ("the dataset has other shards: epoch 2 has as many samples, in another order",)
     assert go("run", stop_at=2).stopped == "here"
@@ -529,11 +528,96 @@ def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_r
     assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
     last = names(tmp_path / "whole")[-1]
     assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
-    # in the middle of an epoch whose shards are gone there is nothing to go on with, and it is said
-    lost = goes(tmp_path, small, at=(1, 2), change=lambda data: compact(data, keep=0), epochs=2)
-    lost("gone", stop_at=2)
-    with pytest.raises(DataError, match=r"is gone, and the dataset as it was when this epoch began needs it"):
-        lost("gone")
+
+
+@pytest.fixture(scope="module")
+def additions(growing, tmp_path_factory):
+    """A dataset of which some small shards can be merged."""
+    folder = tmp_path_factory.mktemp("additions")
+    small = shutil.copytree(growing[0], folder / "small")
+    for source in processed(folder / "more", games=12, seed=9, games_per_file=2):
+        convert(source, out=small, append=True)
+    return small
+
+
+def goes_on_as_told(go: Callable[..., Outcome], name: str, told: str) -> Path:
+    """Start a run that cannot go on; do what it says; the folder that the command names."""
+    with pytest.raises(ShardsGone, match=told) as gone:
+        go(name)
+    command = re.search(r"hexshards (train [^;]*); `compact --keep 2` keeps", str(gone.value))
+    arguments = shlex.split(command[1])
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return Path(arguments[arguments.index("--run") + 1])
+
+
+def test_a_run_whose_shards_are_gone_names_the_command_that_goes_on_from_the_end_of_an_epoch(additions, tmp_path):
+    options = {"epochs": 2, "diagnose": 0}
+    go = goes(tmp_path, additions, at=(2, 1), change=lambda data: compact(data, keep=0), **options)
+    go("gone", stop_at=4)
+    resumed = goes_on_as_told(
+        go, "gone", r"this epoch began needs it: .* Go on from checkpoint_epoch0001_mini0003\.pt:"
+    )
+    # as if the shards had been merged where the epoch ended
+    data = shutil.copytree(additions, tmp_path / "data")
+    runs.train(spec(data, tmp_path / "whole", **{**options, "epochs": 1}))
+    compact(data, keep=0)
+    runs.train(spec(data, tmp_path / "whole", **options))
+    whole = log_lines(tmp_path / "whole")
+    assert log_lines(resumed) == whole[-len(log_lines(resumed)) :] and whole[-1]["epoch"] == 2
+    assert weights(resumed, names(resumed)[-1]) == weights(tmp_path / "whole", names(tmp_path / "whole")[-1])
+
+
+def test_in_the_middle_of_the_first_epoch_the_command_named_begins_with_the_weights(additions, tmp_path):
+    go = goes(tmp_path, additions, at=(1, 2), change=lambda data: compact(data, keep=0), epochs=2, diagnose=0)
+    go("gone", stop_at=2)
+    begun = goes_on_as_told(go, "gone", r"this epoch began .* with the weights of checkpoint_epoch0001_mini0002\.pt: ")
+    assert log_lines(begun)[-1]["epoch"] == 2
+
+
+def test_a_run_that_grows_at_mini_epochs_goes_on_from_the_last_whole_one_where_the_dataset_is_larger(
+    additions, growing, tmp_path
+):
+    data, options = shutil.copytree(additions, tmp_path / "data"), {"epochs": 2, "grow": "mini-epoch", "diagnose": 0}
+
+    def leave(event: Event) -> None:
+        if isinstance(event, Progressed) and event.progress.mini_epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert runs.train(spec(data, tmp_path / "run", **options), hooks=[leave]).interrupted
+    convert(growing[2], out=data, append=True)
+    compact(data, keep=0)
+    go = lambda name: runs.train(spec(data, tmp_path / name, **options))  # noqa: E731
+    resumed = goes_on_as_told(go, "run", r"this epoch began .* Go on from checkpoint_epoch0001_mini0002\.pt: ")
+    assert {line["epoch"] for line in log_lines(resumed)[1:]} == {2}
+
+
+def test_where_validation_is_gone_the_command_named_begins_another_run_whatever_epoch_ended(additions, tmp_path):
+    merge = lambda data: compact(data, keep=0, held_out=True)  # noqa: E731
+    go = goes(tmp_path, additions, at=(2, 1), change=merge, epochs=2, diagnose=0)
+    told = r"the validation that the run began with .* with the weights of checkpoint_epoch0001_mini0003\.pt: "
+    begun = goes_on_as_told(go, "gone", told)
+    assert [line["epoch"] for line in log_lines(begun)[::3]] == [1, 2]
+
+
+def test_a_checkpoint_of_a_dataset_that_grew_is_gone_on_with_in_another_folder_and_validated_as_before(
+    growing, tmp_path
+):
+    before, after, more = growing
+    data = shutil.copytree(before, tmp_path / "data")
+    runs.train(spec(data, tmp_path / "run", epochs=1))
+    put(data, after)
+    runs.train(spec(data, tmp_path / "run", epochs=2))
+    path = tmp_path / "run" / "checkpoints" / "checkpoint_epoch0001_mini0003.pt"
+    other = spec(data, tmp_path / "other", epochs=2, resume=str(path))
+    assert rehearse(other).over is None and not (tmp_path / "other").exists()
+    runs.train(other)
+    whole = log_lines(tmp_path / "run")
+    assert log_lines(tmp_path / "other") == whole[-len(log_lines(tmp_path / "other")) :]
+    strange = tmp_path / "strange"
+    convert(more, out=strange, val_fraction=0.2, shard_positions=96, block_positions=16)
+    with pytest.raises(Misused, match=r"was made on dataset [0-9a-f]{16}, not on [0-9a-f]{16}\. .* --init-from"):
+        runs.train(spec(strange, tmp_path / "third", epochs=2, resume=str(path)))
 
 
 def test_a_window_moves_to_what_was_added_at_the_next_epoch_and_a_stopped_run_goes_on_in_the_old_one(growing, tmp_path):

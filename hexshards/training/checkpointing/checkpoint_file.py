@@ -179,11 +179,23 @@ def check_fits(state: Mapping[str, Any], *, dataset: str, options: Mapping[str, 
             problem, where=str(where), fix="Use the version of hexshards that wrote it, or another run folder"
         )
     if state["dataset"] != dataset:
-        problem = f"was made on dataset {printable(state['dataset'])}, not on {printable(dataset)}"
-        raise Misused(problem, where=str(where), fix="Train on the same dataset, or use another run folder")
+        raise other_dataset(state["dataset"], dataset, where=str(where))
     if differing := _differences(state["options"], options):
         problem = f"was made with other options: {'; '.join(differing)}"
         raise Misused(problem, where=str(where), fix="Use the same options, or another run folder")
+
+
+def other_dataset(made_on: str, dataset: str, *, where: str) -> Misused:
+    """The error of a checkpoint that was made on another dataset than the one at hand, by their fingerprints."""
+    problem = f"was made on dataset {printable(made_on[:16])}, not on {printable(dataset[:16])}"
+    fix = "Train on the same dataset, or begin another run on this one, with --init-from to keep the weights"
+    return Misused(problem, where=where, fix=fix)
+
+
+def goes_on_without_shards(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is at the end of an epoch: what comes next reads no shard of the dataset as it was."""
+    counters = state["counters"]
+    return bool(counters["finished"]) and state["loader_state"].get("epoch") == counters["epoch"]
 
 
 def random_state() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ STATES = "datasets"
 
 A_CHECKPOINT = "name a checkpoint in it, such as best.pt"
 """Where a folder was named in place of a checkpoint."""
+
+EPOCHS_LOOKED_AT = 4
+"""Checkpoints are large, and a fitting one is of one of the newest epochs or was removed."""
 
 RESUMES = ("auto", "never")
 """What may be asked for in place of a checkpoint's path."""
@@ -101,6 +104,19 @@ class RunFolder:
             fix = "Put back a good copy, or begin anew in another run folder; nothing here was changed"
             raise DataError(f"{count}; {newest}", where=str(self.checkpoints), fix=fix)
         self._check_new()
+        return None
+
+    def newest_that(self, fits: Callable[[Mapping[str, Any]], bool]) -> Path | None:
+        """The newest checkpoint whose state fits, of the last ones of the newest epochs."""
+        last = dict[int, Path]()
+        for path in checkpoint_file.newest_first(self.checkpoints):
+            place = checkpoint_file.place_in_run(path)
+            if place and place[2]:
+                last.setdefault(place[0], path)
+        for path in [*last.values()][:EPOCHS_LOOKED_AT]:
+            with suppress(DataError):
+                if fits(checkpoint_file.read(path)):
+                    return path
         return None
 
     def _check_new(self) -> None:
