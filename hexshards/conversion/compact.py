@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from hexshards.conversion.options import CONVERT
 from hexshards.conversion.workdir import clear, held, remove_stale
 from hexshards.dataset.earlier import forget, keep_state, kept_shards, listed
 from hexshards.dataset.index import SPLITS, Index, read_index
-from hexshards.dataset.index_schema import next_number, shard_name
+from hexshards.dataset.index_schema import LAST_NUMBER, next_number, shard_name
 from hexshards.dataset.layout import Part, Shard
 from hexshards.dataset.merged_shards import ages
 from hexshards.dataset.shard import open_shard, write_shard
@@ -95,7 +97,8 @@ def compact(
     folder = Path(dataset)
     spec, index = settled({}, out=folder, append=True)
     assert index is not None
-    plan = groups_of(index, spec.shard_positions, SPLITS if held_out else ("train",))
+    taken = listed(index) | kept_shards(folder)
+    plan = groups_of(index, spec.shard_positions, SPLITS if held_out else ("train",), taken=taken)
     if not dry_run:
         with disk_named(folder), held(folder, spec, base=index) as scratch:
             index = _carried_out(folder, index, plan, progress or (lambda done, total: None))
@@ -107,13 +110,12 @@ def compact(
 
 def has_small_shards(index: Index, split: str) -> bool:
     """Whether neighbouring shards of a split fit one, as in a dataset to which files were added little by little."""
-    most = int(index.options.get("shard_positions", CONVERT.shard_positions))
-    return any(group.merges for group in groups_of(index, most, (split,))[split])
+    return any(group.merges for group in groups_of(index, _most(index), (split,))[split])
 
 
 def has_grown(index: Index, split: str) -> bool:
     """Whether a split was added to: the shards of one conversion are of no others, and all but the last are full."""
-    most, shards = int(index.options.get("shard_positions", CONVERT.shard_positions)), index.splits[split].shards
+    most, shards = _most(index), index.splits[split].shards
     merges = index.options.get("dedupe") in ("positions", "symmetric")  # which leaves shards what it leaves
     return any(
         len(index.parts_of(shard)) > 1 or (shard.positions < most and shard is not shards[-1] and not merges)
@@ -121,19 +123,36 @@ def has_grown(index: Index, split: str) -> bool:
     )
 
 
-def groups_of(index: Index, shard_positions: int, splits: Sequence[str]) -> dict[str, list[Group]]:
-    """How the shards of some splits are grouped: neighbours as long as they fit one shard, from the oldest on."""
-    return {name: _groups(name, index.splits[name].shards, shard_positions) for name in splits if name in index.splits}
+def _most(index: Index) -> int:
+    """Positions in a full shard; an index that says no number of it does not say how it was made."""
+    most = index.options.get("shard_positions")
+    return most if isinstance(most, int) else CONVERT.shard_positions
 
 
-def _groups(split: str, shards: Sequence[Shard], shard_positions: int) -> list[Group]:
-    parts = list[list[Shard]]()
+def groups_of(
+    index: Index, shard_positions: int, splits: Sequence[str], *, taken: Set[str] = frozenset()
+) -> dict[str, list[Group]]:
+    """How the shards of some splits are grouped: neighbours as long as they fit one shard, from the oldest on.
+
+    ``taken``: names that no shard may have where numbers come to their end, and all are numbered anew.
+    """
+    shards = {name: index.splits[name].shards for name in splits if name in index.splits}
+    return {name: _groups(name, each, shard_positions, taken) for name, each in shards.items()}
+
+
+def _groups(split: str, shards: Sequence[Shard], shard_positions: int, taken: Set[str]) -> list[Group]:
+    parts, held = list[list[Shard]](), 0
     for shard in shards:
-        if parts and sum(each.positions for each in parts[-1]) + shard.positions <= shard_positions:
+        if parts and held + shard.positions <= shard_positions:
             parts[-1].append(shard)
+            held += shard.positions
         else:
             parts.append([shard])
+            held = shard.positions
     number, merged = next_number(shards), False
+    if number + len(parts) > LAST_NUMBER:
+        free = (name for name in map(partial(shard_name, split), count()) if name not in taken)
+        return [Group(tuple(part), name) for part, name in zip(parts, free, strict=False)]
     groups = list[Group]()
     for part in parts:
         merged |= len(part) > 1  # names are in the order of time, so those behind a new one are new as well
@@ -153,7 +172,7 @@ def _carried_out(
         raise FileExistsError(f"{escaped(folder)}: files were added meanwhile. Give the same command again")
     remove_stale(folder, index)
     total = _merged_positions(plan)
-    if not total:
+    if not any(group.merges or group.name != group.shards[0].name for groups in plan.values() for group in groups):
         return index
     needed = sum(shard.size_bytes for group in _merging(plan) for shard in group.shards)
     if needed > (free := free_bytes(folder)):

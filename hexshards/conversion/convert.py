@@ -172,7 +172,12 @@ def settled(options: ConvertOptions, *, out: Path, append: bool) -> tuple[Conver
                 f"{escaped(name)} {escaped(value)}. "
                 "Leave the option out, or convert everything again into another folder"
             )
-    return ConvertSpec(**{**options, **base.options}), base  # type: ignore[arg-type]  # the spec checks them
+    try:
+        spec = ConvertSpec(**{**options, **base.options})  # type: ignore[arg-type]  # it checks them
+    except ValueError as error:
+        problem = f"says that it was made with options that make no sense ({printable(error, width=200)})"
+        raise DataError(problem, where=str(out / NAME), fix="Fetch the dataset from where you trust it") from None
+    return spec, base
 
 
 # the two steps ------------------------------------------------------------------------------------------------------

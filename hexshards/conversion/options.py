@@ -52,6 +52,7 @@ class ConvertSpec:
         262_144,
         "Positions in a shard, the last of a split excepted: 6 MB at 23 bytes each.",
         least=1,
+        most=1 << 48,  # as an index counts
         shapes="bytes",
     )
     block_positions: int = option(

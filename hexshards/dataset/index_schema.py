@@ -24,6 +24,9 @@ T = TypeVar("T")
 SHARD_NAME = r"(?:train|val|test)-[0-9]{6}\.tar"
 """Pattern of the names that shards have, as ``shard_name`` makes them."""
 
+LAST_NUMBER = 999_999
+"""Names of shards are in the order of their numbers, so all have as many digits."""
+
 NAMES_BYTES = 16 << 20
 """Size above which names that are no Unicode, as those of files may be, are not looked at by Python's own reader."""
 
@@ -145,7 +148,13 @@ _NAMED: dict[str, Any] = {
 
 
 def shard_name(split: str, number: int) -> str:
-    """Name of a split's shard: 0 of train is ``train-000000.tar``."""
+    """Name of a split's shard: 0 of train is ``train-000000.tar``. Raises ValueError behind LAST_NUMBER."""
+    if number > LAST_NUMBER:
+        raise ValueError(
+            f"shards of {escaped(split)} have numbers up to {LAST_NUMBER:,}, and this one would be {number:,}. Merge "
+            "those of a dataset that has grown, which numbers them anew (`hexshards compact`), or make larger ones "
+            "(--shard-positions)"
+        )
     return f"{split}-{number:06d}.tar"
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.processes import wait_for
-from helpers.small_data import CUT, examples, files_of, games_of, positions_of, processed, write_examples
+from helpers.small_data import CUT, examples, files_of, games_of, number_last, positions_of, processed, write_examples
 
 import hexshards
 from hexshards.conversion.convert import convert
@@ -185,6 +185,17 @@ def test_a_dataset_of_options_that_nobody_knows_is_not_added_to(sources, data):
         convert(sources[2], out=data, append=True)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("shard_positions", "abc"), ("shard_positions", 10**400), ("dedupe", "\x1b"), ("seed", -1)]
+)
+def test_a_dataset_whose_options_make_no_sense_is_named(option, value, sources, data):
+    index = read_index(data)
+    replace(index, options={**index.options, option: value}).write(data)
+    with pytest.raises(DataError, match=rf"index.json: says that it was made with options .*{option} must be") as told:
+        convert(sources[2], out=data, append=True)
+    assert str(told.value).isprintable()
+
+
 def test_options_of_the_dataset_hold_and_others_are_refused(sources, data, first):
     convert(sources[2], out=data, append=True, val_fraction=CUT["val_fraction"])
     assert read_index(data).options == read_index(first).options
@@ -217,6 +228,15 @@ def test_single_moves_are_added_to_distributions(tmp_path):
     convert([*tmp_path.glob("*.pkl.gz")], out=tmp_path / "together", **{**CUT, "val_fraction": 0})
     assert verify(tmp_path / "data").problems == ()
     assert positions_of(tmp_path / "data", "train") == positions_of(tmp_path / "together", "train")
+
+
+def test_shards_whose_numbers_come_to_their_end_are_neither_written_nor_added(sources, data):
+    number_last(data, 999_999)
+    before = files_of(data)
+    with pytest.raises(ValueError, match=r"numbers up to 999,999, and this one would be 1,000,000. Merge"):
+        convert(sources[2], out=data, append=True)
+    assert before.items() <= files_of(data).items()
+    assert verify(data).problems == ()
 
 
 def test_rejects_of_what_is_added_do_not_replace_those_of_before(tmp_path):

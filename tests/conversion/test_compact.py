@@ -11,7 +11,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from helpers.cli import call
-from helpers.small_data import CUT, columns_of_shard, files_of, games_of, positions_of, processed, rows_of
+from helpers.small_data import (
+    CUT,
+    columns_of_shard,
+    files_of,
+    games_of,
+    number_last,
+    positions_of,
+    processed,
+    rows_of,
+)
 
 import hexshards
 from hexshards.conversion.compact import compact, groups_of
@@ -145,7 +154,7 @@ def test_a_window_of_the_newest_holds_the_same_positions_as_before(grown, data, 
     ]
     assert held[0] == held[1]
     assert [sum(counts.values()) for counts in held[1]] == [int(window["window"]) for window in windows]
-    assert hexshards.loader(data, window="60").describe()[0].endswith(f"positions of {shards(data)[-1].name} on")
+    assert hexshards.loader(data, window="60").describe()[0].endswith(f"in {shards(data)[-1].name} (60 of its 82)")
 
 
 def test_a_dry_run_tells_the_figures_and_writes_nothing(data, grown):
@@ -179,6 +188,27 @@ def test_old_shards_stay_for_as_many_compactions_as_asked(data, grown, sources, 
     convert([*sources, *more], out=tmp_path / "together", **CUT)
     assert positions_of(data, "train") == positions_of(tmp_path / "together", "train")
     assert verify(data).problems == ()
+
+
+def test_where_numbers_of_shards_come_to_their_end_all_are_numbered_anew(data, sources, tmp_path):
+    number_last(data, 999_999)
+    old, positions = [shard.name for shard in shards(data)], positions_of(data, "train")
+    compact(data)
+    new = [shard.name for shard in shards(data)]
+    assert new == sorted(new)
+    assert not set(new) & set(old)
+    assert new[-1] < "train-000100"
+    assert all((data / name).exists() for name in old)
+    convert(processed(tmp_path / "more", games=2, seed=9), out=data, append=True)
+    compact(data)
+    assert positions < positions_of(data, "train")
+    assert verify(data).problems == ()
+    # also where nothing is left to merge
+    full = convert(sources[:2], out=tmp_path / "full", **CUT | {"shard_positions": 32}).index.splits["train"].shards
+    number_last(tmp_path / "full", 999_999)
+    compact(tmp_path / "full")
+    assert [shard.sha256 for shard in shards(tmp_path / "full")] == [shard.sha256 for shard in full]
+    assert shards(tmp_path / "full")[-1].name < "train-000100"
 
 
 def test_full_shards_between_small_ones_keep_their_bytes(sources, tmp_path):

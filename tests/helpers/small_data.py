@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def dataset(folder, **options):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder / "data"
+
+
+def number_last(folder, number, *, split="train"):
+    """Give the last shard of a split another number."""
+    index = read_index(folder)
+    *others, last = index.splits[split].shards
+    name = f"{split}-{number:06d}.tar"
+    (folder / last.name).rename(folder / name)
+    kept = replace(index.splits[split], shards=(*others, replace(last, name=name)))
+    replace(index, splits={**index.splits, split: kept}).write(folder)
 
 
 def examples(count, *, seed=0, source="synth", side=SIDE):
