@@ -82,6 +82,9 @@ def conversion_summary(report: Report) -> str:
     """What a conversion kept and where it is."""
     index = report.index
     lines = file_lines(report.added, most=SHOWN_FILES)
+    appended = len(report.added) < len(index.inputs)
+    if appended:
+        lines.append("the whole dataset has now:")
     for name, split in index.splits.items():
         lines.append(f"{name:<6} {split_counts(split)} {counted(len(split.shards), 'shard', width=5)}".rstrip())
     rejected = ", ".join(f"{printable(reason)}: {count:,}" for reason, count in report.rejects.items())
@@ -94,12 +97,13 @@ def conversion_summary(report: Report) -> str:
         lines.append(f"merged {counted(report.merged, 'position')} into equal ones")
     if report.positions:
         lines.append(
-            f"{report.shard_bytes / report.positions:.1f} bytes per position, "
-            f"{report.shard_bytes / report.input_bytes:.2f} times the size of the source files"
+            f"{show_bytes(report.shard_bytes)} of {'new ' if appended else ''}shards, "
+            f"{report.shard_bytes / report.positions:.1f} bytes per position, from {show_bytes(report.input_bytes)} of "
+            "source files"
         )
     lines += [printable(note, width=300) for note in report.notes]
     lines += game_warning(index)
-    lines.append(f"dataset {escaped(report.out)}")
+    lines.append(f"dataset: {escaped(report.out)}")
     return "\n".join(lines)
 
 
@@ -111,7 +115,7 @@ def estimate_text(expected: estimate.Estimate) -> str:
         f"would read {counted(expected.files, 'file')} of {show_bytes(expected.input_bytes)}, "
         f"about {counted(expected.positions, 'position')}",
         *_passed_over(expected),
-        f"dataset {escaped(expected.out)}: about {counted(expected.shards, 'shard')} of "
+        f"dataset: {escaped(expected.out)}, about {counted(expected.shards, 'shard')} of "
         f"{show_bytes(expected.dataset_bytes)} together",
         f"disk: {show_bytes(expected.dataset_bytes)} and, until the end, {show_bytes(expected.scratch_bytes)} of "
         f"scratch; {show_bytes(expected.free_bytes)} are free" + ("" if expected.fits else ": NOT ENOUGH"),
@@ -121,7 +125,9 @@ def estimate_text(expected: estimate.Estimate) -> str:
         *map(escaped, expected.notes),
     ]
     if samples:
-        lines.append(f"taken from reading {samples}; the other files are taken to be like it, byte for byte")
+        others = expected.files - len(expected.samples)
+        rest = f"; {counted(others, 'other file', verb='is/are')} taken to hold as much in each byte" if others else ""
+        lines.append(f"by reading {samples}{rest}")
     return "\n".join(lines)
 
 

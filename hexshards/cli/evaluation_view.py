@@ -33,7 +33,7 @@ def evaluation_text(made: Evaluation) -> str:
     return "\n".join(
         [
             f"checkpoint {escaped(made.checkpoint)}",
-            f"dataset {escaped(made.dataset)}: {counted(made.games, 'game')} in {escaped(made.split)}{escaped(target)}",
+            f"dataset: {escaped(made.dataset)}, {counted(made.games, 'game')} in {escaped(made.split)}{escaped(target)}",
             *display.table([["", *told], *([name, *_cells(name, told)] for name in names)]),
         ]
     )

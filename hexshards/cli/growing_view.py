@@ -75,7 +75,7 @@ def compaction_text(done: Compaction, *, dry_run: bool) -> str:
         lines.append(f"{merge} {counted(done.positions, 'position')} of {show_bytes(done.written_bytes)}")
     if done.kept_bytes:
         lines.append(f"{show_bytes(done.kept_bytes)} of old shards stay for epochs that began before (--keep)")
-    return "\n".join([*lines, f"dataset {escaped(done.dataset)}"])
+    return "\n".join([*lines, f"dataset: {escaped(done.dataset)}"])
 
 
 def _unmerged(shards: int) -> str:

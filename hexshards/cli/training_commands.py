@@ -64,7 +64,7 @@ def train(
         spec = TrainSpec(data=dataset, run=run, **options)
         if os.environ.get("RANK", "0") == "0":
             # torch takes seconds to load
-            display.notice(f"dataset {escaped(dataset)} · run {escaped(run)}")
+            display.notice(f"dataset: {escaped(dataset)} · run: {escaped(run)}")
         if dry_run:
             _rehearse(spec)
         elif overfit_batch:

@@ -76,7 +76,7 @@ class TrainingView:
                 self._warned_gap = 0.0
                 self._begun_s, self._begun_samples = time.monotonic(), event.samples_seen
             case Progressed(progress=now) if not self._shown.disable:
-                self._move(now)
+                self._move(now, best_by=event.run.options.get("best_by"))
             case Progressed(progress=now) if time.monotonic() - self._told_s > PLAIN_INTERVAL_S:
                 self._told_s = time.monotonic()
                 display.notice(progress_line(now))
@@ -123,14 +123,15 @@ class TrainingView:
             self._warned_gap = gap
             display.warn(f"warning: {escaped(warning)}; said again where the difference is {WORSE:.0f} times as large")
 
-    def _move(self, now: TrainingProgress) -> None:
+    def _move(self, now: TrainingProgress, *, best_by: object) -> None:
         per_s = (now.samples_seen - self._begun_samples) / max(time.monotonic() - self._begun_s, 1e-9)
         mini, epoch = f"mini-epoch {now.mini_epoch:,}", f"epoch {now.epoch:,} of {now.epochs:,}"
         self._samples("mini", mini, now.mini_epoch_done, now.mini_epoch_samples, now.samples_per_s)
         # validations and checkpoints take their share of what is left
         self._samples("epoch", epoch, now.epoch_done, now.epoch_samples, per_s)
         self._samples("run", "run", now.samples_seen, now.total_samples, per_s)
-        best = f"best {now.best:.4f}" if now.best is not None else ""
+        # a trainer of one's own may be judged by what only it knows
+        best = f"best {escaped(best_by) + ' ' if best_by else ''}{now.best:.4f}" if now.best is not None else ""
         parts = [f"{now.samples_per_s:,.0f} samples/s", f"waiting {now.waiting:.0%}", memory(), losses(now.train), best]
         self._shown.note = " · ".join(part for part in parts if part)
 

@@ -12,7 +12,7 @@ from hexshards import rng
 from hexshards.conversion.convert import settled
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import dataset_bytes, images, scratch_bytes
-from hexshards.conversion.memory import Budget, reading_bytes, writing_bytes
+from hexshards.conversion.memory import Budget, reading_bytes, taken_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec
 from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.read_sources import read_file
@@ -49,7 +49,7 @@ class Estimate:
     """Most that the scratch folder holds, besides the new shards; it is removed at the end."""
     free_bytes: int
     readers: int
-    """Files read at once, as memory allows."""
+    """Files read at once, as their number and memory allow."""
     writers: int
     memory_bytes: int
     """Most that all processes are taken to hold at once."""
@@ -109,7 +109,9 @@ def estimate(
     reading = max((reading_bytes(group, spec) for group in surveyed.groups), default=0)
     optional = tuple({column.name: column for sample in samples.values() for column in sample.optional}.values())
     writing = writing_bytes(side, soft=soft, spec=spec, optional=optional)
-    readers, writers = budget.at_once(reading), budget.at_once(writing)
+    shards = _shards(positions * images(spec), spec)
+    readers = budget.at_once(reading, tasks=len(surveyed.groups))
+    writers = budget.at_once(writing, tasks=shards)
     per_form = {form: size * samples[form].positions_per_byte * images(spec) for form, size in sizes.items()}
     written = sum(rows * samples[form].bytes_per_position for form, rows in per_form.items())
     read_s = sum(size * samples[form].read_s_per_byte for form, size in sizes.items())
@@ -121,18 +123,25 @@ def estimate(
         already=surveyed.already,
         input_bytes=sum(sizes.values()),
         positions=round(positions),
-        shards=-(-round(positions * images(spec)) // spec.shard_positions),
+        shards=shards,
         dataset_bytes=min(round(written), dataset_bytes(positions, side=side, soft=soft, spec=spec, optional=optional)),
         scratch_bytes=scratch_bytes(positions, side=side, soft=soft, spec=spec, optional=optional),
         free_bytes=free_bytes(out),
         readers=readers,
         writers=writers,
-        memory_bytes=budget.taken(reading, writing),
+        memory_bytes=taken_bytes((readers, reading), (writers, writing)),
         seconds=read_s / readers + write_s / writers,
         samples=tuple(sample.name for sample in samples.values()),
         notes=tuple(filter(None, (*discovery.passed_over, budget.notice(reading, "reading the largest source file")))),
         folders=source_folders(discovery.inputs),
     )
+
+
+def _shards(positions: float, spec: ConvertSpec) -> int:
+    """Shards of all splits, each of which has its own."""
+    train = 1 - spec.val_fraction - spec.test_fraction
+    held = [round(positions * share) for share in (train, spec.val_fraction, spec.test_fraction)]
+    return sum(-(-count // spec.shard_positions) for count in held)
 
 
 def _formats(files: Sequence[Input]) -> list[str]:

@@ -39,15 +39,11 @@ class Budget:
     memory_bytes: int
     workers: int
 
-    def at_once(self, task_bytes: int) -> int:
-        """How many tasks of this size run at the same time: at least one."""
+    def at_once(self, task_bytes: int, *, tasks: int | None = None) -> int:
+        """How many tasks of this size, of so many, run at the same time: at least one."""
         room = self.memory_bytes - PROCESS_BYTES
-        return max(1, min(self.workers, room // (PROCESS_BYTES + task_bytes)))
-
-    def taken(self, *task_bytes: int) -> int:
-        """Most that all processes hold at once, in steps of tasks of these sizes."""
-        counts = [(self.at_once(each), each) for each in task_bytes]
-        return PROCESS_BYTES + max(n * (PROCESS_BYTES * (n > 1) + each) for n, each in counts)
+        workers = self.workers if tasks is None else min(self.workers, tasks)
+        return max(1, min(workers, room // (PROCESS_BYTES + task_bytes)))
 
     def notice(self, task_bytes: int, what: str) -> str:
         """A sentence when memory holds workers back, else nothing."""
@@ -60,6 +56,11 @@ class Budget:
                 f"of {counted(self.workers, 'worker')} run"
             )
         return ""
+
+
+def taken_bytes(*steps: tuple[int, int]) -> int:
+    """Most that all processes hold at once, in steps of so many tasks at a time of such a size."""
+    return PROCESS_BYTES + max(count * (PROCESS_BYTES * (count > 1) + each) for count, each in steps)
 
 
 def decompressed_bytes(path: Path) -> int:

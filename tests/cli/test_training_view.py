@@ -60,12 +60,12 @@ def terminal(monkeypatch) -> io.StringIO:
 
 def test_a_terminal_shows_mini_epoch_epoch_and_run_and_what_they_bring(tmp_path, terminal):
     with TrainingView() as view:
-        train(tmp_path, hooks=[view])
+        train(tmp_path, hooks=[view], options={"best_by": "val.loss"})
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     for text in ("mini-epoch 3", "epoch 2 of 2", "52/52", "samples/s · waiting ", "policy "):
         assert text in shown
     assert re.search(r"(memory|GPU) [\d.]+ [MG]iB", shown)
-    assert re.search(r"best \d\.\d{4}", shown)
+    assert re.search(r"best val\.loss \d\.\d{4}", shown)
 
 
 class Terminal(io.StringIO):

@@ -239,7 +239,7 @@ def test_a_dry_run_tells_what_comes_and_writes_nothing(sources, tmp_path):
     out = tmp_path / "not" / "there"
     ended = call("convert", sources, "--out", out, "--dry-run", "--workers", 1)
     assert not any(tmp_path.iterdir())
-    for words in ("read 6 files", "positions", "1 shard", "of scratch", "are free", "memory:", "time: about"):
+    for words in ("read 6 files", "positions", "2 shards", "of scratch", "are free", "memory:", "time: about"):
         assert words in ended.stdout
     expected = estimate(sources, out=out)
     assert estimate_text(expected).splitlines()[0] == ended.stdout.splitlines()[0]
@@ -254,7 +254,21 @@ def test_a_dry_run_tells_what_comes_and_writes_nothing(sources, tmp_path):
     assert 0.9 < expected.positions / report.positions < 1.1
     assert 0.7 < expected.dataset_bytes / report.shard_bytes < 1.3
     assert 0.9 * scratch < expected.scratch_bytes < 1.5 * scratch
-    assert expected.shards == -(-expected.positions // CONVERT.shard_positions)
+    assert expected.shards == sum(len(split.shards) for split in report.index.splits.values()) == 2
+
+
+def test_a_dry_run_counts_no_more_files_and_shards_at_once_than_there_are(sources, tmp_path):
+    one = min(sources.iterdir())
+    for files, options, said in (
+        ([one], {"val_fraction": 0}, "1 file read and 1 shard written at once"),
+        ([one], {"test_fraction": 0.2}, "1 file read and 3 shards written at once"),
+        (sources, {"shard_positions": 2048, "block_positions": 512}, "4 files read and 4 shards written at once"),
+    ):
+        expected = estimate(files, out=tmp_path / "data", workers=4, **options)
+        assert said in estimate_text(expected)
+    lines = estimate_text(estimate([one], out=tmp_path / "data")).splitlines()
+    assert lines[-1] == f"by reading {one}"
+    assert estimate_text(expected).splitlines()[-1].endswith("; 5 other files are taken to hold as much in each byte")
 
 
 def test_a_dry_run_of_an_addition_leaves_out_what_is_there(sources, tmp_path):

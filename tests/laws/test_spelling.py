@@ -124,7 +124,7 @@ def assert_one_line_each(told_by):
 
 def test_every_command_goes_on_in_ascii_in_a_folder_whose_name_is_neither_utf8_nor_one_line(folder, everything_said):
     assert_one_line_each(everything_said)
-    assert f"dataset {folder.parent}/{SHOWN}/data" in everything_said["convert"][0].splitlines()
+    assert f"dataset: {folder.parent}/{SHOWN}/data" in everything_said["convert"][0].splitlines()
     assert f"best {folder.parent}/{SHOWN}/run/best.pt" in everything_said["train"][0].splitlines()
     ended = f"nothing left to train: the run ended with {folder.parent}/{SHOWN}/run/checkpoints/"
     assert ended in everything_said["train that is over"][1]
