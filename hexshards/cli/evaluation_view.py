@@ -30,10 +30,11 @@ def evaluation_text(made: Evaluation) -> str:
     told = {name: numbers for name, numbers in columns.items() if numbers}
     names = [name for name in made.metrics if name not in TWICE]
     target = "" if made.policy_target == str(LOADER.policy) else f", policy compared with {made.policy_target}"
+    games = f"{counted(made.games, 'game')} in {escaped(made.split)}"
     return "\n".join(
         [
             f"checkpoint {escaped(made.checkpoint)}",
-            f"dataset: {escaped(made.dataset)}, {counted(made.games, 'game')} in {escaped(made.split)}{escaped(target)}",
+            f"dataset: {escaped(made.dataset)}, {games}{escaped(target)}",
             *display.table([["", *told], *([name, *_cells(name, told)] for name in names)]),
         ]
     )

@@ -19,7 +19,6 @@ from hexshards.conversion.convert import convert
 from hexshards.conversion.duplicates.count_games import distinct_games, note_games
 from hexshards.conversion.estimate import estimate
 from hexshards.conversion.memory import PROCESS_BYTES, Budget, decompressed_bytes
-from hexshards.conversion.options import CONVERT
 from hexshards.conversion.random_files import trmph_line, write
 from hexshards.conversion.spill_sources import MAX_SPILLS
 from hexshards.dataset.index import read_index
