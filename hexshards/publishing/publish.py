@@ -25,7 +25,7 @@ from hexshards.options import takes
 from hexshards.publishing import card, croissant
 from hexshards.publishing.options import PublishOptions, PublishSpec
 from hexshards.publishing.preview import parquet_of, sample_of, table_of, with_arrow
-from hexshards.storage.files import Folder, free_bytes, real_path
+from hexshards.storage.files import Folder, free_bytes, publishing, real_path
 from hexshards.storage.remote import shown
 from hexshards.storage.target import FolderTarget, Target, target_of
 from hexshards.units import counted, show_bytes
@@ -132,7 +132,8 @@ def _written(
     shards = {shard.name: folder / shard.name for split in index.splits.values() for shard in split.shards}
     for name, data in texts.items():
         (made / name).parent.mkdir(exist_ok=True)
-        (made / name).write_bytes(data)
+        with publishing(made / name, durable=False) as file:  # which names the file, should the disk be full
+            file.write(data)
     return {**shards, **{name: made / name for name in texts}}, notes, rows
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hexshards.errors import DataError, escaped
-from hexshards.storage.files import publishing
+from hexshards.storage.files import NotRegular, open_regular, publishing
 from hexshards.storage.locks import locked
 from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import Patience, checked_url, filesystem, home_of, is_url, shown
@@ -119,9 +119,14 @@ class FolderTarget:
 
     def read(self, name: str) -> bytes | None:
         """A file, whole."""
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return (self.path / name).read_bytes()
-        return None
+        try:
+            with open_regular(self.path / name) as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except NotRegular:
+            fix = "Remove it, or choose another folder to publish to"
+            raise DataError("is no regular file", where=str(self.path / name), fix=fix) from None
 
     def send(self, path: Path, name: str, *, sha256: str = "") -> None:
         """Copy a file, comparing its checksum on its way; one that differs does not appear."""

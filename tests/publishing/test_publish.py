@@ -286,6 +286,13 @@ def test_a_place_that_cannot_be_one_is_refused_in_a_sentence(data, tmp_path, tar
     assert files_of(tmp_path / "data") == before
 
 
+@pytest.mark.parametrize("name", ["README.md", "croissant.json", "publishing.json"])
+def test_a_pipe_in_the_place_of_a_text_is_refused_and_not_waited_for(data, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(hexshards.DataError, match=rf"{name}: is no regular file. Remove it, or choose another folder"):
+        publish(data, tmp_path)
+
+
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(data, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
