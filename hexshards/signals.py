@@ -20,6 +20,17 @@ STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SI
 _interrupted = threading.Event()
 
 
+class _CtrlC:
+    """How often Ctrl-C was heard."""
+
+    times = 0
+
+
+def ctrl_c_times() -> int:
+    """How often Ctrl-C was heard so far: a terminal shows ``^C`` for each."""
+    return _CtrlC.times
+
+
 def remember_ctrl_c() -> None:
     """From here on Ctrl-C is an exception as ever, and remembered for the next StopSignals that are entered.
 
@@ -37,6 +48,7 @@ def _unless_ctrl_c(told: Callable[[Any], None], unraisable: Any) -> None:
 
 
 def _remember_and_raise(number: int, frame: FrameType | None) -> None:
+    _CtrlC.times += 1
     _interrupted.set()
     raise KeyboardInterrupt
 
@@ -114,6 +126,7 @@ class StopSignals:
         if number == self.SAVE:
             self.save_asked = True
             return
+        _CtrlC.times += number == signal.SIGINT
         # a forked worker inherits this, so a signal to the whole process group leaves its parent its workers
         self.asked = True
         self._restore(self.SIGNALS)

@@ -13,12 +13,15 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
+from rich.control import Control
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.segment import ControlType
 from rich.table import Column
 from rich.text import Text
 
 from hexshards.errors import escaped, without_secrets
-from hexshards.signals import ctrl_c_at_the_end
+from hexshards.signals import ctrl_c_at_the_end, ctrl_c_times
 
 
 class Enduring(Console):
@@ -79,6 +82,8 @@ class _Manner:
     """How much is said, by -q and -v."""
 
     quiet = verbose = False
+    ctrl_c = 0
+    """How many ``^C`` are off the screen."""
 
 
 _manner = _Manner()
@@ -147,7 +152,16 @@ def _print(console: Console, text: str) -> None:
         safe = broken(safe, console.width)
     # interrupted between writing and forgetting what it wrote, rich would write it once more
     with ctrl_c_at_the_end():
+        _wipe_ctrl_c(console)
         console.print(safe, markup=False, soft_wrap=whole)
+
+
+def _wipe_ctrl_c(console: Console) -> None:
+    """Take off the ``^C`` that a terminal shows where it is typed, and after which the next line would begin."""
+    if console.is_terminal and (times := ctrl_c_times()) > _manner.ctrl_c:
+        _manner.ctrl_c = times
+        if not any(not bars.disable for bars in _moving):  # bars wipe their own lines
+            console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 0)))
 
 
 def broken(text: str, columns: int) -> str:
@@ -194,6 +208,10 @@ def _safe(text: str) -> str:
     return "\n".join(map(escaped, without_secrets(text).split("\n")))
 
 
+CTRL_C = 4
+"""Columns left free behind bars: two ``^C`` that went on in a line of their own would leave the bars standing."""
+
+
 class Bars(Progress):
     """Bars, a line each with how much is done and the time left, and below them a line of other numbers.
 
@@ -205,9 +223,10 @@ class Bars(Progress):
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """What is on the screen."""
-        yield self.make_tasks_table(self.tasks)
+        columns = max(1, err.width - CTRL_C)  # the console that bars are on
+        yield Constrain(self.make_tasks_table(self.tasks), columns)
         if self.note:
-            yield Text(broken(self.note, self.console.width), no_wrap=False, overflow="fold")
+            yield Constrain(Text(broken(self.note, columns), no_wrap=False, overflow="fold"), columns)
 
 
 class _Amount(ProgressColumn):

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import signal
 import sys
 import threading
 
@@ -16,6 +17,7 @@ from helpers.cli import call
 from helpers.small_data import CUT, processed
 from rich.console import Console
 
+from hexshards import signals
 from hexshards.cli import display
 from hexshards.cli.conversion_view import conversion_progress
 from hexshards.conversion.convert import convert
@@ -147,19 +149,79 @@ def test_colours_that_are_asked_for_make_no_terminal_of_a_file(data, tmp_path):
     assert len(ended.stderr.splitlines()) <= 1
 
 
+class Screen(io.StringIO):
+    """A terminal of 80 columns, and what stands on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.screen = pyte.Screen(80, 20)
+        self.stream = pyte.Stream(self.screen)
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.stream.feed(text.replace("\n", "\r\n"))
+        return len(text)
+
+    def lines(self):
+        return [line.rstrip() for line in self.screen.display if line.strip()]
+
+
+def type_ctrl_c(screen):
+    """As a terminal shows it, and the program hears it."""
+    before = signal.signal(signal.SIGINT, signals._remember_and_raise)
+    try:
+        screen.write("^C")
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signals._interrupted.clear()
+
+
+def test_what_is_said_after_ctrl_c_stands_in_a_line_of_its_own(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    monkeypatch.setattr(display, "err", display.Enduring(file=screen, width=80))
+    display.warn("one")
+    type_ctrl_c(screen)
+    type_ctrl_c(screen)
+    display.warn("two")
+    display.warn("three")
+    assert screen.lines() == ["one", "two", "three"]
+    # a file is sent no signs of a terminal's
+    sent = io.StringIO()
+    monkeypatch.setattr(display, "err", display.Enduring(file=sent, width=80))
+    type_ctrl_c(Screen())
+    display.warn("four")
+    assert sent.getvalue() == "four\n"
+
+
+def test_bars_that_a_ctrl_c_stands_behind_leave_nothing_on_the_screen(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    monkeypatch.setattr(display, "err", display.Enduring(file=screen, width=80))
+    with pytest.raises(KeyboardInterrupt), display.bar("samples") as bars:
+        bars.add_task("measuring", total=10**9, completed=10**8)
+        bars.note = "note " * 40
+        bars.refresh()
+        assert max(map(len, screen.lines())) <= 80 - display.CTRL_C
+        screen.write("^C^C")
+        raise KeyboardInterrupt
+    display.warn("interrupted")
+    assert screen.lines() == ["interrupted"]
+
+
 def test_a_line_waits_until_bars_are_drawn(monkeypatch):
     # rich's own lock has no public name: where a release of rich has another one, this is the first to know
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    sent = Terminal()
+    sent = Screen()
     monkeypatch.setattr(display, "err", display.Enduring(file=sent, width=80))
     with display.bar() as bars:
         with bars.live._lock:
             line = threading.Thread(target=display.warn, args=("a line",))
             line.start()
             line.join(0.1)
-            assert line.is_alive() and "a line" not in sent.getvalue()
+            assert line.is_alive() and "a line" not in sent.lines()
         line.join(60)
-        assert "a line" in sent.getvalue()
+        assert "a line" in sent.lines()
