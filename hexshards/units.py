@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hexshards.errors import escaped
+from hexshards.errors import escaped, printable
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -15,6 +15,9 @@ _UNITS = {**_BINARY, **{f"{unit}B": 1000**power for power, unit in enumerate("kM
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?"
 """200000, 200_000, 200,000, 1.5 and 2e5."""
+
+MOST_DAYS = 100_000
+"""The longest time. What counts nanoseconds in 64 bits, as a system's sleep does, ends at 106,751."""
 
 _LONGEST = 40
 """No number needs more letters than this, and a hostile one may be megabytes long."""
@@ -73,10 +76,13 @@ def show_count(count: int) -> str:
 
 def duration_s(text: str) -> float:
     """Seconds of a time like 90s, 30m, 12h, 2d or 11h30m. Raises ValueError for anything else."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"a time is written like 90s, 30m, 12h, 2d or 11h30m, got {escaped(text)}")
-    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[unit] for number, unit in parts)
+    seconds = sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[unit] for number, unit in parts)
+    if seconds > MOST_DAYS * 86_400:
+        raise ValueError(f"a time is at most {MOST_DAYS}d, got {printable(text)}")
+    return seconds
 
 
 def plural(noun: str) -> str:

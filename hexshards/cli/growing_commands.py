@@ -28,7 +28,7 @@ def watch(
     dataset: Annotated[str, Option(help="The dataset that they are added to; made of the first files if not there.")],
     every: Annotated[str, Option(help="Time between two looks; what is ready then is one addition.")] = "30s",
     once: Annotated[
-        bool, Option("--once", help="End after two looks; with 3 where a file was set aside. For cron and tests.")
+        bool, Option("--once", help="End after two looks; with 3 where a file was refused. For cron and tests.")
     ] = False,
     workers: Annotated[int | None, shown(WorkSpec, "workers", unset="all cores")] = None,
     max_rejects: Annotated[int, shown(WorkSpec, "max_rejects")] = WORK.max_rejects,
@@ -61,7 +61,7 @@ def watch(
             bars=_bars,
             **given,
         )
-        if ended.set_aside:
+        if ended.set_aside or ended.not_set_aside:
             raise typer.Exit(REJECTED)
 
 

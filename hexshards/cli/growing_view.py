@@ -107,6 +107,7 @@ def _added(event: Added) -> str:
 def _ended(event: WatchEnded) -> str:
     parts = [f"ended: added {counted(event.positions, 'position')} of {counted(event.files, 'file')}"]
     parts += [f"set {counted(event.set_aside, 'file')} aside"] if event.set_aside else []
+    parts += [f"could not set {counted(event.not_set_aside, 'file')} aside"] if event.not_set_aside else []
     parts += [f"not taken: {_named(event.waiting)}"] if event.waiting else []
     return " · ".join(parts)
 

@@ -17,7 +17,7 @@ from hexshards.conversion.discovery import Formats, format_of_name, kind_of
 from hexshards.conversion.sources import formats
 from hexshards.dataset.index import Index, InputFile
 from hexshards.errors import DataError, escaped
-from hexshards.storage.files import Stamp, open_regular, real_path, stamp_of, write_whole
+from hexshards.storage.files import Stamp, fitted, open_regular, real_path, stamp_of, write_whole
 
 REFUSED = "refused"
 """Folder in an inbox for what was set aside; it is not looked into."""
@@ -80,11 +80,10 @@ class Inbox:
         """Move a file to the refused ones, beside a report on it. A crash leaves it where it was, or both there."""
         folder = self.folder / REFUSED
         folder.mkdir(exist_ok=True)
-        place = folder / path.name
-        number = 1
+        place, number = folder / path.name, 1
         while os.path.lexists(place) or (os.path.lexists(_report(place)) and not _is_report_on(place, path)):
             number += 1
-            place = folder / f"{number}-{path.name}"
+            place = folder / fitted(f"{number}-{path.name}")
         told = [f"{escaped(path)}: {error.problem}. {error.fix}", *lines[:REPORT_LINES]]
         write_whole(_report(place), "".join(f"{line}\n" for line in told).encode(errors="backslashreplace"))
         path.rename(place)
@@ -108,7 +107,7 @@ def grown_from(path: Path, index: Index) -> InputFile | None:
 
 
 def _report(place: Path) -> Path:
-    return place.with_name(f"{place.name}.report.txt")
+    return place.with_name(fitted(place.name, ".report.txt"))
 
 
 def _is_report_on(place: Path, path: Path) -> bool:

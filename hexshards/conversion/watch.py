@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from hexshards.conversion.convert import convert
-from hexshards.conversion.inbox import Inbox, grown_from
+from hexshards.conversion.inbox import REFUSED, Inbox, grown_from
 from hexshards.conversion.options import WORK, ConvertOptions
 from hexshards.conversion.report import ConversionProgress, Report, shards_of
 from hexshards.conversion.workdir import WATCHED, check_folder, rejects_name
@@ -103,6 +103,8 @@ class WatchEnded:
     files: int
     positions: int
     set_aside: int
+    not_set_aside: int
+    """Files that were refused and could not be moved, so they stay."""
     waiting: tuple[str, ...]
 
 
@@ -196,6 +198,7 @@ class _Watcher:
     files: int = 0
     positions: int = 0
     refused: int = 0
+    unmoved: int = 0
     _told: dict[str, WatchEvent] = field(default_factory=dict)
     """What was said last, by what it is about."""
 
@@ -218,7 +221,13 @@ class _Watcher:
     def ended(self) -> WatchEnded:
         """What was done, and what is left."""
         waiting = tuple(map(str, self.inbox.left()))
-        return WatchEnded(files=self.files, positions=self.positions, set_aside=self.refused, waiting=waiting)
+        return WatchEnded(
+            files=self.files,
+            positions=self.positions,
+            set_aside=self.refused,
+            not_set_aside=self.unmoved,
+            waiting=waiting,
+        )
 
     def _add(self, group: Sequence[Path]) -> list[Sequence[Path]]:
         """Add some files; where that is refused, the groups in which to try again, the last first."""
@@ -227,11 +236,14 @@ class _Watcher:
             with self.bars() as progress:
                 report = convert(group, out=self.dataset, append=base is not None, progress=progress, **self.work)
         except InputRejected as error:
-            lines = _rejected(self.dataset / rejects_name(base))
-            if len(group) == 1:
-                self._set_aside(group[0], error, lines)
-                return []
-            return _apart(group, {error.where, *(str(line.get("file")) for line in lines)})
+            rejects = self.dataset / rejects_name(base)
+            lines = _rejected(rejects)
+            if len(group) > 1:
+                rejects.unlink(missing_ok=True)
+                return _apart(group, {error.where, *(str(line.get("file")) for line in lines)})
+            if self._set_aside(group[0], error, lines):
+                rejects.unlink(missing_ok=True)
+            return []
         except (OSError, ValueError) as error:
             if self.inbox.changed(group):  # as at the next look it is
                 return []
@@ -241,12 +253,13 @@ class _Watcher:
             return []
         self._told.pop("held", None)
         self.inbox.take(group)
-        self._count(report, len(group))
+        self._count(report, group)
         return []
 
-    def _count(self, report: Report, files: int) -> None:
-        already = len(report.already) + len(report.repeated)
-        files -= already
+    def _count(self, report: Report, group: Sequence[Path]) -> None:
+        others = len(group) - len({real_path(path) for path in group})  # names of one file
+        already = len(report.already) + len(report.repeated) + others
+        files = len(group) - already
         self.files += files
         self.positions += report.positions
         self.tell(
@@ -263,17 +276,21 @@ class _Watcher:
             )
         )
 
-    def _set_aside(self, path: Path, error: InputRejected, lines: Sequence[dict[str, Any]]) -> None:
+    def _set_aside(self, path: Path, error: InputRejected, lines: Sequence[dict[str, Any]]) -> bool:
+        """Whether a refused file, and what was told of it, is among the refused ones."""
         try:
             place = self.inbox.set_aside(path, error, [json.dumps(line) for line in lines])
         except OSError as failed:
             if not self.inbox.changed([path]):
                 self.inbox.take([path])
-                reason = f"{escaped(error)} It could not be set aside ({failed.strerror})"
+                self.unmoved += 1
+                place, told = self.inbox.folder / REFUSED, f"{error.problem}. {error.fix}"
+                reason = f"{escaped(path)}: {told}. It could not be moved to {escaped(place)} ({failed.strerror})"
                 self.tell(PassedOver(file=str(path), reason=reason))
-            return
+            return False
         self.refused += 1
         self.tell(SetAside(file=str(path), problem=f"{error.problem}. {error.fix}", moved_to=str(place)))
+        return True
 
     def _without_grown(self, files: Sequence[Path]) -> list[Path]:
         """The files without those whose games would be added twice: they went on after they were taken."""
@@ -313,9 +330,7 @@ class _Watcher:
 def _rejected(path: Path) -> list[dict[str, Any]]:
     """The lines of a refused addition's rejects, which go where the file goes."""
     with suppress(FileNotFoundError):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        path.unlink()
-        return lines
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return []
 
 

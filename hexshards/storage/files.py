@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import platform
 import shutil
@@ -26,6 +27,9 @@ _IsalError = cast(type[Exception], isal_zlib.error)  # its type stub says object
 GUNZIP_FLOOR_BYTES = 16 << 20
 GUNZIP_RATIO = 256
 """A gzip file may grow to floor + ratio * its size. Real files grow 26- to 80-fold; deflate's own limit is 1032."""
+
+NAME_BYTES = 255
+"""The longest name that a file may have on nearly all disks."""
 
 INDEX_BYTES = 256 << 20
 """The largest file that is read whole, which an index is: that of a million positions has 30 kB."""
@@ -148,7 +152,7 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
     durable: whether it must outlast a loss of power too, and not only the end of the process.
     """
-    partial = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.partial")
+    partial = path.with_name(fitted(path.name, f".{platform.node()}.{os.getpid()}.partial"))
     try:
         with open(partial, "wb") as file:
             yield file
@@ -166,6 +170,16 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # where no file can be, none was made
             partial.unlink(missing_ok=True)
+
+
+def fitted(name: str, ending: str = "") -> str:
+    """A file's name with an ending; where that is too long, it is cut, and told apart by a digest."""
+    if len(os.fsencode(name + ending)) <= NAME_BYTES:
+        return name + ending
+    ending = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{ending}"
+    while len(os.fsencode(name + ending)) > NAME_BYTES:
+        name = name[:-1]
+    return name + ending
 
 
 def _of_file(error: OSError, path: Path) -> OSError:

@@ -113,6 +113,40 @@ def test_a_broken_file_is_set_aside_with_its_report_and_stops_no_other(inbox, tm
     assert verify(tmp_path / "data").problems == ()
 
 
+def test_a_name_as_long_as_a_disk_takes_is_set_aside_with_its_report(inbox, tmp_path):
+    for seed, letter in enumerate("xy"):
+        games(inbox / f"{letter * 249}.trmph", 2, seed=seed)
+    for name in (f"{'z' * 249}.trmph", f"{'é' * 124}a.trmph"):
+        for _ in range(2):
+            (inbox / name).write_text("#5,a1a1 b\n")
+            (aside,) = watched(inbox, tmp_path / "data")[SetAside]
+            assert "1 line was rejected" in aside.problem
+    refused = sorted((inbox / "refused").iterdir())
+    assert len(refused) == 8
+    assert sum(path.name.endswith(".report.txt") for path in refused) == 4
+    assert len(read_index(tmp_path / "data").inputs) == 2
+
+
+def test_a_refused_file_that_cannot_be_moved_stays_and_is_told_with_all_that_is_known(inbox, tmp_path):
+    (inbox / "refused").write_text("a file, where a folder is needed")
+    (inbox / "spoiled.trmph").write_text("#5,a1a1 b\n")
+    told = call("watch", inbox, "--dataset", tmp_path / "data", "--every", "0s", "--once", *WORKERS, code=3)
+    assert f"passed over {inbox / 'spoiled.trmph'}: 1 line was rejected" in told.stderr
+    assert f"It could not be moved to {inbox / 'refused'} (File exists)" in told.stderr
+    assert "could not set 1 file aside" in told.stdout
+    # the sentence says to look at that file
+    assert json.loads((tmp_path / "data" / "rejects.jsonl").read_text())["place"] == "line 1"
+
+
+def test_a_link_to_a_file_of_the_inbox_is_no_file_more(inbox, tmp_path):
+    (inbox / "link.trmph").symlink_to(games(inbox / "a.trmph"))
+    (added,) = watched(inbox, tmp_path / "data")[Added]
+    assert (added.files, added.already) == (1, 1)
+    games(inbox / "b.trmph", seed=1)
+    (added,) = watched(inbox, tmp_path / "data")[Added]
+    assert (added.files, added.already) == (1, 2)
+
+
 def test_whatever_lies_in_an_inbox_is_neither_waited_for_nor_followed_for_ever(inbox, tmp_path):
     games(inbox / "good.trmph")
     os.mkfifo(inbox / "pipe.trmph")
@@ -256,6 +290,8 @@ def test_what_cannot_be_watched_is_told_in_one_sentence(inbox, tmp_path):
     assert "a dataset in a folder" in call("watch", inbox, "--dataset", "s3://b/d", code=2).stderr
     (tmp_path / "round").symlink_to("round")
     call("watch", inbox, "--dataset", tmp_path / "round", code=2)
+    said = call("watch", inbox, "--dataset", "d", "--every", "99999999999999d", code=2).stderr
+    assert "a time is at most 100000d, got 99999999999999d" in said
 
 
 def test_programs_are_told_a_line_an_event(inbox, tmp_path):

@@ -45,6 +45,17 @@ def test_publish_replaces_the_whole_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_files_whose_names_are_as_long_as_a_disk_takes_are_published_and_told_apart(tmp_path):
+    ends = ("a" * 255, "é" * 127)
+    for name in ends:
+        write_whole(tmp_path / name, name.encode())
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == sorted(ends)
+    cut = {files.fitted("a" * 254 + letter, ".partial") for letter in "ab"}
+    assert len(cut) == 2
+    assert {len(name) for name in cut} == {255}
+    assert files.fitted("a", ".b") == "a.b"
+
+
 def test_publishing_into_a_folder_that_is_not_there_fails_as_open_does(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "nowhere" / "a", b"")
