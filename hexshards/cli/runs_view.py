@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
 from hexshards.cli import display
 from hexshards.errors import escaped, printable
-from hexshards.reports.runs import RunSummary, differing
+from hexshards.reports.runs import RunSummary, differing, option_of
+from hexshards.reports.validations import MEASURE, apart, name_of, named
 
 
 def runs_text(runs: Sequence[RunSummary], *, width: int | None = None) -> str:
@@ -19,12 +20,16 @@ def runs_text(runs: Sequence[RunSummary], *, width: int | None = None) -> str:
     metrics = {run.metric for run in known}
     # most runs are compared by the same number, which then stands once
     one = metrics.pop() if len(metrics) == 1 else None
-    head = ["run", *([] if one else ["metric"]), f"best {one}" if one else "best", "last", "mini-epochs", "samples"]
-    rows = [[*head, "time", *names], *(_row(run, names, with_metric=not one) for run in known)]
+    validations = [run.validation for run in known]
+    groups = named(validations)
+    head = ["run", *(["validation"] if groups else []), *([] if one else ["metric"])]
+    head += [f"best {one}" if one else "best", "last", "mini-epochs", "samples"]
+    rows = [[*head, "time", *names], *(_row(run, names, groups, with_metric=not one) for run in known)]
     lines = display.table(rows) if known else []
     if known and width is not None and max(map(len, lines)) > width:
         lines = _folded(rows, len(head) + 1, width)
-    return "\n".join([*lines, *(f"{escaped(run.name)}: {escaped(run.problem)}" for run in runs if run.problem)])
+    told = [f"{apart(validations)}. {MEASURE}"] if groups else []
+    return "\n".join([*lines, *told, *(f"{escaped(run.name)}: {escaped(run.problem)}" for run in runs if run.problem)])
 
 
 def _folded(rows: Sequence[Sequence[str]], own: int, width: int) -> list[str]:
@@ -42,16 +47,17 @@ SHORTEST = 8
 """Letters of a run's name that are shown on the narrowest terminal."""
 
 
-def _row(run: RunSummary, names: Sequence[str], *, with_metric: bool) -> list[str]:
+def _row(run: RunSummary, names: Sequence[str], groups: Mapping[str, str], *, with_metric: bool) -> list[str]:
     return [
         printable(run.name),
+        *([name_of(run.validation, groups)] if groups else []),
         *([printable(run.metric)] if with_metric else []),
         _number(run.best),
         _number(run.last),
         f"{run.mini_epochs:,}",
         f"{run.samples:,}",
         display.duration(run.seconds) if run.seconds is not None else "",
-        *(_shown(run.options.get(name, "")) for name in names),
+        *(_shown(option_of(run, name)) for name in names),
     ]
 
 
@@ -65,4 +71,6 @@ def _number(value: float | None) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else printable(value, width=40)

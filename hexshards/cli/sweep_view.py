@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hexshards.errors import escaped, printable
 from hexshards.reports.history import read_history
 from hexshards.reports.plots import label_samples, new_figure, plain_label
+from hexshards.reports.validations import MEASURE, apart, validation_of
 from hexshards.sweeps.sweep import Sweep
 from hexshards.units import counted
 
@@ -39,6 +40,8 @@ def sweep_text(sweep: Sweep) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     failed = [trial_line(trial) for trial in sweep.trials if trial.error]
     ending = ["interrupted; give the same command again to go on"] if sweep.interrupted else []
+    if differ := apart([validation_of(sweep.folder(trial)) for trial in sweep.trials]):
+        ending.append(f"{differ}. {MEASURE}")
     if sweep.best:
         ending.append(f"best: trial {sweep.best.number}, run {escaped(sweep.folder(sweep.best))}")
     return "\n".join([*lines, *failed, *ending])

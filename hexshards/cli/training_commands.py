@@ -227,9 +227,12 @@ def plot(
         from hexshards.reports.history import read_history
         from hexshards.reports.plots import NoMatplotlib, runs_figure, save_figure
         from hexshards.reports.terminal_curves import curves_text
+        from hexshards.reports.validations import MEASURE, apart, validation_of
 
         histories = [read_history(run) for run in runs]
         display.say(curves_text(histories, width=display.width()))
+        if differ := apart([validation_of(run) for run in runs]):
+            display.notice(f"{differ}. {MEASURE}")
         try:
             figure = runs_figure(histories)
         except NoMatplotlib as error:

@@ -25,7 +25,7 @@ from hexshards.reports.figures import figures_of
 from hexshards.reports.openings import Openings, opening_figures, openings_of
 from hexshards.reports.options import REPORT, ReportSpec
 from hexshards.reports.page import Board, Page, rendered
-from hexshards.reports.run_figures import runs_part
+from hexshards.reports.run_figures import runs_part, validations_verdict
 from hexshards.reports.sample import Sample, read_sample
 from hexshards.reports.source_files import source_files
 from hexshards.reports.verdicts import Level, Verdict, verdicts_of
@@ -102,6 +102,8 @@ def dataset_report(
     both = next(iter(compared.values()), None)
     mixed = _mixed(home, index, spec)
     verdicts = verdicts_of(index, samples, files=files, compared=compared, mixing=mixed)
+    if of_runs := validations_verdict(index, [Path(run) for run in runs]):
+        verdicts.append(of_runs)
     openings = openings_of(samples[0])
     page = Page(
         title=_title(home),

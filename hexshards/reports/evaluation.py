@@ -22,11 +22,11 @@ from hexshards.options import options_in
 from hexshards.storage.files import Home
 from hexshards.storage.options import REMOTE, RemoteSpec
 from hexshards.storage.remote import home_of
-from hexshards.training.checkpointing.run_folder import STATES, RunFolder
+from hexshards.training.checkpointing.run_folder import RunFolder
 from hexshards.training.computing import computing, usual_threads
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.growing_data import Earlier, validated_on
-from hexshards.training.options import CONFIG, TRAIN, StepSpec, TrainSpec
+from hexshards.training.options import CONFIG, STATES, TRAIN, StepSpec, TrainSpec
 from hexshards.training.run import same_kernels, validating_loader
 from hexshards.training.steps.heads import heads_of
 from hexshards.training.steps.model_factory import check_answers

@@ -23,7 +23,9 @@ from hexshards.reports.figures import Figure
 from hexshards.reports.history import History, number, read_history
 from hexshards.reports.page import Board, RunsPart
 from hexshards.reports.panels import Panel, panels_of
-from hexshards.reports.runs import RunSummary, differing, summary_of
+from hexshards.reports.runs import RunSummary, differing, option_of, summary_of
+from hexshards.reports.validations import MEASURE, apart, is_of, name_of, named, validation_index, validation_of
+from hexshards.reports.verdicts import Verdict
 from hexshards.storage.files import Home
 from hexshards.training.steps.heads import HEADS, Head
 from hexshards.units import counted
@@ -55,18 +57,38 @@ def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int) -> R
     )
 
 
+def validations_verdict(index: Index, runs: Sequence[Path]) -> Verdict | None:
+    """That runs were validated on other positions than each other, or than val of the dataset; None where on these."""
+    held = [(run, validation_index(run)) for run in runs]
+    strange = [printable(run) for run, each in held if each and not is_of(index, each)]
+    differ = apart([validation_of(run) for run in runs])
+    if not (strange or differ):
+        return None
+    others = f"{', '.join(strange)}: validated on positions that are not in val of this dataset" if strange else ""
+    says = ". ".join(each for each in (others, differ and f"R{differ[1:]}") if each)
+    return Verdict(name="Validation of the runs", level="look", says=f"{says}.", do=f"{MEASURE}.")
+
+
 def _table(runs: Sequence[Path], histories: Sequence[History]) -> Table:
     heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
     brought = [summary_of(run, run.parent) for run in runs]
-    options = differing(brought)
+    options, groups = differing(brought), named([each.validation for each in brought])
     names = ["Run", "Mini-epochs", "Samples", "Hours", "Samples/s", "Best", "of"]
     names += [f"{head.title} loss" for head in heads]
-    names += [head.metrics[0].name.replace("_", " ") for head in heads] + options
+    names += [head.metrics[0].name.replace("_", " ") for head in heads]
+    numbers = [1, 2, 3, 4, 5, *range(7, len(names))]
+    names += [*(["validation"] if groups else []), *options]
     rows = [
-        [history.name, *_progress(each, history), *_newest(history, heads), *_options(each, options)]
+        [
+            history.name,
+            *_progress(each, history),
+            *_newest(history, heads),
+            *([name_of(each.validation, groups)] if groups else []),
+            *_options(each, options),
+        ]
         for each, history in zip(brought, histories, strict=True)
     ]
-    return Table(heads=names, rows=rows, numbers=[1, 2, 3, 4, 5, *range(7, len(names) - len(options))])
+    return Table(heads=names, rows=rows, numbers=numbers)
 
 
 def _progress(brought: RunSummary, history: History) -> Iterator[str]:
@@ -79,7 +101,11 @@ def _progress(brought: RunSummary, history: History) -> Iterator[str]:
 
 
 def _options(brought: RunSummary, names: Sequence[str]) -> Iterator[str]:
-    return (printable(brought.options.get(name, "")) for name in names)
+    return (_option(option_of(brought, name)) for name in names)
+
+
+def _option(value: object) -> str:
+    return "" if value is None else printable(value)
 
 
 def _newest(history: History, heads: Sequence[Head]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from hexshards.config_files import read_toml
 from hexshards.errors import DataError, escaped
 from hexshards.options import about
 from hexshards.reports.history import History, number, read_history
+from hexshards.reports.validations import Validated, named, validated, validation_index
 from hexshards.storage.files import nearest_path, real_path
 from hexshards.training.options import CONFIG, HIGHER_IS_BETTER, TRAIN, TrainSpec
 
@@ -39,6 +40,8 @@ class RunSummary:
     """When the last mini-epoch ended, UTC."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """As config.toml in the run's folder has them; empty where a release before it wrote the run."""
+    validation: Validated | None = None
+    """What it was validated on; None where its folder does not say."""
     problem: str | None = None
     """Why nothing else is known of it."""
 
@@ -46,7 +49,9 @@ class RunSummary:
 def runs_in(*folders: str | Path) -> list[RunSummary]:
     """The runs in folders, the best first; those that tell nothing last. Raises FileNotFoundError for one without any.
 
-    The runs of one folder are named by their paths below it, those of several by the folders too.
+    Those that were validated on the same positions stand together, for others cannot be compared with them: first those
+    among which is the best of all. The runs of one folder are named by their paths below it, those of several by the
+    folders too.
     """
     by_place = dict[Path, RunSummary]()
     for folder in map(Path, folders):
@@ -57,16 +62,29 @@ def runs_in(*folders: str | Path) -> list[RunSummary]:
             raise FileNotFoundError(f"{escaped(folder)}: {none}{hint}")
         for path in paths:
             run = summary_of(path, folder)
-            named = replace(run, name=str(path)) if len(folders) > 1 else run
-            by_place.setdefault(real_path(path), named)
-    return sorted(by_place.values(), key=_rank)
+            by_place.setdefault(real_path(path), replace(run, name=str(path)) if len(folders) > 1 else run)
+    ranked = sorted(by_place.values(), key=_rank)
+    names = named([run.validation for run in ranked if run.problem is None])
+    places = {identity: place for place, identity in enumerate(names)}
+    last = len(places)
+    return sorted(ranked, key=lambda run: places.get(run.validation.identity, last) if run.validation else last)
 
 
 def differing(runs: Sequence[RunSummary]) -> list[str]:
     """Options that are not the same in all of some runs, of those that change what is trained, on what, or how long."""
     shaping = [name for name, each in about(TrainSpec).items() if each.shapes != "nothing" or name == "data"]
-    told = [run.options for run in runs if run.options]
-    return [name for name in shaping if len({repr(options.get(name)) for options in told}) > 1]
+    told = [run for run in runs if run.options]
+    return [name for name in shaping if len({repr(option_of(run, name)) for run in told}) > 1]
+
+
+_OF = {"min_improvement": "patience"}
+"""Options that change nothing of what is trained where another one is not given."""
+
+
+def option_of(run: RunSummary, name: str) -> Any:
+    """An option of a run, None where it is not known, not given, or changes nothing of what is trained."""
+    needed = _OF.get(name)
+    return run.options.get(name) if needed is None or run.options.get(needed) is not None else None
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -99,6 +117,7 @@ def summary_of(path: Path, folder: Path) -> RunSummary:
         seconds=next(iter(_values(history, "seconds")[-1:]), None),
         time=time if isinstance(time, str) else None,
         options=options,
+        validation=validated(validation_index(path), most=options.get("val_samples")),
     )
 
 

@@ -20,12 +20,9 @@ from hexshards.loading.loader import Loader
 from hexshards.storage.files import Home
 from hexshards.storage.remote import home_of
 from hexshards.training.checkpointing.checkpoint_file import other_dataset
-from hexshards.training.checkpointing.run_folder import STATES
+from hexshards.training.options import STATES, VALIDATION
 from hexshards.training.protocols import TrainLoader
 from hexshards.units import counted
-
-VALIDATION = "validation"
-"""Name, among the states of the dataset that a run keeps, of the one that it validates on."""
 
 _GONE = "is gone, and {} needs it: `hexshards compact` merged it since"
 _RETRY = "{}; `compact --keep 2` keeps such shards longer"

@@ -28,6 +28,12 @@ Schedule = Literal["constant", "cosine", "step", "one-cycle"]
 CONFIG = "config.toml"
 """In a run's folder: every option of it."""
 
+STATES = "datasets"
+"""In a run's folder: an index for each state of the dataset that the run has seen, named by its fingerprint."""
+
+VALIDATION = "validation"
+"""Name, among these states, of the one that the run validates on."""
+
 HIGHER_IS_BETTER = ("accuracy", "top1", "top5")
 """Endings of the metrics that are better when they are higher; of all others less is better."""
 

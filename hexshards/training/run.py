@@ -36,14 +36,13 @@ from hexshards.training.diagnostics import Diagnosis
 from hexshards.training.distributed import ProcessGroup, joined
 from hexshards.training.early_stopping import EarlyStopping
 from hexshards.training.growing_data import (
-    VALIDATION,
     GrowingData,
     GrowingDataset,
     ShardsGone,
     has_grown,
     validated_on,
 )
-from hexshards.training.options import TrainSpec
+from hexshards.training.options import VALIDATION, TrainSpec
 from hexshards.training.orchestrator import MiniEpochOrchestrator
 from hexshards.training.run_config import RunConfig, repeated_by
 from hexshards.training.settings import RunSettings

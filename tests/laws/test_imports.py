@@ -302,6 +302,7 @@ def test_a_table_of_runs_and_a_picture_of_a_position_need_no_torch(tmp_path):
     folder = dataset(tmp_path, games=4)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"samples_seen": 10, "val": {"loss": 1.0}}\n')
+    shutil.copytree(folder, tmp_path / "run" / "datasets" / "validation")  # it says what was validated on
     runs = loaded_by(COMMANDS.format(lines=[["runs", str(tmp_path)]]))
     assert "hexshards.reports.runs" in runs
     assert not runs & (HEAVY - {"pydantic"})

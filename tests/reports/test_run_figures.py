@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import shutil
 
@@ -125,3 +126,24 @@ def test_the_command_takes_runs_and_names_what_is_none(data, tmp_path):
     shutil.rmtree(tmp_path / "run")
     assert "no run here" in call("report", data, tmp_path / "run", "--out", out, code=2).stderr
     assert not out.exists()
+
+
+def test_runs_that_were_validated_on_other_positions_are_told_of_in_a_verdict_and_in_their_table(data, tmp_path):
+    other = dataset(tmp_path / "other", games=24, seed=5)
+    runs = [run(tmp_path / name, record(1)) for name in ("own", "strange")]
+    for each, state in zip(runs, (data, other), strict=True):
+        (each / "config.toml").write_text("")
+        (each / "datasets" / "validation").mkdir(parents=True)
+        shutil.copy(state / "index.json", each / "datasets" / "validation")
+    made = dataset_report(data, runs)
+    (verdict,) = [each for each in made.verdicts if each.name == "Validation of the runs"]
+    assert verdict.level == "look"
+    assert verdict.says.startswith(
+        f"{runs[1]}: validated on positions that are not in val of this dataset. Runs of diff"
+    )
+    assert "evaluate RUN --split val --dataset DIR" in verdict.do and verdict.says in html.unescape(made.html)
+    table = part_of(data, *runs).table
+    assert table.heads[-1] == "validation" and [row[-1] for row in table.rows] == ["v1", "v2"]
+    assert [each for each in dataset_report(data, runs[:1]).verdicts if each.name == "Validation of the runs"] == []
+    (alone,) = [each for each in dataset_report(data, runs[1:]).verdicts if each.name == "Validation of the runs"]
+    assert "Runs of different" not in alone.says

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 
 import pytest
 from helpers.cli import call
+from helpers.small_data import dataset, processed
 
 from hexshards.cli.runs_view import runs_text
+from hexshards.cli.sweep_view import sweep_text
+from hexshards.conversion.compact import compact
+from hexshards.conversion.convert import convert
+from hexshards.dataset.index import read_index
 from hexshards.reports.runs import differing, runs_in
+from hexshards.reports.validations import apart, validation_of
+from hexshards.sweeps.search_space import Trial
+from hexshards.sweeps.sweep import Sweep
 
 
 def run_in(folder, *losses, metric="loss", seconds=60.0, **options):
@@ -108,3 +118,88 @@ def test_a_terminal_gets_no_line_that_is_wider_and_no_option_less(tmp_path, widt
     assert all(f"{name} " in said for name in options)
     assert "optimizer adamwadamw" in said and "0001" in said
     assert len(runs_text(runs_in(tmp_path)).splitlines()) == 3
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """A dataset, the same one grown, and another: as runs keep what they validate on."""
+    folder = tmp_path_factory.mktemp("states")
+    first = dataset(folder / "first", games=24)
+    grown = shutil.copytree(first, folder / "grown")
+    convert(processed(folder / "more", games=24, seed=9), out=grown, append=True)
+    return {"first": first, "grown": grown, "other": dataset(folder / "other", games=24, seed=5)}
+
+
+def validated_on(run, state):
+    place = run / "datasets" / "validation"
+    place.mkdir(parents=True)
+    shutil.copy(state / "index.json", place)
+
+
+def test_runs_that_were_validated_on_other_positions_stand_apart_and_it_is_said(tmp_path, states):
+    of = {"a": "first", "b": "other", "c": "first", "d": "grown", "e": "first"}
+    for (name, state), loss in zip(of.items(), (0.9, 0.8, 0.7, 0.6, 0.5), strict=True):
+        run_in(tmp_path / name, loss, **({"val_samples": 10} if name == "e" else {"channels": 8}))
+        validated_on(tmp_path / name, states[state])
+    run_in(tmp_path / "unknown", 0.1)
+    runs = runs_in(tmp_path)
+    assert [run.name for run in runs] == ["e", "d", "c", "a", "b", "unknown"]
+    shown = runs_text(runs).splitlines()
+    assert [line.split()[1] for line in shown[:7]] == ["validation", "v1", "v2", "v3", "v3", "v4", "?"]
+    first, grown, other = (read_index(state).splits["val"].positions for state in states.values())
+    assert shown[7].startswith(
+        f"runs of different validations cannot be compared: v1 10 positions of side 5; v2 {grown} positions of side 5; "
+        f"v3 {first} positions of side 5; v4 {other} positions of side 5. `hexshards evaluate RUN --split val"
+    )
+    told = json.loads(call("runs", tmp_path, "--json").output)
+    assert told["runs"][2]["validation"] == told["runs"][3]["validation"] == asdict(runs[2].validation)
+    alone = call("runs", tmp_path / "a", tmp_path / "c", tmp_path / "unknown").output
+    assert "validation" not in alone and alone.split("\n")[1].split()[0].endswith("unknown")
+
+
+def test_of_a_validation_that_is_merged_or_damaged_nothing_false_is_said(tmp_path, states):
+    merged = shutil.copytree(states["grown"], tmp_path / "merged")
+    compact(merged, held_out=True, keep=0)
+    assert len(read_index(merged).splits["val"].shards) < len(read_index(states["grown"]).splits["val"].shards)
+    runs = [tmp_path / name for name in ("before", "after", "damaged")]
+    for run, state in zip(runs, (states["grown"], merged, merged), strict=True):
+        run_in(run, 0.5)
+        validated_on(run, state)
+    (runs[2] / "datasets" / "validation" / "index.json").write_text("{")
+    # the same positions, whole; a share of them is of shards
+    assert apart([validation_of(run) for run in runs]) == "" and validation_of(runs[2]) is None
+    for run in runs[:2]:
+        (run / "config.toml").write_text("val_samples = 30\n")
+    assert apart([validation_of(run) for run in runs]) != ""
+
+
+def test_what_changes_nothing_without_another_option_is_no_difference(tmp_path):
+    run_in(tmp_path / "a", 1.0, min_improvement=0.0, seed=1)
+    run_in(tmp_path / "b", 1.0, min_improvement=0.05, seed=2)
+    assert differing(runs_in(tmp_path)) == ["seed"]
+    run_in(tmp_path / "c", 1.0, min_improvement=0.05, patience=3, seed=3)
+    assert set(differing(runs_in(tmp_path))) == {"seed", "patience", "min_improvement"}
+    assert "min_improvement 0," not in runs_text(runs_in(tmp_path), width=40)
+
+
+def test_a_plot_of_runs_that_cannot_be_compared_says_so(tmp_path, states):
+    for name, state in (("a", "first"), ("b", "other")):
+        run_in(tmp_path / name, 0.9, 0.8)
+        validated_on(tmp_path / name, states[state])
+        (tmp_path / name / "config.toml").write_text("")
+    shown = call("plot", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "runs.png").output
+    assert "runs of different validations cannot be compared: v1 " in shown
+    assert "validations" not in call("plot", tmp_path / "a", "--out", tmp_path / "run.png").output
+
+
+def test_a_sweep_over_data_that_grew_says_that_its_trials_cannot_all_be_compared(tmp_path, states):
+    rest = {"state": "complete", "value": 0.5, "mini_epochs": 1, "samples": 9, "options": {}, "error": None}
+    sweep = Sweep(
+        out=tmp_path, metric="val.loss", trials=tuple(Trial(number=n, **rest) for n in range(3)), interrupted=False
+    )
+    for number, state in enumerate(("first", "first", "grown")):
+        run_in(sweep.folder(sweep.trials[number]), 0.5, channels=8)
+        validated_on(sweep.folder(sweep.trials[number]), states[state])
+    assert "\nruns of different validations cannot be compared: v1 19 positions of side 5; v2 39" in sweep_text(sweep)
+    shutil.rmtree(sweep.folder(sweep.trials[2]))
+    assert "cannot be compared" not in sweep_text(sweep)

@@ -20,12 +20,10 @@ from hexshards.storage.locks import locked
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.schema import problem_of_record
+from hexshards.training.options import STATES
 from hexshards.units import counted
 
 _LOCK, ALL = ".lock", Retention()
-
-STATES = "datasets"
-"""In the folder: an index for each state of the dataset that the run has seen, named by its fingerprint."""
 
 A_CHECKPOINT = "name a checkpoint in it, such as best.pt"
 """Where a folder was named in place of a checkpoint."""
