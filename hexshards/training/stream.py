@@ -44,6 +44,7 @@ class BatchStream:
         )
         self._watch, self._process_group = watch, process_group
         self._growing_data, self._grows_at, self._on_growth = growing_data, grow, on_growth
+        self._went_back = False
         self.begin(Cursor())
 
     def begin(self, cursor: Cursor, *, resumed_from: Path | None = None) -> None:
@@ -122,6 +123,16 @@ class BatchStream:
         """Stand on the dataset as a checkpoint knows it: one that grew is gone on with, to the end of the epoch."""
         if self._growing_data is not None and fingerprint != self.loader.index.fingerprint:
             self.loader = self._growing_data.as_it_was(fingerprint, where=where)
+            self._went_back = True
+
+    @property
+    def ends_on_earlier_data(self) -> bool:
+        """Whether the epoch at work goes on with another state of the dataset than there is now; ranks agree."""
+        cursor = self.cursor
+        if not self._went_back or not cursor.epoch_batches:
+            return False
+        looks = self._grows_at == "mini-epoch" and not cursor.mini_batches and cursor.epoch < self.plan.limits.epochs
+        return not (looks and self.more_to_come())
 
     def recent(self, ago: int) -> Any | None:
         """A batch by how many came after it, read again; the stream is at an end then."""
@@ -155,7 +166,7 @@ class BatchStream:
         if within:
             self.cursor = self.cursor.after_epoch(crossing=self.plan.cross_epochs)
             self._open = self._resumed_from = None
-        self.loader = self._growing_data.grown(newest, before, later=int(within))
+        self.loader, self._went_back = self._growing_data.grown(newest, before, later=int(within)), False
         self._on_growth(Growth.between(before, self.loader, epoch=self.cursor.epoch))
 
     def _close_epoch(self) -> None:

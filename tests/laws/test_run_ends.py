@@ -493,7 +493,8 @@ def test_what_is_added_during_a_run_is_seen_from_the_next_epoch_on_wherever_the_
     # in the middle of the epoch in which the dataset grows, at its end, and in the next
     for at in (2, 3, 4):
         assert go(f"run{at}", stop_at=at).stopped == "here"
-        go(f"run{at}")
+        told = [f"epoch 1 goes on with the {sizes[0]:,} samples" in each for each in go(f"run{at}").notices]
+        assert sum(told) == (at == 2)
         assert log_lines(tmp_path / f"run{at}") == log_lines(tmp_path / "whole")
         last = names(tmp_path / "whole")[-1]
         assert weights(tmp_path / f"run{at}", last) == weights(tmp_path / "whole", last)
@@ -522,9 +523,14 @@ def test_a_run_that_grows_at_mini_epochs_ends_an_epoch_where_files_were_added_wh
 def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_run_is_stopped(additions, tmp_path):
     go = goes(tmp_path, additions, at=(1, 2), change=lambda data: compact(data), epochs=2)
 
-    assert go("whole").notices == ("the dataset has other shards: epoch 2 has as many samples, in another order",)
+    merged, now = (
+        "the dataset has other shards: epoch 2 has as many samples, in another order",
+        "what the dataset is now is taken up after it",
+    )
+    positions = read_index(additions).splits["train"].positions
+    assert go("whole").notices == (merged,)
     assert go("run", stop_at=2).stopped == "here"
-    go("run")
+    assert go("run").notices == (f"epoch 1 goes on with the {positions:,} samples that it began with; {now}", merged)
     assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
     last = names(tmp_path / "whole")[-1]
     assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
@@ -696,6 +702,19 @@ def test_patience_that_ended_a_run_begins_anew_once_the_dataset_has_grown(growin
     at = [line["dataset"] for line in lines].index(larger)
     assert {line["dataset"] for line in lines[:at]} <= {known}
     assert [line["dataset"] for line in lines[at:]] == [larger] * 2
+
+
+def test_a_run_that_began_before_there_was_a_game_to_validate_on_validates_when_it_is_started_again(tmp_path):
+    few, more = processed(tmp_path / "few", games=2), processed(tmp_path / "more", games=20, seed=9)
+    data = tmp_path / "data"
+    convert(few, out=data, **CUT)
+    assert "val" not in read_index(data).splits
+    says = "there is no validation split: training without validation until started again with one"
+    assert runs.train(spec(data, tmp_path / "run", epochs=1)).notices == (says,)
+    convert(more, out=data, append=True)
+    assert says not in runs.train(spec(data, tmp_path / "run", epochs=2)).notices
+    lines = log_lines(tmp_path / "run")
+    assert (lines[0]["val"], lines[-1]["val"]["samples"]) == ({}, read_index(data).splits["val"].positions)
 
 
 def test_a_dataset_that_was_replaced_by_another_is_refused(growing, tmp_path):

@@ -69,7 +69,7 @@ def test_a_run_without_validation_says_so(tmp_path, told):
     events = events_of(told.append, val_loader=None)
     events.started(RunState(), stop_of(), checkpoints_of(tmp_path), stream_of(PlainLoader(10)))
     assert [event.text for event in told if isinstance(event, Noticed)] == [
-        "there is no validation split: training without validation"
+        "there is no validation split: training without validation until started again with one"
     ]
 
 

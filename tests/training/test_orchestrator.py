@@ -758,7 +758,9 @@ def test_a_dataset_without_validation_trains_and_says_so_and_one_without_trainin
     convert(files, out=tmp_path / "no-val", val_fraction=0.0)
     outcome = runs.train(spec(tmp_path / "no-val", tmp_path / "run"))
     assert outcome.metrics["val"] == {}
-    assert outcome.notices == ("there is no validation split: training without validation",)
+    assert outcome.notices == (
+        "there is no validation split: training without validation until started again with one",
+    )
     convert(files, out=tmp_path / "no-train", val_fraction=1.0)
     with pytest.raises(DataError, match="no split 'train'"):
         runs.train(spec(tmp_path / "no-train", tmp_path / "other"))

@@ -33,6 +33,7 @@ from hexshards.training.tracking.hooks import (
 from hexshards.training.tracking.records import MiniEpochReport, Outcome, TrainingProgress
 from hexshards.training.tracking.stopwatch import Stopwatch
 from hexshards.training.train_bucket import Level
+from hexshards.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Events:
 
     def started(self, state: RunState, stop: Stop, checkpoints: Checkpoints, stream: BatchStream) -> None:
         """The run stands where its checkpoint left it."""
+        over = stop.over(state.cursor, state.standing, state.record)
         history = self._process_group.same(checkpoints.folder.log.records() if checkpoints.writes else None)
         self._hooks.tell(
             RunStarted(
@@ -62,11 +64,15 @@ class Events:
                 samples_seen=state.cursor.samples_seen,
                 totals=stream.plan.totals(stream.loader),
                 history=history,
-                over=stop.over(state.cursor, state.standing, state.record),
+                over=over,
             )
         )
         if self._run.val_loader is None:
-            self.notice("there is no validation split: training without validation")
+            self.notice("there is no validation split: training without validation until started again with one")
+        if over is None and stream.ends_on_earlier_data:
+            drawn = counted(stream.loader.samples, "sample")
+            at = f"epoch {state.cursor.epoch} goes on with the {drawn} that it began with"
+            self.notice(f"{at}; what the dataset is now is taken up after it")
 
     def notice(self, text: str) -> None:
         """Something unusual."""
