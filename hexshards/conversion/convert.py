@@ -17,7 +17,6 @@ from typing import Unpack
 from hexshards.arguments import checked
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import check_space
-from hexshards.conversion.duplicates.count_games import shard_sketches
 from hexshards.conversion.duplicates.dedupe_games import (
     HeldGames,
     LeftOut,
@@ -26,7 +25,7 @@ from hexshards.conversion.duplicates.dedupe_games import (
     note_held,
     without_copies,
 )
-from hexshards.conversion.duplicates.overlaps import Overlap, overlap, overlap_with
+from hexshards.conversion.duplicates.overlap_notes import overlap_notes
 from hexshards.conversion.duplicates.repeated_games import holds_games, without_repeats
 from hexshards.conversion.executors import engines
 from hexshards.conversion.executors.runner import Runner
@@ -53,7 +52,6 @@ from hexshards.dataset.upload import published, upload, written_in
 from hexshards.errors import DataError, escaped, printable
 from hexshards.main_guard import check_main_guard
 from hexshards.options import as_recorded, takes
-from hexshards.rng import Words
 from hexshards.storage.remote import is_url, shown
 from hexshards.units import counted, parse_bytes
 
@@ -230,7 +228,8 @@ def _carried_out(work: _Work, surveyed: Survey, runner: Runner, *, max_rejects: 
     at_once = work.budget.at_once(shard_bytes)
     index = assemble(plan, base=work.base, spec=work.spec, runner=runner, at_once=at_once, tell=tell.add)
     if work.spec.dedupe == "none":
-        notes += _overlapping(work, [each for spill in spills if (each := spill.sketch()) is not None])
+        sketches = [each for spill in spills if (each := spill.sketch()) is not None]
+        notes += overlap_notes(sketches, folder=work.out, scratch=work.scratch, base=work.base, index=index)
     index.write(work.out)
     rows = sum(sum(spill.rows.values()) for spill in spills)
     return report_of(index, out=work.out, base=work.base, surveyed=surveyed, rejects=rejects, rows=rows, notes=notes)
@@ -296,29 +295,6 @@ def _repeated_games(count: int, spec: ConvertSpec) -> str:
     done = "kept, in the split of the first" if spec.keep_duplicates else "left out (--keep-duplicates keeps them)"
     repeats = "is an exact repeat of another, as it is/are exact repeats of others, as they are"
     return f"{counted(count, 'game', verb=repeats)} or turned by 180 degrees: {done}"
-
-
-def _overlapping(work: _Work, sketches: Sequence[Words]) -> list[str]:
-    notes = []
-    if (twice := overlap(sketches)).positions:
-        notes.append(
-            f"{_about(twice, 'is/are')} there more than once, by several files: kept. --dedupe games keeps each once; "
-            "or name one of the folders or formats"
-        )
-    held = shard_sketches(work.scratch, shards_of(work.base))
-    if (again := overlap_with(held, sketches)).positions:
-        notes.append(
-            f"{_about(again, 'was/were')} in the dataset already, from other files: added once more. A dataset made "
-            "with --dedupe games takes each once: convert everything so into another folder"
-        )
-    return notes
-
-
-def _about(overlap: Overlap, verb: str) -> str:
-    about = "" if overlap.exact else "about "
-    one, _, many = verb.partition("/")
-    games = f"{about}{counted(overlap.games, 'game')}"
-    return f"{about}{counted(overlap.positions, 'position')} of {games} {one if overlap.positions == 1 else many}"
 
 
 def _without_policy(count: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -12,20 +13,22 @@ from hexshards import rng
 from hexshards.conversion.convert import settled
 from hexshards.conversion.discovery import discover
 from hexshards.conversion.disk import dataset_bytes, images, scratch_bytes
+from hexshards.conversion.duplicates.overlap_notes import REMEDY, held_already_text, held_of_file
 from hexshards.conversion.memory import Budget, reading_bytes, taken_bytes, writing_bytes
 from hexshards.conversion.options import WORK, ConvertOptions, ConvertSpec
 from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.read_sources import read_file
 from hexshards.conversion.report import SourceFolder, source_folders
-from hexshards.conversion.sources import Input
+from hexshards.conversion.sources import Input, source_apart, source_name
 from hexshards.conversion.spill_sources import survey
 from hexshards.conversion.workdir import SCRATCH
 from hexshards.dataset import codec
+from hexshards.dataset.index import Index
 from hexshards.dataset.upload import written_in
 from hexshards.game.columns import Column
 from hexshards.game.positions import Positions
 from hexshards.storage.files import free_bytes
-from hexshards.units import parse_bytes
+from hexshards.units import counted, parse_bytes
 
 GATHERING = 2.0
 """Time to write a shard over the time to compress its columns: gathering, sorting and writing come to the rest."""
@@ -78,6 +81,8 @@ class _Sample:
     read_s_per_byte: float
     bytes_per_position: float
     write_s_per_position: float
+    held: str
+    """What of it the dataset that is added to holds by other files, in a sentence; or nothing."""
 
 
 def estimate(
@@ -102,7 +107,8 @@ def estimate(
     sizes = {
         form: sum(_size(file) for file in surveyed.files if file.format == form) for form in _formats(surveyed.files)
     }
-    samples = {form: _sample([file for file in surveyed.files if file.format == form], spec) for form in sizes}
+    look = partial(_sample, spec=spec, folder=out, base=base)
+    samples = {form: look([file for file in surveyed.files if file.format == form]) for form in sizes}
     positions = sum(size * samples[form].positions_per_byte for form, size in sizes.items())
     side = max((sample.side for sample in samples.values()), default=13)
     soft = any(sample.soft for sample in samples.values())
@@ -132,7 +138,12 @@ def estimate(
         memory_bytes=taken_bytes((readers, reading), (writers, writing)),
         seconds=read_s / readers + write_s / writers,
         samples=tuple(sample.name for sample in samples.values()),
-        notes=tuple(filter(None, (*discovery.passed_over, budget.notice(reading, "reading the largest source file")))),
+        notes=(
+            *discovery.passed_over,
+            *filter(None, [budget.notice(reading, "reading the largest source file")]),
+            *(sample.held for sample in samples.values() if sample.held),
+            *_same_names(surveyed.files, {sample.name for sample in samples.values()}, base, spec),
+        ),
         folders=source_folders(discovery.inputs),
     )
 
@@ -152,11 +163,11 @@ def _size(file: Input) -> int:
     return file.path.stat().st_size
 
 
-def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
+def _sample(files: Sequence[Input], *, spec: ConvertSpec, folder: Path, base: Index | None) -> _Sample:
     by_size = sorted(files, key=_size)
     for file in by_size[len(files) // 2 :]:
         started = time.perf_counter()
-        positions = read_file(file, spec=spec).positions
+        names, positions = (read := read_file(file, spec=spec)).names, read.positions
         read_s = time.perf_counter() - started
         let_go()
         if len(positions):  # a file may hold no examples
@@ -174,7 +185,33 @@ def _sample(files: Sequence[Input], spec: ConvertSpec) -> _Sample:
         read_s_per_byte=read_s / max(1, _size(file)),
         bytes_per_position=size / max(1, len(rows)),
         write_s_per_position=write_s / max(1, len(rows)),
+        held=_held(file, names, positions, folder=folder, base=base, spec=spec) if base else "",
     )
+
+
+def _held(
+    file: Input, names: Sequence[str], positions: Positions, *, folder: Path, base: Index, spec: ConvertSpec
+) -> str:
+    if spec.merges or not (again := held_of_file(names, positions, folder=folder, base=base)).positions:
+        return ""
+    then = "left out (--dedupe games)" if spec.dedupe == "games" else f"added once more. {REMEDY}"
+    return f"of {file.path}, {held_already_text(again, 'is/are')}, and would be {then}"
+
+
+def _same_names(files: Sequence[Input], read: Collection[str], base: Index | None, spec: ConvertSpec) -> list[str]:
+    """Files that were not read, and are named like sources of the dataset: a game is known by its file's name."""
+    if base is None or spec.merges:
+        return []
+    sources = {*base.sources}
+    named = [
+        str(file.path)
+        for file in files
+        if str(file.path) not in read and source_apart(source_name(file.path.name), file) in sources
+    ]
+    if not named:
+        return []
+    are = counted(len(named), "other file", verb="has the name of a source/have names of sources")
+    return [f"{are} of the dataset, such as {named[0]}: their games may be there already"]
 
 
 def _compressed(block: Positions, spec: ConvertSpec) -> int:

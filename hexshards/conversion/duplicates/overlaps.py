@@ -26,11 +26,17 @@ _ALL = np.uint64((1 << 64) - 1)
 
 
 class Overlap(NamedTuple):
-    """How much is there more than once, about."""
+    """How much is there more than once."""
 
     games: int
     positions: int
-    exact: bool
+    one_in: float = 1.0
+    """Of so many games one was compared."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether all were."""
+        return self.one_in == 1
 
 
 def sketch(games: Words, stones: NDArray[np.uint8], *, of: int = 1) -> Words:
@@ -81,4 +87,4 @@ def _twice(rows: Words) -> Words:
 
 def _counted(rows: Words, limit: np.uint64) -> Overlap:
     scale = 2.0**64 / float(limit)
-    return Overlap(round(len(np.unique(rows[:, 0])) * scale), round(len(rows) * scale), exact=bool(limit == _ALL))
+    return Overlap(round(len(np.unique(rows[:, 0])) * scale), round(len(rows) * scale), one_in=scale)
