@@ -8,6 +8,7 @@ Legend of shapes: B rows, S side, C = S * S cells, W bytes of packed stones.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,21 @@ _ROWS = -(-MAX_SIDE // LANES) * LANES
 """Words for the rows of one plane."""
 
 _BESIDE = 8
-"""Bytes of zeros on either side of a row's stones: up to four are asked for that are not the row's own."""
+"""Bytes on either side of a row's stones: up to four are asked for that are not the row's own, whatever they hold."""
 
 _MASKS = np.uint32(1) << np.array([range(31, 31 - LANES, -1), range(32 - LANES, 32)], dtype=np.uint32)
 """(2, LANES): the highest bits of a word, one to a lane, from the highest down and upwards to the highest."""
+
+
+class _Scratch(threading.local):
+    """Scratch memory of a thread: for each batch anew it would take 2 us."""
+
+    def __init__(self) -> None:
+        self.words = np.zeros(2 * _ROWS, dtype=np.uint32)
+        self.edge = np.zeros(_BESIDE + stone_bytes(MAX_SIDE) + _BESIDE, dtype=np.uint8)
+
+
+_scratch = _Scratch()
 
 
 def fill(
@@ -52,8 +64,7 @@ def fill(
     moves = np.full(len(rows.policy), -1, dtype=np.int16) if several else rows.policy
     assert rows.stones.shape[1] == stone_bytes(side)
     inputs = (rows.stones, rows.player, moves, rows.value, rows.symmetry)
-    edge = np.zeros(_BESIDE + rows.stones.shape[1] + _BESIDE, dtype=np.uint8)
-    tables = _MASKS, symmetry_cells(side), np.zeros(2 * _ROWS, dtype=np.uint32), edge
+    tables = _MASKS, symmetry_cells(side), _scratch.words, _scratch.edge
     wrong = _fill(*inputs, side, *tables, board.reshape(-1), policy.reshape(-1), value)
     if wrong >= 0:
         problem = f"move {moves[wrong]:d} in symmetry {rows.symmetry[wrong]:d}"
