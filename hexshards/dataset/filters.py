@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
-from hexshards.dataset.blocks import Blocks, Columns
+from hexshards.dataset.blocks import Blocks, Columns, Map
 from hexshards.dataset.index import Index
 from hexshards.dataset.shard_range import shards_in
 from hexshards.errors import DataError, escaped, nearest, printable
@@ -131,10 +131,15 @@ class Selection:
         """Rows that each block gives in an epoch; those of this one are the same in all."""
         return self.block_rows
 
-    def read(self, blocks: NDArray[np.int64], names: Sequence[str], *, epoch: int = 0) -> list[Columns | DataError]:
-        """Columns of the rows that an epoch uses of some blocks, and ``place``, a number of each position's own."""
+    def read(
+        self, blocks: NDArray[np.int64], names: Sequence[str], *, epoch: int = 0, mapped: Map = map
+    ) -> list[Columns | DataError]:
+        """Columns of the rows that an epoch uses of some blocks, and ``place``, a number of each position's own.
+
+        Blocks are decoded as ``mapped`` does it.
+        """
         needed = tuple({*names, *self.columns})
-        numbered = zip(blocks.tolist(), self.blocks.read(blocks, needed), strict=True)
+        numbered = zip(blocks.tolist(), self.blocks.read(blocks, needed, mapped=mapped), strict=True)
         return [
             columns if isinstance(columns, DataError) else self._used(number, columns, names, epoch)
             for number, columns in numbered

@@ -115,16 +115,32 @@ class OpenShard:
     def __exit__(self, *ended: object) -> None:
         self.file.close()
 
-    def read_block(
-        self, number: int, *, layout: Layout, sources: int, names: Sequence[str], again: bool = False
-    ) -> dict[str, NDArray[Any]]:
-        """The columns ``names`` of one block; ``sources``: how many the index lists.
+    def read_block(self, number: int, *, layout: Layout, sources: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Read and decode a block: see ``stored`` and ``decode``."""
+        return self.decode(self.stored(number), number, layout=layout, sources=sources, names=names)
 
-        ``again``: the stones were sound when they were last read, and the checksum says that they are the same.
-        Raises DataError naming shard, block and, where a column is damaged or holds what cannot be, the column.
+    def stored(self, number: int) -> bytes:
+        """The bytes of a block as they lie there. Raises DataError where the file ends before the block."""
+        size, there = self.shard.block_bytes[number], self.size_from(number)
+        if there < size:  # a size that is only claimed would be allocated
+            problem = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
+            raise DataError(problem, where=self._place(number), fix=REPAIR)
+        return self.unchecked(number)
+
+    def decode(
+        self, data: bytes, number: int, *, layout: Layout, sources: int, names: Sequence[str], again: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """The columns ``names`` of a block whose bytes are these; the file is not looked at, and may be closed.
+
+        ``sources``: how many the index lists. ``again``: the stones were sound when they were last decoded, and the
+        checksum says that they are the same. Raises DataError naming shard, block and, where a column is damaged or
+        holds what cannot be, the column.
         """
-        shard, where = self.shard, f"{self.where}, block {number:06d}"
-        members = _members(memoryview(self._bytes(number, where)), where)
+        shard, where = self.shard, self._place(number)
+        if (crc := isal_zlib.crc32(data)) != shard.block_crc32[number]:
+            problem = f"checksum is {crc:08x}, the index says {shard.block_crc32[number]:08x}"
+            raise DataError(problem, where=where, fix=REPAIR)
+        members = _members(memoryview(data), where)
         rows = min(layout.block_positions, shard.positions - number * layout.block_positions)
         kinds = layout.kinds
         columns = {name: _column(members, kinds[name], number, rows, layout, where) for name in names}
@@ -133,21 +149,11 @@ class OpenShard:
             check_stones(columns["stones"], side=layout.side, where=where)
         return columns
 
-    def _bytes(self, number: int, where: str) -> bytes:
-        """Read the bytes of a block and hold them against its checksum."""
-        size, crc32 = self.shard.block_bytes[number], self.shard.block_crc32[number]
-        there = self.size_from(number)  # a size that is only claimed would be allocated
-        if there < size:
-            problem = f"the file ends after {there:,} of the block's {counted(size, 'byte')}"
-            raise DataError(problem, where=where, fix=REPAIR)
-        data = self.unchecked(number)
-        if (crc := isal_zlib.crc32(data)) != crc32:
-            problem = f"checksum is {crc:08x}, the index says {crc32:08x}"
-            raise DataError(problem, where=where, fix=REPAIR)
-        return data
+    def _place(self, number: int) -> str:
+        return f"{self.where}, block {number:06d}"
 
     def unchecked(self, number: int) -> bytes:
-        """The bytes of a block as they lie there."""
+        """The bytes of a block, as far as there are."""
         self.file.seek(self._starts[number])
         return self.file.read(self.shard.block_bytes[number])
 

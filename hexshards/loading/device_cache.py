@@ -14,7 +14,7 @@ from hexshards.dataset.filters import Selection
 from hexshards.errors import DataError, escaped
 from hexshards.loading.batching import sent
 from hexshards.loading.expansion.expand import Packed, Rows
-from hexshards.loading.ordered_map import ordered_map
+from hexshards.loading.threads import ordered_map
 from hexshards.loading.window import COLUMNS, Windows
 from hexshards.units import show_bytes
 

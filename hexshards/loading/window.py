@@ -21,6 +21,7 @@ from hexshards.loading.expansion.policy_targets import PolicyTarget, check_searc
 from hexshards.loading.gather.rows import Gather
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.order import EpochPlan, Window
+from hexshards.loading.threads import SharedWork
 from hexshards.storage.files import Home
 from hexshards.storage.remote import Unreachable
 
@@ -78,6 +79,8 @@ class Windows:
         self._kinds = {each.name: each for each in optional}
         check_rules(self.rules, {name: kind for layout in layouts for name, kind in layout.kinds.items()})
         self._gather = Gather()
+        self.shared = SharedWork()
+        """What of a window's making is done by those who wait for it too."""
 
     def __len__(self) -> int:
         return len(self.plan.windows)
@@ -142,17 +145,18 @@ class Windows:
         held = selection.index.layout.kinds
         lacking = [name for name in names if name not in held and name not in DERIVED]
         placed, names = "place" in names, tuple(name for name in names if name in held)
-        read = selection.read(window.blocks, names, epoch=window.epoch)
+        sizes = selection.rows_in(window.epoch)[window.blocks]
+        count = int(sizes.sum()) if window.count is None else window.count
+        drawn = self.shared.begin(order.window_rows, window, count, spec=self.spec)
+        read = selection.read(window.blocks, names, epoch=window.epoch, mapped=self.shared.map)
         damage = tuple(block for block in read if isinstance(block, DataError))
         blocks = self._without_gaps(selection, window, read)
-        sizes = selection.rows_in(window.epoch)[window.blocks]
         lost = sum(int(size) for block, size in zip(read, sizes, strict=True) if isinstance(block, DataError))
-        count = int(sizes.sum()) if window.count is None else window.count
         targets = list[NDArray[Any]]()
         if self.target and VISITS.name in names:
             targets = [self.target.packed((block["policy"], block[VISITS.name]) for block in blocks)]
             names = tuple(name for name in names if name != VISITS.name or self._shows_visits)
-        rows = order.window_rows(window, count, spec=self.spec)
+        rows = self.shared.result_of(drawn)
         if window.skip:
             rows += window.skip
         parts = {name: [block[name] for block in blocks] for name in (*names, *(("place",) if placed else ()))}

@@ -17,8 +17,8 @@ from hexshards.errors import DataError, sendable
 from hexshards.loading import workers
 from hexshards.loading.buffers import Slots
 from hexshards.loading.expansion.expand import Packed, rows_of
-from hexshards.loading.ordered_map import ordered_map
 from hexshards.loading.shard_prefetch import fetching
+from hexshards.loading.threads import ordered_map
 from hexshards.loading.window import NOWHERE, Mixed, Windows
 
 Task = tuple[int, int | None]
@@ -46,10 +46,9 @@ def read_windows(windows: Windows, numbers: Sequence[int], *, num_workers: int) 
     slots = Slots(windows.columns, windows.most_rows, count=count, shared=processes > 0)
     tasks = ((number, slots.lend()) for number in numbers)
     landing = Landing(windows, slots)
-    # without workers a thread makes the next window while this one is used: nearly all that takes long in it leaves
-    # Python to other threads
-    one_by_one = ordered_map(landing.__getitem__, tasks, threads=1, depth=beside)
-    in_turn = _from_processes(landing, tasks, processes, beside) if processes else one_by_one
+    in_turn = (
+        _from_processes(landing, tasks, processes, beside) if processes else _from_a_thread(landing, tasks, beside)
+    )
     with closing(in_turn), fetching(windows, numbers) as reached:
         for turn, (number, (slot, mixed)) in enumerate(zip(numbers, in_turn, strict=True)):
             reached(turn)
@@ -78,6 +77,15 @@ class Landing:
         except TOLD as error:
             return slot, sendable(error)
         return slot, mixed if slot is None else mixed._replace(rows=_IN_ITS_SLOT)
+
+
+def _from_a_thread(landing: Landing, tasks: Iterator[Task], beside: int) -> Generator[Landed, None, None]:
+    """A thread makes the next windows while one is used; where this one has to wait for it, it decodes blocks too.
+
+    Nearly all that takes long in a window leaves Python to other threads.
+    """
+    result_of = landing.windows.shared.result_of
+    return ordered_map(landing.__getitem__, tasks, threads=1, depth=beside, result_of=result_of)
 
 
 def _as_it_is(landed: Any) -> Any:

@@ -21,7 +21,7 @@ from hexshards.loading.device_cache import wants_memory
 from hexshards.loading.expansion.expand import Packed, expand
 from hexshards.loading.loader import Loader
 from hexshards.loading.options import LoaderSpec
-from hexshards.loading.ordered_map import ordered_map
+from hexshards.loading.threads import ordered_map
 
 
 @pytest.fixture(scope="module")
