@@ -6,6 +6,7 @@ It lies inside the dataset's folder until the dataset is whole.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from hexshards.conversion.options import ConvertSpec
 from hexshards.dataset.earlier import kept_shards, listed
-from hexshards.dataset.index import NAME, SPLITS, Index, read_index
+from hexshards.dataset.index import NAME, Index, read_index
+from hexshards.dataset.index_schema import SHARD_NAME
 from hexshards.errors import escaped
 from hexshards.options import as_recorded
 from hexshards.storage import locks
@@ -79,10 +81,18 @@ def clear(scratch: Path) -> None:
 def remove_stale(out: Path, index: Index | None, *, written: Set[str] = frozenset()) -> None:
     """Remove shards that no state of the dataset lists and none has just ``written``, and what was half written."""
     kept = written | listed(index) | kept_shards(out)
-    for pattern in (*(f"{split}-*.tar" for split in SPLITS), "*.*.partial"):
-        for stale in out.glob(pattern):
-            if stale.name not in kept:
-                stale.unlink()
+    for stale in out.glob("*.tar"):
+        if re.fullmatch(SHARD_NAME, stale.name) and stale.name not in kept:
+            stale.unlink()
+    remove_halves(out)
+
+
+def remove_halves(out: Path) -> None:
+    """Remove what was half written of a dataset, and no file of somebody else that is called alike."""
+    names = rf"(?:{SHARD_NAME}|{re.escape(NAME)}|rejects(?:-[0-9]+)?\.jsonl)"
+    for half in out.glob("*.partial"):
+        if re.fullmatch(rf"{names}\..*\.[0-9]+\.partial", half.name):
+            half.unlink()
 
 
 def check_folder(out: Path, base: Index | None) -> None:

@@ -298,6 +298,45 @@ print(number)
 
 
 @pytest.mark.parametrize("again", ["compact", "append"])
+def test_files_that_somebody_put_beside_the_shards_stay(again, data, tmp_path):
+    names = {"train-7.tar", "train-mine.tar", "test-2024-11-28.tar", "video.mkv.partial", "a.b.partial", "train.tar"}
+    for name in names:
+        (data / name).write_text("mine")
+    (more,) = processed(tmp_path / "more", games=2, seed=5)
+    compact(data) if again == "compact" else convert(more, out=data, append=True)
+    assert names <= {path.name for path in data.iterdir()}
+
+
+def test_what_links_in_the_place_of_earlier_states_lead_to_is_not_removed(data, tmp_path):
+    compact(data)
+    mine = tmp_path / "mine" / "000001"
+    (data / "earlier").rename(tmp_path / "mine")
+    (mine / "letter").write_text("dear")
+    (data / "earlier").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError, match="earlier is a link, where earlier states are kept in a folder"):
+        compact(data, held_out=True)
+    compact(data, keep=0)
+    (data / "earlier").unlink()
+    (data / "earlier").mkdir()
+    (data / "earlier" / "000001").symlink_to(mine)
+    compact(data, keep=0)
+    assert {path.name for path in mine.iterdir()} == {"index.json", "letter"}
+    assert verify(data).problems == ()
+
+
+def test_folders_among_the_earlier_states_that_are_none_are_left_alone(data):
+    compact(data)
+    state = data / "earlier" / "000001"
+    for name in ("9x", "mine", "1"):
+        shutil.copytree(state, data / "earlier" / name)
+    (state / "letter").write_text("dear")
+    compact(data, keep=0, held_out=True)
+    assert {path.name for path in (data / "earlier").iterdir()} == {"9x", "mine", "1", "000001"}
+    assert [path.name for path in state.iterdir()] == ["letter"]
+    assert {path.name for path in data.glob("train-*.tar")} == {shard.name for shard in shards(data)}
+
+
+@pytest.mark.parametrize("again", ["compact", "append"])
 def test_shards_that_no_state_lists_and_half_written_files_go_and_those_kept_for_a_run_stay(again, data):
     compact(data)
     stays = {path.name for path in data.glob("*.tar")}
