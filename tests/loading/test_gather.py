@@ -118,6 +118,7 @@ def rows_of_all(data, options):
 def test_windows_are_the_same_bytes_with_compiled_code_and_without(kind, options, plain, soft, monkeypatch):
     data = {"plain": plain, "soft": soft, "mix": {plain: 0.5, soft: 0.5}}[kind]
     batching.compiled()
+    batching.compile_reading()
     assert gather._compiled and rng._compiled
     fast = rows_of_all(data, options)
     monkeypatch.setattr(gather, "_compiled", [])
