@@ -177,7 +177,7 @@ def _machine(run: Run) -> list[str]:
     model = run.trainer.model if isinstance(run.trainer, HasModel) else None
     threads, size = torch.get_num_threads(), run.train_loader.world_size
     parts = [f"device {device}"] if device else []
-    parts.append(counted(threads, "thread"))
+    parts += [] if run.computes else [counted(threads, "thread")]  # which says how many, and why
     parts += [f"{size:,} processes"] if size > 1 else []
     if isinstance(model, torch.nn.Module):
         parts.append(f"{sum(weight.numel() for weight in model.parameters()):,} parameters")

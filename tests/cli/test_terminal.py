@@ -63,6 +63,7 @@ def test_the_line_of_every_mini_epoch_stands_at_the_end(data, tmp_path, columns)
     text = "".join(line.ljust(columns) for line in lines)
     assert [int(each) for each in re.findall(r"epoch 1 mini-epoch (\d+) ", text)] == [1, 2, 3, 4]
     assert "trained 4 mini-epochs" in text
+    assert len(re.findall(r"\d+ threads?\b", text)) == 1
     # bars that are over leave nothing behind
     assert "\u2501" not in text
 
