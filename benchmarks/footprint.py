@@ -38,7 +38,8 @@ GAME_POSITIONS = 152.5
 OPEN = """
 import resource, sys, time
 import hexshards.loading.loader, hexshards.loading.batching
-hexshards.loading.batching.compiled()  # libraries are loaded once, whatever is opened
+hexshards.loading.batching.compiled()
+hexshards.loading.batching.compile_reading()  # libraries are loaded once, whatever is opened
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 before, start = peak(), time.perf_counter()
 loader = hexshards.loading.loader.loader(sys.argv[1], rank=0, world_size=1)
