@@ -17,22 +17,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from harness.bare_loop import BATCH, Way, bare_loop, held_batches
 from harness.recording import arguments_of, files_of, machine, write_results
-from torch import nn
-from torch.nn import functional
 
 import hexshards
 from hexshards.training.distributed import joined
-from hexshards.training.options import STEP, TrainSpec
+from hexshards.training.options import TrainSpec
 from hexshards.training.tracking.hooks import Event, Progressed, RunEnded
 
-BATCH, GAMES, HELD = 256, 400, 8
-"""Samples of a step, games that are made where no folder is named, and batches that the bare loop has in memory."""
+GAMES = 400
 
 STEPS = {"16x2": 60, "32x4": 24, "64x6": 10}
 """Channels and residual blocks, and how many steps are timed in a round."""
@@ -76,32 +73,6 @@ def trained(spec: TrainSpec) -> float:
     return timed.seconds
 
 
-def bare(batches: list[Any], network: str, layout: torch.memory_format) -> float:
-    """Processor seconds that a sample takes in the loop that one writes by hand."""
-    channels, blocks = map(int, network.split("x"))
-    model = hexshards.TwoHeadedResNet(channels=channels, blocks=blocks).to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer, steps = torch.optim.AdamW(groups(model), lr=STEP.learning_rate), STEPS.get(network, 10)
-    begun = 0.0
-    for number, (board, policy, value) in enumerate(islice(cycle(batches), steps + 1)):
-        optimizer.zero_grad()
-        logits, winner = model(board.to(memory_format=layout))
-        policy_loss = functional.cross_entropy(logits, policy)
-        value_loss = functional.binary_cross_entropy_with_logits(winner, value)
-        (STEP.policy_weight * policy_loss + STEP.value_weight * value_loss).backward()
-        optimizer.step()
-        if number == 0:
-            begun = time.process_time()
-    return (time.process_time() - begun) / (steps * BATCH)
-
-
-def groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Weights decay; biases and norms do not."""
-    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for weight in model.parameters():
-        parts[weight.ndim > 1].append(weight)
-    return [{"params": part, "weight_decay": STEP.weight_decay * decays} for decays, part in enumerate(parts)]
-
-
 def two_ranks(data: Path, run: Path, network: str) -> float:
     """The same in two processes that share each batch of 256: the sum of what both take."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
@@ -122,8 +93,8 @@ def as_rank(data: Path, run: Path, network: str) -> None:
 
 def rounds(data: Path, work: Path, network: str, count: int) -> dict[str, list[float]]:
     """Processor seconds of a sample, by way, a number for each round."""
-    loader = hexshards.loader(data, batch_size=BATCH)
-    held = [tuple(part.clone() for part in batch) for batch in islice(loader, HELD)]
+    held = held_batches(data)
+    steps = STEPS.get(network, 10)
     taken: dict[str, list[float]] = {}
     for number in range(count):
 
@@ -131,8 +102,8 @@ def rounds(data: Path, work: Path, network: str, count: int) -> dict[str, list[f
             return work / f"{network}-{number}-{len(name)}"
 
         ways: dict[str, Callable[[], float]] = {
-            BARE: lambda: bare(held, network, torch.contiguous_format),
-            BARE_FAST: lambda: bare(held, network, torch.channels_last),
+            BARE: lambda: bare_loop(held, network, steps=steps).processor_s,
+            BARE_FAST: lambda: bare_loop(held, network, steps=steps, way=Way(channels_last=True)).processor_s,
         }
         for name, options in WAYS.items():
             spec = spec_of(data, run(name), network, **options)
