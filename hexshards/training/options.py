@@ -380,6 +380,9 @@ class TrainSpec(StepSpec):
     streams: int = option(
         LOADER.streams, about(LoaderSpec)["streams"].says, least=1, searched="no", shapes="weights", later=True
     )
+    drop_last: bool = option(
+        LOADER.drop_last, about(LoaderSpec)["drop_last"].says, searched="no", shapes="weights", later=True
+    )
     mix: str = option(
         "", "Datasets to mix in, and their shares of the samples: B=0.2,C=0.1. DIR gives the rest.", shapes="weights"
     )

@@ -218,6 +218,7 @@ def _loader(
         num_workers=spec.num_workers,
         on_error=spec.on_error,
         streams=spec.streams if training else LOADER.streams,
+        drop_last=spec.drop_last if training else LOADER.drop_last,
         mix_schedule=_mix_schedule(spec) if training else "",
         columns=_columns(spec, data, training=training),
         weights=spec.weights,

@@ -44,7 +44,7 @@ SURFACE = {
     "--max-samples; "
     "--max-time; --patience; --best-by=val.loss; --min-improvement=0.0; --keep-last; --keep-every; "
     "--batch-size=256; --channels=32; --blocks=4; --dropout=0.0; --model; --model-args=; --init-from; "
-    "--augment=random; --policy-target=played; --seed=0; --num-workers=0; --threads; --streams=1; --mix=; "
+    "--augment=random; --policy-target=played; --seed=0; --num-workers=0; --threads; --streams=1; --drop-last; --mix=; "
     "--mix-schedule=; --where=; --positions; --window=; --per-game; --sources=; --shards=; --weights=; "
     "--on-error=raise; --cache; --device=auto; "
     "--resume=auto",

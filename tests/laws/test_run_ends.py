@@ -520,6 +520,19 @@ def test_a_run_that_grows_at_mini_epochs_ends_an_epoch_where_files_were_added_wh
     assert weights(tmp_path / "run", last) == weights(tmp_path / "whole", last)
 
 
+def test_a_run_of_streams_goes_on_whatever_size_a_dataset_grows_to_where_it_drops_the_last_batch(growing, tmp_path):
+    before, after, _ = growing
+    sizes = [read_index(data).splits["train"].positions for data in (before, after)]
+    # an epoch's last batch has samples for all streams at first, and then for some
+    fits = lambda size: sizes[0] % size >= 16 and 0 < sizes[1] % size < 16  # noqa: E731
+    batch = next(filter(fits, range(16, 400, 16)))
+    options = {"epochs": 2, "diagnose": 0, "streams": 16, "batch_size": batch}
+    with pytest.raises(ValueError, match=r"last batch of an epoch would hold .* for 16 streams. Turn drop_last on"):
+        goes(tmp_path, before, at=(1, 2), change=lambda data: put(data, after), **options)("refused")
+    go = goes(tmp_path, before, at=(1, 2), change=lambda data: put(data, after), drop_last=True, **options)
+    assert go("run").samples_seen == sum(size - size % batch for size in sizes)
+
+
 def test_an_epoch_in_which_shards_are_merged_ends_on_the_old_ones_wherever_the_run_is_stopped(additions, tmp_path):
     go = goes(tmp_path, additions, at=(1, 2), change=lambda data: compact(data), epochs=2)
 
