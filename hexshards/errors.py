@@ -47,6 +47,10 @@ class InputRejected(DataError):
     """Conversion refused: a source file, or more of its positions than allowed; nothing was published."""
 
 
+class WorkerKilled(DataError):
+    """Worker process of a conversion was killed, most likely for want of memory."""
+
+
 class Misused(DataError):
     """Wrong usage: what is there is sound, and does not go with what was asked for."""
 

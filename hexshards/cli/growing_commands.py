@@ -61,7 +61,7 @@ def watch(
             bars=_bars,
             **given,
         )
-        if ended.set_aside or ended.not_set_aside:
+        if ended.set_aside or ended.not_added:
             raise typer.Exit(REJECTED)
 
 

@@ -20,7 +20,7 @@ from hexshards.conversion.options import WORK, ConvertOptions
 from hexshards.conversion.report import ConversionProgress, Report, shards_of
 from hexshards.conversion.workdir import WATCHED, check_folder, rejects_name
 from hexshards.dataset.index import NAME, Index, read_index
-from hexshards.errors import InputRejected, escaped
+from hexshards.errors import InputRejected, WorkerKilled, escaped
 from hexshards.storage.files import nearest_path, real_path
 from hexshards.storage.locks import locked
 from hexshards.storage.remote import is_url, shown
@@ -103,8 +103,8 @@ class WatchEnded:
     files: int
     positions: int
     set_aside: int
-    not_set_aside: int
-    """Files that were refused and could not be moved, so they stay."""
+    not_added: int
+    """Files that could not be added, and stay: refused and not moved, or too large for the memory there is."""
     waiting: tuple[str, ...]
 
 
@@ -225,7 +225,7 @@ class _Watcher:
             files=self.files,
             positions=self.positions,
             set_aside=self.refused,
-            not_set_aside=self.unmoved,
+            not_added=self.unmoved,
             waiting=waiting,
         )
 
@@ -244,6 +244,8 @@ class _Watcher:
             if self._set_aside(group[0], error, lines):
                 rejects.unlink(missing_ok=True)
             return []
+        except (WorkerKilled, MemoryError) as error:
+            return self._without_memory(group, error)
         except (OSError, ValueError) as error:
             if self.inbox.changed(group):  # as at the next look it is
                 return []
@@ -254,6 +256,19 @@ class _Watcher:
         self._told.pop("held", None)
         self.inbox.take(group)
         self._count(report, group)
+        return []
+
+    def _without_memory(self, group: Sequence[Path], error: Exception) -> list[Sequence[Path]]:
+        """Both halves of files that there was no memory for; one alone is left, for another may be what took it."""
+        if len(group) > 1:
+            return [group[len(group) // 2 :], group[: len(group) // 2]]
+        (path,) = group
+        if not self.inbox.changed(group):
+            self.inbox.take(group)
+            self.unmoved += 1
+            why = escaped(error) or "out of memory"
+            reason = f"{escaped(path)}: it takes more memory than there is, or is no sound file ({why})"
+            self.tell(PassedOver(file=str(path), reason=f"{reason}. It is tried again at the next start"))
         return []
 
     def _count(self, report: Report, group: Sequence[Path]) -> None:

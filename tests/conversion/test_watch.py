@@ -133,9 +133,29 @@ def test_a_refused_file_that_cannot_be_moved_stays_and_is_told_with_all_that_is_
     told = call("watch", inbox, "--dataset", tmp_path / "data", "--every", "0s", "--once", *WORKERS, code=3)
     assert f"passed over {inbox / 'spoiled.trmph'}: 1 line was rejected" in told.stderr
     assert f"It could not be moved to {inbox / 'refused'} (File exists)" in told.stderr
-    assert "could not set 1 file aside" in told.stdout
+    assert "could not add 1 file, which stays" in told.stdout
     # the sentence says to look at that file
     assert json.loads((tmp_path / "data" / "rejects.jsonl").read_text())["place"] == "line 1"
+
+
+def test_a_file_that_there_is_no_memory_for_stops_no_other(inbox, tmp_path):
+    for seed, name in enumerate("abc"):
+        games(inbox / f"{name}.trmph", 2, seed=seed)
+    short = iter([True, False, True, True, False])  # a b c; a; b c; b; c
+
+    def convert_with(fails):
+        def tell(_):
+            if fails:
+                raise MemoryError
+
+        return nullcontext(tell)
+
+    events = watched(inbox, tmp_path / "data", bars=lambda: convert_with(next(short)))
+    assert [os.path.basename(event.file) for event in events[PassedOver]] == ["b.trmph"]
+    assert "takes more memory than there is" in events[PassedOver][0].reason
+    assert [file.name for file in read_index(tmp_path / "data").inputs] == ["a.trmph", "c.trmph"]
+    assert events[WatchEnded][0].not_added == 1
+    assert [event.files for event in watched(inbox, tmp_path / "data")[Added]] == [1]
 
 
 def test_a_link_to_a_file_of_the_inbox_is_no_file_more(inbox, tmp_path):

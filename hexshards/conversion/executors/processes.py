@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from hexshards.conversion.executors.runner import Job, Runner, T
-from hexshards.errors import DataError, sendable
+from hexshards.errors import WorkerKilled, sendable
 from hexshards.main_guard import ADVICE, lacks_main_guard
 from hexshards.signals import STOPS, ctrl_c_at_the_end
 
@@ -56,7 +56,7 @@ class _Pools:
             self.leave()  # how a process ended is known when nobody else waits for it any more
             if lacks_main_guard(self._processes):
                 raise RuntimeError(f"the workers of convert ran the script again. {ADVICE}") from None
-            raise DataError(
+            raise WorkerKilled(
                 "a worker process was killed, most likely for want of memory",
                 where="convert",
                 fix="Run the same command again, with fewer --workers; finished files are not read again",
