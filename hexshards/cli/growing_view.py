@@ -107,11 +107,8 @@ def _added(event: Added) -> str:
 def _ended(event: WatchEnded) -> str:
     parts = [f"ended: added {counted(event.positions, 'position')} of {counted(event.files, 'file')}"]
     parts += [f"set {counted(event.set_aside, 'file')} aside"] if event.set_aside else []
-    parts += (
-        [f"could not add {counted(event.not_added, 'file')}, which {'stays' if event.not_added == 1 else 'stay'}"]
-        if event.not_added
-        else []
-    )
+    stays = "could not be added and stays/could not be added and stay"
+    parts += [counted(event.not_added, "file", verb=stays)] if event.not_added else []
     parts += [f"not taken: {_named(event.waiting)}"] if event.waiting else []
     return " · ".join(parts)
 

@@ -91,11 +91,19 @@ class Inbox:
         return place
 
 
-def grown_from(path: Path, index: Index) -> InputFile | None:
-    """The file that a dataset was made from and of which this one is the same with more behind it, if there is one."""
-    size = path.stat().st_size
+def by_name(index: Index) -> dict[str, list[InputFile]]:
+    """The files that a dataset was made from, by their names: there may be as many as an inbox ever had."""
+    named = dict[str, list[InputFile]]()
     for file in index.inputs:
-        if file.name == path.name and 0 < file.size_bytes < size:
+        named.setdefault(file.name, []).append(file)
+    return named
+
+
+def grown_from(path: Path, earlier: Sequence[InputFile]) -> InputFile | None:
+    """Of earlier files of its name the one of which this one is the same with more behind it, if there is one."""
+    size = path.stat().st_size
+    for file in earlier:
+        if 0 < file.size_bytes < size:
             with open_regular(path) as opened:
                 digest, left = hashlib.sha256(), file.size_bytes
                 while left and (piece := opened.read(min(left, 1 << 20))):

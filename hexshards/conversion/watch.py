@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from hexshards.conversion.convert import convert
-from hexshards.conversion.inbox import REFUSED, Inbox, grown_from
+from hexshards.conversion.inbox import REFUSED, Inbox, by_name, grown_from
 from hexshards.conversion.options import WORK, ConvertOptions
 from hexshards.conversion.report import ConversionProgress, Report, shards_of
 from hexshards.conversion.workdir import WATCHED, check_folder, rejects_name
@@ -209,7 +209,8 @@ class _Watcher:
         except OSError as error:
             self._held(error)
             return
-        self._told = {about: event for about, event in self._told.items() if about in (*look.passed_over, "changing")}
+        still = {*look.passed_over, "changing"}
+        self._told = {about: event for about, event in self._told.items() if about in still}
         for path, reason in look.passed_over.items():
             self._say_once(path, PassedOver(file=path, reason=reason))
         self._say_once("changing", StillChanging(files=tuple(map(str, look.changing))))
@@ -312,10 +313,10 @@ class _Watcher:
         index = _index(self.dataset)
         if index is None or index.options.get("dedupe") == "games":
             return list(files)
-        fresh = list[Path]()
+        fresh, earlier = list[Path](), by_name(index)
         for path in files:
             try:
-                grown = grown_from(path, index)
+                grown = grown_from(path, earlier.get(path.name, ()))
             except OSError:  # it vanished, or became something else: as the next look finds it
                 continue
             if not grown:
@@ -354,4 +355,5 @@ def _apart(group: Sequence[Path], named: set[str]) -> list[Sequence[Path]]:
     suspects = [path for path in group if named & {str(path), str(path.absolute()), path.name}]
     if not suspects:
         return [group[len(group) // 2 :], group[: len(group) // 2]]
-    return [*([path] for path in reversed(suspects)), [path for path in group if path not in suspects]]
+    alone = {*suspects}
+    return [*([path] for path in reversed(suspects)), [path for path in group if path not in alone]]

@@ -133,7 +133,7 @@ def test_a_refused_file_that_cannot_be_moved_stays_and_is_told_with_all_that_is_
     told = call("watch", inbox, "--dataset", tmp_path / "data", "--every", "0s", "--once", *WORKERS, code=3)
     assert f"passed over {inbox / 'spoiled.trmph'}: 1 line was rejected" in told.stderr
     assert f"It could not be moved to {inbox / 'refused'} (File exists)" in told.stderr
-    assert "could not add 1 file, which stays" in told.stdout
+    assert "1 file could not be added and stays" in told.stdout
     # the sentence says to look at that file
     assert json.loads((tmp_path / "data" / "rejects.jsonl").read_text())["place"] == "line 1"
 
