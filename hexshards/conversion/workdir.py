@@ -91,7 +91,7 @@ def remove_halves(out: Path) -> None:
     """Remove what was half written of a dataset, and no file of somebody else that is called alike."""
     names = rf"(?:{SHARD_NAME}|{re.escape(NAME)}|rejects(?:-[0-9]+)?\.jsonl)"
     for half in out.glob("*.partial"):
-        if re.fullmatch(rf"{names}\..*\.[0-9]+\.partial", half.name):
+        if re.fullmatch(rf"{names}(?:\..*)?\.[0-9]+\.partial", half.name):
             half.unlink()
 
 
