@@ -61,7 +61,7 @@ $(BASE): pyproject.toml constraints.txt
 
 $(INSTALLED): $(BASE)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -c 'from hexshards.loading.batching import compiled; compiled()' # here, not under the first loader
+	$(BIN)/python -c 'from hexshards.loading.batching import compile_reading, compiled; compiled(); compile_reading()' # here, not under the first loader
 	touch $@
 
 clean:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -114,50 +112,32 @@ def _joined(parts: tuple[NDArray[np.generic], ...] | tuple[torch.Tensor, ...]) -
 def compiled() -> Fill | None:
     """The compiled twin of ``expand.fill``; None where numba is not installed or has no folder for what it compiles.
 
-    Stones too are then looked at by compiled code, and the rest of reading once ``compile_reading`` has been called.
-    Compiling takes a second, once on a machine, and loading it again some tenths of one.
+    From then on windows are read by compiled code too, as far as it is there. Compiling takes a second, once on a
+    machine, and loading it again some tenths of one.
     """
     try:
-        from hexshards.dataset.validation_compiled import sound
-        from hexshards.loading.expansion.expand_compiled import fill
+        from hexshards.loading.expansion.expand_compiled import fill, was_there
+
+        # a machine's first process does not wait for both
+        if was_there() or "hexshards.rng_compiled" in sys.modules:
+            compile_reading()
     except ImportError:
         return None
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         log.warning(
             "batches are expanded by NumPy: %s. Set NUMBA_CACHE_DIR to a folder that can be written", escaped(error)
         )
         return None
-    look_first(sound)
-    _left[:] = [_read_compiled]
     return fill
 
 
-_left = list[Callable[[], None]]()
-"""What ``compiled`` has left to be compiled."""
-
-_compiling = threading.RLock()
-"""Held while compiling: numba has a lock, which in a process that is forked meanwhile would never be given back."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
-    )
-
-
 def compile_reading() -> None:
-    """Compile, or load, what windows are read by, where ``compiled`` has compiled what makes batches.
-
-    NumPy reads the first window where that is there earlier. No process is forked meanwhile.
-    """
-    with _compiling:
-        while _left:
-            _left.pop()()
-
-
-@lru_cache(maxsize=1)
-def _read_compiled() -> None:
+    """Let compiled code look at stones, permute, draw symmetries and gather rows; half a second, once on a machine."""
+    from hexshards.dataset.validation_compiled import sound
     from hexshards.loading.gather.rows_compiled import copy
     from hexshards.rng_compiled import permute, quarter
 
+    look_first(sound)
     copy_by(copy)
     rng.compute_by(rng.Compiled(permute, quarter))
 

@@ -7,9 +7,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,9 +38,9 @@ def ordered_map(
     crew = [threading.Thread(target=_serve, args=(work, tasks), daemon=True) for _ in range(threads)]
     pending: deque[Future[Result]] = deque()
     owner = os.getpid()
-    for thread in crew:
-        thread.start()
     try:
+        for thread in crew:
+            thread.start()
         for item in items:
             _check_owner(owner)
             pending.append(Future())
@@ -55,7 +56,9 @@ def ordered_map(
         for _ in crew:
             tasks.put(None)
         for thread in crew:
-            if thread is not threading.current_thread():  # the garbage collector may run in any of them
+            if (
+                thread.ident and thread is not threading.current_thread()
+            ):  # the garbage collector may run in any of them
                 thread.join(JOIN_S)
 
 
@@ -75,81 +78,86 @@ def _check_owner(owner: int) -> None:
         raise RuntimeError("this iterator was begun before the process forked: begin a new one in the child")
 
 
+class Piece(Generic[Result]):
+    """A piece of one thread's work, which at most one other thread does in its stead."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work: Callable[[], Result] | None = work
+        self._results = list[Result]()
+        # locks, and no conditions or futures, which Ctrl-C can leave locked for good
+        self._taken, self._done = threading.Lock(), threading.Lock()
+        self._done.acquire()
+        self._mine = False
+
+    def help(self) -> None:
+        """Do it in another's stead, where nobody has begun."""
+        if not self._taken.acquire(blocking=False):
+            return
+        try:
+            with suppress(Exception):  # it comes again in the thread whose work it is
+                self._run()
+        finally:
+            self._done.release()
+
+    def result(self) -> Result:
+        """The result, in the thread whose work it is. Raises what work raises."""
+        self._mine = self._mine or self._taken.acquire(blocking=False) or self._done.acquire()
+        if self._work:
+            self._run()
+        return self._results[0]
+
+    def _run(self) -> None:
+        assert self._work
+        self._results.append(self._work())
+        self._work = None  # what it was done with is let go
+
+
 class SharedWork:
-    """Work of one thread at a time, which others share while they wait."""
+    """Work of one thread, of which another takes on pieces while it waits for that thread."""
 
     def __init__(self) -> None:
-        self._open = deque[Callable[[], None]]()
-        """What nobody has begun."""
-        self._news = threading.Condition()
-        self._waiting = 0
-        """Threads that wait for a result, and take on what is open."""
+        self._open: SimpleQueue[Piece[Any] | None] = SimpleQueue()
+        """What nobody has begun; None: what is waited for is there."""
+        self._waited_for = False
 
     def __reduce__(self) -> tuple[type[SharedWork], tuple[()]]:
         return SharedWork, ()  # in another process it is others' work
 
-    def begin(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
-        """Open work: whoever waits in ``result_of`` runs it, this thread too when it does."""
-        future = Future[Result]()
-        self._open.append(partial(_run, future, partial(work, *args, **kwargs)))
-        self._tell()
-        return future
+    def begin(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Piece[Result]:
+        """A piece of work that is done when its result is asked for, or before by one who waits."""
+        piece = Piece(partial(work, *args, **kwargs))
+        self._offered(piece)
+        return piece
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """``list(map(work, items))``: items are drawn, and what work raises is raised, in this thread.
+        """``list(map(work, items))``: items are drawn, and what is raised is raised, in this thread.
 
-        Each runs once, here or in a thread that waits in ``result_of``. Only while one waits is more than an item drawn
-        at a time: what lies about is no longer in the cache when it is needed.
+        Only while somebody waits is more than an item drawn at a time: what lies about is no longer in the cache when
+        it is needed.
         """
-        begun = list[Future[Result]]()
+        pieces = list[Piece[Result]]()
         for item in items:
-            begun.append(self.begin(work, item))
-            del item  # the next may come to lie where it did, which is still in the cache
-            if len(self._open) > 1 or not self._waiting:
-                self._take_one(self._open.pop)
-        return [self.result_of(future) for future in begun]
+            pieces.append(Piece(partial(work, item)))
+            del item  # the next may come to lie where it did
+            if not self._offered(pieces[-1]):
+                pieces[-1].result()
+        return [piece.result() for piece in pieces]
 
     def result_of(self, future: Future[Result]) -> Result:
-        """Wait for a future's result, and meanwhile run what is open."""
-        future.add_done_callback(self._tell)
-        with self._news:
-            self._waiting += 1
+        """Wait for what a thread makes, and meanwhile take on pieces of its work. One at a time may wait."""
+        future.add_done_callback(lambda _: self._open.put(None))
         try:
-            while not future.done():
-                if not self._take_one(self._open.popleft):
-                    with self._news:
-                        self._news.wait_for(lambda: future.done() or self._open)
+            self._waited_for = True
+            while (piece := self._open.get()) is not None:
+                piece.help()
+                del piece  # and with it what it came to
         finally:
-            with self._news:
-                self._waiting -= 1
+            self._waited_for = False
         return future.result()
 
-    def _take_one(self, take: Callable[[], Callable[[], None]]) -> bool:
-        """Run one of what is open. Whether there was any."""
-        try:
-            run = take()
-        except IndexError:  # another thread was quicker
-            return False
-        try:
-            run()
-        except BaseException:  # Ctrl-C, which is this thread's own business
-            self._open.appendleft(run)
-            self._tell()
-            raise
-        return True
-
-    def _tell(self, future: Future[Result] | None = None) -> None:
-        """Wake those that wait: something is open, or done."""
-        with self._news:
-            self._news.notify_all()
-
-
-def _run(future: Future[Result], work: Callable[[], Result]) -> None:
-    if future.done():  # Ctrl-C came just behind it
-        return
-    try:
-        result = work()
-    except Exception as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def _offered(self, piece: Piece[Any]) -> bool:
+        """Offer a piece to one who waits, unless there is another for it."""
+        wanted = self._waited_for and self._open.empty()
+        if wanted:
+            self._open.put(piece)
+        return wanted

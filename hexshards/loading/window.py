@@ -156,7 +156,7 @@ class Windows:
         if self.target and VISITS.name in names:
             targets = [self.target.packed((block["policy"], block[VISITS.name]) for block in blocks)]
             names = tuple(name for name in names if name != VISITS.name or self._shows_visits)
-        rows = self.shared.result_of(drawn)
+        rows = drawn.result()
         if window.skip:
             rows += window.skip
         parts = {name: [block[name] for block in blocks] for name in (*names, *(("place",) if placed else ()))}

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from hexshards.errors import DataError, sendable
 from hexshards.loading import workers
-from hexshards.loading.batching import compile_reading
 from hexshards.loading.buffers import Slots
 from hexshards.loading.expansion.expand import Packed, rows_of
 from hexshards.loading.shard_prefetch import fetching
@@ -47,11 +46,9 @@ def read_windows(windows: Windows, numbers: Sequence[int], *, num_workers: int) 
     slots = Slots(windows.columns, windows.most_rows, count=count, shared=processes > 0)
     tasks = ((number, slots.lend()) for number in numbers)
     landing = Landing(windows, slots)
-    if processes:
-        compile_reading()  # what is forked has it
-        in_turn = _from_processes(landing, tasks, processes, beside)
-    else:
-        in_turn = _from_a_thread(landing, tasks, beside, *numbers[:1])
+    in_turn = (
+        _from_processes(landing, tasks, processes, beside) if processes else _from_a_thread(landing, tasks, beside)
+    )
     with closing(in_turn), fetching(windows, numbers) as reached:
         for turn, (number, (slot, mixed)) in enumerate(zip(numbers, in_turn, strict=True)):
             reached(turn)
@@ -82,20 +79,13 @@ class Landing:
         return slot, mixed if slot is None else mixed._replace(rows=_IN_ITS_SLOT)
 
 
-def _from_a_thread(
-    landing: Landing, tasks: Iterator[Task], beside: int, first: int | None = None
-) -> Generator[Landed, None, None]:
+def _from_a_thread(landing: Landing, tasks: Iterator[Task], beside: int) -> Generator[Landed, None, None]:
     """A thread makes the next windows while one is used; where this one has to wait for it, it decodes blocks too.
 
-    Nearly all that takes long in a window leaves Python to other threads. The ``first`` does not wait for a compiler.
+    Nearly all that takes long in a window leaves Python to other threads.
     """
-
-    def landed(task: Task) -> Landed:
-        if task[0] != first:
-            compile_reading()
-        return landing[task]
-
-    return ordered_map(landed, tasks, threads=1, depth=beside, result_of=landing.windows.shared.result_of)
+    result_of = landing.windows.shared.result_of
+    return ordered_map(landing.__getitem__, tasks, threads=1, depth=beside, result_of=result_of)
 
 
 def _as_it_is(landed: Any) -> Any:

@@ -40,7 +40,7 @@ _CHECK = "Check the URL, the network and your rights there; what was transferred
 
 
 class Unreachable(DataError):
-    """A file could not be fetched: not damage, so never skipped."""
+    """A file cannot be had: no damage, so never skipped."""
 
 
 def is_url(text: object) -> bool:

@@ -18,7 +18,7 @@ from hexshards.dataset.index import NAME, Index, read_index
 from hexshards.errors import DataError
 from hexshards.loading.loader import Loader
 from hexshards.storage.files import Home
-from hexshards.storage.remote import home_of
+from hexshards.storage.remote import Unreachable, home_of
 from hexshards.training.checkpointing.checkpoint_file import other_dataset
 from hexshards.training.options import STATES, VALIDATION
 from hexshards.training.protocols import TrainLoader
@@ -36,7 +36,7 @@ _HELD = (
 )
 
 
-class ShardsGone(DataError):
+class ShardsGone(Unreachable):
     """A shard that a run still needs was merged into others, and removed."""
 
     @property

@@ -32,6 +32,7 @@ from hexshards.errors import DataError
 from hexshards.game.board import MAX_SIDE, MIN_SIDE
 from hexshards.game.columns import NO_POLICY, columns, declared, stone_bytes
 from hexshards.game.positions import Positions
+from hexshards.loading import batching
 from hexshards.loading.options import LoaderSpec
 from hexshards.loading.shuffle_quality import mixing
 
@@ -160,6 +161,7 @@ def test_stones_are_looked_at_in_blocks_of_any_length(rows, first_look):
 
 
 def test_a_loader_that_expands_with_compiled_code_looks_at_stones_with_it(sound, monkeypatch):
+    batching.compile_reading()  # so that it is there, as in all processes but a machine's first
     monkeypatch.setattr(validation, "_first_look", [])
     open_loader(sound)
     assert validation._first_look == [sound_stones]

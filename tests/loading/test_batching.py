@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import shutil
 import threading
 import time
@@ -16,7 +15,6 @@ import torch
 from helpers.small_data import dataset
 
 from hexshards.errors import DataError
-from hexshards.loading import batching
 from hexshards.loading.batching import BUFFERS, RowBuffer, StreamBuffers, chosen_device, compiled, on_cpu, on_device
 from hexshards.loading.buffers import Buffers
 from hexshards.loading.device_cache import wants_memory
@@ -207,47 +205,6 @@ def test_a_process_that_forks_in_the_middle_of_an_epoch_does_not_hang(data):
     assert child.exitcode == 0
     assert "begun before the process forked" in queue.get()
     assert queue.get() == len(open_loader(data)) == 1 + len(list(batches))
-
-
-# compiled beside the work -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("window_blocks", "num_workers", "left"), [(1000, 0, True), (3, 0, False), (1000, 1, False)], ids=str
-)
-def test_the_first_window_waits_for_no_compiler_but_that_of_a_process(data, window_blocks, num_workers, left):
-    loader = open_loader(data, window_blocks=window_blocks, group_shards=100, num_workers=num_workers)
-    assert (len(loader.epochs.windows(0)) == 1) == (window_blocks == 1000)
-    list(loader)
-    assert bool(batching._left) == left
-
-
-def test_no_process_is_forked_while_something_is_compiled(monkeypatch):
-    begun, allowed, forked = threading.Event(), threading.Event(), threading.Event()
-
-    def compile_slowly():
-        begun.set()
-        assert allowed.wait(60)
-
-    def fork():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
-        if not child:
-            os._exit(0)
-        forked.set()
-        os.waitpid(child, 0)
-
-    monkeypatch.setattr(batching, "_left", [compile_slowly])
-    threads = [threading.Thread(target=work, daemon=True) for work in (batching.compile_reading, fork)]
-    threads[0].start()
-    assert begun.wait(60)
-    threads[1].start()
-    assert not forked.wait(0.1)
-    allowed.set()
-    assert forked.wait(60)
-    for thread in threads:
-        thread.join(60)
 
 
 # packed and on a device ---------------------------------------------------------------------------------------------

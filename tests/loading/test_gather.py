@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from helpers.loading import open_loader
@@ -124,3 +128,21 @@ def test_windows_are_the_same_bytes_with_compiled_code_and_without(kind, options
     monkeypatch.setattr(gather, "_compiled", [])
     monkeypatch.setattr(rng, "_compiled", [])
     assert fast and fast == rows_of_all(data, options)
+
+
+def test_the_first_process_of_a_machine_compiles_what_makes_batches_and_the_next_the_rest(tmp_path):
+    program = (
+        "from hexshards import rng; from hexshards.loading import batching as b; b.compiled(); print(rng._compiled)"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    assert said[0].strip() == "[]"
+    assert "permute" in said[1]

@@ -38,12 +38,11 @@ def test_who_waits_for_a_thread_works_at_the_same_time_and_results_keep_their_or
     assert in_a_thread(shared, window) == list(range(8))
 
 
-def test_work_that_was_begun_is_run_by_who_waits_for_it_where_nobody_else_does():
+def test_work_that_was_begun_is_done_where_it_is_asked_for_when_nobody_else_does_it():
     shared = SharedWork()
     begun = shared.begin(divmod, 7, 2)
     assert shared.map(str, range(3)) == ["0", "1", "2"]
-    assert not begun.done()
-    assert shared.result_of(begun) == (3, 1)
+    assert begun.result() == begun.result() == (3, 1)
 
 
 def test_an_item_is_drawn_when_the_one_before_is_done_as_long_as_nobody_waits():

@@ -11,8 +11,11 @@ from helpers.small_data import CUT, examples, write_examples
 
 from hexshards.conversion.compact import compact
 from hexshards.conversion.convert import convert
-from hexshards.loading.loader import loader
-from hexshards.training.growing_data import Growth
+from hexshards.dataset.index import NAME as INDEX
+from hexshards.loading.loader import Loader, loader
+from hexshards.loading.options import LoaderSpec
+from hexshards.storage.remote import home_of
+from hexshards.training.growing_data import Earlier, Growth, ShardsGone
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,12 @@ def test_where_the_indexes_do_not_say_which_positions_are_new_nothing_is_said_of
     assert str(Growth.between(before, now, epoch=2)) == (
         "the dataset has other shards: epoch 2 has as many samples, which may be of other positions"
     )
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_shards_that_are_gone_are_no_damage_that_is_skipped(states, on_error, tmp_path):
+    data = shutil.copytree(states[2], tmp_path / "data")
+    (data / "train-000001.tar").unlink()
+    spec = LoaderSpec(batch_size=8, on_error=on_error)
+    with pytest.raises(ShardsGone):
+        list(Loader(Earlier(home_of(data), states[2] / INDEX), spec, rank=0, world_size=1))

@@ -221,3 +221,8 @@ def _fill(  # type: ignore[no-untyped-def]
             policy[cells * number + sends[shown, move]] = 1
         value[number] = np.float32(1) - wins[number] if swapped else wins[number]
     return -1
+
+
+def was_there() -> bool:
+    """Whether this had been compiled before, and was only loaded."""
+    return bool(_fill.stats.cache_hits)
