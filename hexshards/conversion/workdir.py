@@ -19,7 +19,7 @@ from hexshards.dataset.index_schema import SHARD_NAME
 from hexshards.errors import escaped
 from hexshards.options import as_recorded
 from hexshards.storage import locks
-from hexshards.storage.files import open_regular, write_whole
+from hexshards.storage.files import open_regular, remove_halves, write_whole
 from hexshards.storage.locks import locked
 
 SCRATCH = ".partial"
@@ -78,21 +78,17 @@ def clear(scratch: Path) -> None:
             scratch.rmdir()
 
 
+HALVES = rf"{SHARD_NAME}|{re.escape(NAME)}|rejects(?:-[0-9]+)?\.jsonl"
+"""Names of files of which a killed conversion may leave a half."""
+
+
 def remove_stale(out: Path, index: Index | None, *, written: Set[str] = frozenset()) -> None:
     """Remove shards that no state of the dataset lists and none has just ``written``, and what was half written."""
     kept = written | listed(index) | kept_shards(out)
     for stale in out.glob("*.tar"):
         if re.fullmatch(SHARD_NAME, stale.name) and stale.name not in kept:
             stale.unlink()
-    remove_halves(out)
-
-
-def remove_halves(out: Path) -> None:
-    """Remove what was half written of a dataset, and no file of somebody else that is called alike."""
-    names = rf"(?:{SHARD_NAME}|{re.escape(NAME)}|rejects(?:-[0-9]+)?\.jsonl)"
-    for half in out.glob("*.partial"):
-        if re.fullmatch(rf"{names}(?:\..*)?\.[0-9]+\.partial", half.name):
-            half.unlink()
+    remove_halves(out, HALVES)
 
 
 def check_folder(out: Path, base: Index | None) -> None:

@@ -23,7 +23,7 @@ from hexshards.conversion.executors.runner import Runner
 from hexshards.conversion.options import ConvertSpec
 from hexshards.conversion.pickles.frames import let_go
 from hexshards.conversion.sorted_runs import Spill, cuts, read_rows, row_dtype
-from hexshards.conversion.workdir import remove_halves, remove_stale
+from hexshards.conversion.workdir import HALVES, remove_stale
 from hexshards.dataset.index import SPLITS, Counts, Index, Split
 from hexshards.dataset.index_schema import next_number, shard_name
 from hexshards.dataset.layout import Layout, Shard
@@ -34,7 +34,7 @@ from hexshards.game.columns import entry_of, in_order
 from hexshards.game.positions import Positions
 from hexshards.options import as_recorded
 from hexshards.rng import Words
-from hexshards.storage.files import write_whole
+from hexshards.storage.files import remove_halves, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def assemble(
     write = partial(write_one, plan=_slim(plan), stamp=stamp)
     for _ in runner.each(write, list(zip(waiting, _threads(waiting, at_once), strict=True)), at_once=at_once):
         tell(shards_done=1)
-    remove_halves(plan.out)  # of a worker that was killed; its task was run again
+    remove_halves(plan.out, HALVES)  # of a worker that was killed; its task was run again
     if base:
         shards = [(shard,) for split in base.splits.values() for shard in split.shards]
         sketched = len(shards) if spec.dedupe == "none" else 0

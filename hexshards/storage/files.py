@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import zipfile
@@ -170,6 +171,13 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # where no file can be, none was made
             partial.unlink(missing_ok=True)
+
+
+def remove_halves(folder: Path, names: str) -> None:
+    """Remove what a killed process left of files whose names match an expression, and no file that is called alike."""
+    for half in folder.glob("*.partial"):
+        if re.fullmatch(rf"(?:{names})(?:\..*)?\.[0-9]+\.partial", half.name):
+            half.unlink(missing_ok=True)
 
 
 def fitted(name: str, ending: str = "") -> str:

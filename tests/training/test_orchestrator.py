@@ -542,18 +542,20 @@ def test_lines_past_the_checkpoint_gone_on_from_are_cut(tmp_path, whole):
     assert_same_run(tmp_path, whole)
 
 
-def test_what_a_killed_write_left_is_removed(tmp_path):
+def test_what_a_killed_write_left_is_removed_and_nothing_that_is_called_alike(tmp_path):
     train(tmp_path, num_epochs=1)
     left = [
         tmp_path / "checkpoints" / "checkpoint_epoch0002_mini0001.pt.123.partial",
         *(tmp_path / f"{name}.host.9.partial" for name in ("metrics.jsonl", "best.pt", "config.toml")),
         tmp_path / "datasets" / "0123" / "index.json.host.9.partial",
     ]
+    others = [tmp_path / name for name in ("film.mkv.partial", "notes.host.9.partial", "best.pt.mine.partial")]
     left[-1].parent.mkdir(parents=True)
-    for path in left:
+    for path in left + others:
         path.write_bytes(b"half")
     train(tmp_path, num_epochs=1)
     assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
 
 
 def test_epochs_may_be_raised_and_the_run_is_that_of_all_of_them(tmp_path, whole):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 
 from hexshards.dataset.index import NAME as DATASET
 from hexshards.errors import DataError, Misused, escaped
-from hexshards.storage.files import check_named, open_regular, write_whole
+from hexshards.storage.files import check_named, open_regular, remove_halves, write_whole
 from hexshards.storage.locks import locked
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.retention import Retention
 from hexshards.training.checkpointing.schema import problem_of_record
-from hexshards.training.options import STATES
+from hexshards.training.options import CONFIG, STATES
 from hexshards.units import counted
 
 _LOCK, ALL = ".lock", Retention()
@@ -176,9 +177,12 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what a killed run was writing, under names that nothing reads."""
-        for place in ("checkpoints/checkpoint_*.partial", "*.*.partial", f"{STATES}/*/{DATASET}.*.partial"):
-            for path in self.path.glob(place):
-                path.unlink(missing_ok=True)
+        remove_halves(self.checkpoints, r"checkpoint_.*\.pt")
+        remove_halves(
+            self.path, "|".join(re.escape(path.name) for path in (self.log.path, self.best, self.path / CONFIG))
+        )
+        for state in (self.path / STATES).glob("*/"):
+            remove_halves(state, re.escape(DATASET))
 
 
 class MetricsLog:
