@@ -595,8 +595,9 @@ def test_in_the_middle_of_the_first_epoch_the_command_named_begins_with_the_weig
 
 
 def test_a_run_that_grows_at_mini_epochs_goes_on_from_the_last_whole_one_where_the_dataset_is_larger(
-    additions, growing, tmp_path
+    additions, growing, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("hexshards.training.tracking.events.PROGRESS_INTERVAL_S", 0.0)  # after each batch
     data, options = shutil.copytree(additions, tmp_path / "data"), {"epochs": 2, "grow": "mini-epoch", "diagnose": 0}
 
     def leave(event: Event) -> None:
