@@ -26,7 +26,7 @@ import hexshards
 
 GAMES = 400
 
-STEPS = {"16x2": 80, "32x4": 30, "64x6": 12}
+STEPS = {"16x2": 40, "32x4": 14, "64x6": 6}
 """Channels and residual blocks, and how many steps are timed in a round."""
 
 PLAIN = "as PyTorch does it, one thread"
