@@ -30,7 +30,7 @@ def evaluation_text(made: Evaluation) -> str:
     told = {name: numbers for name, numbers in columns.items() if numbers}
     names = [name for name in made.metrics if name not in TWICE]
     target = "" if made.policy_target == str(LOADER.policy) else f", policy compared with {made.policy_target}"
-    games = f"{counted(made.games, 'game')} in {escaped(made.split)}"
+    games = f"{_part(made)}{counted(made.games, 'game')} in {escaped(made.split)}"
     return "\n".join(
         [
             f"checkpoint {escaped(made.checkpoint)}",
@@ -38,6 +38,11 @@ def evaluation_text(made: Evaluation) -> str:
             *display.table([["", *told], *([name, *_cells(name, told)] for name in names)]),
         ]
     )
+
+
+def _part(made: Evaluation) -> str:
+    samples = made.metrics["samples"]
+    return f"{samples:,.0f} of {counted(made.positions, 'position')} of " if samples < made.positions else ""
 
 
 def _cells(name: str, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

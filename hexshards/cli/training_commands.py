@@ -141,7 +141,10 @@ def evaluate(
             help="Folder of a run, of which it is best.pt; or a checkpoint, or a file of weights.",
         ),
     ],
-    dataset: Annotated[str | None, Option(help="A dataset: a folder, or a URL.", show_default="the run's own")] = None,
+    dataset: Annotated[
+        str | None,
+        Option(help="A dataset: a folder, or a URL. All of its split is measured.", show_default="the run's own"),
+    ] = None,
     split: Annotated[str, shown(LoaderSpec, "split")] = "test",
     model: Annotated[str | None, shown(TrainSpec, "model", unset="hexshards' own network")] = None,
     model_args: Annotated[str, shown(TrainSpec, "model_args")] = "",

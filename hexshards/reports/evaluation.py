@@ -47,6 +47,8 @@ class Evaluation:
     games: int
     """Of the split. All positions of a game have one winner, so value losses of few games are off by chance."""
     few_games: bool
+    positions: int
+    """Of the split. A run that was begun with val_samples is validated on fewer: metrics have those that counted."""
     metrics: Mapping[str, float]
     """Counts, losses and metrics by name, as in ``val`` of a line of metrics.jsonl (docs/training.md)."""
     validation: Mapping[str, Any]
@@ -76,7 +78,8 @@ def evaluate(
 
     checkpoint: a run's folder, of which it is ``best.pt``, or the newest one where the run did not validate; a
     checkpoint; or a file of weights, as load_network takes it. dataset: by default the run's own, with ``val`` as the
-    run validates on it. model, model_args: as load_network takes them. progress: told of positions done and in all.
+    run validates on it; of one that is named all of the split counts, whatever the run's own val_samples are. model,
+    model_args: as load_network takes them. progress: told of positions done and in all.
 
     Raises DataError for a file that holds no such network, and for damaged data; Misused where network, dataset and
     split do not go together; FileNotFoundError where one of them is not there; ValueError for a factory that is none.
@@ -87,7 +90,8 @@ def evaluate(
     index = _index(home, saved, named=dataset is not None)
     _check_split(split, index, home)
     network = network_of(saved, model=model, model_args=model_args)
-    spec = _spec(network, saved, split=split, positions=index.splits[split].positions)
+    own = dataset is None and split == "val"
+    spec = _spec(network, saved, own=own, positions=index.splits[split].positions)
     _check_network(network, spec, index, home)
     with computing(_threads(saved)), same_kernels():
         trainer = Trainer(network.model, spec, device=chosen_device(device), process_group=ProcessGroup())
@@ -103,6 +107,7 @@ def evaluate(
         games=index.splits[split].games,
         few_games=index.few_games(split) is not None,
         metrics=metrics,
+        positions=index.splits[split].positions,
         validation=val if isinstance(val := saved.under("metrics").get("val"), Mapping) else {},
         policy_target=str(loader.spec.policy),
         apart=_apart(index, home, run=run, saved=saved),
@@ -157,13 +162,13 @@ def _check_split(split: str, index: Index, home: Home) -> None:
     raise Misused(f"has no split {printable(split)}, only {', '.join(there)}", where=str(home), fix=fix)
 
 
-def _spec(network: Network, saved: Saved, *, split: str, positions: int) -> TrainSpec:
-    """The options that a run validates by, out of what it recorded; only ``val`` is cut to ``val_samples``."""
+def _spec(network: Network, saved: Saved, *, own: bool, positions: int) -> TrainSpec:
+    """The options that a run validates by, out of what it recorded; only its own validation is cut to val_samples."""
     recorded = {name: saved.options[name] for name in VALIDATES_BY if name in saved.options}
-    own = {"value_output": network.value_output, "compile": False, "batch_size": _batch_size(saved, most=positions)}
-    cut = {} if split == "val" else {"val_samples": None}
+    here = {"value_output": network.value_output, "compile": False, "batch_size": _batch_size(saved, most=positions)}
+    cut = {} if own else {"val_samples": None}
     try:
-        return TrainSpec(data=saved.path, run=saved.path, **{**recorded, **own, **cut})
+        return TrainSpec(data=saved.path, run=saved.path, **{**recorded, **here, **cut})
     except (ValueError, TypeError) as error:
         problem = f"has options that cannot be: {printable(error, width=300)}"
         raise DataError(problem, where=str(saved.path), fix="Name a checkpoint of a run") from None

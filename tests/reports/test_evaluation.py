@@ -123,6 +123,20 @@ def test_a_run_keeps_to_the_validation_it_began_with_and_a_test_grows_with_the_d
     assert merged.metrics == pytest.approx(test.metrics) and merged.apart
 
 
+def test_on_a_dataset_that_is_named_runs_of_other_validations_are_measured_on_the_same_positions(data, run, tmp_path):
+    train(small_spec(data, tmp_path / "less", diagnose=0, val_samples=40, max_samples=128))
+    val, less = read_index(data).splits["val"].positions, tmp_path / "less"
+    own = [hexshards.evaluate(each, split="val").metrics["samples"] for each in (run, less)]
+    assert own == [val, 40]
+    assert f"40 of {val} positions of " in call("evaluate", less, "--split", "val").stdout
+    named = [hexshards.evaluate(each, split="val", dataset=data).metrics for each in (run, less)]
+    assert [each["samples"] for each in named] == [val, val]
+    # the same network on the same positions, whatever it was told to validate on
+    torch.save(torch.load(less / "best.pt", weights_only=True)["model_state_dict"], tmp_path / "weights.pt")
+    whole = hexshards.evaluate(tmp_path / "weights.pt", split="val", dataset=data).metrics
+    assert named[1]["policy_loss"] == pytest.approx(whole["policy_loss"])
+
+
 def test_a_run_that_never_validated_is_evaluated_by_its_newest_checkpoint(tmp_path):
     train(small_spec(dataset(tmp_path, val_fraction=0.0, test_fraction=0.2), tmp_path / "run"))
     made = hexshards.evaluate(tmp_path / "run")
