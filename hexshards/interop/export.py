@@ -23,9 +23,9 @@ from hexshards.errors import escaped
 from hexshards.interop import hex_ai_checkpoint
 from hexshards.interop.options import Format
 from hexshards.interop.saved_network import DEFAULT_SIDE, Network, load_network, usual_answers
-from hexshards.storage.files import check_named, write_whole
+from hexshards.storage.files import write_whole
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.checkpointing.run_folder import A_CHECKPOINT
+from hexshards.training.checkpointing.run_folder import check_checkpoint
 from hexshards.training.steps.heads import USUAL
 from hexshards.training.steps.model_factory import random_boards
 
@@ -63,7 +63,7 @@ def export_network(
     FileExistsError where another file has its name.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    check_named(checkpoint, fix=A_CHECKPOINT)
+    check_checkpoint(checkpoint)
     if format == "hex_ai":
         if ema:
             raise ValueError("hex_ai's checkpoint holds the weights alone: leave ema out, or export a state-dict")

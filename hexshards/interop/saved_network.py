@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hexshards.arguments import LocalPath, checked
-from hexshards.errors import DataError, escaped, printable
+from hexshards.errors import DataError, Misused, escaped, printable
 from hexshards.game.board import check_side
 from hexshards.game.positions import Positions
 from hexshards.loading.batching import usable_device
 from hexshards.loading.expansion.expand import Packed, expand
-from hexshards.storage.files import check_named
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.checkpoint_file import newest_first
-from hexshards.training.checkpointing.run_folder import A_CHECKPOINT, RunFolder
+from hexshards.training.checkpointing.run_folder import RunFolder, check_checkpoint
 from hexshards.training.options import STEP, ValueOutput
 from hexshards.training.steps.heads import HEADS, POLICY, RED, USUAL, VALUE
 from hexshards.training.steps.losses import answers_by_head
@@ -127,7 +126,8 @@ def load_network(
     model, model_args: ``package.module:factory`` and its arguments, for a network of your own; whoever gives them lets
     them be imported. value_output, side: where the file does not say; a value that nobody tells the meaning of is
     looked at. ema: the moving average of the weights. Raises DataError for a file that is no such network, ValueError
-    for a factory that is none, FileNotFoundError where no file, or no checkpoint yet, is.
+    for a factory that is none, Misused for the folder of a run's checkpoints, FileNotFoundError where no file, or no
+    checkpoint yet, is.
     """
     saved = newest_of(Path(path)) if Path(path).is_dir() else saved_in(Path(path))
     return network_of(
@@ -174,7 +174,7 @@ def network_of(
 
 def saved_in(path: Path) -> Saved:
     """What a file holds that somebody named."""
-    check_named(path, fix=A_CHECKPOINT)
+    check_checkpoint(path)
     return _read(path)
 
 
@@ -186,6 +186,10 @@ def newest_of(run: Path) -> Saved:
         except (OSError, DataError):
             if os.path.lexists(newest[0]):
                 raise
+    if here := newest_first(run):
+        of = f"the run's folder {run.parent}" if run.name == RunFolder(run).checkpoints.name else "a run's folder"
+        fix = f"Name {of}, or one of them, such as {here[0]}"
+        raise Misused("holds checkpoints, but is no run's folder", where=str(run), fix=fix)
     raise FileNotFoundError(f"{escaped(run)}: no checkpoint in this folder. Name a run's folder, or a checkpoint")
 
 

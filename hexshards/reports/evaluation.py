@@ -82,7 +82,8 @@ def evaluate(
     model_args: as load_network takes them. progress: told of positions done and in all.
 
     Raises DataError for a file that holds no such network, and for damaged data; Misused where network, dataset and
-    split do not go together; FileNotFoundError where one of them is not there; ValueError for a factory that is none.
+    split do not go together, and for the folder of a run's checkpoints; FileNotFoundError where one of them is not
+    there; ValueError for a factory that is none.
     """
     saved = _saved(Path(checkpoint))
     run = next((each for each in saved.path.absolute().parents[:2] if (each / CONFIG).is_file()), None)

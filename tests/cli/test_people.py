@@ -88,8 +88,18 @@ def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command
     [
         ("train {0}/data --run {1}/new --resume {1}/bets.pt", "{1}/bets.pt: no such file. Did you mean best.pt?"),
         ("train {0}/data --run {1}/new --resume {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
+A_FOLDER_OF_CHECKPOINTS = " is a folder: name a checkpoint in it, such as checkpoint_epoch0001_mini0002.pt"
+
+
         ("train {0}/data --run {1}/new --init-from {1}/no.pt", "{1}/no.pt: no such file"),
-        ("train {0}/data --run {1}/new --init-from {1}", "{1} is a folder: name a file of weights in it"),
+        ("train {0}/data --run {1}/new --init-from {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
+        (
+            "train {0}/data --run {1}/new --init-from {0}",
+            "{0} is a folder: it holds no checkpoint; name a file",
+        ),
+        ("train {0}/data --run {1}/new --init-from {1}/checkpoints", "{1}/checkpoints" + A_FOLDER_OF_CHECKPOINTS),
+        ("train {0}/data --run {1}/new --resume {1}/checkpoints", "{1}/checkpoints" + A_FOLDER_OF_CHECKPOINTS),
+        ("export {1}/checkpoints --format hex_ai --out {1}", "{1}/checkpoints" + A_FOLDER_OF_CHECKPOINTS),
         ("train {0}/data --run {1}/new --model no:network", "model no:network cannot be found: No module named 'no'"),
         ("export {1}/bets.pt --format hex_ai --out {1}", "{1}/bets.pt: no such file. Did you mean best.pt?"),
         ("export {1} --format state-dict --out {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
@@ -107,6 +117,9 @@ def test_a_path_of_another_kind_than_is_asked_for_is_wrong_usage(command, told, 
     # but for a checkpoint, which is looked for in the run, all is refused before anything is written
     assert not (tmp_path / "new").exists() or "--resume" in command
 
+    (tmp_path / "checkpoints").mkdir()
+    for number in (1, 2):
+        (tmp_path / "checkpoints" / f"checkpoint_epoch0001_mini000{number}.pt").touch()
 
 def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):
     one, again = tmp_path / "one", tmp_path / "again"

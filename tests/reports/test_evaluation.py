@@ -259,6 +259,11 @@ def fewer_heads(run, data, tmp_path):
         (no_test, 2, r"data: has no split test, only train, val\. Name another .*--split val; .*--test-fraction"),
         (lambda run, data, tmp_path: [run, "--split", "tset"], 2, r"data: has no split tset, only .* --split test"),
         (lambda run, data, tmp_path: [tmp_path], 2, r"no checkpoint in this folder\. Name a run's folder, or a"),
+        (
+            lambda run, data, tmp_path: [run / "checkpoints"],
+            2,
+            r"run/checkpoints: holds checkpoints, but is no run's folder\. Name .*/run, or one .*mini0002\.pt",
+        ),
         (lambda run, data, tmp_path: [tmp_path / "best.pt"], 2, r"best\.pt: no such file"),
         (lambda run, data, tmp_path: [run, "--dataset", run], 2, r"run: this is the folder of a run, not a dataset"),
         (

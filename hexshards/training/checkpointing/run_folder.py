@@ -26,14 +26,28 @@ from hexshards.units import counted
 
 _LOCK, ALL = ".lock", Retention()
 
-A_CHECKPOINT = "name a checkpoint in it, such as best.pt"
-"""Where a folder was named in place of a checkpoint."""
-
 EPOCHS_LOOKED_AT = 4
 """Checkpoints are large, and a fitting one is of one of the newest epochs or was removed."""
 
 RESUMES = ("auto", "never")
 """What may be asked for in place of a checkpoint's path."""
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise FileNotFoundError where a named checkpoint is not there, ValueError where it is a folder.
+
+    That names a checkpoint in the folder: the best of a run, or the newest.
+    """
+    check_named(path, fix=_one_in(path) if path.is_dir() else "")
+
+
+def _one_in(folder: Path) -> str:
+    run = RunFolder(folder)
+    best = [run.best] if run.best.exists() else []
+    there = [*best, *checkpoint_file.newest_first(run.checkpoints), *checkpoint_file.newest_first(run.path)]
+    if not there:
+        return "it holds no checkpoint; name a file, such as RUN/best.pt"
+    return f"name a checkpoint in it, such as {there[0].relative_to(run.path)}"
 
 
 class RunFolder:
@@ -83,7 +97,7 @@ class RunFolder:
             problem = f"already holds {counted(len(present), 'checkpoint')}"
             raise Misused(problem, where=str(self.checkpoints), fix="Resume from them, or use another run folder")
         if resume not in RESUMES:
-            check_named(Path(resume), fix=A_CHECKPOINT)
+            check_checkpoint(Path(resume))
             return Path(resume), reader.take(Path(resume))
         damage: list[DataError] = []
         for path in present:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hexshards.errors import DataError, escaped, printable
-from hexshards.storage.files import check_named
+from hexshards.training.checkpointing.run_folder import check_checkpoint
 from hexshards.training.options import TrainSpec
 from hexshards.training.steps.heads import Head, heads_of
 from hexshards.training.steps.model import PLANES, TwoHeadedResNet
@@ -144,7 +144,7 @@ def _shape(part: object) -> object:
 
 def _load_weights(model: nn.Module, path: Path) -> None:
     """Put a file's weights into a model; all of them must fit. Raises DataError."""
-    check_named(path, fix="name a file of weights in it")
+    check_checkpoint(path)
     weights = read_weights(path)
     if weights.keys() != model.state_dict().keys():
         weights = {bare(name): part for name, part in weights.items()}
