@@ -1,3 +1,4 @@
+import ast
 import re
 from pathlib import Path
 
@@ -40,6 +41,27 @@ def test_a_verb_follows_the_count_and_a_table_stays_one():
     assert counted(1, "byte", verb="was/were") == "1 byte was"
     assert counted(2, "byte", verb="was/were") == "2 bytes were"
     assert [counted(count, "game", width=5) for count in (1, 1000)] == ["    1 game ", "1,000 games"]
+
+
+NO_NOUNS = {"more", "other", "whole", "new", "fewer", "less", "left", "both", "damaged", "rejected"}
+"""What stands before a noun, or in its place, and has no plural."""
+
+
+def test_what_is_counted_is_named_by_a_noun():
+    calls = [
+        (path.name, each)
+        for path in [*PACKAGE.rglob("*.py"), *CONVERTERS.glob("*.py")]
+        for each in ast.walk(ast.parse(path.read_text()))
+        if isinstance(each, ast.Call) and getattr(each.func, "id", "") in ("counted", "plural") and each.args
+    ]
+    nouns = {
+        (name, each.value)
+        for name, call in calls
+        for each in call.args
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    }
+    assert len(nouns) > 30
+    assert {(name, noun) for name, noun in nouns if noun.split()[-1] in NO_NOUNS} == set()
 
 
 def test_no_text_counts_things_by_itself():

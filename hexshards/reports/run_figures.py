@@ -45,7 +45,7 @@ def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int) -> R
     histories = [read_history(run) for run in runs]
     drawn = histories[:MOST_RUNS]
     boards, missing = _hardest(home, index, drawn, most=most)
-    lost = f" {counted(missing, 'more', verb='is/are')} not in what was read of val." if missing else ""
+    lost = f" {counted(missing, 'more position', verb='is/are')} not in what was read of val." if missing else ""
     return RunsPart(
         table=_table(runs, histories),
         legend=[(at, history.name) for at, history in enumerate(drawn)] if len(drawn) > 1 else [],

@@ -104,7 +104,7 @@ def test_the_hardest_positions_of_a_run_are_drawn_as_the_dataset_has_them(data, 
     val = columns_of(data, "val")
     assert [board.heading.split(" ·")[0] for board in part.hardest] == [f"ply {val['ply'][row]}" for row in (5, 9)]
     assert "it gave RED 97.0%; the move a1 had 1.0%; it would play b2" in part.hardest[0].caption
-    assert "1 more is not in what was read of val" in part.hardest_note
+    assert "1 more position is not in what was read of val" in part.hardest_note
 
 
 @pytest.mark.parametrize(
