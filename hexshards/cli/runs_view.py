@@ -29,7 +29,7 @@ def runs_text(runs: Sequence[RunSummary], *, width: int | None = None) -> str:
     if known and width is not None and max(map(len, lines)) > width:
         lines = _folded(rows, len(head) + 1, width)
     told = [f"{apart(validations)}. {MEASURE}"] if groups else []
-    return "\n".join([*lines, *told, *(f"{escaped(run.name)}: {escaped(run.problem)}" for run in runs if run.problem)])
+    return "\n".join([*lines, *told, *(escaped(run.problem) for run in runs if run.problem)])
 
 
 def _folded(rows: Sequence[Sequence[str]], own: int, width: int) -> list[str]:

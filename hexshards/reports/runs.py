@@ -43,7 +43,7 @@ class RunSummary:
     validation: Validated | None = None
     """What it was validated on; None where its folder does not say."""
     problem: str | None = None
-    """Why nothing else is known of it."""
+    """Why nothing else is known of it, beginning with the path of its folder or of a file in it."""
 
 
 def runs_in(*folders: str | Path) -> list[RunSummary]:

@@ -73,8 +73,12 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(tmp_path):
     (tmp_path / "b" / "config.toml").write_text("channels =")
     run_in(tmp_path / "c", 0.5)
     (tmp_path / "c" / "metrics.jsonl").write_text("{}\n")
-    shown = call("runs", tmp_path).output
-    assert "is not TOML" in shown and "is not the record of a mini-epoch" in shown
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "metrics.jsonl").touch()
+    told = call("runs", tmp_path).output.splitlines()[-3:]
+    assert told[0].startswith(f"{tmp_path / 'b' / 'config.toml'}: is not TOML")
+    assert told[1].startswith(f"{tmp_path / 'c' / 'metrics.jsonl'}, line 1: is not the record of a mini-epoch")
+    assert told[2].startswith(f"{tmp_path / 'd'}: no run here")
     assert [run.name for run in runs_in(tmp_path) if run.problem is None] == ["a"]
 
 
