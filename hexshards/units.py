@@ -85,6 +85,13 @@ def duration_s(text: str) -> float:
     return seconds
 
 
+def show_duration(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def plural(noun: str) -> str:
     """Several of a noun, the last of its words changed: games, batches, plies."""
     if noun.endswith(("s", "x", "tch", "sh")):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hexshards.cli.dataset_view import file_lines, game_warning, split_counts
-from hexshards.cli.display import bar, duration
+from hexshards.cli.display import bar
 from hexshards.conversion.report import ConversionProgress, Report, SourceFolder, by_format
 from hexshards.errors import escaped, printable
-from hexshards.units import counted, show_bytes
+from hexshards.units import counted, show_bytes, show_duration
 
 if TYPE_CHECKING:
     from hexshards.conversion import estimate
@@ -121,7 +121,7 @@ def estimate_text(expected: estimate.Estimate) -> str:
         f"scratch; {show_bytes(expected.free_bytes)} are free" + ("" if expected.fits else ": NOT ENOUGH"),
         f"memory: about {show_bytes(expected.memory_bytes)}, {counted(expected.readers, 'file')} read and "
         f"{counted(expected.writers, 'shard')} written at once",
-        f"time: about {duration(expected.seconds)}",
+        f"time: about {show_duration(expected.seconds)}",
         *map(escaped, expected.notes),
     ]
     if samples:

@@ -11,6 +11,7 @@ from hexshards.cli import display
 from hexshards.errors import escaped, printable
 from hexshards.reports.runs import RunSummary, differing, option_of
 from hexshards.reports.validations import MEASURE, apart, name_of, named
+from hexshards.units import show_duration
 
 
 def runs_text(runs: Sequence[RunSummary], *, width: int | None = None) -> str:
@@ -56,7 +57,7 @@ def _row(run: RunSummary, names: Sequence[str], groups: Mapping[str, str], *, wi
         _number(run.last),
         f"{run.mini_epochs:,}",
         f"{run.samples:,}",
-        display.duration(run.seconds) if run.seconds is not None else "",
+        show_duration(run.seconds) if run.seconds is not None else "",
         *(_shown(option_of(run, name)) for name in names),
     ]
 

@@ -32,7 +32,7 @@ from hexshards.training.tracking.hooks import (
 )
 from hexshards.training.tracking.records import TrainingProgress
 from hexshards.training.train_bucket import Level
-from hexshards.units import counted, show_bytes
+from hexshards.units import counted, show_bytes, show_duration
 
 if TYPE_CHECKING:
     from hexshards.training.dry_run import Rehearsal
@@ -307,7 +307,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
             f"{show_bytes(rehearsal.checkpoint_bytes)}; {room}",
             f"computes with {rehearsal.computes}",
             f"measured {rehearsal.samples_per_s:,.0f} samples/s, {rehearsal.val_samples_per_s:,.0f} in validation; "
-            "time: about " + display.duration(rehearsal.seconds),
+            "time: about " + show_duration(rehearsal.seconds),
         ]
     )
 

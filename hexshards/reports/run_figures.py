@@ -28,7 +28,7 @@ from hexshards.reports.validations import MEASURE, apart, is_of, name_of, named,
 from hexshards.reports.verdicts import Verdict
 from hexshards.storage.files import Home
 from hexshards.training.steps.heads import HEADS, Head
-from hexshards.units import counted
+from hexshards.units import counted, show_duration
 
 HARDEST, FEWEST_OF_EACH = 6, 2
 """Hard positions that are drawn, and how many of each run at least."""
@@ -73,7 +73,7 @@ def _table(runs: Sequence[Path], histories: Sequence[History]) -> Table:
     heads = [head for head in HEADS if any(history.newest(f"val.{head.loss_name}") for history in histories)]
     brought = [summary_of(run, run.parent) for run in runs]
     options, groups = differing(brought), named([each.validation for each in brought])
-    names = ["Run", "Mini-epochs", "Samples", "Hours", "Samples/s", "Best", "of"]
+    names = ["Run", "Mini-epochs", "Samples", "Time", "Samples/s", "Best", "of"]
     names += [f"{head.title} loss" for head in heads]
     names += [head.metrics[0].name.replace("_", " ") for head in heads]
     numbers = [1, 2, 3, 4, 5, *range(7, len(names))]
@@ -94,7 +94,7 @@ def _table(runs: Sequence[Path], histories: Sequence[History]) -> Table:
 def _progress(brought: RunSummary, history: History) -> Iterator[str]:
     yield f"{brought.mini_epochs:,}"
     yield f"{brought.samples:,}"
-    yield "" if brought.seconds is None else f"{brought.seconds / 3600:.2f}"
+    yield "" if brought.seconds is None else show_duration(brought.seconds)
     yield _shown(number(history.records[-1], "samples_per_s"), "{:,.0f}")
     yield "" if brought.best is None else f"{brought.best:.4f}"
     yield "" if brought.best is None else brought.metric

@@ -56,7 +56,7 @@ def test_a_table_has_the_newest_and_the_best_of_each_run(data, tmp_path):
     worse = record(3, val={"loss": 2.9, "policy_loss": 2.5})
     part = part_of(data, run(tmp_path / "one", record(1), record(2), worse), run(tmp_path / "two", record(1)))
     first, second = (dict(zip(part.table.heads, row, strict=True)) for row in part.table.rows)
-    assert (first["Mini-epochs"], first["Samples"], first["Hours"]) == ("3", "3,000", "3.00")
+    assert (first["Mini-epochs"], first["Samples"], first["Time"]) == ("3", "3,000", "3.0 h")
     assert (first["Best"], first["of"]) == ("2.8000", "val.loss")
     assert first["value accuracy"] == "" == first["Value loss"]
     assert second["policy top1"] == "12.5%"
