@@ -21,7 +21,7 @@ def report(
     dataset: Dataset,
     runs: Annotated[
         list[Path] | None,
-        Argument(metavar="[RUN...]", help="Folders of runs on it, begun by `hexshards train`.", show_default=False),
+        Argument(metavar="[RUN...]", help="Runs on it, or folders of runs; the best comes first.", show_default=False),
     ] = None,
     out: Annotated[Path, Option(help="The page, one HTML file.")] = Path("report.html"),
     cache: CacheFolder = None,

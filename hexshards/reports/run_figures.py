@@ -37,8 +37,10 @@ MOST_RUNS = 24
 """Runs whose curves are drawn; of more, the table has all."""
 
 
-def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int) -> RunsPart:
+def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int, left_out: Sequence[str] = ()) -> RunsPart:
     """All that a page says of some runs. ``most``: positions of val that are read for the hardest ones.
+
+    ``left_out``: why other runs are not among them.
 
     Raises FileNotFoundError where a folder holds none, DataError where what it holds is damaged.
     """
@@ -49,7 +51,7 @@ def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int) -> R
     return RunsPart(
         table=_table(runs, histories),
         legend=[(at, history.name) for at, history in enumerate(drawn)] if len(drawn) > 1 else [],
-        notes=[*_warnings(drawn)],
+        notes=[*_warnings(drawn), *(f"Left out: {each}." for each in left_out)],
         figures=[_figure(panel, drawn) for panel in panels_of(drawn)],
         hardest=boards,
         hardest_note="Positions of val with the largest losses at the end of a run. The ring is the move to learn."

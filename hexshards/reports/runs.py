@@ -53,7 +53,27 @@ def runs_in(*folders: str | Path) -> list[RunSummary]:
     among which is the best of all. The runs of one folder are named by their paths below it, those of several by the
     folders too.
     """
-    by_place = dict[Path, RunSummary]()
+    return [run for _, run in _ranked(folders)]
+
+
+def run_folders(*folders: str | Path) -> tuple[list[Path], list[str]]:
+    """The folders of the runs in folders, in the order of runs_in, and why others have nothing to show.
+
+    One that is named itself is never left out. Raises FileNotFoundError for a folder without a run that tells anything.
+    """
+    named_ones, ready, left_out = {real_path(Path(each)) for each in folders}, list[Path](), list[str]()
+    for path, run in _ranked(folders):
+        if run.problem is None or real_path(path) in named_ones:
+            ready.append(path)
+        else:
+            left_out.append(run.problem)
+    if not ready:
+        raise FileNotFoundError(escaped(left_out[0]))
+    return ready, left_out
+
+
+def _ranked(folders: Sequence[str | Path]) -> list[tuple[Path, RunSummary]]:
+    by_place = dict[Path, tuple[Path, RunSummary]]()
     for folder in map(Path, folders):
         paths = [*_folders(folder)]
         if not paths:
@@ -62,12 +82,18 @@ def runs_in(*folders: str | Path) -> list[RunSummary]:
             raise FileNotFoundError(f"{escaped(folder)}: {none}{hint}")
         for path in paths:
             run = summary_of(path, folder)
-            by_place.setdefault(real_path(path), replace(run, name=str(path)) if len(folders) > 1 else run)
-    ranked = sorted(by_place.values(), key=_rank)
-    names = named([run.validation for run in ranked if run.problem is None])
+            one = path, replace(run, name=str(path)) if len(folders) > 1 else run
+            by_place.setdefault(real_path(path), one)
+    ranked = sorted(by_place.values(), key=lambda each: _rank(each[1]))
+    names = named([run.validation for _, run in ranked if run.problem is None])
     places = {identity: place for place, identity in enumerate(names)}
     last = len(places)
-    return sorted(ranked, key=lambda run: places.get(run.validation.identity, last) if run.validation else last)
+
+    def group(each: tuple[Path, RunSummary]) -> int:
+        validation = each[1].validation
+        return places.get(validation.identity, last) if validation else last
+
+    return sorted(ranked, key=group)
 
 
 def differing(runs: Sequence[RunSummary]) -> list[str]:

@@ -124,8 +124,21 @@ def test_the_command_takes_runs_and_names_what_is_none(data, tmp_path):
     assert 'id="runs"' in out.read_text(encoding="utf-8")
     out.unlink()
     shutil.rmtree(tmp_path / "run")
-    assert "no run here" in call("report", data, tmp_path / "run", "--out", out, code=2).stderr
+    assert "no run in here" in call("report", data, tmp_path / "run", "--out", out, code=2).stderr
     assert not out.exists()
+
+
+def test_a_folder_of_runs_is_all_of_them_the_best_first_and_one_without_a_record_is_left_out(data, tmp_path):
+    for name, count in (("a", 1), ("b", 3), ("c", 2)):
+        run(tmp_path / "runs" / name, *map(record, range(1, count + 1)))
+    run(tmp_path / "runs" / "begun")
+    call("report", data, tmp_path / "runs", "--out", tmp_path / "page.html")
+    page = html.unescape((tmp_path / "page.html").read_text(encoding="utf-8"))
+    places = [page.index(f"runs/{name}<") for name in ("b", "c", "a")]
+    assert places == sorted(places)
+    assert f"Left out: {tmp_path / 'runs' / 'begun'}: no run here with a finished mini-epoch" in page
+    begun = call("report", data, tmp_path / "runs" / "begun", "--out", tmp_path / "none.html", code=2)
+    assert "no run here with a finished mini-epoch" in begun.stderr and not (tmp_path / "none.html").exists()
 
 
 def test_runs_that_were_validated_on_other_positions_are_told_of_in_a_verdict_and_in_their_table(data, tmp_path):
