@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -38,7 +38,7 @@ BOARDS = 9
 """Random positions that are drawn."""
 
 SHARED_BOARDS = 6
-"""Positions of both splits that are drawn, those with the most stones."""
+"""Positions of two splits that are drawn, those with the most stones."""
 
 LISTED_FILES = 1000
 """Source files that get a row."""
@@ -101,7 +101,6 @@ def dataset_report(
     samples = _samples(home, index, spec, progress or (lambda *_: None))
     files = source_files(samples[0])
     compared = {each.split: shared(samples[0], each) for each in samples[1:]}
-    both = next(iter(compared.values()), None)
     mixed = _mixed(home, index, spec)
     verdicts = verdicts_of(index, samples, files=files, compared=compared, mixing=mixed)
     if of_runs := validations_verdict(index, folders):
@@ -123,8 +122,8 @@ def dataset_report(
         opening_figures=[*opening_figures(samples[0], openings)] if openings else [],
         opening_table=_opening_table(openings, index.side),
         figures=figures_of(index, samples, files),
-        shared_boards=[*_shared_boards(samples, both)],
-        shared_note=_shared_note(both),
+        shared_boards=[*_shared_boards(samples, compared)],
+        shared_note=_shared_note(compared),
         runs=told,
         files=_files(index),
         files_note="What the dataset was made from, and what the converter read in each file's head.",
@@ -241,19 +240,21 @@ def _optional(sample: Sample, row: int) -> Iterator[str]:
             yield f"{kind.name} {column[row]:.4g}"
 
 
-def _shared_boards(samples: Sequence[Sample], both: Shared | None) -> Iterator[Board]:
-    if both is None:
+def _shared_boards(samples: Sequence[Sample], compared: Mapping[str, Shared]) -> Iterator[Board]:
+    if not compared:
         return
-    train, val = samples[:2]
-    latest = np.argsort(-val.positions.ply[both.rows], kind="stable")[:SHARED_BOARDS]
+    train, other = samples[:2]
+    both = compared[other.split]
+    latest = np.argsort(-other.positions.ply[both.rows], kind="stable")[:SHARED_BOARDS]
     for at in latest.tolist():
-        yield _board(val, int(both.rows[at]), besides=f"and in train {where(train, int(both.twins[at]))}")
+        yield _board(other, int(both.rows[at]), besides=f"and in train {where(train, int(both.twins[at]))}")
 
 
-def _shared_note(both: Shared | None) -> str:
-    if both is None:
+def _shared_note(compared: Mapping[str, Shared]) -> str:
+    if not compared:
         return ""
+    met = " and ".join(f"{counted(len(both.rows), 'position')} of {split}" for split, both in compared.items())
     return (
-        f"{counted(len(both.rows), 'position', verb='was/were')} met in both splits, in whatever symmetry. These have "
-        "the most stones. Early positions are in every game; late ones in both splits mean games that are there twice."
+        f"Met in train too, in whatever symmetry: {met}. Those of {next(iter(compared))} with the most stones stand "
+        "here. Early positions are in every game; late ones in two splits mean games that are there twice."
     )

@@ -72,6 +72,16 @@ def made(data):
     return dataset_report(data)
 
 
+def test_what_each_split_shares_with_training_is_counted_also_of_three(tmp_path):
+    three = dataset(tmp_path, games=60, val_fraction=0.3, test_fraction=0.3)
+    home, index = home_of(three), read_index(three)
+    train, *others = (read_sample(home, index, split, ReportSpec()) for split in index.splits)
+    text = " ".join(" ".join(Parsed(dataset_report(three).html).text).split())
+    told = [f"{len(shared(train, each).rows)} positions of {each.split}" for each in others]
+    assert [each.split for each in others] == ["val", "test"]
+    assert f"Met in train too, in whatever symmetry: {told[0]} and {told[1]}. Those of val" in text
+
+
 @pytest.fixture(scope="module")
 def samples(data):
     return [read_sample(home_of(data), read_index(data), split, ReportSpec()) for split in ("train", "val")]
