@@ -60,6 +60,11 @@ def test_text_that_looks_like_a_count_stays_as_it_is(data, tmp_path):
     [
         (["trian"], "train"),
         (["train", "x", "--run", "r", "--lerning-rate", "1"], "--learning-rate"),
+        (
+            ["convert", "x", "--out", "o", "--codec", "zst"],
+            "'--codec': 'zst' is not one of 'zstd', 'none'. Did you mean zstd?",
+        ),
+        (["train", "x", "--run", "r", "--grow", "4"], "--grow': '4' is not one of"),
     ],
 )
 def test_a_slip_is_answered_with_what_may_be_meant(slip, meant):
@@ -83,14 +88,14 @@ def test_a_path_or_a_name_that_is_not_there_is_answered_with_the_nearest(command
     assert meant in ended.output
 
 
+A_FOLDER_OF_CHECKPOINTS = " is a folder: name a checkpoint in it, such as checkpoint_epoch0001_mini0002.pt"
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
         ("train {0}/data --run {1}/new --resume {1}/bets.pt", "{1}/bets.pt: no such file. Did you mean best.pt?"),
         ("train {0}/data --run {1}/new --resume {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
-A_FOLDER_OF_CHECKPOINTS = " is a folder: name a checkpoint in it, such as checkpoint_epoch0001_mini0002.pt"
-
-
         ("train {0}/data --run {1}/new --init-from {1}/no.pt", "{1}/no.pt: no such file"),
         ("train {0}/data --run {1}/new --init-from {1}", "{1} is a folder: name a checkpoint in it, such as best.pt"),
         (
@@ -112,14 +117,14 @@ A_FOLDER_OF_CHECKPOINTS = " is a folder: name a checkpoint in it, such as checkp
 def test_a_path_of_another_kind_than_is_asked_for_is_wrong_usage(command, told, data, tmp_path):
     (tmp_path / "best.pt").touch()
     (tmp_path / "folder.html").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    for number in (1, 2):
+        (tmp_path / "checkpoints" / f"checkpoint_epoch0001_mini000{number}.pt").touch()
     ended = call(*command.format(data.parent, tmp_path).split(), code=2)
     assert f"error: {told.format(data.parent, tmp_path)}" in ended.output or told in ended.output
     # but for a checkpoint, which is looked for in the run, all is refused before anything is written
     assert not (tmp_path / "new").exists() or "--resume" in command
 
-    (tmp_path / "checkpoints").mkdir()
-    for number in (1, 2):
-        (tmp_path / "checkpoints" / f"checkpoint_epoch0001_mini000{number}.pt").touch()
 
 def test_every_run_writes_the_file_that_repeats_it(data, tmp_path, monkeypatch):
     one, again = tmp_path / "one", tmp_path / "again"
