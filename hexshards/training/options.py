@@ -63,7 +63,7 @@ def head_names(text: str) -> tuple[str, ...]:
     names, there = tuple(name.strip() for name in text.split(",")), get_args(HeadName)
     fits = names[:2] == there[:2] and len({*names}) == len(names) and {*names} <= {*there}
     hint = next(filter(None, (nearest(name, there) for name in names if name not in there)), "")
-    wanted = f"heads must be {','.join(there[:2])} and of {', '.join(there[2:])} those wanted"
+    wanted = f"heads must be {','.join(there[:2])} and any of {', '.join(there[2:])} behind them"
     require(fits, wanted, f"{printable(text)}{hint}")
     return names
 
@@ -342,8 +342,8 @@ class TrainSpec(StepSpec):
     )
     model: str | None = option(
         None,
-        "Your own network, package.module:factory; what the factory returns is trained instead. Python looks for it "
-        "in the current folder too.",
+        "Your own network, package.module:factory; what the factory returns is taken instead of hexshards' own. Python "
+        "looks for it in the current folder too.",
         panel=NETWORK,
         shapes="weights",
     )

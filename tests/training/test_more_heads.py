@@ -122,10 +122,10 @@ def test_validation_measures_by_who_won_whatever_the_value_learns():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": "value,policy"}, "heads must be policy,value and of moves_left, search_value those wanted"),
+        ({"heads": "value,policy"}, "heads must be policy,value and any of moves_left, search_value behind them"),
         ({"heads": "policy,vlaue"}, r"got policy,vlaue\. Did you mean value\?"),
-        ({"heads": "policy,value,ownership"}, "heads must be policy,value and of"),
-        ({"heads": "policy,value,moves_left,moves_left"}, "heads must be policy,value and of"),
+        ({"heads": "policy,value,ownership"}, "heads must be policy,value and any of"),
+        ({"heads": "policy,value,moves_left,moves_left"}, "heads must be policy,value and any of"),
         ({"value_target": "0.7*result+0.4*search"}, "value_target must be shares that make 1"),
         ({"value_target": "2*result+-1*search"}, "value_target must be shares that make 1"),
         ({"value_target": "result+0*search+0*search"}, "value_target must be shares that make 1"),

@@ -91,7 +91,7 @@ def test_numpy_1_and_numpy_2_name_a_scalar_differently_and_both_are_read(tmp_pat
 )
 def test_no_other_value_of_numpy_is_read(tmp_path, value):
     (tmp_path / "odd.pt").write_bytes(saved({"loss": value}))
-    with pytest.raises(DataError, match=r"odd\.pt: torch\.load takes nothing but weights"):
+    with pytest.raises(DataError, match=r"odd\.pt: is no checkpoint and no file of weights"):
         read_saved(tmp_path / "odd.pt")
 
 
@@ -99,7 +99,7 @@ def test_no_other_value_of_numpy_is_read(tmp_path, value):
 def test_what_torch_did_not_write_is_refused_without_its_advice_to_let_it_run(tmp_path, data):
     (tmp_path / "odd.pt").write_bytes(data)
     with pytest.raises(
-        DataError, match=r"odd\.pt: torch\.load takes nothing but weights, and this for none\. Save the"
+        DataError, match=r"odd\.pt: is no checkpoint and no file of weights: torch\.load takes it for none\. Name"
     ):
         read_saved(tmp_path / "odd.pt")
 
@@ -108,7 +108,7 @@ def test_what_torch_did_not_write_is_refused_without_its_advice_to_let_it_run(tm
 def test_a_scalar_that_lies_about_its_kind_is_refused(tmp_path, lie):
     kind = b"X\x02\x00\x00\x00"
     (tmp_path / "odd.pt").write_bytes(rewritten(saved({"loss": np.float64(0.5)}), kind + b"f8", kind + lie.encode()))
-    with pytest.raises(DataError, match=r"odd\.pt: torch\.load takes nothing but weights"):
+    with pytest.raises(DataError, match=r"odd\.pt: is no checkpoint and no file of weights"):
         read_saved(tmp_path / "odd.pt")
 
 

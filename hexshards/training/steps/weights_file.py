@@ -71,8 +71,9 @@ def _loaded(file: BinaryIO, path: Path) -> object:
     except Exception as error:  # torch.load raises a dozen kinds for what it does not take
         # torch's own sentence on such files is advice to let them run
         told = f" ({printable(error)})" if str(error) and not str(error).startswith("Weights only load failed") else ""
-        refusal = f"torch.load takes nothing but weights, and this for none{told}"
-        raise DataError(refusal, where=str(path), fix="Save the network's state_dict() alone, and name that") from error
+        refusal = f"is no checkpoint and no file of weights: torch.load takes it for none{told}"
+        fix = "Name a checkpoint, or save the network's state_dict() alone, and name that"
+        raise DataError(refusal, where=str(path), fix=fix) from error
     return saved
 
 
