@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,10 @@ COLUMNS = ("stones", "player", "policy", "value")
 
 DERIVED = ("place", "symmetry")
 """What is known of a row besides: a number of its own in the split, and the symmetry that it is to be shown in."""
+
+SHARED_BYTES = 200_000
+"""Bytes of a block's rows from which on whoever waits decodes too: 3,922 rows at side 13. What less takes is mostly
+Python's, of which two threads do no more than one."""
 
 NOWHERE: Columns = {}
 """No arrays to write to: fresh ones are made."""
@@ -79,6 +84,7 @@ class Windows:
         self._kinds = {each.name: each for each in optional}
         check_rules(self.rules, {name: kind for layout in layouts for name, kind in layout.kinds.items()})
         self._gather = Gather()
+        self._row_bytes = sum(dtype.itemsize * prod(shape) for dtype, shape in self.columns.values())
         self.shared = SharedWork()
         """What of a window's making is done by those who wait for it too."""
 
@@ -147,8 +153,9 @@ class Windows:
         placed, names = "place" in names, tuple(name for name in names if name in held)
         sizes = selection.rows_in(window.epoch)[window.blocks]
         count = int(sizes.sum()) if window.count is None else window.count
-        drawn = self.shared.begin(order.window_rows, window, count, spec=self.spec)
-        read = selection.read(window.blocks, names, epoch=window.epoch, mapped=self.shared.map)
+        shared = self.shared if count * self._row_bytes >= SHARED_BYTES * len(window.blocks) else SharedWork()
+        drawn = shared.begin(order.window_rows, window, count, spec=self.spec)
+        read = selection.read(window.blocks, names, epoch=window.epoch, mapped=shared.map)
         damage = tuple(block for block in read if isinstance(block, DataError))
         blocks = self._without_gaps(selection, window, read)
         lost = sum(int(size) for block, size in zip(read, sizes, strict=True) if isinstance(block, DataError))

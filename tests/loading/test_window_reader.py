@@ -88,6 +88,22 @@ def test_windows_arrive_in_slots_as_they_are_read_elsewhere_and_no_slot_is_misse
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"streams": 2}, {"on_error": "skip"}, {"per_game": 5}], ids=str)
+def test_rows_are_the_same_whoever_decodes_their_blocks(tmp_path, options, monkeypatch):
+    copy = dataset(tmp_path)
+    if "on_error" in options:
+        spoiled = bytearray((copy / "train-000001.tar").read_bytes())
+        spoiled[1000] ^= 1
+        (copy / "train-000001.tar").write_bytes(spoiled)
+    loaders = [Loader(copy, spec(**options)) for _ in range(2)]
+    alone = [copied(rows) for rows in loaders[0].packed()]
+    # blocks as small as here are else left to the thread that reads them
+    monkeypatch.setattr("hexshards.loading.window.SHARED_BYTES", 0)
+    shared = [copied(rows) for rows in loaders[1].packed()]
+    assert len(alone) > 20 and same(alone, shared)
+    assert loaders[0].skipped == loaders[1].skipped and (loaders[1].skipped.blocks > 0) == ("on_error" in options)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_rows_that_are_held_never_change_and_others_take_fresh_memory(data, num_workers, lent):
     loader = Loader(data, spec(num_workers=num_workers))
