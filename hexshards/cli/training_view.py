@@ -153,20 +153,27 @@ class TrainingView:
 
 def start_lines(event: RunStarted) -> list[str]:
     """What is about to be trained, on what, with what, and from where."""
-    run, totals = event.run, event.totals
-    begun = -(-totals.samples // max(1, run.train_loader.samples))  # a limit of samples may end it within one
-    epochs = f"{counted(begun, 'epoch')} of {counted(run.train_loader.samples, 'sample')}"
-    epochs = epochs if totals.samples == begun * run.train_loader.samples else f"within {epochs}"
-    minis = counted(totals.mini_epochs, "mini-epoch")
-    planned = f"{epochs}: {counted(totals.samples, 'sample')} in {counted(totals.steps, 'step')} and {minis}"
+    run = event.run
     return [
         " · ".join(_machine(run)),
         *([f"computes with {escaped(run.computes)}"] if run.computes else []),
         *_data(run),
         *few_lines(few_games(run.train_loader, run.val_loader), begun=event.resumed_from is not None),
-        *([] if event.over else [planned]),
+        *([] if event.over else [_planned(event)]),
         *_origin(event),
     ]
+
+
+def _planned(event: RunStarted) -> str:
+    """What is to be trained; of a run that goes on, what is left: epochs of data that grew were of other sizes."""
+    left, epoch = event.left, event.run.train_loader.samples
+    counts = f"{counted(left.samples, 'sample')} in {counted(left.steps, 'step')} and "
+    counts += counted(left.mini_epochs, "mini-epoch")
+    if event.resumed_from is not None:
+        return f"left: {counts}, {counted(epoch, 'sample')} an epoch"
+    begun = -(-left.samples // max(1, epoch))  # a limit of samples may end it within one
+    epochs = f"{counted(begun, 'epoch')} of {counted(epoch, 'sample')}"
+    return f"{epochs if left.samples == begun * epoch else f'within {epochs}'}: {counts}"
 
 
 def _machine(run: Run) -> list[str]:
@@ -291,6 +298,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
     if rehearsal.over:
         return over_line(rehearsal.over, rehearsal.resumed_from, rehearsal.samples_seen)
     minis = counted(rehearsal.mini_epochs, "mini-epoch")
+    left = "left: " if rehearsal.resumed_from else ""
     room = f"{show_bytes(rehearsal.free_bytes)} are free" + ("" if rehearsal.fits else ": NOT ENOUGH")
     at = f"at sample {rehearsal.samples_seen:,}, with {rehearsal.left:.0%} of its samples left"
     return "\n".join(
@@ -299,7 +307,7 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
             f"would train {counted(rehearsal.parameters, 'parameter')} on {counted(rehearsal.positions, 'position')}, "
             f"{counted(rehearsal.epoch_samples, 'sample')} an epoch",
             *rehearsal.chosen,
-            f"{counted(rehearsal.samples, 'sample')} in {counted(rehearsal.steps, 'step')} and {minis}, "
+            f"{left}{counted(rehearsal.samples, 'sample')} in {counted(rehearsal.steps, 'step')} and {minis}, "
             f"{rehearsal.validations:,} of them validated on {counted(rehearsal.val_samples, 'position')}",
             *few_lines(rehearsal.few_games, begun=rehearsal.resumed_from is not None),
             *([rehearsal.budget] if rehearsal.budget else []),

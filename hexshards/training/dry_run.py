@@ -54,7 +54,7 @@ class Rehearsal:
     budget: str
     """What the train bucket lets the run take before it waits, in words; empty where there is none."""
     samples: int
-    """Of the whole run, over all its starts."""
+    """Still to be trained; these and the counts that follow are those of a whole run where none goes on."""
     steps: int
     mini_epochs: int
     val_samples: int
@@ -64,7 +64,7 @@ class Rehearsal:
     resumed_from: Path | None
     """The checkpoint that the run goes on from."""
     samples_seen: int
-    """By then; the counts before are of the whole run."""
+    """By then."""
     over: str | None
     """Why nothing is left to train, where the run has ended."""
     parameters: int
@@ -92,20 +92,20 @@ class Rehearsal:
     @property
     def left(self) -> float:
         """The share of the run's samples that is still to be trained, 0 to 1."""
-        return max(0.0, 1 - self.samples_seen / max(1, self.samples))
+        return self.samples / max(1, self.samples_seen + self.samples)
 
     @property
     def seconds(self) -> float:
         """Training and validating what is left."""
         validating_s = self.validations * self.val_samples / self.val_samples_per_s if self.validations else 0.0
-        return self.left * (self.samples / self.samples_per_s + validating_s)
+        return self.samples / self.samples_per_s + validating_s
 
 
 def rehearse(spec: TrainSpec) -> Rehearsal:
     """Dry run: open everything a run needs, measure a few seconds of it, and write nothing."""
     trainer, train_loader, val_loader, how = parts_of(spec)
-    totals = _plan(spec).totals(train_loader)
     stands = _standing(how.settled(spec), train_loader)
+    totals = _plan(spec).totals(train_loader, stands.at)
     speed = math.nan if stands.over else _speed(trainer.train_on_batches, train_loader, MEASURED_S)
     return Rehearsal(
         computes=str(how),
@@ -120,11 +120,11 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
         validations=totals.validations if val_loader else 0,
         few_games=few_games(train_loader, val_loader),
         resumed_from=stands.checkpoint,
-        samples_seen=stands.samples_seen,
+        samples_seen=stands.at.samples_seen,
         over=stands.over,
         parameters=sum(weight.numel() for weight in trainer.model.parameters()),
         checkpoint_bytes=_state_bytes(trainer),  # an optimizer has no state before its first step
-        checkpoints=_kept(spec, totals.mini_epochs),
+        checkpoints=_kept(spec, _plan(spec).totals(train_loader, Cursor()).mini_epochs),
         present=stands.present,
         free_bytes=free_bytes(spec.absolute(spec.run)),
         samples_per_s=speed,
@@ -138,8 +138,8 @@ def _budget(spec: TrainSpec, train_loader: Loader, stands: _Standing) -> str:
     if spec.samples_per_position is None:
         return ""
     split = train_loader.index.splits["train"].positions
-    begun = stands.bucket or Bucket(stands.samples_seen, train_loader.positions, split)
-    level = Level(stands.samples_seen - begun.samples, 0, begun.chosen + split - begun.split, spec.samples_per_position)
+    begun = stands.bucket or Bucket(stands.at.samples_seen, train_loader.positions, split)
+    level = Level(stands.at.samples_seen - begun.samples, 0, begun.chosen + split - begun.split, spec.samples_per_position)
     taken = f", {level.taken:,} of which are taken" if level.taken else ""
     most = f"{counted(level.most, 'sample')} of {counted(level.positions, 'position')}"
     return f"at most {most}{taken}; then it waits until positions are added"
@@ -148,7 +148,7 @@ def _budget(spec: TrainSpec, train_loader: Loader, stands: _Standing) -> str:
 class _Standing(NamedTuple):
     checkpoint: Path | None
     present: int
-    samples_seen: int
+    at: Cursor
     over: str | None
     bucket: Bucket | None = None
     """What the train bucket of the run counts from."""
@@ -160,7 +160,7 @@ def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
     resume = spec.resume if spec.resume in RESUMES else spec.absolute(spec.resume)
     newest = folder.find(resume, reader, on_damage=lambda problem: None)
     if newest is None:
-        return _Standing(None, 0, 0, None)
+        return _Standing(None, 0, Cursor(), None)
     path, saved = newest
     if not spec.mix and saved["dataset"] != train_loader.index.fingerprint:
         _data(spec, train_loader).known(saved["dataset"], where=path)
@@ -180,7 +180,7 @@ def _standing(spec: TrainSpec, train_loader: Loader) -> _Standing:
     at = plan.after_mini_epoch(cursor, train_loader) if finished else cursor
     over = stop.over(at, standing, saved["metrics"] if finished else {})
     present, saved_bucket = len(checkpoint_file.newest_first(folder.checkpoints)), saved["counters"].get("bucket")
-    return _Standing(path, present, cursor.samples_seen, over, Bucket(**saved_bucket) if saved_bucket else None)
+    return _Standing(path, present, at, over, Bucket(**saved_bucket) if saved_bucket else None)
 
 
 def _asked(spec: TrainSpec, begun: Mapping[str, Any]) -> dict[str, Any]:

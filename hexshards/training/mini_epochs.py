@@ -90,22 +90,26 @@ class MiniEpochPlan:
         left = self.mini_epoch_of(at, loader) - at.mini_samples
         return -(-left // max(1, loader.batch_size * loader.world_size))
 
-    def totals(self, loader: TrainLoader) -> Totals:
-        """What the run counts, as far as epochs and samples limit it, of the dataset as it is."""
-        samples = self.samples_left(Cursor(), loader)
+    def totals(self, loader: TrainLoader, at: Cursor) -> Totals:
+        """What the run counts from a cursor on, as far as epochs and samples limit it, of the dataset as it is."""
+        samples = max(0, self.samples_left(at, loader))
         batch = max(1, loader.batch_size * loader.world_size)
         full = self.mini_epoch_batches or -(-(self.mini_epoch_samples or 1) // batch)
-        epochs, rest = divmod(samples, max(1, loader.samples))
-        steps = [len(loader)] * epochs + ([-(-rest // batch)] if rest > 0 else [])
+        begun = max(0, min(samples, loader.samples - at.epoch_samples))
+        epochs, rest = divmod(samples - begun, max(1, loader.samples))
+        steps = [-(-begun // batch), *[len(loader)] * epochs, -(-rest // batch)]
         if self.cross_epochs:
             steps = [sum(steps)]
-        minis = [-(-each // full) for each in steps]
+        minis = [-(-(at.mini_batches + steps[0]) // full), *(-(-each // full) for each in steps[1:])]
+        before = at.mini_epoch - 1  # of the epoch at work
+        validations = [-(-(before + minis[0]) // self.val_every) - before // self.val_every if minis[0] else 0]
+        validations += [-(-each // self.val_every) for each in minis[1:]]
         return Totals(
             epochs=self.limits.epochs,
             samples=samples,
             steps=sum(steps),
             mini_epochs=sum(minis),
-            validations=sum(-(-each // self.val_every) for each in minis),
+            validations=sum(validations),
         )
 
 

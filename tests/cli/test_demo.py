@@ -20,5 +20,5 @@ def test_the_demo_stops_after_the_second_mini_epoch_and_goes_on_to_the_end(tmp_p
     assert ended.returncode == 0, ended.stderr
     assert "interrupted after " in ended.stdout
     assert f"resumed from {tmp_path / 'demo' / 'run' / 'checkpoints'}" in ended.stderr
-    assert "2 whole epochs" in ended.stdout
+    assert "2 epochs done" in ended.stdout
     assert "Now your own files" in ended.stdout

@@ -151,6 +151,14 @@ def test_planned_epochs_are_those_that_a_limit_of_samples_lets_begin(tmp_path, c
     assert planned == "within 2 epochs of 26 samples: 40 samples in 11 steps and 5 mini-epochs"
 
 
+def test_a_run_that_goes_on_is_planned_by_what_is_left_of_it(tmp_path, capsys):
+    train(tmp_path, num_epochs=1)
+    with TrainingView() as view:
+        train(tmp_path, hooks=[view], num_epochs=3, max_samples=76)
+    planned = capsys.readouterr().err.splitlines()[1]
+    assert planned == "left: 50 samples in 13 steps and 5 mini-epochs, 26 samples an epoch"
+
+
 def waits_in(view):
     run = SimpleNamespace(rank=0)
     for positions in (26, 31):
@@ -278,6 +286,9 @@ def test_a_rehearsal_of_a_run_that_is_there_tells_what_is_left_of_it_or_why_it_i
     assert call(*weighted, "--max-samples", 100).splitlines()[1:] == [f"{over} limit goes on"]
     on = call(*weighted, "--max-samples", 400).splitlines()[1]
     assert on == f"goes on from {path} at sample 100, with 75% of its samples left"
+    assert "\nleft: 300 samples in 6 steps and 1 mini-epoch, 1 of them validated on 192 positions\n" in call(
+        *weighted, "--max-samples", 400
+    )
     assert f"{few}the run keeps to those of its start; begin another to validate on more\n" in call(
         *weighted, "--max-samples", 400
     )

@@ -40,7 +40,7 @@ def test_the_curves_of_a_run_that_goes_on_go_on_in_hex_ais_books(tmp_path):
 def told(hook: HexAiMetrics, run: Path, records: list[dict[str, Any]], *, history: int = 0) -> None:
     """A hook that is told of a run, which begins after some records."""
     seen = SimpleNamespace(folder=run, options=OPTIONS, rank=0, train_loader=SimpleNamespace(samples=26))
-    hook(RunStarted(run=seen, resumed_from=None, samples_seen=0, totals=None, history=records[:history]))
+    hook(RunStarted(run=seen, resumed_from=None, samples_seen=0, totals=None, left=None, history=records[:history]))
     for record in records[history:]:
         hook(Saved(run=seen, checkpoint=Path("c.pt"), record=record))
         hook(Saved(run=seen, checkpoint=Path("c.pt"), record={}))

@@ -155,7 +155,7 @@ def test_anything_with_the_four_methods_can_be_driven(tmp_path):
     second = Counter()
     outcome = train(tmp_path, trainer=second)
     assert (second.rows, outcome.mini_epochs) == (52, 3)
-    assert outcome.summary().startswith("trained 3 mini-epochs: 52 samples, 2 whole epochs\n")
+    assert outcome.summary().startswith("trained 3 mini-epochs: 52 samples, 2 epochs done\n")
 
 
 def test_a_run_without_validation_trains_the_same_weights(tmp_path, whole):
@@ -249,7 +249,7 @@ def test_a_hook_ends_the_run_after_saving_and_the_run_goes_on_when_started_again
 
     outcome = train(tmp_path, hooks=[stop])
     assert (outcome.stopped, outcome.interrupted, outcome.samples_seen) == ("seen enough", False, 24)
-    assert "ended after 24 samples, 0 whole epochs: seen enough" in outcome.summary()
+    assert "ended after 24 samples, 0 epochs done: seen enough" in outcome.summary()
     started: list[RunStarted] = []
     train(tmp_path, hooks=[lambda event: started.append(event) if isinstance(event, RunStarted) else None])
     assert [record["samples_seen"] for record in started[0].history] == [12, 24]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +35,30 @@ def test_a_mini_epoch_ends_with_its_samples_or_with_the_epoch():
 def test_a_mini_epoch_may_go_on_over_the_end_of_an_epoch():
     stream = stream_of(PlainLoader(10), plan(cross=True))
     assert whole_run(stream, 2) == [[(0, 0), (0, 1)], [(0, 2), (1, 0), (1, 1)]]
+
+
+@pytest.mark.parametrize(("cross", "val_every", "most"), [(False, 1, None), (False, 2, 70), (True, 1, 70)])
+def test_what_is_left_of_a_run_is_what_it_then_does_wherever_it_stands(cross, val_every, most):
+    path = replace(plan(samples=9, epochs=3, cross=cross, most_samples=most), val_every=val_every)
+    stream, steps, minis, validations, stood = stream_of(PlainLoader(26), path), 0, 0, 0, []
+
+    def stands(more=0):
+        nonlocal steps
+        steps += more
+        stood.append((stream.cursor, steps, minis, validations))
+
+    while stream.cursor.epoch <= 3 and not path.samples_over(stream.cursor):
+        stands()
+        taken(stream, done=partial(stands, 1))
+        minis += 1
+        validations += path.validates(stream.cursor, stream.loader)
+        stream.cursor = path.after_mini_epoch(stream.cursor, stream.loader)
+    for cursor, *before in stood:
+        left, samples = path.totals(stream.loader, cursor), max(0, (most or 78) - cursor.samples_seen)
+        assert [left.steps, left.mini_epochs, left.validations] == [
+            whole - part for whole, part in zip((steps, minis, validations), before, strict=True)
+        ]
+        assert left.samples == samples
 
 
 def test_the_loader_is_opened_once_an_epoch_however_many_mini_epochs_it_has():
@@ -105,6 +131,13 @@ def test_an_epoch_ends_where_a_mini_epoch_finds_the_dataset_larger_unless_it_is_
         [Growth(epoch=2, more=0)],
     )
     assert run_of(1, [], 3) == ([[(0, 0)], [(0, 1)], [(0, 2)]], [])
+
+
+def test_where_growth_cut_an_epoch_short_what_is_left_is_counted_from_where_the_run_stands():
+    # an epoch of twelve, cut after eight
+    stands, path = Cursor(epoch=2, epoch_batches=1, epoch_samples=4, samples_seen=12), plan(samples=4, most_samples=30)
+    left = path.totals(PlainLoader(12), stands)
+    assert (left.samples, left.steps, left.mini_epochs) == (8, 2, 2)
 
 
 def test_what_was_skipped_is_counted_from_the_beginning_of_the_mini_epoch():

@@ -13,6 +13,7 @@ from hexshards.errors import escaped
 from hexshards.training.checkpointing.checkpoints import Checkpoints, RunState
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.growing_data import Growth
+from hexshards.training.mini_epochs import Cursor
 from hexshards.training.stop import Stop
 from hexshards.training.stream import BatchStream
 from hexshards.training.tracking.hooks import (
@@ -62,7 +63,8 @@ class Events:
                 run=self._run,
                 resumed_from=checkpoints.resumed_from,
                 samples_seen=state.cursor.samples_seen,
-                totals=stream.plan.totals(stream.loader),
+                totals=stream.plan.totals(stream.loader, Cursor()),
+                left=stream.plan.totals(stream.loader, state.cursor),
                 history=history,
                 over=over,
             )

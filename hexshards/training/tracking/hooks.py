@@ -55,6 +55,9 @@ class RunStarted(Event):
     resumed_from: Path | None
     samples_seen: int
     totals: Totals
+    """Of the whole run, as if all of its epochs were of the dataset as it is."""
+    left: Totals
+    """Of what is still to come."""
     history: Sequence[Mapping[str, Any]]
     """The records of the mini-epochs before: a hook that counts begins from them, not from nothing."""
     over: str | None = None

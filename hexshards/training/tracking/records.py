@@ -41,7 +41,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What a run counts from its first sample to its last, over all its starts."""
+    """What a run counts to its last sample: from its first, over all its starts, or from where it stands."""
 
     epochs: int
     samples: int
@@ -92,7 +92,7 @@ class Outcome:
     stopped: str | None
     """Why it ended before its last epoch did: early stopping, a limit, or what a hook said."""
     epochs: int
-    """Whole epochs done since the run first began."""
+    """Epochs done since the run first began; those that growth of the dataset cut short are some of them."""
     mini_epochs: int
     """Mini-epochs finished by this call."""
     samples_seen: int
@@ -121,7 +121,7 @@ class Outcome:
         return summary(self._headline(), facts([*losses, *files, *(("note", notice) for notice in self.notices)]))
 
     def _headline(self) -> str:
-        done = f"{counted(self.samples_seen, 'sample')}, {counted(self.epochs, 'whole epoch')}"
+        done = f"{counted(self.samples_seen, 'sample')}, {counted(self.epochs, 'epoch')} done"
         if self.interrupted:
             return f"interrupted after {done}; start it again to go on"
         if self.stopped:
