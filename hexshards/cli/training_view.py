@@ -289,7 +289,8 @@ def mini_epoch_line(record: Mapping[str, Any]) -> str:
     metrics = [metric for head in HEADS for metric in head.metrics if metric.name in val]
     if metrics:
         parts.append(" ".join(f"{metric.short} {metric.shown(val[metric.name])}" for metric in metrics))
-    parts.append(f"{record['samples_per_s']:,.0f} samples/s, {record['waiting']:.0%} waiting")
+    if record["samples_per_s"] is not None:  # where a start found only the validation left to do
+        parts.append(f"{record['samples_per_s']:,.0f} samples/s, {record['waiting']:.0%} waiting")
     return " · ".join(parts)
 
 

@@ -113,9 +113,11 @@ class MiniEpochOrchestrator:
             state = self.train(state)
         if state.train is None:
             return state
+        seen = state.cursor.samples_seen
+        measured = self.watch.measured(seen)  # not where only the validation was left to do
         speed = {
-            "samples_per_s": self.watch.samples_per_s(state.cursor.samples_seen),
-            "waiting": self.watch.waiting(),
+            "samples_per_s": self.watch.samples_per_s(seen) if measured else None,
+            "waiting": self.watch.waiting() if measured else None,
             "skipped": self.stream.skipped(),
             "dataset": self.stream.loader.index.fingerprint,
         }

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from hexshards.cli import display
 from hexshards.cli.app import app
-from hexshards.cli.training_view import TrainingView
+from hexshards.cli.training_view import TrainingView, mini_epoch_line
 from hexshards.conversion.convert import convert
 from hexshards.dataset.index import read_index
 from hexshards.training.dry_run import rehearse
@@ -142,6 +142,11 @@ def test_elsewhere_a_line_per_mini_epoch_is_all(tmp_path, capsys):
         [f"epoch 1 mini-epoch {number}", f"{samples} samples"] for number, samples in ((1, 12), (2, 24), (3, 26))
     ]
     assert all(re.search(r"samples/s, \d+% waiting$", line) for line in lines)
+
+
+def test_a_mini_epoch_of_which_only_the_validation_was_left_has_no_speed():
+    record = {"epoch": 1, "mini_epoch": 4, "samples_seen": 20_480, "train": {}, "val": {}, "waiting": None}
+    assert mini_epoch_line({**record, "samples_per_s": None}) == "epoch 1 mini-epoch 4 · 20,480 samples"
 
 
 def test_planned_epochs_are_those_that_a_limit_of_samples_lets_begin(tmp_path, capsys):
@@ -347,7 +352,7 @@ def test_a_batch_is_learned_by_heart_or_the_command_fails(data, tmp_path, monkey
 
 
 def test_the_numbers_of_a_record_have_the_names_of_its_parts():
-    record = {"epoch": 1, "samples_seen": 5, "train": {"loss": 0.5}, "mine": 2, "skipped": None, "time": "now"}
+    record = {"epoch": 1, "samples_seen": 5, "train": {"loss": 0.5}, "mine": 2, "samples_per_s": None, "time": "now"}
     assert dict(numbers(record)) == {"train/loss": 0.5, "mine": 2}
 
 

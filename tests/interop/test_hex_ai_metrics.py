@@ -75,7 +75,8 @@ def test_a_row_is_there_once_however_often_a_run_is_begun_and_rows_of_other_runs
 
 
 def test_what_was_not_measured_is_empty_and_no_row_of_a_curve(tmp_path):
-    told(HexAiMetrics(tmp_path), Path("a"), [record(1, val={}), record(2, val={"loss": None}), record(3)])
+    unmeasured = {**record(3), "samples_per_s": None}
+    told(HexAiMetrics(tmp_path), Path("a"), [record(1, val={}), record(2, val={"loss": None}), unmeasured])
     (path,) = books(tmp_path)
     assert [row["mini"] for row in small_hex_ai.read_books(path)[CURVE]] == [3]
     assert "None" not in path.read_text() and "nan" not in path.read_text()

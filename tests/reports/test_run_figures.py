@@ -66,6 +66,12 @@ def test_a_table_has_the_newest_and_the_best_of_each_run(data, tmp_path):
     ] or part.legend
 
 
+def test_a_run_whose_newest_mini_epoch_has_no_speed_tells_none(data, tmp_path):
+    part = part_of(data, run(tmp_path / "one", record(1), record(2, samples_per_s=None)))
+    assert dict(zip(part.table.heads, part.table.rows[0], strict=True))["Samples/s"] == ""
+    assert any("Throughput" in figure.title for figure in part.figures)
+
+
 def test_options_in_which_runs_differ_are_columns_of_their_table(data, tmp_path):
     runs = [run(tmp_path / name, record(1)) for name in ("one", "two")]
     for each, rate in zip(runs, (0.1, 0.2), strict=True):

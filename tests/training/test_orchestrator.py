@@ -521,6 +521,9 @@ def test_a_signal_during_validation_saves_at_once_and_only_the_validation_is_don
         assert outcome.interrupted and outcome.samples_seen == samples_seen
     assert train(tmp_path).mini_epochs == 1
     assert_same_run(tmp_path, whole)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["samples_seen"] for line in lines if line["samples_per_s"] is None] == [12, 26, 52]
+    assert all((line["samples_per_s"] is None) == (line["waiting"] is None) for line in lines)
 
 
 def test_a_kill_between_checkpoint_and_log_leaves_no_gap_and_no_double_line(tmp_path, whole):

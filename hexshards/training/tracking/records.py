@@ -61,9 +61,9 @@ class MiniEpochReport:
     train: Mapping[str, Any]
     val: Mapping[str, Any]
     """Empty without validation."""
-    samples_per_s: float
-    """Training alone, since the mini-epoch's start or the restart within it."""
-    waiting: float
+    samples_per_s: float | None
+    """Training alone, since the mini-epoch's start or the restart within it; None where nothing was left to train."""
+    waiting: float | None
     """Share of that time in which the next batch was waited for, 0 to 1."""
     skipped: Mapping[str, int] | None
     """Damaged blocks passed over meanwhile, and positions lost with them; None where the loader does not count."""

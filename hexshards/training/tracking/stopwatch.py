@@ -30,6 +30,10 @@ class Stopwatch:
         self._lap_s, self._lap_samples, self._waited_s = time.monotonic(), samples_seen, 0.0
         self._shown_s = -math.inf
 
+    def measured(self, samples_seen: int) -> bool:
+        """Whether anything was trained since the lap began; where nothing was, there is no speed to tell."""
+        return samples_seen > self._lap_samples
+
     def samples_per_s(self, samples_seen: int) -> float:
         """Speed since the lap began."""
         return (samples_seen - self._lap_samples) / self._since_lap_s()
