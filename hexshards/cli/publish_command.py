@@ -42,7 +42,7 @@ def publish(
     with told():
         from hexshards.publishing.publish import publish as run
 
-        options["license"] = options["license"] or _asked()
+        options["license"] = options["license"] or ("" if dry_run else _asked())
         with display.counting("publishing", "files") as progress:
             made = run(dataset, target, dry_run=dry_run, progress=progress, **options)
         if as_json:

@@ -38,8 +38,8 @@ class PublishSpec:
 
     license: str = option(
         "",
-        "License that others may use the data under, such as cc-by-4.0, cc0-1.0, odc-by, mit or other. Must be given; "
-        "on a terminal it is asked for.",
+        "License that others may use the data under, such as cc-by-4.0, cc0-1.0, odc-by, mit or other. Must be "
+        "given, but for a dry run; on a terminal it is asked for.",
         shapes="nothing",
     )
     name: str | None = option(None, "Name on the card.", unset="the last part of TARGET", shapes="nothing")

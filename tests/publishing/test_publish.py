@@ -151,6 +151,16 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(data, tmp_path)
     assert "train-000000.tar" in said
 
 
+def test_a_dry_run_needs_no_license_and_asks_for_none(data, tmp_path, monkeypatch):
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr("hexshards.cli.publish_command.sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    told = call("publish", data, tmp_path / "out", "--dry-run")
+    assert "would be sent to" in told.stdout and "License that" not in told.stderr
+    assert "note: no license was given: publishing needs one, and the files that name it count as new here\n" in told.stderr
+    assert "License that others may use" in call("publish", data, tmp_path / "out", code=1).stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_card_that_somebody_edited_stays(data, tmp_path):
     publish(data, tmp_path / "out")
     card = tmp_path / "out" / "README.md"
