@@ -519,7 +519,10 @@ def test_a_signal_during_validation_saves_at_once_and_only_the_validation_is_don
         validation.on_batch = stop
         outcome = train(tmp_path, trainer=trainer, val_loader=validation)
         assert outcome.interrupted and outcome.samples_seen == samples_seen
-    assert train(tmp_path).mini_epochs == 1
+        after = {26: "\nlosses at sample 24 train ", 52: "\nlosses at sample 50 train "}
+        assert after.get(samples_seen, "interrupted after 12 samples") in outcome.summary()
+    ended = train(tmp_path)
+    assert ended.mini_epochs == 1 and "\nlosses train " in ended.summary()
     assert_same_run(tmp_path, whole)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["samples_seen"] for line in lines if line["samples_per_s"] is None] == [12, 26, 52]

@@ -110,15 +110,15 @@ class Outcome:
     def summary(self) -> str:
         """A few lines for a person."""
         files = [f"checkpoint {escaped(self.checkpoint)}", *([f"best {escaped(self.best)}"] if self.best else [])]
-        return "\n".join([self._headline(), *self._losses(), *files])
+        losses = [f"{name} {told}" for name, told in self._losses()]
+        return "\n".join([self._headline(), *losses, *files])
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from hexshards.drawing.tables import facts, summary
 
-        losses = [("losses", line.removeprefix("losses ")) for line in self._losses()]
         files = [(name, str(path)) for name, path in (("checkpoint", self.checkpoint), ("best", self.best)) if path]
-        return summary(self._headline(), facts([*losses, *files, *(("note", notice) for notice in self.notices)]))
+        return summary(self._headline(), facts([*self._losses(), *files, *(("note", notice) for notice in self.notices)]))
 
     def _headline(self) -> str:
         done = f"{counted(self.samples_seen, 'sample')}, {counted(self.epochs, 'epoch')} done"
@@ -130,7 +130,10 @@ class Outcome:
             return f"nothing left to train: {done}"
         return f"trained {counted(self.mini_epochs, 'mini-epoch')}: {done}"
 
-    def _losses(self) -> list[str]:
+    def _losses(self) -> list[tuple[str, str]]:
+        """Their name, which says of when they are where that is not the end, and the losses."""
+        at = self.metrics.get("samples_seen", self.samples_seen)
+        name = "losses" if at == self.samples_seen else f"losses at sample {at:,}"
         parts = {part: self.metrics.get(part, {}) for part in ("train", "val")}
         shown = [
             f"{part} {m['loss']:.4f} ({', '.join(f'{head.name} {m[head.loss_name]:.4f}' for head in recorded(m))})"
@@ -138,7 +141,7 @@ class Outcome:
             for part, m in parts.items()
             if "loss" in m and any(recorded(m))
         ]
-        return ["losses " + " · ".join(shown)] if shown else []
+        return [(name, " · ".join(shown))] if shown else []
 
 
 def joined(record: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
