@@ -106,13 +106,14 @@ def mixing_text(mixing: shuffle_quality.Mixing) -> str:
     lines = [f"{batches}, of {counted(mixing.positions, 'position')}{of}", *map(escaped, mixing.chosen), *table(rows)]
     if mixing.without_game:
         lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
-    lines.append(f"sd: standard deviations above a uniform shuffle; above {SUSPECT:g} it is no chance")
+    less = "; less: than chance gives, which is good" if any(measure.less for measure in mixing.measures) else ""
+    lines.append(f"sd: standard deviations above a uniform shuffle; above {SUSPECT:g} it is no chance{less}")
     lines.append(_mixing_verdict(mixing))
     return "\n".join(lines)
 
 
 def _mixing_row(measure: shuffle_quality.Measure) -> tuple[str, ...]:
-    judged = "" if measure.deviations is None else f"{measure.deviations:+.1f}"
+    judged = "" if measure.deviations is None else "less" if measure.less else f"{measure.deviations:+.1f}"
     return measure.name, show_number(measure.measured), show_number(measure.uniform), judged
 
 
@@ -125,7 +126,7 @@ def _mixing_verdict(mixing: shuffle_quality.Mixing) -> str:
             return f"mixed well enough; {beyond} {worst.lost:.1%} smaller ({HARM:.0%} is not seen in a loss)"
         return f"NOT MIXED; {beyond} {worst.lost:.0%} smaller. {mixing.remedy}"
     if less := [measure.name for measure in mixing.measures if measure.less]:
-        return f"mixed: as a uniform shuffle would, but for less than chance gives of {' and of '.join(less)}"
+        return f"mixed: as a uniform shuffle would, and better: less than chance gives of {' and of '.join(less)}"
     return "mixed: nothing tells these batches from those of a uniform shuffle"
 
 

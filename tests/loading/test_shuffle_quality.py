@@ -187,6 +187,7 @@ def test_more_than_chance_gives_is_bad_where_it_may_cost_something(data):
     assert "mixed: as a uniform" in mixing_text(quality)
     told = replace(quality, measures=(chance, harmless))
     assert told.sound and told.worst is harmless
+    assert "less" not in mixing_text(told)
     assert "mixed well enough; beyond chance: pairs, at worst as if batches were 5.0% smaller" in mixing_text(told)
     told = replace(quality, measures=(harmless, bad), remedy="Mix.")
     assert not told.sound and mixing_text(told).endswith("pairs, at worst as if batches were 6% smaller. Mix.")
@@ -202,8 +203,8 @@ def test_what_was_measured_is_said_with_what_chose_it_and_fits_a_terminal(data):
     assert window.startswith("window 2k: the newest 2,000 of ") and "at most 8 of each of" in window
     assert max(map(len, table[: len(quality.measures) + 2])) <= 80
     assert mixing_text(measured(data)[0]).splitlines()[0] == f"{held // 128} batches of 128, of {held:,} positions"
-    large = replace(quality.measures[0], measured=523_776.25, uniform=523_776.0, deviations=-1234.5)
-    assert re.search(r" 523,776  523,776  -1234\.5$", mixing_text(replace(quality, measures=(large,))), re.MULTILINE)
+    large = replace(quality.measures[0], measured=523_776.25, uniform=523_776.0, deviations=1234.5)
+    assert re.search(r" 523,776  523,776  \+1234\.5$", mixing_text(replace(quality, measures=(large,))), re.MULTILINE)
 
 
 # use ----------------------------------------------------------------------------------------------------------------
@@ -219,8 +220,9 @@ def test_a_dataset_with_all_symmetries_stored_is_measured_without_showing_them_a
 def test_the_command_tells_figures_and_a_verdict_and_fails_for_a_bad_shuffle(data, unshuffled):
     good = CliRunner().invoke(app, ["mixing", str(data), "--batch-size", "128"])
     assert good.exit_code == 0, good.output
-    assert "mixed: as a uniform shuffle would, but for less than chance gives of copies of a position" in good.stdout
-    assert re.search(r"copies of a position .* -\d+\.\d$", good.stdout, re.MULTILINE)
+    better = "mixed: as a uniform shuffle would, and better: less than chance gives of copies of a position per batch"
+    assert better in good.stdout and "; less: than chance gives, which is good" in good.stdout
+    assert re.search(r"copies of a position .*  less$", good.stdout, re.MULTILINE)
     bad = CliRunner().invoke(app, ["mixing", str(unshuffled), "--batch-size", "128", "--no-shuffle", "--json"])
     assert bad.exit_code == 1
     told = json.loads(bad.stdout)
