@@ -15,7 +15,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from hexshards.errors import escaped, without_secrets
+from hexshards.errors import escaped, nearest, without_secrets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -145,7 +145,8 @@ def takes(spec: type[DataclassInstance]) -> Callable[[Callable[P, R]], Callable[
         @wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
             if unknown := [name for name in kwargs if name not in known]:
-                raise TypeError(f"{function.__name__}() got an unexpected keyword argument {unknown[0]!r}")
+                named = f"{function.__name__}() got an unexpected keyword argument {unknown[0]!r}"
+                raise TypeError(named + nearest(unknown[0], known))
             return function(*args, **kwargs)
 
         called.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]

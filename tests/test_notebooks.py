@@ -76,6 +76,14 @@ def test_a_loader_shows_its_batches_and_its_spec(report):
     assert f"{read_index(report.out).splits['train'].positions:,} of train" in text
 
 
+def test_a_loader_prints_as_what_it_gives_and_where_it_stands(report):
+    shown = loader(report.out, split="val", batch_size=32)
+    used = f"{read_index(report.out).splits['val'].positions:,} positions of val"
+    assert str(shown) == f"<Loader of {report.out}: {used}, batch_size 32, epoch 0>"
+    shown.set_epoch(7)
+    assert repr(shown).endswith("epoch 7>")
+
+
 @pytest.mark.parametrize("columns", [(), ("weight",)])
 def test_a_batch_shows_its_first_samples_as_boards(report, columns):
     batch = next(iter(loader(report.out, batch_size=32, augment="none", columns=columns)))

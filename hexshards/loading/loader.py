@@ -241,6 +241,12 @@ class Loader:
         total = self.epochs.samples
         return total - total % self._global_batch if self.spec.drop_last else total
 
+    def __repr__(self) -> str:
+        """What a person is shown of it, in one line."""
+        homes = " and ".join(escaped(each.home) for each in self.epochs.selections)
+        used = f"{counted(self.positions, 'position')} of {self.spec.split}"
+        return f"<Loader of {homes}: {used}, batch_size {self.batch_size:,}, epoch {self.epoch:,}>"
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from hexshards.drawing.tables import facts, summary
