@@ -315,8 +315,9 @@ def rehearsal_text(rehearsal: Rehearsal, *, run: Path) -> str:
             f"checkpoints in {escaped(run)}: {rehearsal.checkpoints:,} of "
             f"{show_bytes(rehearsal.checkpoint_bytes)}; {room}",
             f"computes with {rehearsal.computes}",
-            f"measured {rehearsal.samples_per_s:,.0f} samples/s, {rehearsal.val_samples_per_s:,.0f} in validation; "
-            "time: about " + show_duration(rehearsal.seconds),
+            f"measured {rehearsal.samples_per_s:,.0f} samples/s, {rehearsal.val_samples_per_s:,.0f} in validation"
+            + (f", {rehearsal.diagnosis_s:.2g} s for a diagnosis" if rehearsal.diagnosis_s else "")
+            + f"; time: about {show_duration(rehearsal.seconds)}",
         ]
     )
 

@@ -71,8 +71,12 @@ class Diagnosis:
         """Look at a network that was validated."""
         if not isinstance(event, Validated) or event.run.rank:
             return None
+        return {"diagnosis": {**self.look(), **memory(event.train, event.val)}}
+
+    def look(self) -> dict[str, Any]:
+        """Diagnose the network as it is."""
         self._held = self._held or self._read()
-        return {"diagnosis": {**self._answers(), **memory(event.train, event.val)}}
+        return self._answers()
 
     def _read(self) -> dict[str, NDArray[Any]]:
         """Columns of the positions. Raises DataError where they are damaged and nothing may be skipped."""
@@ -125,6 +129,12 @@ class Diagnosis:
             "move_probability": _short(scores.target_probability_P[row]) if known_P[row] else None,
             "preferred": move_name(int(scores.move_P[row]), side=side),
         }
+
+
+def boards_of(positions: int) -> int:
+    """Boards that a network answers in a diagnosis of positions, one at least: each, and some in all symmetries."""
+    step = -(-positions // TURNED_POSITIONS)
+    return positions + 4 * len(range(0, positions, step))
 
 
 class HeadScores(NamedTuple):

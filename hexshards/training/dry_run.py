@@ -20,6 +20,7 @@ from hexshards.options import as_recorded
 from hexshards.storage.files import free_bytes
 from hexshards.training.checkpointing import checkpoint_file
 from hexshards.training.checkpointing.run_folder import RESUMES, RunFolder
+from hexshards.training.diagnostics import Diagnosis, boards_of
 from hexshards.training.distributed import ProcessGroup
 from hexshards.training.early_stopping import Standing
 from hexshards.training.growing_data import Few, GrowingDataset, few_games, has_grown
@@ -78,6 +79,8 @@ class Rehearsal:
     """Not a number where nothing is left to train."""
     val_samples_per_s: float
     """Not a number without validation either."""
+    diagnosis_s: float
+    """What the diagnosis after a validation takes; 0 without one."""
 
     @property
     def disk_bytes(self) -> int:
@@ -96,9 +99,9 @@ class Rehearsal:
 
     @property
     def seconds(self) -> float:
-        """Training and validating what is left."""
-        validating_s = self.validations * self.val_samples / self.val_samples_per_s if self.validations else 0.0
-        return self.samples / self.samples_per_s + validating_s
+        """Training, validating and diagnosing what is left."""
+        validating_s = self.val_samples / self.val_samples_per_s + self.diagnosis_s if self.validations else 0.0
+        return self.samples / self.samples_per_s + self.validations * validating_s
 
 
 def rehearse(spec: TrainSpec) -> Rehearsal:
@@ -106,7 +109,13 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
     trainer, train_loader, val_loader, how = parts_of(spec)
     stands = _standing(how.settled(spec), train_loader)
     totals = _plan(spec).totals(train_loader, stands.at)
-    speed = math.nan if stands.over else _speed(trainer.train_on_batches, train_loader, MEASURED_S)
+    speed = val_speed = math.nan
+    diagnosis_s = 0.0
+    if not stands.over:
+        speed = _speed(trainer.train_on_batches, train_loader, MEASURED_S)
+        if val_loader:
+            val_speed = _speed(trainer.validate, val_loader, MEASURED_S / 3)
+            diagnosis_s = _diagnosis_s(trainer, val_loader, spec.diagnose, per_s=val_speed)
     return Rehearsal(
         computes=str(how),
         positions=train_loader.positions,
@@ -128,9 +137,8 @@ def rehearse(spec: TrainSpec) -> Rehearsal:
         present=stands.present,
         free_bytes=free_bytes(spec.absolute(spec.run)),
         samples_per_s=speed,
-        val_samples_per_s=_speed(trainer.validate, val_loader, MEASURED_S / 3)
-        if val_loader and not stands.over
-        else math.nan,
+        val_samples_per_s=val_speed,
+        diagnosis_s=diagnosis_s,
     )
 
 
@@ -139,7 +147,8 @@ def _budget(spec: TrainSpec, train_loader: Loader, stands: _Standing) -> str:
         return ""
     split = train_loader.index.splits["train"].positions
     begun = stands.bucket or Bucket(stands.at.samples_seen, train_loader.positions, split)
-    level = Level(stands.at.samples_seen - begun.samples, 0, begun.chosen + split - begun.split, spec.samples_per_position)
+    positions = begun.chosen + split - begun.split
+    level = Level(stands.at.samples_seen - begun.samples, 0, positions, spec.samples_per_position)
     taken = f", {level.taken:,} of which are taken" if level.taken else ""
     most = f"{counted(level.most, 'sample')} of {counted(level.positions, 'position')}"
     return f"at most {most}{taken}; then it waits until positions are added"
@@ -218,6 +227,19 @@ def _state_bytes(trainer: Trainer) -> int:
     buffer = io.BytesIO()
     torch.save(trainer.state_dict(), buffer)
     return len(buffer.getvalue())
+
+
+def _diagnosis_s(trainer: Trainer, val_loader: Loader, positions: int, *, per_s: float) -> float:
+    """One diagnosis takes as much longer than one of fewer positions as the network has more boards to answer."""
+    positions = min(positions, val_loader.samples)
+    if not positions:
+        return 0.0
+    few = max(1, min(positions, int(per_s * MEASURED_S / 3 / boards_of(1))))
+    diagnosis = Diagnosis(trainer, val_loader, positions=few)
+    diagnosis.look()  # reads its positions, once in a run
+    start_s = time.monotonic()
+    diagnosis.look()
+    return (time.monotonic() - start_s) * boards_of(positions) / boards_of(few)
 
 
 def _speed(work: Callable[[Iterable[Any]], object], loader: Loader, seconds: float) -> float:

@@ -265,6 +265,10 @@ def test_a_rehearsal_counts_what_the_run_then_does(data, tmp_path, monkeypatch, 
     assert rehearsal.checkpoints == min(rehearsal.mini_epochs, 2)
     assert rehearsal.fits
     assert 0 < rehearsal.seconds < 1e6
+    training_s = rehearsal.samples / rehearsal.samples_per_s
+    after_each_s = rehearsal.val_samples / rehearsal.val_samples_per_s + rehearsal.diagnosis_s
+    assert rehearsal.diagnosis_s > 0
+    assert rehearsal.seconds == pytest.approx(training_s + rehearsal.validations * after_each_s)
 
 
 def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
@@ -273,6 +277,8 @@ def test_a_rehearsal_knows_the_size_of_a_checkpoint(data, tmp_path):
     told = call(data, "--run", tmp_path / "other", "--dry-run")
     assert not (tmp_path / "other").exists()
     assert "would train " in told and "in 23 steps and 1 mini-epoch," in told
+    assert re.search(r" in validation, [\d.e-]+ s for a diagnosis; time: about ", told)
+    assert "diagnosis" not in call(data, "--run", tmp_path / "other", "--dry-run", "--diagnose", 0)
     rehearsal = rehearse(TrainSpec(data=data, run=tmp_path, **TINY))
     # a run's place, its record and random state, 11 KB, come on top
     assert 0 < path.stat().st_size - rehearsal.checkpoint_bytes < 15_000

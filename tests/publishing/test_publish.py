@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import hexshards
 from hexshards.cli.publish_command import _license
 from hexshards.publishing.options import LICENSES, license_of
+from hexshards.publishing.publish import UNLICENSED
 
 pytest.importorskip("pyarrow", reason="without pyarrow NOTHING OF PUBLISHING IS CHECKED")
 
@@ -156,7 +157,7 @@ def test_a_dry_run_needs_no_license_and_asks_for_none(data, tmp_path, monkeypatc
     monkeypatch.setattr("hexshards.cli.publish_command.sys", SimpleNamespace(stdin=terminal, stderr=terminal))
     told = call("publish", data, tmp_path / "out", "--dry-run")
     assert "would be sent to" in told.stdout and "License that" not in told.stderr
-    assert "note: no license was given: publishing needs one, and the files that name it count as new here\n" in told.stderr
+    assert f"note: {UNLICENSED}\n" in told.stderr
     assert "License that others may use" in call("publish", data, tmp_path / "out", code=1).stderr
     assert not (tmp_path / "out").exists()
 

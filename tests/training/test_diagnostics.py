@@ -15,7 +15,7 @@ from torch import nn
 from hexshards.errors import DataError
 from hexshards.loading.loader import loader
 from hexshards.training.checkpointing import checkpoint_file
-from hexshards.training.diagnostics import Diagnosis, memory
+from hexshards.training.diagnostics import Diagnosis, boards_of, memory
 from hexshards.training.options import TrainSpec
 from hexshards.training.run import train
 from hexshards.training.steps.model import TwoHeadedResNet
@@ -215,6 +215,16 @@ def test_no_more_is_looked_at_than_validation_sees(trainer, data, tmp_path):
     val_loader = loader(data, split="val", shuffle=False, augment="none", positions=30)
     event = validated(trainer, val_loader, tmp_path)
     assert Diagnosis(trainer, val_loader, positions=40)(event)["diagnosis"]["positions"] == 30
+
+
+@pytest.mark.parametrize("positions", [1, 30, 31, 100])
+def test_the_boards_of_a_diagnosis_are_those_that_the_network_answers(trainer, data, monkeypatch, positions):
+    monkeypatch.setattr("hexshards.training.diagnostics.TURNED_POSITIONS", 30)
+    answered, answer = [], trainer.answer
+    monkeypatch.setattr(trainer, "answer", lambda board: answered.append(len(board)) or answer(board))
+    val_loader = loader(data, split="val", shuffle=False, augment="none")
+    Diagnosis(trainer, val_loader, positions=positions).look()
+    assert sum(answered) == boards_of(positions)
 
 
 def test_damage_is_an_error_unless_it_may_be_skipped(trainer, data, tmp_path):

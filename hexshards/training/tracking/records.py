@@ -118,7 +118,8 @@ class Outcome:
         from hexshards.drawing.tables import facts, summary
 
         files = [(name, str(path)) for name, path in (("checkpoint", self.checkpoint), ("best", self.best)) if path]
-        return summary(self._headline(), facts([*self._losses(), *files, *(("note", notice) for notice in self.notices)]))
+        notes = [("note", notice) for notice in self.notices]
+        return summary(self._headline(), facts([*self._losses(), *files, *notes]))
 
     def _headline(self) -> str:
         done = f"{counted(self.samples_seen, 'sample')}, {counted(self.epochs, 'epoch')} done"
