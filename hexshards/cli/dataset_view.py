@@ -106,8 +106,9 @@ def mixing_text(mixing: shuffle_quality.Mixing) -> str:
     lines = [f"{batches}, of {counted(mixing.positions, 'position')}{of}", *map(escaped, mixing.chosen), *table(rows)]
     if mixing.without_game:
         lines.append(f"{counted(mixing.without_game, 'position', verb=_GAMELESS)}: no pairs of these")
-    less = "; less: than chance gives, which is good" if any(measure.less for measure in mixing.measures) else ""
-    lines.append(f"sd: standard deviations above a uniform shuffle; above {SUSPECT:g} it is no chance{less}")
+    lines.append(f"sd: standard deviations above a uniform shuffle; above {SUSPECT:g} it is no chance")
+    if any(measure.less for measure in mixing.measures):
+        lines.append("less: than chance gives, which is good")
     lines.append(_mixing_verdict(mixing))
     return "\n".join(lines)
 
