@@ -50,7 +50,7 @@ SHORTEST = 8
 
 def _row(run: RunSummary, names: Sequence[str], groups: Mapping[str, str], *, with_metric: bool) -> list[str]:
     return [
-        printable(run.name),
+        escaped(run.name),
         *([name_of(run.validation, groups)] if groups else []),
         *([printable(run.metric)] if with_metric else []),
         _number(run.best),

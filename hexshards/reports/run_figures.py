@@ -15,7 +15,7 @@ from hexshards.dataset.filters import Filter, Selection
 from hexshards.dataset.index import Index
 from hexshards.drawing.charts import TONE_QUIET, Series, chart
 from hexshards.drawing.tables import Table
-from hexshards.errors import DataError, printable
+from hexshards.errors import DataError, escaped, printable
 from hexshards.game.diagram import caption_of, diagram_of
 from hexshards.game.diagram_svg import draw
 from hexshards.game.positions import Positions
@@ -62,7 +62,7 @@ def runs_part(home: Home, index: Index, runs: Sequence[Path], *, most: int, left
 def validations_verdict(index: Index, runs: Sequence[Path]) -> Verdict | None:
     """That runs were validated on other positions than each other, or than val of the dataset; None where on these."""
     held = [(run, validation_index(run)) for run in runs]
-    strange = [printable(run) for run, each in held if each and not is_of(index, each)]
+    strange = [escaped(run) for run, each in held if each and not is_of(index, each)]
     differ = apart([validation_of(run) for run in runs])
     if not (strange or differ):
         return None
