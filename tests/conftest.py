@@ -16,6 +16,8 @@ import pytest
 from helpers import quick, warm
 from helpers.processes import hear_signals
 
+from hexshards import signals
+
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # processes that tests start find helpers as pytest itself does
@@ -176,3 +178,11 @@ def small_machine(tmp_path: Path) -> Callable[..., dict[str, object]]:
         return json.loads(ended.stdout)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _no_ctrl_c_of_another_test(monkeypatch):
+    """The next line on a terminal would wipe what that terminal shows of it."""
+    monkeypatch.setattr(signals._CtrlC, "times", 0)
+    if display := sys.modules.get("hexshards.cli.display"):
+        monkeypatch.setattr(display._manner, "ctrl_c", 0)
