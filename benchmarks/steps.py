@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from harness.bare_loop import Taken, Way, bare_loop, held_batches
+from harness.bare_loop import Taken, Way, bare_loop, held_batches, table_head
 from harness.recording import arguments_of, files_of, machine, write_results
 
 import hexshards
@@ -62,8 +62,7 @@ def rounds(data: Path, network: str, count: int, ways: Mapping[str, Way]) -> dic
 def table(by_network: Mapping[str, Mapping[str, list[Taken]]]) -> str:
     """Rates against PyTorch's defaults, what a sample takes, and the loss of the last half of the steps."""
     networks = list(by_network)
-    head = ["", *(f"{' channels, '.join(each.split('x'))} blocks" for each in networks)]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(networks)]
+    lines = table_head(networks)
     for name in [*WAYS, *COMPILED]:
         if not any(name in taken for taken in by_network.values()):
             continue

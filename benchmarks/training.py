@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.bare_loop import BATCH, Way, bare_loop, held_batches
+from harness.bare_loop import BATCH, Way, bare_loop, held_batches, table_head
 from harness.recording import arguments_of, files_of, machine, write_results
 
 import hexshards
@@ -118,8 +118,7 @@ def rounds(data: Path, work: Path, network: str, count: int) -> dict[str, list[f
 def table(by_network: Mapping[str, Mapping[str, list[float]]]) -> str:
     """Rates against the bare loop, and what a sample takes."""
     networks = list(by_network)
-    head = ["", *(f"{' channels, '.join(each.split('x'))} blocks" for each in networks)]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(networks)]
+    lines = table_head(networks)
     for name in next(iter(by_network.values())):
         cells = []
         for network in networks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -85,3 +85,9 @@ def groups(model: nn.Module) -> list[dict[str, object]]:
     for weight in model.parameters():
         parts[weight.ndim > 1].append(weight)
     return [{"params": part, "weight_decay": STEP.weight_decay * decays} for decays, part in enumerate(parts)]
+
+
+def table_head(networks: Sequence[str]) -> list[str]:
+    """The first two lines of a table with a column for each network of ``channels x blocks``."""
+    names = ["", *(f"{' channels, '.join(network.split('x'))} blocks" for network in networks)]
+    return ["| " + " | ".join(names) + " |", "|---|" + "---:|" * len(networks)]
